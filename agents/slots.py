@@ -1,0 +1,51 @@
+"""The node's free slots, counted where threads and the event loop meet.
+
+The intake thread reserves before it claims; the worker agent gives back when an attempt has been finished. While the
+agent is not at work nothing can be reserved, so that nothing is claimed that would not run.
+"""
+
+import threading
+
+
+class Slots:
+    """A semaphore that can be looked at. All methods are safe from any thread."""
+
+    def __init__(self, total: int) -> None:
+        self.total = total
+        self._used = 0
+        self._open = False
+        self._changed = threading.Condition()
+
+    @property
+    def free(self) -> int:
+        """Slots that may be reserved now; 0 while the worker agent is not at work."""
+        with self._changed:
+            return max(0, self.total - self._used) if self._open else 0
+
+    @property
+    def used(self) -> int:
+        return self._used
+
+    def reserve(self, most: int) -> int:
+        """Takes up to `most` free slots and says how many."""
+        with self._changed:
+            taken = min(most, max(0, self.total - self._used)) if self._open else 0
+            self._used += taken
+            return taken
+
+    def release(self, count: int = 1) -> None:
+        with self._changed:
+            if count > self._used:
+                raise ValueError(f"{count} slots given back, {self._used} in use")
+            self._used -= count
+            self._changed.notify_all()
+
+    def set_open(self, is_open: bool) -> None:
+        """True when the worker agent begins its work, False when it stops."""
+        with self._changed:
+            self._open = is_open
+            self._changed.notify_all()
+
+    def wait_free(self, timeout_s: float) -> bool:
+        with self._changed:
+            return self._changed.wait_for(lambda: self._open and self._used < self.total, timeout_s)

@@ -1,0 +1,42 @@
+"""What passes between the parts of a worker node: a job that may start, and how its attempt ended."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from headrace.cluster import KindInfo
+from headrace.journal import Claim
+from headrace.messages import Submission, Task
+from headrace.states import Cause
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One attempt whose claim is acknowledged and whose source is committed: it may start now."""
+
+    claim: Claim
+    task: Task
+    submission: Submission
+    kind: KindInfo
+
+    @property
+    def timeout_s(self) -> float:
+        return self.submission.timeout_s or self.kind.timeout_s
+
+    @property
+    def max_attempts(self) -> int:
+        return self.submission.max_attempts or self.kind.max_attempts
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptEnd:
+    """How an attempt ended. With `cause` None it completed, and the result is `value` or, when large, `result_file`."""
+
+    started_ms: int
+    ended_ms: int
+    value: bytes | None = None
+    result_file: Path | None = None  # removed by whoever has sent it
+    content_type: str = ""
+    suffix: str = ""
+    cause: Cause | None = None
+    detail: str = ""  # the traceback's last lines, the signal, the limit
+    invalid: bool = False  # cause error, and the payload is at fault: trying again cannot help

@@ -1,0 +1,124 @@
+"""What nodes say of themselves and what is said to them: heartbeats, kinds, commands.
+
+Topics `nodes` (key boot id) and `kinds` (key kind name) are compacted; `tasks.control` is kept as long as the task topics.
+"""
+
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+import orjson
+
+from headrace.errors import Undecodable
+from headrace.ids import id_of_key
+from headrace.records import Outgoing, Record, headers_of
+
+PROTOCOL_VERSION = 1  # of the messages between roles; readers ignore fields and headers they do not know
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """One attempt that a node is at."""
+
+    id: str
+    name: str
+    attempt: int
+    started_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Heartbeat:
+    """A node's word that it lives, once a second; `state` dead is for ever."""
+
+    boot: str
+    node: str
+    host: str
+    pid: int
+    slots: int
+    started_ms: int
+    running: tuple[Running, ...] = ()
+    kinds: tuple[str, ...] = ()
+    state: Literal["alive", "draining", "dead"] = "alive"
+    stats_url: str = ""
+    release: str = ""  # the version of Headrace it runs
+
+    def encode(self) -> Outgoing:
+        return Outgoing("nodes", self.boot.encode(), orjson.dumps(asdict(self)), headers_of({"version": PROTOCOL_VERSION}))
+
+    @classmethod
+    def decode(cls, record: Record) -> "Heartbeat":
+        try:
+            f = orjson.loads(record.value or b"")
+            boot = (record.key or b"").decode()
+            running = tuple(Running(str(r["id"]), str(r["name"]), int(r["attempt"]), int(r["started_ms"])) for r in f["running"])
+            if f["state"] not in ("alive", "draining", "dead") or not boot or f["boot"] != boot:
+                raise ValueError("state or boot")
+            return cls(boot, str(f["node"]), str(f["host"]), int(f["pid"]), int(f["slots"]), int(f["started_ms"]), running,
+                       tuple(map(str, f["kinds"])), f["state"], str(f["stats_url"]), str(f["release"]))  # fmt: skip
+        except (ValueError, KeyError, TypeError, OverflowError) as e:
+            raise Undecodable(f"not a heartbeat: {e}", record.value) from None
+
+
+@dataclass(frozen=True, slots=True)
+class KindInfo:
+    """A task kind apart from its code: all that gateways and other nodes know of it."""
+
+    name: str
+    schema: dict[str, Any]  # JSON Schema (2020-12) of the payload
+    timeout_s: float
+    max_attempts: int
+    content_type: str | None = None  # None = by the type of what it returns
+    suffix: str | None = None
+    memory_mb: int | None = None
+    description: str = ""
+    version: str = ""  # hash of the source, so that a changed kind is seen to be one
+
+    def encode(self) -> Outgoing:
+        return Outgoing("kinds", self.name.encode(), orjson.dumps(self.to_json()), headers_of({"version": PROTOCOL_VERSION}))
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, f: Any) -> "KindInfo":
+        try:
+            if not isinstance(f["schema"], dict):
+                raise ValueError("schema is no object")
+            memory = f.get("memory_mb")
+            return cls(str(f["name"]), f["schema"], float(f["timeout_s"]), int(f["max_attempts"]), f.get("content_type"),
+                       f.get("suffix"), None if memory is None else int(memory), str(f.get("description", "")), str(f.get("version", "")))  # fmt: skip
+        except (ValueError, KeyError, TypeError, OverflowError, AttributeError) as e:
+            raise Undecodable(f"not a kind: {e}") from None
+
+    @classmethod
+    def decode(cls, record: Record) -> "KindInfo":
+        try:
+            kind = cls.from_json(orjson.loads(record.value or b""))
+        except orjson.JSONDecodeError as e:
+            raise Undecodable(f"not a kind: {e}", record.value) from None
+        if kind.name.encode() != record.key:
+            raise Undecodable("a kind's key is its name", record.value)
+        return kind
+
+
+@dataclass(frozen=True, slots=True)
+class Cancel:
+    """tasks.control: the task shall not start, and stops if it runs."""
+
+    id: str
+    by: str = ""  # holder of the key that asked
+
+    def encode(self) -> Outgoing:
+        return Outgoing("tasks.control", self.id.encode(), orjson.dumps({"command": "cancel", "by": self.by}), headers_of({"version": PROTOCOL_VERSION}))
+
+    @classmethod
+    def decode(cls, record: Record) -> "Cancel | None":
+        """None for a command that this version does not know; Undecodable for what is no command."""
+        task_id = id_of_key(record.key)
+        try:
+            found = orjson.loads(record.value or b"")
+            command = str(found["command"])
+            if task_id is None:
+                raise ValueError("the key is no task id")
+            return cls(task_id, str(found.get("by", ""))) if command == "cancel" else None
+        except (ValueError, KeyError, TypeError, AttributeError) as e:
+            raise Undecodable(f"not a command: {e}", record.value) from None

@@ -1,0 +1,214 @@
+"""Task kinds: Python functions registered under a name, whose type hints are the payload's schema.
+
+`@task` is what people write; the pool's children load the modules and call the functions; nodes and gateways know
+kinds by their `KindInfo` alone and never import task code. A function that cannot be a kind fails at its decoration
+with UsageError, so the person who wrote it sees it first.
+"""
+
+import hashlib
+import importlib
+import importlib.util
+import inspect
+import sys
+import typing
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar, overload
+
+from headrace.errors import Invalid, UsageError
+
+if TYPE_CHECKING:
+    from headrace.cluster import KindInfo
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+DEFAULT_TIMEOUT_S = 3600.0  # long enough for heavy work, short enough that a hang is found the same day
+DEFAULT_MAX_ATTEMPTS = 3
+EXAMPLES = ("prime", "compression", "conversion", "fragile")
+
+
+class Context:
+    """What an attempt is told of itself. A parameter annotated with it is not part of the payload.
+
+    `scratch` is a directory of its own that goes away after the attempt.
+    """
+
+    def __init__(self, id: str, attempt: int, scratch: Path, report: Callable[[float, str], None]) -> None:  # noqa: A002
+        self.id = id
+        self.attempt = attempt
+        self.scratch = scratch
+        self._report = report
+
+    def progress(self, fraction: float, message: str = "") -> None:
+        """Tells listeners how far the attempt is: `fraction` from 0 to 1. Never blocks and never fails."""
+        self._report(min(1.0, max(0.0, float(fraction))), str(message))
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """A registered function, with the limits of one attempt of it."""
+
+    name: str
+    function: Callable[..., Any]
+    timeout_s: float
+    max_attempts: int
+    content_type: str | None
+    suffix: str | None
+    memory_mb: int | None
+    context_parameter: str | None
+    model: Any  # pydantic model of the payload
+
+    def call(self, payload: bytes, context: Context) -> Any:
+        """Runs the function on a payload (JSON); Invalid, naming the field, when it does not fit the type hints."""
+        from pydantic import ValidationError
+
+        try:
+            model = self.model.model_validate_json(payload, strict=True)
+        except ValidationError as e:
+            first = e.errors(include_url=False)[0]
+            pointer = "/payload" + "".join(f"/{part}" for part in first["loc"])
+            raise Invalid(f"{pointer}: {first['msg']}", pointer) from None
+        arguments = {name: getattr(model, field) for field, name in _arguments(self.model)}
+        if self.context_parameter:
+            arguments[self.context_parameter] = context
+        return self.function(**arguments)
+
+    def info(self) -> "KindInfo":
+        from headrace.cluster import KindInfo
+
+        schema = self.model.model_json_schema()
+        schema.pop("title", None)
+        return KindInfo(self.name, schema, self.timeout_s, self.max_attempts, self.content_type, self.suffix, self.memory_mb,
+                        inspect.getdoc(self.function) or "", _version(self.function))  # fmt: skip
+
+
+_registry: dict[str, Kind] = {}
+
+
+@overload
+def task(function: F, /) -> F: ...
+@overload
+def task(*, name: str | None = None, timeout_s: float = DEFAULT_TIMEOUT_S, max_attempts: int = DEFAULT_MAX_ATTEMPTS,
+         content_type: str | None = None, suffix: str | None = None, memory_mb: int | None = None) -> Callable[[F], F]: ...  # fmt: skip
+def task(
+    function: F | None = None,
+    /,
+    *,
+    name: str | None = None,
+    timeout_s: float = DEFAULT_TIMEOUT_S,
+    max_attempts: int = DEFAULT_MAX_ATTEMPTS,
+    content_type: str | None = None,
+    suffix: str | None = None,
+    memory_mb: int | None = None,
+) -> F | Callable[[F], F]:
+    """Registers a function as a task kind, under its own name unless `name` is given.
+
+    `timeout_s` and `max_attempts` bound an attempt and their number; `memory_mb` bounds its memory. `content_type` and
+    `suffix` (with its dot) say what the result is; without them bytes are `.bin`, text `.txt`, all else JSON.
+    """
+
+    def register(f: F) -> F:
+        kind_name = name or f.__name__
+        if timeout_s <= 0 or max_attempts < 1 or (memory_mb is not None and memory_mb < 16):
+            raise UsageError(f"@task {kind_name}: timeout_s must be above 0, max_attempts at least 1, memory_mb at least 16")
+        if suffix is not None and not valid_suffix(suffix):
+            raise UsageError(f"@task {kind_name}: suffix {suffix!r} must be a dot and 1 to 16 letters or digits, such as .csv")
+        model, context_parameter = _payload_model(kind_name, f)
+        if kind_name in _registry and _registry[kind_name].function.__code__.co_filename != f.__code__.co_filename:
+            raise UsageError(f"@task {kind_name}: two modules register this name; rename one")
+        _registry[kind_name] = Kind(kind_name, f, float(timeout_s), max_attempts, content_type, suffix, memory_mb, context_parameter, model)
+        return f
+
+    return register(function) if function is not None else register
+
+
+def valid_suffix(suffix: str) -> bool:
+    """A dot and 1 to 16 ASCII letters or digits, perhaps twice (`.tar.gz`): never a way out of a directory."""
+    parts = suffix.split(".")
+    return len(parts) in (2, 3) and parts[0] == "" and all(p.isascii() and p.isalnum() and len(p) <= 16 for p in parts[1:])
+
+
+def load_kinds(tasks: str) -> dict[str, Kind]:
+    """Imports the modules or files named in HEADRACE_TASKS (comma-separated; empty = the examples) and gives all kinds.
+
+    Only the pool's children call this: whatever a task module does at import can touch them alone.
+    """
+    names = [t.strip() for t in tasks.split(",") if t.strip()] or example_files()
+    for item in names:
+        try:
+            if item.endswith(".py") or "/" in item:
+                _load_file(Path(item))
+            else:
+                importlib.import_module(item)
+        except UsageError:
+            raise
+        except Exception as e:
+            raise UsageError(f"HEADRACE_TASKS: {item} cannot be imported: {type(e).__name__}: {e}") from e
+    if not _registry:
+        raise UsageError(f"HEADRACE_TASKS: {tasks} registers no task kind: decorate a function with @task")
+    return dict(_registry)
+
+
+def example_files() -> list[str]:
+    """The seed's kinds, as files: a package of theirs by name could shadow one of the user's."""
+    folder = Path(__file__).resolve().parent.parent / "examples"
+    return [str(folder / f"{name}.py") for name in EXAMPLES]
+
+
+def forget_kinds() -> None:
+    """Empties the registry: for tests, which register kinds of their own."""
+    _registry.clear()
+
+
+def _load_file(path: Path) -> None:
+    if not path.is_file():
+        raise UsageError(f"HEADRACE_TASKS: there is no file {path}")
+    name = f"headrace_tasks_{path.stem}_{hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:8]}"
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None:
+        raise UsageError(f"HEADRACE_TASKS: {path} is no Python file")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # pickling and type hints look modules up by name
+    spec.loader.exec_module(module)
+
+
+def _payload_model(name: str, function: Callable[..., Any]) -> tuple[Any, str | None]:
+    """(pydantic model of the payload, name of the parameter that takes the Context)."""
+    from pydantic import ConfigDict, Field, create_model
+
+    try:
+        hints = typing.get_type_hints(function, include_extras=True)
+    except Exception as e:
+        raise UsageError(f"@task {name}: type hints cannot be resolved: {e}") from None
+    fields: dict[str, Any] = {}
+    context_parameter = None
+    for p in inspect.signature(function).parameters.values():
+        if p.kind in (p.VAR_POSITIONAL, p.VAR_KEYWORD, p.POSITIONAL_ONLY):
+            raise UsageError(f"@task {name}: parameter {p.name} must be given by name: *args, **kwargs and / cannot come from JSON")
+        hint = hints.get(p.name, Any)
+        if hint is Context:
+            context_parameter = p.name
+            continue
+        default = ... if p.default is p.empty else p.default
+        # The alias keeps a parameter named like one of pydantic's own attributes (`json`, `copy`) from clashing with it.
+        fields[f"p_{p.name}"] = (hint, Field(default, alias=p.name))
+    try:
+        model = create_model(name, __config__=ConfigDict(extra="forbid", arbitrary_types_allowed=False), **fields)
+        model.model_json_schema()
+    except Exception as e:
+        raise UsageError(f"@task {name}: its type hints make no JSON Schema: {e}") from None
+    return model, context_parameter
+
+
+def _arguments(model: Any) -> Iterable[tuple[str, str]]:
+    return ((field, info.alias) for field, info in model.model_fields.items())
+
+
+def _version(function: Callable[..., Any]) -> str:
+    """A short hash of the function's source, so that a changed kind is seen to be one."""
+    try:
+        source = inspect.getsource(function)
+    except OSError:
+        source = repr(function.__code__.co_code)
+    return hashlib.sha256(source.encode()).hexdigest()[:12]

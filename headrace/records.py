@@ -1,0 +1,95 @@
+"""A Kafka record as the messages see it, and the headers they share.
+
+Messages decode from a `Record` and encode to an `Outgoing`; neither ever sends itself.
+Topic names here are the contract's, without the installation's prefix.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from headrace.errors import Undecodable
+
+# Headers that Headrace itself sets. Whatever else a producer sends (`traceparent`, …) travels along to the end.
+OWN_HEADERS = frozenset(
+    "attempt attempts ledger name directory node boot via source submitted-ms outcome reason error file bytes sha256 "
+    "content-type suffix chunk chunks queued-ms duration-ms started-ms outcome-offset generation why members by for phase "
+    "version priority redrive-of log".split()
+) - {"redrive-of"}  # travels like a foreign header: it belongs to the submission
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """The place of a record in the log: topic, partition, offset."""
+
+    topic: str
+    partition: int
+    offset: int
+
+    def __str__(self) -> str:
+        return f"{self.topic}/{self.partition}/{self.offset}"
+
+    @classmethod
+    def parse(cls, text: str) -> "Source":
+        try:
+            topic, partition, offset = text.rsplit("/", 2)
+            return cls(topic, int(partition), int(offset))
+        except ValueError:
+            raise Undecodable(f"source {text!r} is not topic/partition/offset", text.encode()) from None
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One record read from Kafka. `timestamp_ms` is the broker's (LogAppendTime)."""
+
+    topic: str
+    partition: int
+    offset: int
+    timestamp_ms: int
+    key: bytes | None
+    value: bytes | None
+    headers: tuple[tuple[str, bytes], ...] = ()
+
+    @property
+    def source(self) -> Source:
+        return Source(self.topic, self.partition, self.offset)
+
+    def text(self, name: str, default: str | None = None) -> str:
+        """The last header of that name as text; Undecodable if it is missing (and has no default) or no UTF-8."""
+        for key, value in reversed(self.headers):
+            if key == name:
+                try:
+                    return value.decode()
+                except UnicodeDecodeError:
+                    raise Undecodable(f"header {name} is no UTF-8", value) from None
+        if default is None:
+            raise Undecodable(f"header {name} is missing", self.value)
+        return default
+
+    def number(self, name: str, default: int | None = None) -> int:
+        """The header as a whole number from 0 to 2^63-1."""
+        text = self.text(name, None if default is None else str(default))
+        # isascii: int() would take digits of any script, and underscores and signs besides
+        if not (text.isascii() and text.isdigit() and len(text) <= 19 and int(text) < 2**63):
+            raise Undecodable(f"header {name} is {text[:40]!r}, not a whole number from 0 to 2^63-1", self.value)
+        return int(text)
+
+    @property
+    def foreign_headers(self) -> tuple[tuple[str, bytes], ...]:
+        return tuple((k, v) for k, v in self.headers if k not in OWN_HEADERS and v is not None)
+
+
+@dataclass(frozen=True, slots=True)
+class Outgoing:
+    """One record to be sent. `partition` -1 lets the partitioner choose by key."""
+
+    topic: str
+    key: bytes | None
+    value: bytes | None
+    headers: tuple[tuple[str, bytes], ...] = ()
+    partition: int = -1
+
+
+def headers_of(values: Mapping[str, object], foreign: Iterable[tuple[str, bytes]] = ()) -> tuple[tuple[str, bytes], ...]:
+    """Headers from plain values, those that are None left out, the foreign ones after our own."""
+    own = tuple((k, v if isinstance(v, bytes) else str(v).encode()) for k, v in values.items() if v is not None)
+    return own + tuple(foreign)

@@ -1,0 +1,152 @@
+"""`topics.yaml`, loaded and checked in one place, and what makes a cluster match it.
+
+Used by `headrace topics`, by `up` and by tests. Fails with UsageError when the file or the cluster is not as it must be.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import yaml
+from confluent_kafka import KafkaException, TopicPartition
+from confluent_kafka.admin import AdminClient, ConfigResource, NewPartitions, NewTopic, OffsetSpec, ResourceType
+
+from headrace.errors import UsageError
+
+_ADMIN_TIMEOUT_S = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class Topic:
+    """One topic of the contract. `config` holds Kafka's own names and values as text."""
+
+    name: str
+    description: str
+    producers: tuple[str, ...]
+    consumers: tuple[str, ...]
+    key: str
+    value: str
+    headers: str
+    partitions: int
+    config: Mapping[str, str]
+    example: Mapping[str, Any] = field(hash=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One way in which the cluster differs from the file."""
+
+    topic: str
+    what: str  # in words
+    fix: str  # what `apply` does, or why it does not
+    refused: bool = False
+
+
+def find_topics_yaml() -> Path:
+    """Beside the package in an installed wheel, at the top of the tree in a checkout."""
+    here = Path(__file__).parent
+    for path in (here / "topics.yaml", here.parent / "topics.yaml"):
+        if path.exists():
+            return path
+    raise UsageError("topics.yaml is missing from this installation: install Headrace anew")
+
+
+@cache
+def load_topics(path: Path | None = None) -> Mapping[str, Topic]:
+    """Name -> topic, in the file's order; UsageError when a field is missing or of the wrong type."""
+    path = path or find_topics_yaml()
+    found = yaml.safe_load(path.read_text())
+    defaults = found["defaults"]
+    topics = {}
+    for name, t in found["topics"].items():
+        try:
+            config = {k: str(v) for k, v in {**defaults["config"], **t["config"]}.items()}
+            topics[name] = Topic(name, t["description"], tuple(t["producers"]), tuple(t["consumers"]), t["key"], t["value"],
+                                 t["headers"], int(t.get("partitions", defaults["partitions"])), config, t["example"])  # fmt: skip
+        except (KeyError, TypeError, ValueError) as e:
+            raise UsageError(f"{path}: topic {name}: {e!r}") from None
+    keyed = {t.partitions for t in topics.values() if t.name not in ("nodes", "kinds")}
+    if len(keyed) != 1:
+        raise UsageError(f"{path}: all keyed topics need one partition count, so that an id lies in the same partition everywhere")
+    return topics
+
+
+def diff_topics(admin: AdminClient, prefix: str = "", partitions: int | None = None) -> list[Change]:
+    """What `apply_topics` would do, and what it would refuse. `partitions` overrides the count of keyed topics."""
+    topics = load_topics()
+    existing = admin.list_topics(timeout=_ADMIN_TIMEOUT_S).topics
+    changes = []
+    for t in topics.values():
+        wanted = _partitions(t, partitions)
+        if prefix + t.name not in existing:
+            changes.append(Change(t.name, "is missing", f"create it with {wanted} partitions"))
+            continue
+        have = len(existing[prefix + t.name].partitions)
+        if have > wanted:
+            changes.append(Change(t.name, f"has {have} partitions, the file says {wanted}", "never shrinks: left as it is", True))
+        elif have < wanted:
+            busy = _live_tasks(admin, prefix, existing)
+            fix = "refused while tasks live: an id would change its partition" if busy else f"add {wanted - have} partitions"
+            changes.append(Change(t.name, f"has {have} partitions, the file says {wanted}", fix, busy))
+        changes += _config_changes(admin, prefix, t)
+    return changes
+
+
+def apply_topics(admin: AdminClient, prefix: str = "", partitions: int | None = None, replication: int = -1) -> list[Change]:
+    """Creates and alters topics until the cluster matches; returns what it did and what it refused.
+
+    Never shrinks a topic, and refuses to repartition while tasks live. `replication` -1 = the broker's default.
+    """
+    changes = diff_topics(admin, prefix, partitions)
+    topics = load_topics()
+    missing = [topics[c.topic] for c in changes if c.what == "is missing"]
+    new = [NewTopic(prefix + t.name, _partitions(t, partitions), replication, config=dict(t.config)) for t in missing]
+    grow = {c.topic for c in changes if "partitions, the file says" in c.what and not c.refused}
+    more = [NewPartitions(prefix + name, _partitions(topics[name], partitions)) for name in grow]
+    if new:
+        _wait(admin.create_topics(new, operation_timeout=_ADMIN_TIMEOUT_S))
+    if more:
+        _wait(admin.create_partitions(more, operation_timeout=_ADMIN_TIMEOUT_S))
+    for name in {c.topic for c in changes if c.what.startswith("config ")}:
+        resource = ConfigResource(ResourceType.TOPIC, prefix + name, set_config=dict(topics[name].config))
+        _wait(admin.alter_configs([resource]))
+    return changes
+
+
+def _partitions(topic: Topic, override: int | None) -> int:
+    return topic.partitions if override is None or topic.partitions == 1 else override
+
+
+def _config_changes(admin: AdminClient, prefix: str, topic: Topic) -> list[Change]:
+    [found] = admin.describe_configs([ConfigResource(ResourceType.TOPIC, prefix + topic.name)]).values()
+    have = {k: v.value for k, v in found.result(_ADMIN_TIMEOUT_S).items()}
+    return [
+        Change(topic.name, f"config {k} is {have.get(k)}, the file says {v}", f"set it to {v}")
+        for k, v in topic.config.items()
+        if have.get(k) != v
+    ]
+
+
+def _live_tasks(admin: AdminClient, prefix: str, existing: Mapping[str, Any]) -> bool:
+    """Whether any task topic or the journal holds a record: an id must not change its partition then."""
+    places = [
+        TopicPartition(prefix + name, p)
+        for name in ("tasks.normal", "tasks.high", "tasks.running")
+        if prefix + name in existing
+        for p in existing[prefix + name].partitions
+    ]
+    first = admin.list_offsets({p: OffsetSpec.earliest() for p in places})
+    last = admin.list_offsets({p: OffsetSpec.latest() for p in places})
+    return any(last[p].result(_ADMIN_TIMEOUT_S).offset > first[p].result(_ADMIN_TIMEOUT_S).offset for p in places)
+
+
+def _wait(futures: Mapping[str, Any]) -> None:
+    for name, future in futures.items():
+        try:
+            future.result(_ADMIN_TIMEOUT_S)
+        except KafkaException as e:
+            if e.args[0].name() == "TOPIC_ALREADY_EXISTS":  # another role was faster
+                continue
+            raise UsageError(f"topic {name}: {e.args[0].str()}") from None
