@@ -1,0 +1,34 @@
+# The two commands: `make up` runs the whole product, `make test` passes every test. Both set up first.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: setup up check test test-browser faults bench lock
+
+setup:
+	@$(PYTHON) infra/setup.py
+
+up: setup
+	@exec $(BIN)/headrace up
+
+check: setup
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+test: setup
+	@$(BIN)/python -m infra.chromium
+	$(BIN)/python -m pytest
+
+# The long form of the fault suite: make faults MINUTES=30 SEED=7
+MINUTES ?= 10
+SEED ?= 0
+faults: setup
+	HEADRACE_FAULTS_MINUTES=$(MINUTES) HEADRACE_FAULTS_SEED=$(SEED) $(BIN)/python -m pytest tests/faults --timeout=0 -s
+
+bench: setup
+	$(BIN)/python -m benchmarks.headrace
+
+# After a change of pyproject.toml; hashes for every platform, no registry named.
+lock:
+	uv pip compile --quiet --generate-hashes --universal --no-emit-index-url --no-header --python-version 3.11 pyproject.toml --extra dev -o requirements.lock
