@@ -1,0 +1,67 @@
+"""`headrace …`: finds the command, imports only its module, and says in one sentence what went wrong.
+
+Exit codes: 0 done, 1 the task or the platform said no, 2 a setting or an argument is wrong, 130 interrupted.
+"""
+
+import importlib
+import sys
+
+import click
+
+from headrace import __version__
+from headrace.errors import HeadraceError, UsageError
+
+# Command -> module and its attribute: importing all of them would cost more than most commands take.
+COMMANDS: dict[str, str] = {
+    "up": "headrace.cli.roles:up",
+    "gateway": "headrace.cli.roles:gateway",
+    "worker": "headrace.cli.roles:worker",
+    "storekeeper": "headrace.cli.roles:storekeeper",
+    "analytics": "headrace.cli.roles:analytics",
+}
+
+
+class LazyGroup(click.Group):
+    """A group that knows its commands by name, and imports one when it is called or described."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        place = COMMANDS.get(cmd_name)
+        if place is None:
+            return None
+        module, _, attribute = place.partition(":")
+        command: click.Command = getattr(importlib.import_module(module), attribute)
+        return command
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(__version__, message="%(prog)s %(version)s")
+def cli() -> None:
+    """Serverless-style compute on Apache Kafka alone."""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Runs one command and returns its exit code; never shows a traceback for what a person can put right."""
+    try:
+        result = cli.main(args=arguments, prog_name="headrace", standalone_mode=False)
+        return result if isinstance(result, int) else 0
+    except click.Abort:
+        return 130
+    except click.ClickException as e:
+        e.show()
+        return e.exit_code
+    except UsageError as e:
+        click.echo(f"headrace: {e}", err=True)
+        return 2
+    except HeadraceError as e:
+        click.echo(f"headrace: {e}", err=True)
+        return 1
+    except BrokenPipeError:  # `headrace events | head`: the reader has seen enough
+        sys.stderr.close()
+        return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

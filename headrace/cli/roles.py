@@ -1,0 +1,46 @@
+"""The commands that run one role in this process, or all of them (`up`).
+
+A role is found by its name in the entry point group `headrace.roles`: the leaf imports none of them. UsageError says
+which package is missing when a role is not installed.
+"""
+
+import logging
+import sys
+from collections.abc import Callable
+from importlib.metadata import entry_points
+
+import click
+
+from headrace.cli.options import with_settings
+from headrace.errors import UsageError
+from headrace.settings import Settings
+
+
+def run_role(name: str, settings: Settings) -> int:
+    """Runs the role until it ends and returns its exit code."""
+    found = entry_points(group="headrace.roles", name=name)
+    if not found:
+        raise UsageError(f"the role {name!r} is not part of this installation: install the whole package, with `pip install headrace`")
+    main: Callable[[Settings], int] = next(iter(found)).load()
+    return main(settings)
+
+
+def _log_to_stderr() -> None:
+    logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+
+
+def _role(name: str, text: str) -> click.Command:
+    @click.command(name, help=text)
+    @with_settings()
+    def command(settings: Settings) -> int:
+        _log_to_stderr()
+        return run_role(name, settings)
+
+    return command
+
+
+up = _role("up", "Everything on this machine: broker, database, topics and all roles, until Ctrl-C.")
+gateway = _role("gateway", "The HTTP role: submissions, status, events, results and the web page.")
+worker = _role("worker", "A worker node: claims tasks and runs them in its process pool.")
+storekeeper = _role("storekeeper", "Writes results to disk and decides each task's terminal state.")
+analytics = _role("analytics", "The statistics: a Spark job from the lifecycle topics into MySQL.")
