@@ -12,7 +12,8 @@ import pytest
 
 from headrace.settings import Settings
 from headrace.topics import apply_topics
-from infra.local.kafka import EmbeddedKafka, free_port
+from infra.local.kafka import EmbeddedKafka
+from infra.local.process import free_port
 
 
 @pytest.fixture(scope="session")

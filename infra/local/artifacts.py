@@ -68,7 +68,9 @@ def fetch(a: Artifact) -> None:
             done = subprocess.run(command, capture_output=True, text=True)
         if done.returncode or not list(into.glob(f"{a.module}-{a.version}*.jar")):
             tail = "\n".join((done.stdout + done.stderr).splitlines()[-5:])
-            raise UsageError(f"{a.name} could not be downloaded: connect to the network and run `make setup` again.\n{tail}")
+            raise UsageError(
+                f"{a.name} could not be downloaded: connect to the network and run `make setup` again.\n{tail}"
+            )
         try:
             into.rename(a.folder)
         except OSError:  # another run was faster
@@ -108,7 +110,11 @@ class _Progress:
             print(f"\r{self._a.name:12} [{bar:30}] {share:4.0%}" if tty else f"{self._a.name}: {share:.0%}",
                   end="" if tty else "\n", file=sys.stderr, flush=True)  # fmt: skip
         clear = "\r" if tty else ""
-        print(f"{clear}{self._a.name:12} {self._a.version} here in {time.monotonic() - begun:.0f} s".ljust(60), file=sys.stderr, flush=True)
+        print(
+            f"{clear}{self._a.name:12} {self._a.version} here in {time.monotonic() - begun:.0f} s".ljust(60),
+            file=sys.stderr,
+            flush=True,
+        )
 
 
 def _megabytes(folder: Path) -> float:

@@ -73,7 +73,7 @@ def _write_wrapper(path: Path, real: Path) -> None:
     """Drops one argument of Spark's that names a module which this JRE lacks and Spark runs well without."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(
-        "#!/bin/sh\nfor a in \"$@\"; do\n  shift\n  [ \"$a\" = --add-modules=jdk.incubator.vector ] || set -- \"$@\" \"$a\"\ndone\n"
+        '#!/bin/sh\nfor a in "$@"; do\n  shift\n  [ "$a" = --add-modules=jdk.incubator.vector ] || set -- "$@" "$a"\ndone\n'
         f'exec "{real}" "$@"\n'
     )
     path.chmod(path.stat().st_mode | stat.S_IXUSR | stat.S_IXGRP | stat.S_IXOTH)

@@ -1,160 +1,215 @@
-"""The embedded Apache Kafka: a real broker (KRaft, broker and controller in one process) on loopback.
+"""The embedded Apache Kafka: a whole broker with its KRaft controller, as one process on loopback.
 
-One node under `up` and in tests; a cluster of three, which shares the code, for the faults that need one. The same
-folder goes on where it stopped, after a kill as well. UsageError when it does not come up, with the log's last line.
+`up` runs one; tests run one a session, or a cluster of three with the same class. The jars come through
+`infra.local.artifacts`. A folder goes on where it stopped, after a kill too. StartError carries the log's last line.
 """
 
 import base64
+import json
+import shutil
+import socket
 import subprocess
-import time
 import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 
-from headrace.errors import UsageError
+from headrace.settings import address
 from infra.local.artifacts import classpath
 from infra.local.java import java
-from infra.local.process import free_port, kill, last_line, start_tied, stop
+from infra.local.process import bind_error, end_left_over, free_port, last_line
+from infra.local.service import Service, StartError
 
-START_TIMEOUT_S = 60.0
-# A small heap is plenty here. C1 alone compiles sooner: measured, it lowers the first users' p99 at a little throughput.
-JVM_OPTIONS = ("-Xms256m", "-Xmx512m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Xshare:auto", "-XX:-UsePerfData")
-
-_SERVER = """\
-process.roles=broker,controller
-node.id={node}
-controller.quorum.bootstrap.servers={controllers}
-listeners=PLAINTEXT://{host_port},CONTROLLER://127.0.0.1:{controller_port}
-advertised.listeners=PLAINTEXT://{host_port}
-controller.listener.names=CONTROLLER
-inter.broker.listener.name=PLAINTEXT
-log.dirs={logs}
-auto.create.topics.enable=false
-# a group's first member need not wait for others: nodes come and go one by one here
-group.initial.rebalance.delay.ms=0
-# above what the task topics keep: Kafka forgets an idle group's offsets otherwise (a year, in minutes)
-offsets.retention.minutes=525600
-offsets.topic.replication.factor={replication}
-offsets.topic.num.partitions=4
-transaction.state.log.replication.factor={replication}
-transaction.state.log.min.isr={min_isr}
-share.coordinator.state.topic.replication.factor={replication}
-share.coordinator.state.topic.min.isr={min_isr}
-default.replication.factor={replication}
-min.insync.replicas={min_isr}
-log.cleaner.dedupe.buffer.size=16777216
-# a killed broker registers again at once, and not after the default 9 s
-broker.session.timeout.ms=2000
-broker.heartbeat.interval.ms=500
-num.network.threads=2
-num.io.threads=4
-{extra}
-"""
-
-_LOG4J = """\
-Configuration:
-  status: WARN
-  Appenders:
-    RollingFile:
-      name: F
-      fileName: {path}
-      filePattern: {path}.%i
-      PatternLayout: {{pattern: "%d %p %m (%c{{1}})%n"}}
-      Policies: {{SizeBasedTriggeringPolicy: {{size: 10MB}}}}
-      DefaultRolloverStrategy: {{max: 2}}
-  Loggers:
-    Root: {{level: WARN, AppenderRef: {{ref: F}}}}
-"""
+_LOOPBACK = "127.0.0.1"
 
 
-class EmbeddedKafka:
-    """One broker, with its data in `folder`. `listen` is host:port."""
+@dataclass(frozen=True, slots=True)
+class Quorum:
+    """A cluster whose nodes know each other: (node id, controller port) of each, and the id that they share."""
 
-    def __init__(self, folder: Path, listen: str, *, node: int = 1, cluster: "dict[int, int] | None" = None, extra: str = "") -> None:
-        """`cluster`: node id -> controller port of every member, when there are more than this one."""
-        self.folder = folder.resolve()
-        self.bootstrap = listen
-        self.log_file = self.folder / "server.log"
-        self._node, self._cluster, self._extra = node, cluster, extra
-        self._process: subprocess.Popen[bytes] | None = None
+    cluster_id: str
+    controllers: tuple[tuple[int, int], ...]
 
     @property
-    def pid(self) -> int | None:
-        return self._process.pid if self.running and self._process else None
+    def voters(self) -> str:
+        return ",".join(f"{node}@{_LOOPBACK}:{port}" for node, port in self.controllers)
+
+
+class EmbeddedKafka(Service):
+    """One broker, its configuration and records in `folder`, listening on `listen` (host:port)."""
+
+    def __init__(self, folder: Path, listen: str = "127.0.0.1:9092", *, logs: Path | None = None,
+                 node_id: int = 1, quorum: Quorum | None = None, extra: str = "") -> None:  # fmt: skip
+        """`logs`: folder of its logs (default `<folder>/logs`). `quorum` None: a cluster of this node alone.
+
+        `extra`: lines put at the end of server.properties.
+        """
+        self.folder = folder.absolute()
+        self.host, self.port = address(listen, "HEADRACE_EMBEDDED_KAFKA")
+        self.node_id = node_id
+        self._quorum, self._extra = quorum, extra
+        logs = (logs or self.folder / "logs").absolute()
+        name = "kafka" if quorum is None else f"kafka-{node_id}"
+        super().__init__(name, logs / f"{name}-console.log")
+        self.log_file = logs / f"{name}.log"  # log4j's own; the console's has what the JVM itself says
+        self._pid_file = self.folder / "pid"
+        self._admin: AdminClient | None = None
 
     @property
-    def running(self) -> bool:
-        return self._process is not None and self._process.poll() is None
+    def bootstrap(self) -> str:
+        return f"{self._reached_at}:{self.port}"
+
+    @property
+    def _reached_at(self) -> str:
+        return _LOOPBACK if self.host in ("0.0.0.0", "::") else self.host  # noqa: S104 - compared, not bound
+
+    def prepare(self) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.log_file.parent.mkdir(parents=True, exist_ok=True)
+        end_left_over(self._pid_file, str(self.folder / "server.properties"))
+        self._admin = None
+        quorum = self._quorum or self._own_quorum()
+        (self.folder / "log4j2.xml").write_text(_LOG4J.format(file=self.log_file))
+        records = self.folder / "records"
+        if not (records / "meta.properties").exists():
+            self._format(quorum, records)
+        (self.folder / "server.properties").write_text(self._properties(quorum, records))
+
+    def command(self) -> list[str]:
+        return [*self._java(), "kafka.Kafka", str(self.folder / "server.properties")]
 
     def launch(self) -> None:
-        """Starts the broker without waiting for it."""
-        self._format()
-        main = ["-cp", classpath("kafka"), f"-Dlog4j2.configurationFile={self.folder / 'log4j2.yaml'}", "kafka.Kafka"]
-        self._process = start_tied([java(), *JVM_OPTIONS, *main, str(self.folder / "server.properties")], self.folder / "console.log")
+        super().launch()
+        self._pid_file.write_text(str(self.pid))
 
-    def wait_ready(self, timeout_s: float = START_TIMEOUT_S) -> None:
-        """Until the broker answers."""
-        deadline = time.monotonic() + timeout_s
-        admin = AdminClient({"bootstrap.servers": self.bootstrap, "reconnect.backoff.max.ms": 100, "log_level": 0})
-        while True:
-            if not self.running:
-                raise UsageError(f"Kafka has ended at once: {last_line(self.folder / 'console.log') or last_line(self.log_file)} (log: {self.log_file})")
-            try:
-                if admin.list_topics(timeout=0.5).brokers:
-                    return
-            except KafkaException:
-                pass
-            if time.monotonic() > deadline:
-                raise UsageError(f"Kafka is not up after {timeout_s:.0f} s: {last_line(self.log_file)} (log: {self.log_file})")
-            time.sleep(0.05)
+    def ready(self) -> bool:
+        """Whether it answers, and its cluster knows it as one of its brokers."""
+        try:
+            if self._admin is None:  # a client that fails to connect would back off, so knock first
+                socket.create_connection((self._reached_at, self.port), 0.2).close()
+                self._admin = AdminClient(
+                    {"bootstrap.servers": self.bootstrap, "reconnect.backoff.max.ms": 100, "log_level": 0}
+                )
+            known: bool = self.node_id in self._admin.list_topics(timeout=1).brokers
+        except (OSError, KafkaException):
+            return False
+        return known
 
-    def start(self) -> None:
-        self.launch()
-        self.wait_ready()
+    def last_line(self) -> str:
+        return last_line(self.log_file if self.log_file.exists() else self.log)
 
-    def stop(self, timeout_s: float = 20.0) -> None:
-        if self._process is not None:
-            stop(self._process, timeout_s)
+    def _own_quorum(self) -> Quorum:
+        """Cluster id and controller port of a node alone: kept, and the port chosen anew when another has taken it."""
+        file = self.folder / "node.json"
+        try:
+            kept = json.loads(file.read_text())
+        except (OSError, ValueError):
+            kept = {"cluster_id": new_cluster_id(), "controller_port": free_port()}
+        if bind_error(_LOOPBACK, kept["controller_port"]):
+            kept["controller_port"] = free_port()
+        file.write_text(json.dumps(kept))
+        return Quorum(kept["cluster_id"], ((self.node_id, kept["controller_port"]),))
 
-    def kill(self) -> None:
-        if self._process is not None:
-            kill(self._process)
+    def _properties(self, quorum: Quorum, records: Path) -> str:
+        nodes = len(quorum.controllers)
+        controller = dict(quorum.controllers)[self.node_id]
+        values = _PROPERTIES | {
+            "node.id": self.node_id,
+            "controller.quorum.voters": quorum.voters,
+            "listeners": f"PLAINTEXT://{self.host}:{self.port},CONTROLLER://{_LOOPBACK}:{controller}",
+            "advertised.listeners": f"PLAINTEXT://{self._reached_at}:{self.port}",
+            "log.dirs": records,
+        }
+        replication, in_sync = min(3, nodes), 2 if nodes >= 3 else 1
+        for topic in ("offsets.topic", "transaction.state.log", "share.coordinator.state.topic"):
+            values |= {
+                f"{topic}.replication.factor": replication,
+                f"{topic}.num.partitions": _INTERNAL_PARTITIONS,
+            }
+        for topic in ("transaction.state.log", "share.coordinator.state.topic"):
+            values |= {f"{topic}.min.isr": in_sync}
+        values |= {"default.replication.factor": replication, "min.insync.replicas": in_sync}
+        return "".join(f"{k}={v}\n" for k, v in values.items()) + self._extra + "\n"
 
-    def _format(self) -> None:
-        """Writes the configuration anew at every start, and formats the storage once."""
-        logs = self.folder / "log"
-        logs.mkdir(parents=True, exist_ok=True)
-        members = self._cluster or {self._node: self._controller_port()}
-        count = len(members)
-        (self.folder / "log4j2.yaml").write_text(_LOG4J.format(path=self.log_file))
-        properties = self.folder / "server.properties"
-        properties.write_text(
-            _SERVER.format(
-                node=self._node, controllers=",".join(f"127.0.0.1:{p}" for p in members.values()), host_port=self.bootstrap,
-                controller_port=members[self._node], logs=logs, replication=min(3, count), min_isr=min(2, count), extra=self._extra,
-            )
-        )  # fmt: skip
-        if (logs / "meta.properties").exists():
-            return
-        voters = ["--standalone"] if count == 1 else ["--initial-controllers", ",".join(
-            f"{n}@127.0.0.1:{p}:{_uuid(n)}" for n, p in members.items())]  # fmt: skip
+    def _format(self, quorum: Quorum, records: Path) -> None:
+        """Makes the storage aside and renames it, so that a start cut short leaves nothing half made."""
+        fresh = records.with_name("records.new")
+        shutil.rmtree(fresh, ignore_errors=True)
+        config = self.folder / "format.properties"
+        config.write_text(self._properties(quorum, fresh))
         done = subprocess.run(
-            [java(), "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-cp", classpath("kafka"), "kafka.tools.StorageTool", "format",
-             "-t", _uuid(0), "-c", str(properties), *voters], capture_output=True, text=True)  # fmt: skip
+            [*self._java(), "kafka.tools.StorageTool", "format", "--cluster-id", quorum.cluster_id, "--config", str(config)],
+            capture_output=True, text=True)  # fmt: skip
         if done.returncode:
-            raise UsageError(f"Kafka's storage in {logs} cannot be formatted: {(done.stderr or done.stdout).strip().splitlines()[-1:]}")
+            raise StartError(
+                f"Kafka's storage in {records} could not be made: {(done.stderr or done.stdout).strip()}"
+            )
+        shutil.rmtree(records, ignore_errors=True)
+        fresh.rename(records)
 
-    def _controller_port(self) -> int:
-        """Chosen once and kept: the quorum's address is part of the formatted storage."""
-        kept = self.folder / "controller.port"
-        if not kept.exists():
-            kept.write_text(str(free_port()))
-        return int(kept.read_text())
+    def _java(self) -> list[str]:
+        return [
+            java(),
+            *JVM_OPTIONS,
+            f"-Dlog4j2.configurationFile={self.folder / 'log4j2.xml'}",
+            "-cp",
+            classpath("kafka"),
+        ]
 
 
-def _uuid(number: int) -> str:
-    """Kafka's way of writing a UUID, fixed for each number: cluster id 0, directory ids by node."""
-    raw = uuid.uuid5(uuid.NAMESPACE_OID, f"headrace-embedded-{number}").bytes
-    return base64.urlsafe_b64encode(raw).decode().rstrip("=")
+def embedded_cluster(folder: Path, ports: Sequence[int], extra: str = "") -> list[EmbeddedKafka]:
+    """Brokers of one new cluster, a node a port, not yet started; with three, records are kept three times."""
+    quorum = Quorum(new_cluster_id(), tuple((n, free_port()) for n in range(1, len(ports) + 1)))
+    return [
+        EmbeddedKafka(folder / f"kafka-{n}", f"{_LOOPBACK}:{port}", node_id=n, quorum=quorum, extra=extra)
+        for n, port in enumerate(ports, 1)
+    ]
+
+
+def new_cluster_id() -> str:
+    """A random id in the form that Kafka's tools make: 16 bytes, base64 for URLs, no padding."""
+    while (made := base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")).startswith("-"):
+        pass  # a leading dash would look like an option
+    return made
+
+
+JVM_OPTIONS = ("-Xms128m", "-Xmx512m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Xshare:auto", "-XX:-UsePerfData",
+               "-XX:+ExitOnOutOfMemoryError", "-Djava.awt.headless=true")  # fmt: skip
+
+_INTERNAL_PARTITIONS = 4  # Kafka's 50 are for many brokers, and each is files to open at start
+
+_PROPERTIES: dict[str, object] = {
+    "process.roles": "broker,controller",
+    "controller.listener.names": "CONTROLLER",
+    "inter.broker.listener.name": "PLAINTEXT",
+    "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT",
+    "auto.create.topics.enable": "false",  # topics.yaml alone says which there are
+    # A killed broker may register again only once its old registration's session is over: Kafka's 9 s made that 14 s.
+    "broker.session.timeout.ms": 2000,
+    "broker.heartbeat.interval.ms": 400,
+    "group.initial.rebalance.delay.ms": 0,  # a first member need not wait 3 s for others
+    "offsets.retention.minutes": 2147483647,  # an idle group's offsets must outlive what the task topics keep
+    "message.max.bytes": 2097152,  # as topics.yaml
+    "replica.fetch.max.bytes": 4194304,
+    "num.network.threads": 2,
+    "num.io.threads": 4,
+    "background.threads": 2,
+    "log.cleaner.dedupe.buffer.size": 16777216,  # Kafka's 128 MB are too much for this heap
+    "controlled.shutdown.max.retries": 1,
+}
+
+_LOG4J = """<?xml version="1.0" encoding="UTF-8"?>
+<Configuration status="ERROR">
+  <Appenders>
+    <RollingFile name="file" fileName="{file}" filePattern="{file}.%i">
+      <PatternLayout pattern="%d %p %m (%c{{1}})%n"/>
+      <SizeBasedTriggeringPolicy size="8 MB"/>
+      <DefaultRolloverStrategy max="2"/>
+    </RollingFile>
+  </Appenders>
+  <Loggers><Root level="INFO"><AppenderRef ref="file"/></Root></Loggers>
+</Configuration>
+"""

@@ -1,7 +1,6 @@
-"""Child processes that never outlive us: started in a group of their own, killed by the kernel when we die.
+"""What an operating-system process and a port need, below `service`: children that die with us, free ports, last lines.
 
-Used for the broker, the database and every role. The kernel binds this to the thread that starts the child, so start
-them from a thread that lives as long as the program (the main one).
+Called by `service`, by the embedded parts and by tests. UsageError names the setting of a port that is taken.
 """
 
 import os
@@ -9,75 +8,125 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from headrace.errors import UsageError
 from headrace.settings import address
 
-# Runs in the child before the program itself: ask for SIGKILL at the parent's death, then become the program.
-_TIED = (
-    "import ctypes, os, sys\n"
-    "if sys.platform == 'linux':\n"
-    "    ctypes.CDLL(None).prctl(1, 9)\n"
-    "    if os.getppid() != int(sys.argv[1]): sys.exit(9)\n"
-    "os.execvp(sys.argv[2], sys.argv[2:])\n"
-)
+_LOG_MAX_BYTES = 8 * 2**20  # a log above this is set aside, once, when its process starts
+
+# Linux kills the child when the thread that forked it ends, so one thread that lives as long as we do forks them all.
+_spawner = ThreadPoolExecutor(1, thread_name_prefix="spawner")
+
+# Runs in the child before the program itself: die with the parent, and notice a parent that is dead already.
+_TIED = """
+import ctypes, os, signal, sys
+libc = ctypes.CDLL(None)
+if hasattr(libc, "prctl"):
+    libc.prctl(1, signal.SIGKILL)
+if os.getppid() != int(sys.argv[1]):
+    sys.exit(1)
+os.execvp(sys.argv[2], sys.argv[2:])
+"""
 
 
-def start_tied(command: Sequence[str], log_file: Path, env: Mapping[str, str] | None = None, cwd: Path | None = None) -> subprocess.Popen[bytes]:
-    """Starts `command` with its output appended to `log_file`."""
-    log_file.parent.mkdir(parents=True, exist_ok=True)
-    with log_file.open("ab") as out:
-        return subprocess.Popen(
-            [sys.executable, "-S", "-c", _TIED, str(os.getpid()), *command],
-            stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT, env=env, cwd=cwd, start_new_session=True,
-        )  # fmt: skip
+def start_tied(
+    command: Sequence[str], log: Path, env: Mapping[str, str] | None = None
+) -> subprocess.Popen[bytes]:
+    """Starts `command`, its output appended to `log`, leading a process group out of Ctrl-C's reach.
+
+    The kernel kills it when we die, whatever we die of (Linux).
+    """
+    log.parent.mkdir(parents=True, exist_ok=True)
+    set_aside(log)
+    tied = [sys.executable, "-I", "-S", "-c", _TIED, str(os.getpid()), *command]
+    with log.open("ab") as out:
+        return _spawner.submit(
+            subprocess.Popen,
+            tied,
+            env=env,
+            stdin=subprocess.DEVNULL,
+            stdout=out,
+            stderr=out,
+            start_new_session=True,
+        ).result()
 
 
-def stop(process: subprocess.Popen[bytes], timeout_s: float) -> bool:
-    """SIGTERM, then SIGKILL to its whole group when it has not ended in time; True when it ended by itself."""
-    if process.poll() is None:
-        process.send_signal(signal.SIGTERM)
-        try:
-            process.wait(timeout_s)
-        except subprocess.TimeoutExpired:
-            kill(process)
-            return False
-    return True
-
-
-def kill(process: subprocess.Popen[bytes]) -> None:
-    """SIGKILL to the process and all of its group."""
+def kill_group(process: subprocess.Popen[bytes]) -> None:
+    """SIGKILL to the process and to all of its group that is left."""
     try:
         os.killpg(process.pid, signal.SIGKILL)
-    except ProcessLookupError:
-        pass
+    except (ProcessLookupError, PermissionError):
+        pass  # none of the group is left
     process.wait()
 
 
-def check_port_free(host_port: str, setting: str, what: str) -> None:
-    """UsageError naming the setting when something listens on that address already."""
-    host, port = address(host_port, setting)
-    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as s:
-        s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            s.bind((host, port))
-        except OSError as e:
-            raise UsageError(f"{what} cannot listen on {host_port} ({e.strerror}): end what uses that port, or give another in {setting}") from None
+def end_left_over(pid_file: Path, mark: str) -> None:
+    """Ends the process of a run before this one, if it outlived it: `mark` must stand in its command line."""
+    try:
+        pid = int(pid_file.read_text())
+        command = Path(f"/proc/{pid}/cmdline").read_bytes()
+    except (OSError, ValueError):
+        return
+    if mark.encode() not in command:
+        return  # the number has passed to another program
+    try:
+        os.kill(pid, signal.SIGKILL)
+    except ProcessLookupError:
+        return
+    deadline = time.monotonic() + 10
+    while Path(f"/proc/{pid}").exists():
+        if time.monotonic() > deadline:
+            raise UsageError(
+                f"process {pid} of an earlier run does not end: end it (kill -9 {pid}) and start again"
+            )
+        time.sleep(0.02)
 
 
-def free_port() -> int:
+def free_port(host: str = "127.0.0.1") -> int:
+    """A port that nothing listens on at this moment."""
     with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
+        s.bind((host, 0))
         port: int = s.getsockname()[1]
         return port
 
 
-def last_line(log_file: Path) -> str:
+def bind_error(host: str, port: int) -> str:
+    """Why no server could listen there now, or nothing."""
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        with socket.socket(*found[:2]) as s:
+            s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            s.bind(found[4])
+    except OSError as e:
+        return e.strerror or str(e)
+    return ""
+
+
+def check_port_free(host_port: str, setting: str, what: str) -> None:
+    """UsageError that names the setting, when `what` could not listen there."""
+    if why := bind_error(*address(host_port, setting)):
+        raise UsageError(
+            f"{what} cannot listen on {host_port} ({why.lower()}): end what uses that port, or give another in {setting}"
+        )
+
+
+def set_aside(log: Path) -> None:
+    """Renames a log that has grown too large to `<log>.1`, over the one before it."""
+    if log.exists() and log.stat().st_size > _LOG_MAX_BYTES:
+        log.replace(log.with_name(log.name + ".1"))
+
+
+def last_line(log: Path, limit: int = 300) -> str:
     """The last line of a log that says something, for a person who has to find out why a part died."""
     try:
-        lines = log_file.read_text(errors="replace")[-8000:].splitlines()
+        with log.open("rb") as f:
+            f.seek(max(0, f.seek(0, os.SEEK_END) - 16_384))
+            lines = [line.strip() for line in f.read().decode(errors="replace").splitlines()]
     except OSError:
-        return ""
-    return next((line for line in reversed(lines) if line.strip()), "")
+        return "it has no log"
+    found = next((line for line in reversed(lines) if line), "its log is empty")
+    return found if len(found) <= limit else found[: limit - 1] + "…"

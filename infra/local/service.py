@@ -1,0 +1,116 @@
+"""One process of the local stack: started, watched, stopped, and never outliving its parent.
+
+Kafka, MariaDB and every role are Services; the supervisor and the tests drive them through this class. A process that
+ends before it is ready raises StartError, with the last line of its log.
+"""
+
+import os
+import subprocess
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from pathlib import Path
+
+from headrace.errors import HeadraceError
+from infra.local.process import kill_group, last_line, start_tied
+
+_POLL_S = 0.02
+
+
+class StartError(HeadraceError):
+    """A process ended, or stayed silent, before it was ready."""
+
+
+class Service(ABC):
+    """A process with a name, a log and a way to tell that it is ready."""
+
+    def __init__(self, name: str, log: Path) -> None:
+        self.name = name
+        self.log = log
+        self.started_at = 0.0  # time.monotonic() of the last start
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @abstractmethod
+    def command(self) -> list[str]: ...
+
+    def environ(self) -> Mapping[str, str]:
+        return os.environ
+
+    def prepare(self) -> None:  # noqa: B027 - most have nothing to prepare
+        """What must be there before the process starts; it runs at every start."""
+
+    @abstractmethod
+    def ready(self) -> bool:
+        """Whether it can do its work now; asked often, answers within a second or so."""
+
+    def launch(self) -> None:
+        """Starts the process without waiting for it to be ready."""
+        self.prepare()
+        self._process = start_tied(self.command(), self.log, dict(self.environ()))
+        self.started_at = time.monotonic()
+
+    def wait_ready(self, timeout_s: float = 60.0) -> None:
+        """Waits until a process that was launched is ready; StartError when it ends first, or takes too long."""
+        deadline = time.monotonic() + timeout_s
+        while not self.ready():
+            if not self.alive:
+                raise StartError(
+                    f"{self.name} stopped as it started: {self.last_line()} (all of it: {self.log})"
+                )
+            if time.monotonic() > deadline:
+                self.kill()
+                raise StartError(
+                    f"{self.name} was not ready after {timeout_s:.0f} s: {self.last_line()} (all of it: {self.log})"
+                )
+            time.sleep(_POLL_S)
+
+    def start(self, timeout_s: float = 60.0) -> float:
+        """Starts and waits until ready; returns the seconds it took."""
+        begun = time.monotonic()
+        self.launch()
+        self.wait_ready(timeout_s)
+        return time.monotonic() - begun
+
+    @property
+    def alive(self) -> bool:
+        return self._process is not None and self._process.poll() is None
+
+    @property
+    def pid(self) -> int:
+        """0 while there is no process."""
+        return self._process.pid if self._process is not None and self.alive else 0
+
+    @property
+    def returncode(self) -> int | None:
+        """As of subprocess: negative for a signal, None while it runs or before it did."""
+        return None if self._process is None else self._process.poll()
+
+    def terminate(self) -> None:
+        """Asks it to end (SIGTERM), and does not wait."""
+        if self._process is not None and self.alive:
+            self._process.terminate()
+
+    def wait(self, timeout_s: float) -> bool:
+        """Whether it has ended within that time."""
+        if self._process is None:
+            return True
+        try:
+            self._process.wait(timeout_s)
+        except subprocess.TimeoutExpired:
+            return False
+        return True
+
+    def stop(self, grace_s: float = 20.0) -> bool:
+        """SIGTERM, then SIGKILL for what is left of its group; False when it had to be killed."""
+        self.terminate()
+        clean = self.wait(grace_s)
+        self.kill()
+        return clean
+
+    def kill(self) -> None:
+        """SIGKILL to the process and its group, at once."""
+        if self._process is not None:
+            kill_group(self._process)
+
+    def last_line(self) -> str:
+        return last_line(self.log)
