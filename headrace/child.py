@@ -147,7 +147,9 @@ def _reporter(request: Request) -> Any:
     def report(fraction: float, message: str) -> None:
         if not request.progress_socket:
             return
-        datagram = orjson.dumps({"id": request.id, "attempt": request.attempt, "fraction": fraction, "message": message[:1000]})
+        datagram = orjson.dumps(
+            {"id": request.id, "attempt": request.attempt, "fraction": fraction, "message": message[:1000]}
+        )
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) as out:
             try:
                 out.sendto(datagram, request.progress_socket)
@@ -157,7 +159,7 @@ def _reporter(request: Request) -> Any:
     return report
 
 
-class _printing_to:  # noqa: N801 - reads as the statement it is
+class _printing_to:
     """Sends what is written to file descriptors 1 and 2 into a file for the length of one attempt."""
 
     def __init__(self, path: str) -> None:

@@ -42,14 +42,18 @@ class Heartbeat:
     release: str = ""  # the version of Headrace it runs
 
     def encode(self) -> Outgoing:
-        return Outgoing("nodes", self.boot.encode(), orjson.dumps(asdict(self)), headers_of({"version": PROTOCOL_VERSION}))
+        return Outgoing(
+            "nodes", self.boot.encode(), orjson.dumps(asdict(self)), headers_of({"version": PROTOCOL_VERSION})
+        )
 
     @classmethod
     def decode(cls, record: Record) -> "Heartbeat":
         try:
             f = orjson.loads(record.value or b"")
             boot = (record.key or b"").decode()
-            running = tuple(Running(str(r["id"]), str(r["name"]), int(r["attempt"]), int(r["started_ms"])) for r in f["running"])
+            running = tuple(
+                Running(str(r["id"]), str(r["name"]), int(r["attempt"]), int(r["started_ms"])) for r in f["running"]
+            )
             if f["state"] not in ("alive", "draining", "dead") or not boot or f["boot"] != boot:
                 raise ValueError("state or boot")
             return cls(boot, str(f["node"]), str(f["host"]), int(f["pid"]), int(f["slots"]), int(f["started_ms"]), running,
@@ -73,7 +77,9 @@ class KindInfo:
     version: str = ""  # hash of the source, so that a changed kind is seen to be one
 
     def encode(self) -> Outgoing:
-        return Outgoing("kinds", self.name.encode(), orjson.dumps(self.to_json()), headers_of({"version": PROTOCOL_VERSION}))
+        return Outgoing(
+            "kinds", self.name.encode(), orjson.dumps(self.to_json()), headers_of({"version": PROTOCOL_VERSION})
+        )
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -108,7 +114,12 @@ class Cancel:
     by: str = ""  # holder of the key that asked
 
     def encode(self) -> Outgoing:
-        return Outgoing("tasks.control", self.id.encode(), orjson.dumps({"command": "cancel", "by": self.by}), headers_of({"version": PROTOCOL_VERSION}))
+        return Outgoing(
+            "tasks.control",
+            self.id.encode(),
+            orjson.dumps({"command": "cancel", "by": self.by}),
+            headers_of({"version": PROTOCOL_VERSION}),
+        )
 
     @classmethod
     def decode(cls, record: Record) -> "Cancel | None":

@@ -76,8 +76,13 @@ class Claim:
         ]  # fmt: skip
         headers = {"by": self.by, "for": self.for_, "phase": self.phase, "generation": self.generation, "node": self.node,
                    "source": self.tasks[0].source, "members": orjson.dumps(members)}  # fmt: skip
-        return Outgoing("tasks.running", str(self.key).encode(), b"".join(t.raw for t in self.tasks), headers_of(headers),
-                        self.tasks[0].source.partition)
+        return Outgoing(
+            "tasks.running",
+            str(self.key).encode(),
+            b"".join(t.raw for t in self.tasks),
+            headers_of(headers),
+            self.tasks[0].source.partition,
+        )
 
     def tombstone(self, why: Why) -> Outgoing:
         return tombstone(self.key, self.generation, why)
@@ -103,7 +108,9 @@ class Claim:
         phase = record.text("phase")
         if not tasks or at != len(raw) or phase not in ("claimed", "go") or record.text("by") != key.boot:
             raise Undecodable("not a claim: its parts do not fit together", record.value)
-        return cls(tuple(tasks), key.boot, record.text("for"), record.number("generation"), record.text("node", ""), phase)  # type: ignore[arg-type]
+        return cls(
+            tuple(tasks), key.boot, record.text("for"), record.number("generation"), record.text("node", ""), phase
+        )  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,5 +144,3 @@ def sources_of(claims: Sequence[Claim]) -> dict[tuple[str, int], int]:
 def decode_journal(record: Record) -> Claim | Tombstone:
     """What a record of `tasks.running` is; Undecodable when it is neither."""
     return Tombstone.decode(record) if record.value is None else Claim.decode(record)
-
-

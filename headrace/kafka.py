@@ -72,7 +72,9 @@ class Kafka:
 
     def __init__(self, settings: Settings, client_id: str) -> None:
         if not settings.kafka:
-            raise UsageError("HEADRACE_KAFKA is not set: give the bootstrap servers, such as 127.0.0.1:9092, or use `headrace up`")
+            raise UsageError(
+                "HEADRACE_KAFKA is not set: give the bootstrap servers, such as 127.0.0.1:9092, or use `headrace up`"
+            )
         self.prefix = settings.topic_prefix
         self.bootstrap = settings.kafka
         self.security = load_security(settings.kafka_security)

@@ -34,7 +34,7 @@ class Context:
     `scratch` is a directory of its own that goes away after the attempt.
     """
 
-    def __init__(self, id: str, attempt: int, scratch: Path, report: Callable[[float, str], None]) -> None:  # noqa: A002
+    def __init__(self, id: str, attempt: int, scratch: Path, report: Callable[[float, str], None]) -> None:
         self.id = id
         self.attempt = attempt
         self.scratch = scratch
@@ -111,13 +111,19 @@ def task(
     def register(f: F) -> F:
         kind_name = name or f.__name__
         if timeout_s <= 0 or max_attempts < 1 or (memory_mb is not None and memory_mb < 16):
-            raise UsageError(f"@task {kind_name}: timeout_s must be above 0, max_attempts at least 1, memory_mb at least 16")
+            raise UsageError(
+                f"@task {kind_name}: timeout_s must be above 0, max_attempts at least 1, memory_mb at least 16"
+            )
         if suffix is not None and not valid_suffix(suffix):
-            raise UsageError(f"@task {kind_name}: suffix {suffix!r} must be a dot and 1 to 16 letters or digits, such as .csv")
+            raise UsageError(
+                f"@task {kind_name}: suffix {suffix!r} must be a dot and 1 to 16 letters or digits, such as .csv"
+            )
         model, context_parameter = _payload_model(kind_name, f)
         if kind_name in _registry and _registry[kind_name].function.__code__.co_filename != f.__code__.co_filename:
             raise UsageError(f"@task {kind_name}: two modules register this name; rename one")
-        _registry[kind_name] = Kind(kind_name, f, float(timeout_s), max_attempts, content_type, suffix, memory_mb, context_parameter, model)
+        _registry[kind_name] = Kind(
+            kind_name, f, float(timeout_s), max_attempts, content_type, suffix, memory_mb, context_parameter, model
+        )
         return f
 
     return register(function) if function is not None else register
@@ -126,7 +132,9 @@ def task(
 def valid_suffix(suffix: str) -> bool:
     """A dot and 1 to 16 ASCII letters or digits, perhaps twice (`.tar.gz`): never a way out of a directory."""
     parts = suffix.split(".")
-    return len(parts) in (2, 3) and parts[0] == "" and all(p.isascii() and p.isalnum() and len(p) <= 16 for p in parts[1:])
+    return (
+        len(parts) in (2, 3) and parts[0] == "" and all(p.isascii() and p.isalnum() and len(p) <= 16 for p in parts[1:])
+    )
 
 
 def load_kinds(tasks: str) -> dict[str, Kind]:
@@ -185,7 +193,9 @@ def _payload_model(name: str, function: Callable[..., Any]) -> tuple[Any, str | 
     context_parameter = None
     for p in inspect.signature(function).parameters.values():
         if p.kind in (p.VAR_POSITIONAL, p.VAR_KEYWORD, p.POSITIONAL_ONLY):
-            raise UsageError(f"@task {name}: parameter {p.name} must be given by name: *args, **kwargs and / cannot come from JSON")
+            raise UsageError(
+                f"@task {name}: parameter {p.name} must be given by name: *args, **kwargs and / cannot come from JSON"
+            )
         hint = hints.get(p.name, Any)
         if hint is Context:
             context_parameter = p.name

@@ -46,7 +46,14 @@ def decode_ledger(raw: bytes) -> tuple[Failure, ...]:
     try:
         found = orjson.loads(raw)
         return tuple(
-            Failure(int(f["attempt"]), Cause(f["cause"]), str(f["node"]), int(f["started_ms"]), int(f["ended_ms"]), str(f["detail"]))
+            Failure(
+                int(f["attempt"]),
+                Cause(f["cause"]),
+                str(f["node"]),
+                int(f["started_ms"]),
+                int(f["ended_ms"]),
+                str(f["detail"]),
+            )
             for f in found
         )
     except (ValueError, KeyError, TypeError, OverflowError) as e:

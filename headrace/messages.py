@@ -117,14 +117,32 @@ class Task:
 
 def received(task: Task, name: str, directory: str, via: str) -> Outgoing:
     """lifecycle.received: the platform has taken the task in. name and directory are "" when it cannot be read."""
-    return _lifecycle("lifecycle.received", task.id, task.foreign, name=name, directory=directory, via=via,
-                      source=task.source, **{"submitted-ms": task.submitted_ms})
+    return _lifecycle(
+        "lifecycle.received",
+        task.id,
+        task.foreign,
+        name=name,
+        directory=directory,
+        via=via,
+        source=task.source,
+        **{"submitted-ms": task.submitted_ms},
+    )
 
 
 def started(task: Task, name: str, directory: str, node: str, boot: str) -> Outgoing:
     """lifecycle.started: an attempt begins on that node."""
-    return _lifecycle("lifecycle.started", task.id, task.foreign, name=name, directory=directory, attempt=task.attempt,
-                      node=node, boot=boot, source=task.source, **{"submitted-ms": task.submitted_ms})
+    return _lifecycle(
+        "lifecycle.started",
+        task.id,
+        task.foreign,
+        name=name,
+        directory=directory,
+        attempt=task.attempt,
+        node=node,
+        boot=boot,
+        source=task.source,
+        **{"submitted-ms": task.submitted_ms},
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,15 +216,35 @@ class Outcome:
 
     def completed(self, file: str, size: int, sha256: str) -> Outgoing:
         """lifecycle.completed: the result is safely on disk, in `file` below the results root."""
-        return _lifecycle("lifecycle.completed", self.id, self.foreign, name=self.name, attempt=self.attempt,
-                          node=self.node, directory=self.directory, file=file, bytes=size, sha256=sha256,
-                          **self._terminal(), **{"content-type": self.content_type})
+        return _lifecycle(
+            "lifecycle.completed",
+            self.id,
+            self.foreign,
+            name=self.name,
+            attempt=self.attempt,
+            node=self.node,
+            directory=self.directory,
+            file=file,
+            bytes=size,
+            sha256=sha256,
+            **self._terminal(),
+            **{"content-type": self.content_type},
+        )
 
     def dead(self) -> Outgoing:
         """tasks.dead: the task ended without a result; the value is the submission as it came."""
-        headers = {"reason": self.reason or Reason.FAILED, "error": self.error, "name": self.name, "attempt": self.attempt,
-                   "node": self.node, "directory": self.directory, "attempts": encode_ledger(self.ledger)}
-        return Outgoing("tasks.dead", self.id.encode(), self.value, headers_of(headers | self._terminal(), self.foreign))
+        headers = {
+            "reason": self.reason or Reason.FAILED,
+            "error": self.error,
+            "name": self.name,
+            "attempt": self.attempt,
+            "node": self.node,
+            "directory": self.directory,
+            "attempts": encode_ledger(self.ledger),
+        }
+        return Outgoing(
+            "tasks.dead", self.id.encode(), self.value, headers_of(headers | self._terminal(), self.foreign)
+        )
 
     def _terminal(self) -> dict[str, object]:
         return {
@@ -283,7 +321,12 @@ class Progress:
             found = orjson.loads(record.value or b"")
             if task_id is None:
                 raise ValueError("the key is no task id")
-            return cls(task_id, int(found["attempt"]), min(1.0, max(0.0, float(found["fraction"]))), str(found.get("message", ""))[:1000])
+            return cls(
+                task_id,
+                int(found["attempt"]),
+                min(1.0, max(0.0, float(found["fraction"]))),
+                str(found.get("message", ""))[:1000],
+            )
         except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as e:
             raise Undecodable(f"not a progress report: {e}", record.value) from None
 

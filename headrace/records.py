@@ -11,9 +11,7 @@ from headrace.errors import Undecodable
 
 # Headers that Headrace itself sets. Whatever else a producer sends (`traceparent`, …) travels along to the end.
 OWN_HEADERS = frozenset(
-    "attempt attempts ledger name directory node boot via source submitted-ms outcome reason error file bytes sha256 "
-    "content-type suffix chunk chunks queued-ms duration-ms started-ms outcome-offset generation why members by for phase "
-    "version priority redrive-of log".split()
+    ["attempt", "attempts", "ledger", "name", "directory", "node", "boot", "via", "source", "submitted-ms", "outcome", "reason", "error", "file", "bytes", "sha256", "content-type", "suffix", "chunk", "chunks", "queued-ms", "duration-ms", "started-ms", "outcome-offset", "generation", "why", "members", "by", "for", "phase", "version", "priority", "redrive-of", "log"]
 ) - {"redrive-of"}  # travels like a foreign header: it belongs to the submission
 
 
@@ -89,7 +87,9 @@ class Outgoing:
     partition: int = -1
 
 
-def headers_of(values: Mapping[str, object], foreign: Iterable[tuple[str, bytes]] = ()) -> tuple[tuple[str, bytes], ...]:
+def headers_of(
+    values: Mapping[str, object], foreign: Iterable[tuple[str, bytes]] = ()
+) -> tuple[tuple[str, bytes], ...]:
     """Headers from plain values, those that are None left out, the foreign ones after our own."""
     own = tuple((k, v if isinstance(v, bytes) else str(v).encode()) for k, v in values.items() if v is not None)
     return own + tuple(foreign)

@@ -25,6 +25,9 @@ class PayloadCheck:
     def problems(self, payload: dict[str, Any]) -> list[Invalid]:
         """Every way in which the payload does not fit, each with the JSON Pointer of its field below /payload."""
         return [
-            Invalid(e.message, "/payload" + "".join(f"/{str(p).replace('~', '~0').replace('/', '~1')}" for p in e.instance_path))
+            Invalid(
+                e.message,
+                "/payload" + "".join(f"/{str(p).replace('~', '~0').replace('/', '~1')}" for p in e.instance_path),
+            )
             for e in self._validator.iter_errors(payload)
         ]

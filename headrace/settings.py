@@ -16,7 +16,7 @@ from headrace.errors import UsageError
 T = TypeVar("T")
 
 
-def _setting(env: str, help: str, default: T) -> T:  # noqa: A002 - the word that click and argparse use
+def _setting(env: str, help: str, default: T) -> T:
     return field(default=default, metadata={"env": env, "help": help})  # type: ignore[return-value]
 
 
@@ -39,26 +39,47 @@ class Settings:
     data: Path = _setting("HEADRACE_DATA", "directory for everything `up` keeps", Path(".headrace"))
     workers: int = _setting("HEADRACE_WORKERS", "worker nodes that `up` starts", 1)
     slots: int = _setting("HEADRACE_SLOTS", "pool size of a node; 0 = the CPUs it may use", 0)
-    tasks: str = _setting("HEADRACE_TASKS", "modules or files with task kinds, comma-separated; empty = the examples", "")
+    tasks: str = _setting(
+        "HEADRACE_TASKS", "modules or files with task kinds, comma-separated; empty = the examples", ""
+    )
     drain_s: float = _setting("HEADRACE_DRAIN_S", "seconds that running attempts get at SIGTERM", 30.0)
     kafka: str = _setting("HEADRACE_KAFKA", "bootstrap servers; empty = the embedded broker's under `up`", "")
-    embedded_kafka: str = _setting("HEADRACE_EMBEDDED_KAFKA", "host:port that the embedded broker listens on", "127.0.0.1:9092")
-    embedded_database: str = _setting("HEADRACE_EMBEDDED_DATABASE", "host:port that the embedded MariaDB listens on", "127.0.0.1:3307")
-    kafka_security: str = _setting("HEADRACE_KAFKA_SECURITY", "file of librdkafka-style security options (SASL, TLS), a `key=value` a line", "")
+    embedded_kafka: str = _setting(
+        "HEADRACE_EMBEDDED_KAFKA", "host:port that the embedded broker listens on", "127.0.0.1:9092"
+    )
+    embedded_database: str = _setting(
+        "HEADRACE_EMBEDDED_DATABASE", "host:port that the embedded MariaDB listens on", "127.0.0.1:3307"
+    )
+    kafka_security: str = _setting(
+        "HEADRACE_KAFKA_SECURITY", "file of librdkafka-style security options (SASL, TLS), a `key=value` a line", ""
+    )
     topic_prefix: str = _setting("HEADRACE_TOPIC_PREFIX", "put before every topic and group name", "")
     results: str = _setting("HEADRACE_RESULTS", "results root; empty = <data>/results", "")
-    database: str = _setting("HEADRACE_DATABASE", "mysql://user:password@host:port/name; empty = the embedded MariaDB under `up`", "")
+    database: str = _setting(
+        "HEADRACE_DATABASE", "mysql://user:password@host:port/name; empty = the embedded MariaDB under `up`", ""
+    )
     spark_master: str = _setting("HEADRACE_SPARK_MASTER", "Spark master", "local[2]")
     api_keys: str = _setting("HEADRACE_API_KEYS", "file of API keys with roles and quotas", "")
     http: str = _setting("HEADRACE_HTTP", "gateway's host:port", "127.0.0.1:8000")
-    stats_http: str = _setting("HEADRACE_STATS_HTTP", "a worker's Faust web host:port; further workers under `up` take the next ports", "127.0.0.1:6066")
-    storekeeper_http: str = _setting("HEADRACE_STOREKEEPER_HTTP", "the storekeeper's health and metrics host:port", "127.0.0.1:6050")
-    analytics_http: str = _setting("HEADRACE_ANALYTICS_HTTP", "the analytics job's health and metrics host:port", "127.0.0.1:6040")
+    stats_http: str = _setting(
+        "HEADRACE_STATS_HTTP",
+        "a worker's Faust web host:port; further workers under `up` take the next ports",
+        "127.0.0.1:6066",
+    )
+    storekeeper_http: str = _setting(
+        "HEADRACE_STOREKEEPER_HTTP", "the storekeeper's health and metrics host:port", "127.0.0.1:6050"
+    )
+    analytics_http: str = _setting(
+        "HEADRACE_ANALYTICS_HTTP", "the analytics job's health and metrics host:port", "127.0.0.1:6040"
+    )
     insecure: bool = _setting("HEADRACE_INSECURE", "1 = serve beyond loopback without API keys", False)
     node: str = _setting("HEADRACE_NODE", "a worker's name, kept over restarts; empty = host name and stats port", "")
     lease_s: float = _setting(
-        "HEADRACE_LEASE_S", "seconds without a heartbeat after which a node counts as dead; above the group's 6 s session, "
-        "so that its partitions have moved before its tasks are sent again", 9.0)
+        "HEADRACE_LEASE_S",
+        "seconds without a heartbeat after which a node counts as dead; above the group's 6 s session, "
+        "so that its partitions have moved before its tasks are sent again",
+        9.0,
+    )
     trigger_s: float = _setting("HEADRACE_TRIGGER_S", "seconds between two micro-batches of the statistics", 5.0)
 
     @property
@@ -105,7 +126,9 @@ class Settings:
         if self.workers < 0 or self.slots < 0:
             raise UsageError("HEADRACE_WORKERS and HEADRACE_SLOTS must not be negative: give a count, or 0")
         if self.lease_s < 7:
-            raise UsageError("HEADRACE_LEASE_S must be at least 7: the group's session of 6 s has to end before the lease does")
+            raise UsageError(
+                "HEADRACE_LEASE_S must be at least 7: the group's session of 6 s has to end before the lease does"
+            )
         if self.drain_s < 0 or self.trigger_s <= 0:
             raise UsageError("HEADRACE_DRAIN_S must be at least 0 and HEADRACE_TRIGGER_S above 0: give seconds")
 

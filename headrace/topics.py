@@ -69,7 +69,9 @@ def load_topics(path: Path | None = None) -> Mapping[str, Topic]:
             raise UsageError(f"{path}: topic {name}: {e!r}") from None
     keyed = {t.partitions for t in topics.values() if t.name not in ("nodes", "kinds")}
     if len(keyed) != 1:
-        raise UsageError(f"{path}: all keyed topics need one partition count, so that an id lies in the same partition everywhere")
+        raise UsageError(
+            f"{path}: all keyed topics need one partition count, so that an id lies in the same partition everywhere"
+        )
     return topics
 
 
@@ -85,16 +87,24 @@ def diff_topics(admin: AdminClient, prefix: str = "", partitions: int | None = N
             continue
         have = len(existing[prefix + t.name].partitions)
         if have > wanted:
-            changes.append(Change(t.name, f"has {have} partitions, the file says {wanted}", "never shrinks: left as it is", True))
+            changes.append(
+                Change(t.name, f"has {have} partitions, the file says {wanted}", "never shrinks: left as it is", True)
+            )
         elif have < wanted:
             busy = _live_tasks(admin, prefix, existing)
-            fix = "refused while tasks live: an id would change its partition" if busy else f"add {wanted - have} partitions"
+            fix = (
+                "refused while tasks live: an id would change its partition"
+                if busy
+                else f"add {wanted - have} partitions"
+            )
             changes.append(Change(t.name, f"has {have} partitions, the file says {wanted}", fix, busy))
         changes += _config_changes(admin, prefix, t)
     return changes
 
 
-def apply_topics(admin: AdminClient, prefix: str = "", partitions: int | None = None, replication: int = -1) -> list[Change]:
+def apply_topics(
+    admin: AdminClient, prefix: str = "", partitions: int | None = None, replication: int = -1
+) -> list[Change]:
     """Creates and alters topics until the cluster matches; returns what it did and what it refused.
 
     Never shrinks a topic, and refuses to repartition while tasks live. `replication` -1 = the broker's default.

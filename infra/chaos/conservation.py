@@ -35,7 +35,9 @@ class Verdict:
     replays: int = 0  # attempts above the first
     lost: list[str] = field(default_factory=list)  # acknowledged, and never ended
     published_twice: list[str] = field(default_factory=list)  # terminal events that differ, or a listener told twice
-    rerun_without_crash: list[str] = field(default_factory=list)  # an attempt started twice, or a replay no fault explains
+    rerun_without_crash: list[str] = field(
+        default_factory=list
+    )  # an attempt started twice, or a replay no fault explains
     bad_files: list[str] = field(default_factory=list)  # no file, or not the bytes of its SHA-256
     unreceived: list[str] = field(default_factory=list)  # ended without a received event
     unclosed: list[str] = field(default_factory=list)  # claims that stayed behind
@@ -81,12 +83,16 @@ def judge(
             verdict.unreceived.append(task_id)
         if _disagree(story) or (told or {}).get(task_id, 0) > 1:
             verdict.published_twice.append(task_id)
-        if _started_twice(story) or any(not _explained(f, faults, task_id in suicidal, lease_ms) for f in story.failures.values()):
+        if _started_twice(story) or any(
+            not _explained(f, faults, task_id in suicidal, lease_ms) for f in story.failures.values()
+        ):
             verdict.rerun_without_crash.append(task_id)
         if story.completed and sha256_of(story.completed[0]) != story.completed[0].sha256:
             verdict.bad_files.append(task_id)
     verdict.unclosed = sorted(evidence.claims)
-    verdict.unknown = sorted(i for i, s in evidence.stories.items() if i not in known and s.terminal and not s.submitted)
+    verdict.unknown = sorted(
+        i for i, s in evidence.stories.items() if i not in known and s.terminal and not s.submitted
+    )
     return verdict
 
 
@@ -107,6 +113,8 @@ def _explained(failure: Failure, faults: Sequence[Done], suicidal: bool, lease_m
     if failure.cause not in _NEEDS_FAULT or suicidal:
         return True
     return any(
-        f.node in ("", failure.node) and f.begun_ms - 1000 <= failure.ended_ms and failure.started_ms <= f.ended_ms + lease_ms
+        f.node in ("", failure.node)
+        and f.begun_ms - 1000 <= failure.ended_ms
+        and failure.started_ms <= f.ended_ms + lease_ms
         for f in faults
     )

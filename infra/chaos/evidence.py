@@ -18,7 +18,15 @@ from headrace.ledger import Failure
 from headrace.messages import Event, Task
 from headrace.records import Record
 
-READ = ("tasks.normal", "tasks.high", "tasks.running", "tasks.dead", "lifecycle.received", "lifecycle.started", "lifecycle.completed")
+READ = (
+    "tasks.normal",
+    "tasks.high",
+    "tasks.running",
+    "tasks.dead",
+    "lifecycle.received",
+    "lifecycle.started",
+    "lifecycle.completed",
+)
 _READ_TIMEOUT_S = 60.0
 
 

@@ -1,0 +1,70 @@
+"""A listener on GET /events that resumes wherever it was cut off, and counts the terminal events that each task had.
+
+What it hears is evidence: a reader of the event stream must see one terminal event a task, whatever was killed.
+"""
+
+import threading
+from collections import Counter
+
+import httpx
+import orjson
+
+_TERMINAL = {"completed", "failed", "cancelled"}
+_RECONNECT_S = 0.5
+
+
+class Listener:
+    """Runs in a thread until `close()`. `told` counts terminal events by id, `resets` positions that Kafka had lost."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self.told: Counter[str] = Counter()
+        self.resets = 0
+        self.reconnects = 0
+        self._last_id = ""
+        self._closing = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="listener", daemon=True)
+
+    def start(self) -> "Listener":
+        self._thread.start()
+        return self
+
+    def close(self) -> None:
+        self._closing.set()
+        self._thread.join(15)
+
+    def _run(self) -> None:
+        while not self._closing.is_set():
+            try:
+                self._listen()
+            except httpx.HTTPError:
+                pass  # the gateway is away: that is what this listener is for
+            self.reconnects += 1
+            self._closing.wait(_RECONNECT_S)
+
+    def _listen(self) -> None:
+        headers = {"Accept": "text/event-stream"} | ({"Last-Event-ID": self._last_id} if self._last_id else {})
+        with (
+            httpx.Client(timeout=httpx.Timeout(5, read=12)) as client,
+            client.stream("GET", f"{self._url}/events", headers=headers) as answer,
+        ):
+            answer.raise_for_status()
+            event = {"event": "", "data": "", "id": ""}
+            for line in answer.iter_lines():
+                if self._closing.is_set():
+                    return
+                if line:
+                    name, _, value = line.partition(":")
+                    if name in event:
+                        event[name] = value.removeprefix(" ")
+                else:
+                    self._take(event)
+                    event = {"event": "", "data": "", "id": ""}
+
+    def _take(self, event: dict[str, str]) -> None:
+        if event["id"]:
+            self._last_id = event["id"]
+        if event["event"] == "reset":
+            self.resets += 1
+        elif event["event"] in _TERMINAL:
+            self.told[orjson.loads(event["data"])["id"]] += 1

@@ -1,0 +1,47 @@
+"""`headrace chaos`: the random schedule against a running `headrace up`, then the conservation check.
+
+Anyone may try it at home. Exit code 0 when nothing was lost, published twice or run again without a crash, else 1.
+"""
+
+import random
+import secrets
+from pathlib import Path
+
+import orjson
+
+from headrace.errors import UsageError
+from headrace.settings import Settings
+from infra.chaos.installation import Installation
+from infra.chaos.schedule import run_schedule
+from infra.chaos.workloads import mixture
+
+TASKS_A_MINUTE = 700
+
+
+def main(settings: Settings, minutes: float = 5.0, seed: int | None = None, tasks: int | None = None) -> int:
+    """`settings.data` is the directory of the running `up`."""
+    seed = secrets.randbelow(2**31) if seed is None else seed
+    count = tasks or int(minutes * TASKS_A_MINUTE)
+    at = Installation(settings, lambda: running_roles(settings.data))
+    running_roles(settings.data)
+    print(f"seed {seed}: {count} tasks and random faults for {minutes:g} minutes")
+    try:
+        run = run_schedule(at, list(mixture(count, random.Random(seed))), seed, minutes)
+    finally:
+        at.close()
+    print(f"{run.verdict}\n{len(run.faults)} faults, {run.submitted.refused} submissions refused, seed {seed}")
+    print(
+        "good: nothing was lost"
+        if run.verdict.good
+        else "NOT GOOD: see above; the same seed draws the same faults again"
+    )
+    return 0 if run.verdict.good else 1
+
+
+def running_roles(data: Path) -> dict[str, int]:
+    """Role -> process id, as `up` keeps them in `<data>/run.json`."""
+    try:
+        found = orjson.loads((data / "run.json").read_bytes())
+        return {str(k): int(v) for k, v in found["roles"].items()}
+    except (OSError, orjson.JSONDecodeError, KeyError):
+        raise UsageError(f"no `headrace up` runs on {data}: start one, or give its directory with --data") from None

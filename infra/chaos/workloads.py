@@ -1,0 +1,128 @@
+"""Workloads for the fault suite: what to submit, and what of it kills its own process.
+
+All use the example kinds, so that anyone can run them against an installation as it comes.
+"""
+
+import random
+import threading
+import uuid
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import httpx
+import orjson
+
+from headrace.errors import HeadraceError
+from headrace.kafka import Sender
+from headrace.records import Outgoing
+
+_BATCH = 200
+_POISON_ATTEMPTS = 100  # more than any budget: it never succeeds
+
+
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """One submission to be made. `suicidal` ones kill their own process, `poison` ones at every attempt."""
+
+    body: dict[str, Any]
+    suicidal: bool = False
+    poison: bool = False
+
+
+def tiny(count: int) -> Iterator[Planned]:
+    for i in range(count):
+        yield Planned({"name": "prime", "payload": {"upper_bound": 50 + i % 50}, "directory": "chaos/tiny"})
+
+
+def heavy(count: int, rng: random.Random, low_s: float = 2.0, high_s: float = 5.0) -> Iterator[Planned]:
+    for _ in range(count):
+        payload = {"attempts": 0, "seconds": round(rng.uniform(low_s, high_s), 2)}
+        yield Planned({"name": "fragile", "payload": payload, "directory": "chaos/heavy"})
+
+
+def mixture(
+    count: int, rng: random.Random, heavy_share: float = 0.01, crasher_share: float = 0.02
+) -> Iterator[Planned]:
+    """Tiny tasks, a few of seconds, 2 % that kill their process once, and one poison task."""
+    poison_at = rng.randrange(count)
+    for i in range(count):
+        drawn = rng.random()
+        if i == poison_at:
+            payload: dict[str, Any] = {"how": "kill", "attempts": _POISON_ATTEMPTS}
+            yield Planned(
+                {"name": "fragile", "payload": payload, "directory": "chaos/poison"},
+                suicidal=True,
+                poison=True,
+            )
+        elif drawn < crasher_share:
+            payload = {"how": rng.choice(["kill", "exit"]), "attempts": 1}
+            yield Planned({"name": "fragile", "payload": payload, "directory": "chaos/crash"}, suicidal=True)
+        elif drawn < crasher_share + heavy_share:
+            yield from heavy(1, rng)
+        else:
+            yield from tiny(1)
+
+
+@dataclass(slots=True)
+class Submitted:
+    """What Kafka or the gateway has acknowledged: the ids that must end."""
+
+    ids: set[str] = field(default_factory=set)
+    suicidal: set[str] = field(default_factory=set)
+    poison: set[str] = field(default_factory=set)
+    refused: int = 0  # answered with an error, or not at all: no promise was made
+
+    def add(self, task_id: str, planned: Planned) -> None:
+        self.ids.add(task_id)
+        if planned.suicidal:
+            self.suicidal.add(task_id)
+        if planned.poison:
+            self.poison.add(task_id)
+
+
+def submit_native(sender: Sender, planned: Iterable[Planned], into: Submitted) -> None:
+    """Straight to `tasks.normal`, each with a key of its own; waits for every acknowledgement."""
+    pending = []
+    for p in planned:
+        task_id = str(uuid.uuid4())
+        pending.append((task_id, p, sender.send(Outgoing("tasks.normal", task_id.encode(), orjson.dumps(p.body)))))
+    for task_id, p, future in pending:
+        try:
+            future.result()
+        except HeadraceError:
+            into.refused += 1
+            into.suicidal.add(task_id)  # it may have been written all the same: its replays need no explaining
+        else:
+            into.add(task_id, p)
+
+
+def submit_http(url: str, planned: Iterable[Planned], into: Submitted, stop: threading.Event | None = None) -> None:
+    """Through POST /tasks/batch; a batch that gets no answer is counted as refused, since nothing was promised."""
+    batch: list[Planned] = []
+    with httpx.Client(base_url=url, timeout=30) as client:
+        for p in planned:
+            batch.append(p)
+            if len(batch) == _BATCH:
+                _post(client, batch, into)
+                batch = []
+            if stop is not None and stop.is_set():
+                return
+        if batch:
+            _post(client, batch, into)
+
+
+def _post(client: httpx.Client, batch: list[Planned], into: Submitted) -> None:
+    lines = b"\n".join(orjson.dumps(p.body) for p in batch)
+    try:
+        answer = client.post("/tasks/batch", content=lines, headers={"Content-Type": "application/x-ndjson"})
+        answer.raise_for_status()
+        said = [orjson.loads(line) for line in answer.content.splitlines() if line]
+    except (httpx.HTTPError, orjson.JSONDecodeError):
+        into.refused += len(batch)
+        return
+    for p, line in zip(batch, said, strict=False):
+        if "id" in line:
+            into.add(line["id"], p)
+        else:
+            into.refused += 1

@@ -1,0 +1,105 @@
+"""The conservation check must see each kind of harm; these feed it evidence with exactly one."""
+
+import pytest
+
+from headrace.ledger import Failure
+from headrace.messages import Event
+from headrace.states import Cause, Reason
+from infra.chaos.conservation import Done, Verdict, judge
+from infra.chaos.evidence import Evidence, Story
+
+ID = "0b1ff0a4-3f0b-4a86-9a3a-5d3c3f7f0a11"
+
+
+def started(attempt: int, source: str = "tasks.normal/0/1") -> Event:
+    return Event("lifecycle.started", ID, 1000, attempt=attempt, source=source, node="node-1")
+
+
+def completed(offset: int = 7, sha256: str = "aa") -> Event:
+    return Event("lifecycle.completed", ID, 2000, file=f"demo/{ID}.json", sha256=sha256, outcome_offset=offset)
+
+
+def healthy() -> Story:
+    return Story(1, [Event("lifecycle.received", ID, 1000)], [started(1)], [completed()])
+
+
+def verdict_on(
+    story: Story, *faults: Done, sha256: str | None = "aa", told: int = 1, suicidal: bool = False
+) -> Verdict:
+    evidence = Evidence()
+    evidence.stories[ID] = story
+    return judge([ID], evidence, lambda _: sha256, faults, frozenset({ID} if suicidal else ()), {ID: told})
+
+
+def test_a_healthy_task_is_named_nowhere() -> None:
+    verdict = verdict_on(healthy())
+    assert verdict.good
+    assert (verdict.tasks, verdict.completed, verdict.dead, verdict.replays) == (1, 1, 0, 0)
+
+
+def test_a_task_without_an_end_is_lost() -> None:
+    story = healthy()
+    story.completed = []
+    assert verdict_on(story).lost == [ID]
+
+
+def test_an_acknowledged_task_that_the_log_does_not_know_is_lost() -> None:
+    assert judge([ID], Evidence(), lambda _: None).lost == [ID]
+
+
+def test_the_same_terminal_event_twice_is_a_repeat_and_no_harm() -> None:
+    story = healthy()
+    story.completed = [completed(), completed()]
+    assert verdict_on(story).good
+
+
+@pytest.mark.parametrize(
+    "second",
+    [completed(offset=9), completed(sha256="bb"), Event("tasks.dead", ID, 1, reason=Reason.CANCELLED)],
+)
+def test_two_terminal_events_that_differ_are_published_twice(second: Event) -> None:
+    story = healthy()
+    (story.dead if second.reason else story.completed).append(second)
+    assert verdict_on(story).published_twice == [ID]
+
+
+def test_a_listener_that_heard_the_end_twice_counts() -> None:
+    assert verdict_on(healthy(), told=2).published_twice == [ID]
+
+
+def test_an_attempt_started_from_two_records_is_run_again() -> None:
+    story = healthy()
+    story.started.append(started(1, "tasks.high/0/4"))
+    assert verdict_on(story).rerun_without_crash == [ID]
+
+
+def test_a_missing_or_broken_file_is_named() -> None:
+    assert verdict_on(healthy(), sha256=None).bad_files == [ID]
+    assert verdict_on(healthy(), sha256="cc").bad_files == [ID]
+
+
+def test_an_end_without_a_beginning_is_named() -> None:
+    story = healthy()
+    story.received = []
+    assert verdict_on(story).unreceived == [ID]
+
+
+def replayed(cause: Cause) -> Story:
+    story = healthy()
+    story.started.append(started(2, "tasks.high/0/4"))
+    story.failures[1] = Failure(1, cause, "node-1", 10_000, 20_000)
+    return story
+
+
+def test_a_replay_needs_a_fault_that_touched_its_node_at_its_time() -> None:
+    story = replayed(Cause.NODE_LOSS)
+    assert verdict_on(story).rerun_without_crash == [ID]
+    assert verdict_on(story, Done("kill_node", "node-2", 15_000, 16_000)).rerun_without_crash == [ID]
+    assert verdict_on(story, Done("kill_node", "node-1", 90_000, 91_000)).rerun_without_crash == [ID]
+    assert verdict_on(story, Done("kill_node", "node-1", 15_000, 16_000)).good
+    assert verdict_on(story, Done("kill_broker", "", 15_000, 16_000)).good
+
+
+def test_an_error_and_a_task_that_kills_itself_need_no_fault() -> None:
+    assert verdict_on(replayed(Cause.ERROR)).good
+    assert verdict_on(replayed(Cause.PROCESS_DEATH), suicidal=True).good
