@@ -20,7 +20,9 @@ def run_role(name: str, settings: Settings) -> int:
     """Runs the role until it ends and returns its exit code."""
     found = entry_points(group="headrace.roles", name=name)
     if not found:
-        raise UsageError(f"the role {name!r} is not part of this installation: install the whole package, with `pip install headrace`")
+        raise UsageError(
+            f"the role {name!r} is not part of this installation: install the whole package, with `pip install headrace`"
+        )
     main: Callable[[Settings], int] = next(iter(found)).load()
     return main(settings)
 
