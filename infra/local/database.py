@@ -1,0 +1,164 @@
+"""The embedded MariaDB, for the statistics of a machine that has no database: loopback, no root needed, no port open
+to others.
+
+`up` starts it beside the rest. Its user `headrace` may do what the statistics need in the database `headrace` and
+nothing else; nobody can log in as root. StartError when it cannot run here, with what to do instead.
+"""
+
+import os
+import platform
+import secrets
+import shutil
+import socket
+import stat
+import subprocess
+import tempfile
+import zipfile
+from pathlib import Path
+
+import pymysql
+
+from headrace.settings import address
+from infra.local.artifacts import artifact
+from infra.local.process import end_left_over
+from infra.local.service import Service, StartError
+from infra.setup import cache_dir
+
+_NAME = "headrace"  # of the database and of its user
+_KEPT = ("bin/mariadbd", "bin/my_print_defaults", "bin/resolveip", "scripts/", "share/english/", "share/charsets/")
+_ELSEWHERE = "give another database in HEADRACE_DATABASE, or go without statistics"
+
+
+class EmbeddedDatabase(Service):
+    """One MariaDB server; `folder` holds its tables and password, `listen` is host:port."""
+
+    def __init__(self, folder: Path, listen: str = "127.0.0.1:3307", *, logs: Path | None = None) -> None:
+        self.folder = folder.absolute()
+        self.host, self.port = address(listen, "HEADRACE_EMBEDDED_DATABASE")
+        self._pid_file = self.folder / "pid"
+        self._tables = self.folder / "tables"
+        super().__init__("database", (logs or self.folder / "logs").absolute() / "database.log")
+
+    @property
+    def url(self) -> str:
+        """`mysql://user:password@host:port/name`; makes the password when there is none yet."""
+        return f"mysql://{_NAME}:{self._password()}@{self.host}:{self.port}/{_NAME}"
+
+    def prepare(self) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        end_left_over(self._pid_file, str(self._tables))
+        home = server_home()
+        if not self._tables.exists():
+            self._install(home)
+        _write_private(self.folder / "init.sql", self._grants())
+
+    def command(self) -> list[str]:
+        home = server_home()
+        return [
+            str(home / "bin" / "mariadbd"), "--no-defaults", f"--basedir={home}", f"--datadir={self._tables}",
+            f"--bind-address={self.host}", f"--port={self.port}", f"--socket={self._socket()}",
+            f"--pid-file={self.folder / 'server.pid'}", f"--init-file={self.folder / 'init.sql'}",
+            f"--tmpdir={self.folder}", "--skip-name-resolve", "--skip-log-bin", "--performance-schema=OFF",
+            "--skip-ssl",  # loopback; making a certificate took it 5 to 8 s at every start
+            "--character-set-server=utf8mb4", "--default-time-zone=+00:00", "--innodb-buffer-pool-size=64M",
+            "--innodb-log-file-size=32M", "--aria-pagecache-buffer-size=8M", "--key-buffer-size=1M", "--max-connections=64",
+            "--local-infile=0", *_as_whom(),
+        ]  # fmt: skip
+
+    def launch(self) -> None:
+        super().launch()
+        self._pid_file.write_text(str(self.pid))
+
+    def ready(self) -> bool:
+        """Whether its user can log in, which includes that the grants are made."""
+        try:
+            socket.create_connection((self.host, self.port), 0.2).close()
+            pymysql.connect(
+                host=self.host, port=self.port, user=_NAME, password=self._password(), database=_NAME, connect_timeout=1
+            ).close()
+        except (OSError, pymysql.MySQLError):
+            return False
+        return True
+
+    def _password(self) -> str:
+        file = self.folder / "password"
+        if not file.exists():
+            self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            _write_private(file, secrets.token_urlsafe(24))
+        return file.read_text()
+
+    def _socket(self) -> Path:
+        """Unix sockets have paths of at most 107 bytes, and data directories may lie deep."""
+        beside = self.folder / "server.sock"
+        short = Path(tempfile.gettempdir()) / f"headrace-{os.getpid()}-{self.port}.sock"
+        return beside if len(os.fsencode(beside)) < 100 else short
+
+    def _install(self, home: Path) -> None:
+        """Makes the system tables aside and renames them, so that a start cut short leaves nothing half made."""
+        fresh = self.folder / "tables.new"
+        shutil.rmtree(fresh, ignore_errors=True)
+        done = subprocess.run(
+            [home / "scripts" / "mariadb-install-db", "--no-defaults", f"--basedir={home}", f"--datadir={fresh}",
+             "--auth-root-authentication-method=normal", "--skip-test-db", "--skip-name-resolve", *_as_whom()],
+            capture_output=True, text=True)  # fmt: skip
+        if done.returncode:
+            lines = [line for line in (done.stdout + done.stderr).splitlines() if line.strip()]
+            raise StartError(
+                f"MariaDB cannot make its tables here ({lines[0] if lines else 'it is silent'}): {_ELSEWHERE}"
+            )
+        fresh.rename(self._tables)
+
+    def _grants(self) -> str:
+        """Runs at every start, before the first log-in: idempotent."""
+        user = f"'{_NAME}'@'{self.host}'"
+        return "\n".join(
+            (
+                f"CREATE DATABASE IF NOT EXISTS {_NAME} CHARACTER SET utf8mb4;",
+                f"CREATE OR REPLACE USER {user} IDENTIFIED BY '{self._password()}';",
+                f"GRANT SELECT, INSERT, UPDATE, DELETE, CREATE, ALTER, INDEX, DROP ON {_NAME}.* TO {user};",
+                "ALTER USER 'root'@'localhost' ACCOUNT LOCK;",
+                "DELETE FROM mysql.global_priv WHERE User = '' OR (User = 'root' AND Host <> 'localhost');",
+                "FLUSH PRIVILEGES;\n",
+            )
+        )
+
+
+def server_home() -> Path:
+    """MariaDB's files, unpacked from its jar into the cache; StartError where it does not run."""
+    home = cache_dir() / "mariadb-11.4.5"
+    if home.is_dir():
+        return home
+    if platform.system() != "Linux" or platform.machine() not in ("x86_64", "AMD64"):
+        raise StartError(
+            f"the embedded MariaDB is for Linux on x86-64, and this is {platform.platform()}: {_ELSEWHERE}"
+        )
+    [jar] = artifact("mariadb").glob("*.jar")
+    with tempfile.TemporaryDirectory(dir=home.parent, prefix=".mariadb-") as name, zipfile.ZipFile(jar) as z:
+        made = Path(name) / "home"
+        for item in z.infolist():
+            path = item.filename.partition("/linux/")[2]
+            if item.is_dir() or not (path.startswith(_KEPT) or (path.startswith("share/") and path.endswith(".sql"))):
+                continue
+            target = made / path
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with z.open(item) as source, target.open("wb") as out:
+                shutil.copyfileobj(source, out, 2**20)
+            if path.startswith(("bin/", "scripts/")):
+                target.chmod(target.stat().st_mode | stat.S_IXUSR | stat.S_IXGRP | stat.S_IXOTH)
+        try:
+            made.rename(home)
+        except OSError:  # another run was faster
+            if not home.is_dir():
+                raise
+    return home
+
+
+def _as_whom() -> list[str]:
+    """MariaDB refuses to run as root unless told so; any other user it runs as needs no word."""
+    return ["--user=root"] if os.geteuid() == 0 else []
+
+
+def _write_private(file: Path, text: str) -> None:
+    fd = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(fd, "w") as out:
+        out.write(text)
