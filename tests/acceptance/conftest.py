@@ -1,0 +1,158 @@
+"""One whole product for all acceptance tests: every role as its own process, on the run's one broker."""
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import httpx
+import pytest
+from confluent_kafka import Consumer, Producer, TopicPartition
+
+from infra.local.cluster import LocalCluster
+
+PATIENCE_S = 30.0
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Event:
+    """One Server-Sent Event as a client reads it."""
+
+    event: str
+    id: str
+    data: dict[str, Any]
+
+
+class Client:
+    """What a person with curl can do, and no more."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self.http = httpx.Client(base_url=url, timeout=PATIENCE_S)
+
+    def submit(self, name: str = "prime", payload: object = None, directory: str = "demo", **more: Any) -> str:
+        body = {"name": name, "payload": {"upper_bound": 100} if payload is None else payload, "directory": directory}
+        answer = self.http.post("/tasks", json=body | more)
+        assert answer.status_code == 202, answer.text
+        task_id: str = answer.json()["id"]
+        return task_id
+
+    def task(self, task_id: str) -> dict[str, Any]:
+        answer = self.http.get(f"/tasks/{task_id}")
+        assert answer.status_code == 200, answer.text
+        found: dict[str, Any] = answer.json()
+        return found
+
+    def events(self, task_id: str, last_event_id: str = "") -> list[Event]:
+        """All events of a task until the server ends the stream."""
+        headers = {"Last-Event-ID": last_event_id} if last_event_id else {}
+        with self.http.stream("GET", f"/tasks/{task_id}/events", headers=headers) as answer:
+            return list(read_events(answer)) if answer.status_code == 200 else []
+
+    def wait(self, task_id: str) -> dict[str, Any]:
+        """The task once it has ended, by its own event stream."""
+        self.events(task_id)
+        return self.task(task_id)
+
+
+def read_events(answer: httpx.Response) -> Iterator[Event]:
+    fields: dict[str, str] = {}
+    for line in answer.iter_lines():
+        if line.startswith(":"):
+            continue
+        if line:
+            name, _, value = line.partition(":")
+            fields[name] = value.removeprefix(" ")
+        elif fields:
+            yield Event(fields.get("event", "message"), fields.get("id", ""), json.loads(fields.get("data", "null")))
+            fields = {}
+
+
+class Log:
+    """Kafka as a native producer and consumer see it: no code of ours."""
+
+    def __init__(self, bootstrap: str, prefix: str) -> None:
+        self.bootstrap, self.prefix = bootstrap, prefix
+        self.producer = Producer(
+            {"bootstrap.servers": bootstrap, "partitioner": "murmur2_random", "message.max.bytes": 2_000_000}
+        )
+
+    def produce(
+        self, value: bytes, key: str | None = None, topic: str = "tasks.normal", **more: Any
+    ) -> tuple[int, int]:
+        """(partition, offset) of the record."""
+        placed: list[tuple[int, int]] = []
+
+        def delivered(error: Any, message: Any) -> None:
+            assert error is None, error
+            placed.append((message.partition(), message.offset()))
+
+        self.producer.produce(self.prefix + topic, value, key, on_delivery=delivered, **more)
+        assert self.producer.flush(PATIENCE_S) == 0
+        return placed[0]
+
+    def read(self, topic: str) -> list[Any]:
+        """Every message of the topic at this moment."""
+        consumer = Consumer(
+            {"bootstrap.servers": self.bootstrap, "group.id": "acceptance", "enable.auto.commit": False}
+        )
+        name, found = self.prefix + topic, []
+        try:
+            for partition in consumer.list_topics(name, timeout=PATIENCE_S).topics[name].partitions:
+                low, high = consumer.get_watermark_offsets(TopicPartition(name, partition), timeout=PATIENCE_S)
+                consumer.assign([TopicPartition(name, partition, low)])
+                while low < high:
+                    for message in consumer.consume(1000, timeout=1):
+                        assert message.error() is None, message.error()
+                        found.append(message)
+                        low = message.offset() + 1
+        finally:
+            consumer.close()
+        return found
+
+    def ids(self, topic: str) -> list[str]:
+        return [m.value().decode() for m in self.read(topic)]
+
+    def dead(self, task_id: str) -> Any:
+        return until(
+            lambda: next((m for m in self.read("tasks.dead") if m.key() == task_id.encode()), None),
+            f"{task_id} in tasks.dead",
+        )
+
+
+def headers(message: Any) -> dict[str, str]:
+    return {k: v.decode() for k, v in message.headers() or ()}
+
+
+def until(look: Callable[[], T | None], what: str, patience_s: float = PATIENCE_S) -> T:
+    """Looks again and again until there is something; fails in words when there is not."""
+    deadline = time.monotonic() + patience_s
+    while time.monotonic() < deadline:
+        if (found := look()) is not None and found is not False:
+            return found
+        time.sleep(0.05)
+    raise AssertionError(f"not in {patience_s:.0f} s: {what}")
+
+
+@pytest.fixture(scope="session")
+def cluster(broker: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalCluster]:
+    with LocalCluster(tmp_path_factory.mktemp("product"), kafka=broker) as product:
+        yield product
+
+
+@pytest.fixture
+def client(cluster: LocalCluster) -> Client:
+    return Client(cluster.gateway_url)
+
+
+@pytest.fixture
+def log(cluster: LocalCluster) -> Log:
+    return Log(cluster.settings.kafka, cluster.settings.topic_prefix)
+
+
+@pytest.fixture
+def results(cluster: LocalCluster) -> Path:
+    return cluster.settings.results_root
