@@ -32,3 +32,4 @@ bench: setup
 # After a change of pyproject.toml; hashes for every platform, no registry named.
 lock:
 	uv pip compile --quiet --generate-hashes --universal --no-emit-index-url --no-header --python-version 3.11 pyproject.toml --extra dev -o requirements.lock
+	uv pip compile --quiet --generate-hashes --universal --no-emit-index-url --no-header --python-version 3.11 pyproject.toml --extra build -o requirements-image.lock

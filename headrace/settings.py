@@ -104,6 +104,8 @@ class Settings:
                 raw: object = given[f.name]
             elif environ.get(f.metadata["env"], "") != "":
                 raw = environ[f.metadata["env"]]
+            elif path := environ.get(f.metadata["env"] + "_FILE"):  # as container platforms hand secrets over
+                raw = _read(f.metadata["env"] + "_FILE", path)
             else:
                 continue
             values[f.name] = _convert(f.metadata["env"], raw, f.default)
@@ -139,6 +141,13 @@ def address(value: str, env: str = "address") -> tuple[str, int]:
     if not host or not port.isdigit() or not 0 < int(port) < 65536:
         raise UsageError(f"{env} is {value!r}: give host:port, such as 127.0.0.1:8000")
     return host.strip("[]"), int(port)
+
+
+def _read(env: str, path: str) -> str:
+    try:
+        return Path(path).read_text().strip()
+    except OSError as e:
+        raise UsageError(f"{env}: cannot read {path}: {e.strerror}") from None
 
 
 def _convert(env: str, raw: object, default: object) -> object:

@@ -1,0 +1,34 @@
+"""`headrace health`: whether the role beside it is able to do its work, for container health checks.
+
+Asks `/readyz` on the address of the role named in HEADRACE_ROLE (or given); exit code 0 or 1, the reasons on stderr.
+"""
+
+import os
+import urllib.error
+import urllib.request
+
+import click
+
+from headrace.cli.options import with_settings
+from headrace.errors import UsageError
+from headrace.settings import Settings
+
+ADDRESSES = {"gateway": "http", "worker": "stats_http", "storekeeper": "storekeeper_http", "analytics": "analytics_http"}
+
+
+@click.command("health", help="Whether a role is able to do its work; for container health checks.")
+@click.argument("role", default=lambda: os.environ.get("HEADRACE_ROLE", ""), type=str)
+@with_settings()
+def health(role: str, settings: Settings) -> int:
+    if role not in ADDRESSES:
+        raise UsageError(f"health of which role? Give one of {', '.join(ADDRESSES)}, or set HEADRACE_ROLE")
+    host, _, port = getattr(settings, ADDRESSES[role]).rpartition(":")
+    host = "127.0.0.1" if host in ("0.0.0.0", "[::]") else host  # noqa: S104 - asked for, not bound
+    try:
+        with urllib.request.urlopen(f"http://{host}:{port}/readyz", timeout=2.5):  # noqa: S310 - always http
+            return 0
+    except urllib.error.HTTPError as e:
+        click.echo(e.read(2000).decode(errors="replace"), err=True)
+    except OSError as e:
+        click.echo(f"{role} does not answer on {host}:{port}: {e}", err=True)
+    return 1

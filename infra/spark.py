@@ -1,0 +1,33 @@
+"""Spark's standalone master and worker, straight from the pip package: `python -m infra.spark master|worker …`.
+
+Becomes the Java process, so that a container or a supervisor signals it directly. `check host:port` says whether a
+master takes connections.
+"""
+
+import os
+import socket
+import sys
+from pathlib import Path
+
+CLASSES = {"master": "org.apache.spark.deploy.master.Master", "worker": "org.apache.spark.deploy.worker.Worker"}
+
+
+def main(arguments: list[str]) -> int:
+    if len(arguments) == 2 and arguments[0] == "check":
+        host, _, port = arguments[1].rpartition(":")
+        with socket.create_connection((host, int(port)), timeout=3):
+            return 0
+    if not arguments or arguments[0] not in CLASSES:
+        print("usage: python -m infra.spark master|worker [options of Spark's own]", file=sys.stderr)
+        return 2
+    import pyspark
+
+    home = Path(pyspark.__file__).parent
+    os.environ["SPARK_HOME"] = str(home)
+    os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
+    command = str(home / "bin" / "spark-class")
+    os.execv(command, [command, CLASSES[arguments[0]], *arguments[1:]])
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
