@@ -2,7 +2,7 @@
 to others.
 
 `up` starts it beside the rest. Its user `headrace` may do what the statistics need in the database `headrace` and
-nothing else; nobody can log in as root. StartError when it cannot run here, with what to do instead.
+nothing else; nobody can log in as root. UsageError when it cannot run here, with what to do instead.
 """
 
 import os
@@ -18,10 +18,11 @@ from pathlib import Path
 
 import pymysql
 
+from headrace.errors import UsageError
 from headrace.settings import address
 from infra.local.artifacts import artifact
 from infra.local.process import end_left_over
-from infra.local.service import Service, StartError
+from infra.local.service import Service
 from infra.setup import cache_dir
 
 _NAME = "headrace"  # of the database and of its user
@@ -103,7 +104,7 @@ class EmbeddedDatabase(Service):
             capture_output=True, text=True)  # fmt: skip
         if done.returncode:
             lines = [line for line in (done.stdout + done.stderr).splitlines() if line.strip()]
-            raise StartError(
+            raise UsageError(
                 f"MariaDB cannot make its tables here ({lines[0] if lines else 'it is silent'}): {_ELSEWHERE}"
             )
         fresh.rename(self._tables)
@@ -124,12 +125,12 @@ class EmbeddedDatabase(Service):
 
 
 def server_home() -> Path:
-    """MariaDB's files, unpacked from its jar into the cache; StartError where it does not run."""
+    """MariaDB's files, unpacked from its jar into the cache; UsageError where it does not run."""
     home = cache_dir() / "mariadb-11.4.5"
     if home.is_dir():
         return home
     if platform.system() != "Linux" or platform.machine() not in ("x86_64", "AMD64"):
-        raise StartError(
+        raise UsageError(
             f"the embedded MariaDB is for Linux on x86-64, and this is {platform.platform()}: {_ELSEWHERE}"
         )
     [jar] = artifact("mariadb").glob("*.jar")

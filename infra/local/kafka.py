@@ -141,12 +141,10 @@ class EmbeddedKafka(Service):
         config = self.folder / "format.properties"
         config.write_text(self._properties(quorum, fresh))
         done = subprocess.run(
-            [*self._java(), "kafka.tools.StorageTool", "format", "--cluster-id", quorum.cluster_id, "--config", str(config)],
+            [*self._java(), "kafka.tools.StorageTool", "format", "--cluster-id", quorum.cluster_id, "--config", config],
             capture_output=True, text=True)  # fmt: skip
         if done.returncode:
-            raise StartError(
-                f"Kafka's storage in {records} could not be made: {(done.stderr or done.stdout).strip()}"
-            )
+            raise StartError(f"Kafka's storage in {records} could not be made: {(done.stderr or done.stdout).strip()}")
         shutil.rmtree(records, ignore_errors=True)
         fresh.rename(records)
 

@@ -33,9 +33,7 @@ os.execvp(sys.argv[2], sys.argv[2:])
 """
 
 
-def start_tied(
-    command: Sequence[str], log: Path, env: Mapping[str, str] | None = None
-) -> subprocess.Popen[bytes]:
+def start_tied(command: Sequence[str], log: Path, env: Mapping[str, str] | None = None) -> subprocess.Popen[bytes]:
     """Starts `command`, its output appended to `log`, leading a process group out of Ctrl-C's reach.
 
     The kernel kills it when we die, whatever we die of (Linux).
@@ -80,9 +78,7 @@ def end_left_over(pid_file: Path, mark: str) -> None:
     deadline = time.monotonic() + 10
     while Path(f"/proc/{pid}").exists():
         if time.monotonic() > deadline:
-            raise UsageError(
-                f"process {pid} of an earlier run does not end: end it (kill -9 {pid}) and start again"
-            )
+            raise UsageError(f"process {pid} of an earlier run does not end: end it (kill -9 {pid}) and start again")
         time.sleep(0.02)
 
 

@@ -54,9 +54,7 @@ class Service(ABC):
         deadline = time.monotonic() + timeout_s
         while not self.ready():
             if not self.alive:
-                raise StartError(
-                    f"{self.name} stopped as it started: {self.last_line()} (all of it: {self.log})"
-                )
+                raise StartError(f"{self.name} stopped as it started: {self.last_line()} (all of it: {self.log})")
             if time.monotonic() > deadline:
                 self.kill()
                 raise StartError(

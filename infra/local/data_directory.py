@@ -1,0 +1,90 @@
+"""The directory that `up` keeps everything in: one `up` at a time, and only of a layout that this release knows.
+
+UsageError says which directory, why not, and what to do.
+"""
+
+import fcntl
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+from headrace.errors import UsageError
+
+LAYOUT = 1  # raised when a release keeps its files in another way
+
+
+class DataDirectory:
+    """Held by a lock from `open()` to `close()`; the kernel gives the lock back if we die.
+
+    `logs/` has a log a part, `kafka/`, `database/` and `results/` belong to the parts, and `run.json` names the
+    running processes: `{"pid": of up, "roles": {"gateway": pid, …}}`.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path.absolute()
+        self._lock: int | None = None
+
+    @property
+    def logs(self) -> Path:
+        return self.path / "logs"
+
+    def open(self) -> None:
+        """Makes the directory where it is missing, and takes it for this process."""
+        try:
+            self.logs.mkdir(parents=True, exist_ok=True)
+            self._lock = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        except OSError as e:
+            raise UsageError(
+                f"{self.path} cannot be written ({(e.strerror or str(e)).lower()}): "
+                "make it writable, or give another directory in HEADRACE_DATA (--data)"
+            ) from None
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            holder = os.pread(self._lock, 20, 0).decode() or "another process"
+            self.close()
+            raise UsageError(
+                f"{self.path} is in use by another `headrace up` (process {holder}): "
+                "stop that one, or give another directory in HEADRACE_DATA (--data)"
+            ) from None
+        os.ftruncate(self._lock, 0)
+        os.pwrite(self._lock, str(os.getpid()).encode(), 0)
+        self._check_layout()
+
+    def close(self) -> None:
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+    def write_running(self, roles: Mapping[str, int]) -> None:
+        """Process ids by role, for whoever looks at a running `up` from outside."""
+        _write_whole(self.path / "run.json", {"pid": os.getpid(), "roles": dict(roles)})
+
+    def forget_running(self) -> None:
+        (self.path / "run.json").unlink(missing_ok=True)
+
+    def _check_layout(self) -> None:
+        file = self.path / "version.json"
+        try:
+            found = json.loads(file.read_text())["layout"]
+        except FileNotFoundError:
+            _write_whole(file, {"layout": LAYOUT})
+            return
+        except (ValueError, KeyError, TypeError):
+            self.close()
+            raise UsageError(
+                f'{file} is damaged: restore it ({{"layout": {LAYOUT}}}), or give another HEADRACE_DATA'
+            ) from None
+        if found > LAYOUT:
+            self.close()
+            raise UsageError(
+                f"{self.path} was written by a newer Headrace (layout {found}, this one knows {LAYOUT}): "
+                "install that release again, or give another directory in HEADRACE_DATA (--data)"
+            )
+
+
+def _write_whole(file: Path, content: object) -> None:
+    aside = file.with_name(file.name + ".new")
+    aside.write_text(json.dumps(content))
+    aside.replace(file)

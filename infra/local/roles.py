@@ -1,0 +1,134 @@
+"""The roles of one machine as Services: the same processes that a cluster runs, one each, with their settings.
+
+The supervisor and the tests start them. A role is ready when its `/readyz` answers 200.
+"""
+
+import http.client
+import importlib.util
+import os
+import socket
+import sys
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+from headrace.errors import UsageError
+from headrace.settings import Settings, address
+from infra.local.service import Service
+
+_PROBE_TIMEOUT_S = 1.0
+
+
+class Role(Service):
+    """`role` is the command that runs it, `name` what it is called here (worker-1), `listens` its host:port."""
+
+    def __init__(
+        self,
+        name: str,
+        role: str,
+        settings: Settings,
+        listens: str,
+        setting: str,
+        logs: Path,
+        extra_environ: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(name, logs / f"{name}.log")
+        self.settings = settings
+        self.listens = listens
+        self.setting = setting  # the variable that moves it to another port
+        self._role = role
+        self._extra = dict(extra_environ or {})
+
+    @property
+    def url(self) -> str:
+        host, port = reached_at(self.listens)
+        return f"http://{f'[{host}]' if ':' in host else host}:{port}"
+
+    def command(self) -> list[str]:
+        return [sys.executable, "-m", "headrace.cli.main", self._role]
+
+    def environ(self) -> Mapping[str, str]:
+        """Our environment with the role's settings in the place of ours."""
+        inherited = {k: v for k, v in os.environ.items() if k not in _setting_names()}
+        return {**inherited, "PYTHONUNBUFFERED": "1", **self.settings.environ(), **self._extra}
+
+    def ready(self) -> bool:
+        return answers(*reached_at(self.listens), "/readyz")
+
+
+def machine_roles(settings: Settings, logs: Path) -> list[Role]:
+    """Gateway, storekeeper and `settings.workers` workers, every one with its own settings."""
+    roles = [
+        Role("gateway", "gateway", settings, settings.http, "HEADRACE_HTTP", logs),
+        Role("storekeeper", "storekeeper", settings, settings.storekeeper_http, "HEADRACE_STOREKEEPER_HTTP", logs),
+    ]
+    host, first = settings.stats_http.rpartition(":")[::2]
+    for i in range(settings.workers):
+        stats = f"{host}:{int(first) + i}"
+        address(stats, "HEADRACE_STATS_HTTP")
+        own = replace(settings, stats_http=stats, node=_node_name(settings, i))
+        roles.append(Role(f"worker-{i + 1}", "worker", own, stats, "HEADRACE_STATS_HTTP", logs))
+    return roles
+
+
+def analytics_role(settings: Settings, logs: Path) -> Role | None:
+    """The statistics, or None where that package is not installed. Fetches Java and Spark's connector if need be."""
+    if not _installed("spark_analytics.main"):
+        return None
+    from infra.local.artifacts import artifact
+    from infra.local.java import java_home
+
+    jars = ",".join(sorted(str(p) for p in artifact("spark-kafka").glob("*.jar")))
+    extra = {"JAVA_HOME": str(java_home()), "HEADRACE_SPARK_JARS": jars}
+    return Role("analytics", "analytics", settings, settings.analytics_http, "HEADRACE_ANALYTICS_HTTP", logs, extra)
+
+
+def reached_at(listens: str) -> tuple[str, int]:
+    """Where a server that listens there is reached from this machine."""
+    host, port = address(listens)
+    return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host), port  # noqa: S104 - compared, not bound
+
+
+def answers(host: str, port: int, path: str) -> bool:
+    """Whether GET answers 200 within a second."""
+    connection = http.client.HTTPConnection(host, port, timeout=_PROBE_TIMEOUT_S)
+    try:
+        connection.request("GET", path)
+        return connection.getresponse().status == 200
+    except (OSError, http.client.HTTPException):
+        return False
+    finally:
+        connection.close()
+
+
+def _node_name(settings: Settings, i: int) -> str:
+    """Kept over restarts, and told apart on a Kafka that other machines share."""
+    if settings.node:
+        return settings.node if settings.workers == 1 else f"{settings.node}-{i + 1}"
+    alone = settings.kafka == settings.embedded_kafka
+    return f"node-{i + 1}" if alone else f"{socket.gethostname()}-{i + 1}"
+
+
+def _setting_names() -> set[str]:
+    from dataclasses import fields
+
+    return {f.metadata["env"] for f in fields(Settings)}
+
+
+def _installed(module: str) -> bool:
+    try:
+        return importlib.util.find_spec(module) is not None
+    except ModuleNotFoundError:
+        return False
+
+
+def check_distinct(roles: list[Role]) -> None:
+    """UsageError when two parts were given one address."""
+    seen: dict[tuple[str, int], Role] = {}
+    for role in roles:
+        other = seen.setdefault(reached_at(role.listens), role)
+        if other is not role:
+            raise UsageError(
+                f"{other.name} and {role.name} would both listen on {role.listens}: "
+                f"change {other.setting} or {role.setting}"
+            )

@@ -1,0 +1,201 @@
+"""`headrace up`: everything on this machine, from the broker to the statistics, until Ctrl-C.
+
+Starts the embedded Kafka, makes the topics, then all roles side by side; MariaDB and the statistics come beside them
+and hold nothing up. UsageError, before anything starts, for what a person has to put right.
+"""
+
+import contextlib
+import signal
+import sys
+import threading
+import time
+from dataclasses import replace
+from pathlib import Path
+
+from confluent_kafka import KafkaException
+from confluent_kafka.admin import AdminClient
+
+from headrace.errors import HeadraceError, UsageError
+from headrace.kafka import load_security
+from headrace.settings import Settings
+from headrace.topics import apply_topics
+from infra.local.data_directory import DataDirectory
+from infra.local.database import EmbeddedDatabase
+from infra.local.kafka import EmbeddedKafka
+from infra.local.process import check_port_free
+from infra.local.roles import Role, analytics_role, check_distinct, machine_roles
+from infra.local.supervisor import Supervisor
+from infra.local.warmup import warm_up
+
+_PORT_PATIENCE_S = 3.0  # what was killed a moment ago may hold its port a little longer
+_ROLE_GRACE_S = 20.0
+_KAFKA_GRACE_S = 20.0
+
+
+def main(settings: Settings) -> int:
+    """Runs until SIGINT, SIGTERM or SIGHUP; 0 after a clean stop, 1 when something had to be killed."""
+    machine = Machine(settings)
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, lambda *_: machine.ask_to_stop())
+    machine.data.open()
+    try:
+        try:
+            machine.start()
+            machine.wait()
+        finally:
+            clean = machine.stop()
+    finally:
+        machine.data.close()
+    return 0 if clean else 1
+
+
+def say(text: str) -> None:
+    with contextlib.suppress(OSError):  # a terminal that has gone away must not end what runs
+        print(text, flush=True)
+
+
+class Machine:
+    """All parts of one machine. `start()` returns when they are ready, `stop()` leaves no process behind."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.data = DataDirectory(settings.data)
+        self._kafka = None
+        if not settings.kafka:
+            self._kafka = EmbeddedKafka(self.data.path / "kafka", settings.embedded_kafka, logs=self.data.logs)
+        self._database = None
+        if not settings.database:
+            self._database = EmbeddedDatabase(
+                self.data.path / "database", settings.embedded_database, logs=self.data.logs
+            )
+        self.settings = self._completed(settings)
+        self._supervisor = Supervisor(say, self.data.write_running)
+        self._stop_asked, self._forced = threading.Event(), threading.Event()
+
+    def _completed(self, settings: Settings) -> Settings:
+        """What the roles are told: where the embedded parts are, and paths that hold wherever they run."""
+        return replace(
+            settings,
+            data=self.data.path,
+            results=str(settings.results_root.absolute()),
+            kafka=settings.kafka or (self._kafka.bootstrap if self._kafka else ""),
+        )
+
+    def ask_to_stop(self) -> None:
+        """Once to stop in order, a second time to kill what is left."""
+        if self._stop_asked.is_set():
+            self._forced.set()
+        self._stop_asked.set()
+
+    def start(self) -> None:
+        begun = time.monotonic()
+        if self._database is not None:
+            self.settings = replace(self.settings, database=self._database.url)
+        roles = machine_roles(self.settings, self.data.logs)
+        self._check_ports(roles)
+        if self._kafka is not None:
+            self._start_kafka(self._kafka)
+        if self._stop_asked.is_set():
+            return
+        self._make_topics()
+        watches = [self._supervisor.watch(role, role.listens) for role in roles]
+        threading.Thread(target=self._start_statistics, name="statistics", daemon=True).start()
+        if self._kafka is not None:
+            warm_up(self._kafka.bootstrap)
+        for watch in watches:
+            while not watch.settled.wait(0.1):
+                if self._stop_asked.is_set():
+                    return
+            if watch.failure:
+                raise UsageError(f"{watch.service.name} does not start: {watch.failure}")
+        say(self._ready_line(roles, time.monotonic() - begun))
+
+    def wait(self) -> None:
+        """Until a stop is asked for."""
+        while not self._stop_asked.wait(3600):
+            pass
+
+    def stop(self) -> bool:
+        """Stops what consumes first and Kafka last; True when everything ended by itself."""
+        clean = self._supervisor.stop(
+            (
+                ("worker-", self.settings.drain_s + 10),  # they drain: what runs gets its time
+                ("gateway", _ROLE_GRACE_S),
+                ("storekeeper", _ROLE_GRACE_S),
+                ("analytics", _ROLE_GRACE_S),
+                ("database", _ROLE_GRACE_S),
+                ("kafka", _KAFKA_GRACE_S),
+            ),
+            self._forced,
+        )
+        self.data.forget_running()
+        say("stopped")
+        return clean
+
+    def _check_ports(self, roles: list[Role]) -> None:
+        check_distinct(roles)
+        wanted = [(r.listens, r.setting, r.name) for r in roles]
+        if self._kafka is not None:
+            wanted.append((self.settings.embedded_kafka, "HEADRACE_EMBEDDED_KAFKA", "the embedded Kafka"))
+        if self._database is not None:
+            wanted.append((self.settings.embedded_database, "HEADRACE_EMBEDDED_DATABASE", "the embedded database"))
+        deadline = time.monotonic() + _PORT_PATIENCE_S
+        for listens, setting, what in wanted:
+            while True:
+                try:
+                    check_port_free(listens, setting, what)
+                    break
+                except UsageError:
+                    if time.monotonic() > deadline:
+                        raise
+                    time.sleep(0.1)
+
+    def _start_kafka(self, kafka: EmbeddedKafka) -> None:
+        watch = self._supervisor.watch(kafka, kafka.bootstrap)
+        while not watch.settled.wait(0.02):
+            if self._stop_asked.is_set():
+                return
+        if watch.failure:
+            raise UsageError(watch.failure)
+
+    def _make_topics(self) -> None:
+        options = {"bootstrap.servers": self.settings.kafka, **load_security(self.settings.kafka_security)}
+        admin = AdminClient({**options, "log_level": 0})
+        try:
+            refused = [c for c in apply_topics(admin, self.settings.topic_prefix) if c.refused]
+        except KafkaException as e:
+            raise UsageError(
+                f"Kafka at {self.settings.kafka} cannot be used ({e.args[0].str()}): check HEADRACE_KAFKA and "
+                "HEADRACE_KAFKA_SECURITY, or leave HEADRACE_KAFKA empty for the embedded broker"
+            ) from None
+        for change in refused:
+            say(f"topic {change.topic} {change.what}: {change.fix}")
+
+    def _start_statistics(self) -> None:
+        """Beside the rest, and its troubles are told without stopping anything."""
+        try:
+            if self._database is not None:
+                watch = self._supervisor.watch(self._database, f"{self._database.host}:{self._database.port}")
+                watch.settled.wait()
+                if watch.failure:
+                    raise UsageError(watch.failure)
+            if not self._stop_asked.is_set() and (role := analytics_role(self.settings, self.data.logs)):
+                self._supervisor.watch(role, role.listens)
+        except HeadraceError as e:
+            say(f"no statistics: {e}")
+
+    def _ready_line(self, roles: list[Role], took_s: float) -> str:
+        gateway, stats = roles[0].url, [r.url for r in roles if r.name.startswith("worker-")]
+        pages = f", stats pages {' '.join(f'{url}/' for url in stats)}" if stats else ""
+        return (
+            f"ready in {took_s:.1f} s: web page {gateway}/{pages} (logs in {_short(self.data.logs)}; Ctrl-C stops all)"
+        )
+
+
+def _short(path: Path) -> str:
+    """Relative to where we are, when it lies below."""
+    here = Path.cwd()
+    return str(path.relative_to(here)) if path.is_relative_to(here) else str(path)
+
+
+if __name__ == "__main__":
+    sys.exit(main(Settings.load()))
