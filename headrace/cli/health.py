@@ -13,7 +13,12 @@ from headrace.cli.options import with_settings
 from headrace.errors import UsageError
 from headrace.settings import Settings
 
-ADDRESSES = {"gateway": "http", "worker": "stats_http", "storekeeper": "storekeeper_http", "analytics": "analytics_http"}
+ADDRESSES = {
+    "gateway": "http",
+    "worker": "stats_http",
+    "storekeeper": "storekeeper_http",
+    "analytics": "analytics_http",
+}
 
 
 @click.command("health", help="Whether a role is able to do its work; for container health checks.")

@@ -18,6 +18,7 @@ COMMANDS: dict[str, str] = {
     "worker": "headrace.cli.roles:worker",
     "storekeeper": "headrace.cli.roles:storekeeper",
     "analytics": "headrace.cli.roles:analytics",
+    "health": "headrace.cli.health:health",
 }
 
 
