@@ -1,0 +1,62 @@
+"""Who may speak to a role's own web port: this machine alone, unless its owner has said otherwise.
+
+Used by the Faust apps' pages (statistics, health, metrics). UsageError at start when a port would be open to the
+network without a word of consent; 403 for a request whose Host is not this machine's, so that no web page can reach in.
+"""
+
+import ipaddress
+from collections.abc import Awaitable, Callable
+
+from aiohttp import web
+
+from headrace.errors import UsageError
+from headrace.settings import Settings, address
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+_HEADERS = {
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "X-Frame-Options": "DENY",
+}
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a host name or address is this machine's own."""
+    if host.lower() in ("localhost", "localhost."):
+        return True
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False
+
+
+def guard(app: web.Application, settings: Settings, http: str) -> None:
+    """Puts the rule before every page of `app`, which will listen at `http` (host:port)."""
+    host, _ = address(http)
+    is_open = settings.insecure or bool(settings.api_keys)
+    if not is_open and not is_loopback(host):
+        raise UsageError(
+            f"{http} is reachable from the network: set HEADRACE_API_KEYS, or HEADRACE_INSECURE=1 if that is meant, "
+            "or listen on 127.0.0.1"
+        )
+
+    @web.middleware
+    async def check(request: web.Request, handler: Handler) -> web.StreamResponse:
+        if not is_open and not is_loopback(_name(request.headers.get("Host", ""))):
+            return web.Response(
+                status=403, text="this port answers to the names of its own machine only\n", headers=_HEADERS
+            )
+        response = await handler(request)
+        for name, value in _HEADERS.items():
+            response.headers.setdefault(name, value)
+        return response
+
+    app.middlewares.append(check)
+
+
+def _name(host: str) -> str:
+    """`host`, `host:port` or `[v6]:port` without its port."""
+    if host.startswith("["):
+        return host.partition("]")[0].strip("[")
+    return host.partition(":")[0]
