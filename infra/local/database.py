@@ -62,8 +62,8 @@ class EmbeddedDatabase(Service):
             f"--tmpdir={self.folder}", "--skip-name-resolve", "--skip-log-bin", "--performance-schema=OFF",
             "--skip-ssl",  # loopback; making a certificate took it 5 to 8 s at every start
             "--character-set-server=utf8mb4", "--default-time-zone=+00:00", "--innodb-buffer-pool-size=64M",
-            "--innodb-log-file-size=32M", "--aria-pagecache-buffer-size=8M", "--key-buffer-size=1M", "--max-connections=64",
-            "--local-infile=0", *_as_whom(),
+            "--innodb-log-file-size=32M", "--aria-pagecache-buffer-size=8M", "--key-buffer-size=1M",
+            "--max-connections=64", "--local-infile=0", *_as_whom(),
         ]  # fmt: skip
 
     def launch(self) -> None:

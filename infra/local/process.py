@@ -106,7 +106,8 @@ def check_port_free(host_port: str, setting: str, what: str) -> None:
     """UsageError that names the setting, when `what` could not listen there."""
     if why := bind_error(*address(host_port, setting)):
         raise UsageError(
-            f"{what} cannot listen on {host_port} ({why.lower()}): end what uses that port, or give another in {setting}"
+            f"{what} cannot listen on {host_port} ({why.lower()}): "
+            f"end what uses that port, or give another in {setting}"
         )
 
 

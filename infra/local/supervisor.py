@@ -114,15 +114,20 @@ class Supervisor:
         with self._lock:
             return {name: w.service.pid for name, w in self._watches.items() if w.service.pid}
 
+    def end(self) -> None:
+        """Starts nothing again from here on; what runs goes on."""
+        with self._lock:
+            for watch in self._watches.values():
+                watch.end()
+
     def stop(self, order: Sequence[tuple[str, float]], forced: threading.Event) -> bool:
         """Stops the named services one stage after another; `order` has (name prefix, grace in seconds).
 
         Those of one prefix stop side by side. True when all ended by themselves; `forced` kills what is left.
         """
+        self.end()
         with self._lock:
             watches = dict(self._watches)
-        for watch in watches.values():
-            watch.end()
         clean = True
         for prefix, grace_s in order:
             stage = [w.service for name, w in watches.items() if name.startswith(prefix)]

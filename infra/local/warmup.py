@@ -8,7 +8,7 @@ import time
 import uuid
 
 from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
-from confluent_kafka.admin import AdminClient, NewTopic
+from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-defined]
 
 ROUND_TRIPS = 1500
 TIMEOUT_S = 3.0  # never hold `ready` up for longer

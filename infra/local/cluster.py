@@ -1,0 +1,161 @@
+"""An installation of real processes for tests and benchmarks: broker, topics and roles in a folder, on free ports.
+
+    with LocalCluster(tmp_path, bootstrap=broker, prefix="t1.", workers=2) as cluster:
+        httpx.post(f"{cluster.gateway_url}/tasks", json=...)
+        cluster.kill("worker-1")
+
+Roles are named as under `up`: gateway, storekeeper, worker-1, …; `kafka` too where the cluster has a broker of its own.
+StartError when a part does not come up, with the last line of its log.
+"""
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from confluent_kafka.admin import AdminClient
+
+from headrace.settings import Settings
+from headrace.topics import apply_topics
+from infra.local.kafka import EmbeddedKafka
+from infra.local.process import bind_error, free_port
+from infra.local.roles import Role, machine_roles
+from infra.local.service import Service, StartError
+from infra.local.supervisor import Supervisor
+
+_STOP_ORDER = ("worker-", "gateway", "storekeeper", "kafka")
+_HOST = "127.0.0.1"
+
+
+class LocalCluster:
+    """Started on entry, gone on exit. What dies stays dead, unless `supervised`, which is as `up` does."""
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        bootstrap: str = "",
+        prefix: str = "",
+        partitions: int = 4,
+        roles: tuple[str, ...] = ("gateway", "storekeeper", "worker"),
+        supervised: bool = False,
+        say: Callable[[str], None] = lambda _line: None,
+        **settings: Any,
+    ) -> None:
+        """`bootstrap`: a broker to use, else the cluster has its own. `settings`: fields of Settings that differ."""
+        self.folder = folder.absolute()
+        self.kafka = None if bootstrap else EmbeddedKafka(self.folder / "kafka", f"{_HOST}:{free_port()}")
+        workers = int(settings.pop("workers", 1)) if "worker" in roles else 0
+        values: dict[str, Any] = {
+            "data": self.folder,
+            "kafka": bootstrap or (self.kafka.bootstrap if self.kafka else ""),
+            "topic_prefix": prefix,
+            "results": str(self.folder / "results"),
+            "slots": 2,
+            "workers": workers,
+            "node": "node",
+            "http": f"{_HOST}:{free_port()}",
+            "storekeeper_http": f"{_HOST}:{free_port()}",
+            "stats_http": f"{_HOST}:{free_ports(max(1, workers))}",
+        } | settings
+        self.settings = Settings(**values)
+        self._partitions = partitions
+        self._supervisor = Supervisor(say, lambda _pids: None) if supervised else None
+        made = machine_roles(self.settings, self.folder / "logs")
+        self.services: dict[str, Service] = {r.name: r for r in made if r.name.split("-")[0] in roles}
+
+    @property
+    def gateway_url(self) -> str:
+        return f"http://{self.settings.http}"
+
+    def start(self) -> None:
+        if self.kafka is not None:
+            self.services = {"kafka": self.kafka, **self.services}
+            self._start({"kafka": self.kafka})
+        apply_topics(
+            AdminClient({"bootstrap.servers": self.settings.kafka}), self.settings.topic_prefix, self._partitions
+        )
+        self._start({n: s for n, s in self.services.items() if n != "kafka"})
+
+    def add_worker(self, **settings: Any) -> str:
+        """Starts one more worker and returns its name. `settings`: fields that shall differ from the cluster's."""
+        number = 1 + sum(name.startswith("worker-") for name in self.services)
+        own = replace(self.settings, node=f"node-{number}", stats_http=f"{_HOST}:{free_port()}", **settings)
+        name = f"worker-{number}"
+        role = Role(name, "worker", own, own.stats_http, "HEADRACE_STATS_HTTP", self.folder / "logs")
+        self.services[name] = role
+        self._start({name: role})
+        return name
+
+    def pid(self, role: str) -> int:
+        """0 while it does not run."""
+        return self.services[role].pid
+
+    def pids(self) -> dict[str, int]:
+        return {name: s.pid for name, s in self.services.items() if s.pid}
+
+    def kill(self, role: str) -> None:
+        """SIGKILL to the role and its process group."""
+        self.services[role].kill()
+
+    def stop(self, role: str, grace_s: float | None = None) -> bool:
+        """SIGTERM; False when it had to be killed after `grace_s` (default: what a drain may take, and 10 s)."""
+        return self.services[role].stop(self.settings.drain_s + 10 if grace_s is None else grace_s)
+
+    def restart(self, role: str) -> float:
+        """Kills what still runs of it, starts it and waits until it is ready; returns the seconds that took."""
+        self.kill(role)
+        return self.services[role].start()
+
+    def wait_back(self, role: str, not_pid: int, timeout_s: float = 60.0) -> float:
+        """Waits until a supervised role runs as another process and is ready; returns the seconds that took."""
+        begun = time.monotonic()
+        service = self.services[role]
+        while service.pid in (0, not_pid) or not service.ready():
+            if time.monotonic() - begun > timeout_s:
+                raise StartError(f"{role} has not come back in {timeout_s:.0f} s: {service.last_line()}")
+            time.sleep(0.05)
+        return time.monotonic() - begun
+
+    def close(self) -> None:
+        """Kills everything: tests that care how a role stops call `stop`."""
+        if self._supervisor is not None:
+            self._supervisor.end()
+        for stage in _STOP_ORDER:
+            for name, service in self.services.items():
+                if name.startswith(stage):
+                    service.kill()
+
+    def __enter__(self) -> Self:
+        try:
+            self.start()
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        self.close()
+
+    def _start(self, services: Mapping[str, Service]) -> None:
+        if self._supervisor is not None:
+            for watch in [self._supervisor.watch(s) for s in services.values()]:
+                if not watch.settled.wait(60) or watch.failure:
+                    raise StartError(
+                        f"{watch.service.name} does not start: {watch.failure or watch.service.last_line()}"
+                    )
+            return
+        for service in services.values():
+            service.launch()
+        for service in services.values():
+            service.wait_ready()
+
+
+def free_ports(count: int) -> int:
+    """The first of `count` ports in a row that nothing listens on."""
+    while True:
+        first = free_port()
+        if first + count < 65536 and not any(bind_error(_HOST, first + i) for i in range(count)):
+            return first
