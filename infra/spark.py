@@ -26,7 +26,8 @@ def main(arguments: list[str]) -> int:
     os.environ["SPARK_HOME"] = str(home)
     os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
     command = str(home / "bin" / "spark-class")
-    os.execv(command, [command, CLASSES[arguments[0]], *arguments[1:]])
+    os.execv(command, [command, CLASSES[arguments[0]], *arguments[1:]])  # noqa: S606 - a list of ours, no shell
+    raise AssertionError("exec does not return")
 
 
 if __name__ == "__main__":
