@@ -12,6 +12,7 @@ from headrace.errors import Undecodable
 from headrace.ids import id_of_key
 from headrace.records import Outgoing, Record, headers_of
 
+RESULTS_ROOT_KEY = b"results-root/"  # on `nodes` too: which results root this installation has (headrace.results_root)
 PROTOCOL_VERSION = 1  # of the messages between roles; readers ignore fields and headers they do not know
 
 
@@ -46,8 +47,14 @@ class Heartbeat:
             "nodes", self.boot.encode(), orjson.dumps(asdict(self)), headers_of({"version": PROTOCOL_VERSION})
         )
 
+    @staticmethod
+    def is_one(record: Record) -> bool:
+        """Whether a record of `nodes` is meant as a heartbeat: tombstones and the results root's record are not."""
+        return record.value is not None and not (record.key or b"").startswith(RESULTS_ROOT_KEY)
+
     @classmethod
     def decode(cls, record: Record) -> "Heartbeat":
+        """Undecodable for what is none; ask `is_one` first, and pass over what is not meant as one."""
         try:
             f = orjson.loads(record.value or b"")
             boot = (record.key or b"").decode()
