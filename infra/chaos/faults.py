@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 
 from infra.chaos.conservation import Done
-from infra.chaos.installation import Installation, kill, pool_children
+from infra.chaos.installation import Installation, kill, node_name, pool_children
 
 Fault = Callable[[Installation, random.Random], Done]
 
@@ -35,11 +35,11 @@ def kill_all_children(at: Installation, rng: random.Random) -> Done:
 
 def kill_node(at: Installation, rng: random.Random) -> Done:
     """kill -9 of a node; the supervisor starts it again."""
-    node, pid = _some_supervised(at, rng)
-    begun = _now_ms()
+    role, pid = rng.choice(sorted(at.supervised_nodes().items()))
+    name, begun = node_name(pid), _now_ms()
     kill(pid)
-    at.wait_role(node, pid)
-    return Done("kill_node", node, begun, _now_ms())
+    at.wait_role(role, pid)
+    return Done("kill_node", name, begun, _now_ms())
 
 
 def freeze_node(at: Installation, rng: random.Random) -> Done:
@@ -113,12 +113,9 @@ def _kill_role(at: Installation, role: str) -> Done:
 
 
 def _some_node(at: Installation, rng: random.Random) -> tuple[str, int]:
-    return rng.choice(sorted(at.nodes().items()))
-
-
-def _some_supervised(at: Installation, rng: random.Random) -> tuple[str, int]:
-    extra = {n.name for n in at.extra}
-    return rng.choice(sorted((name, pid) for name, pid in at.nodes().items() if name not in extra))
+    """(name, process id) of a node."""
+    _, pid = rng.choice(sorted(at.nodes().items()))
+    return node_name(pid), pid
 
 
 def _now_ms() -> int:

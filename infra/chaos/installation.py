@@ -42,6 +42,11 @@ class Installation:
         found = {name: pid for name, pid in self.pids().items() if name.startswith("worker") and alive(pid)}
         return found | {n.name: n.pid for n in self.extra if n.alive}
 
+    def supervised_nodes(self) -> dict[str, int]:
+        """Those of them that are started again when they die."""
+        extra = {n.name for n in self.extra}
+        return {name: pid for name, pid in self.nodes().items() if name not in extra}
+
     def wait_role(self, role: str, not_pid: int) -> float:
         """Seconds until the role runs under another process id than `not_pid` and, for roles that say so, is ready."""
         begun = time.monotonic()
@@ -101,6 +106,15 @@ def alive(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
     except OSError:
         return False
+
+
+def node_name(pid: int) -> str:
+    """What the node with that process calls itself, as the ledger names it; "" when it has ended."""
+    try:
+        variables = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+    except OSError:
+        return ""
+    return next((v.partition(b"=")[2].decode() for v in variables if v.startswith(b"HEADRACE_NODE=")), "")
 
 
 def pool_children(node_pid: int) -> list[int]:

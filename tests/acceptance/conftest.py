@@ -138,7 +138,7 @@ def until(look: Callable[[], T | None], what: str, patience_s: float = PATIENCE_
 
 @pytest.fixture(scope="session")
 def cluster(broker: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalCluster]:
-    with LocalCluster(tmp_path_factory.mktemp("product"), kafka=broker) as product:
+    with LocalCluster(tmp_path_factory.mktemp("product"), bootstrap=broker, prefix="acceptance.") as product:
         yield product
 
 
