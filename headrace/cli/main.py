@@ -19,6 +19,7 @@ COMMANDS: dict[str, str] = {
     "storekeeper": "headrace.cli.roles:storekeeper",
     "analytics": "headrace.cli.roles:analytics",
     "health": "headrace.cli.health:health",
+    "chaos": "headrace.cli.chaos:chaos",
 }
 
 

@@ -16,15 +16,15 @@ from headrace.errors import UsageError
 from headrace.settings import Settings
 
 
-def run_role(name: str, settings: Settings) -> int:
+def run_role(name: str, settings: Settings, **options: object) -> int:
     """Runs the role until it ends and returns its exit code."""
     found = entry_points(group="headrace.roles", name=name)
     if not found:
         raise UsageError(
             f"the role {name!r} is not part of this installation: install the whole package, with `pip install headrace`"
         )
-    main: Callable[[Settings], int] = next(iter(found)).load()
-    return main(settings)
+    main: Callable[..., int] = next(iter(found)).load()
+    return main(settings, **options)
 
 
 def _log_to_stderr() -> None:

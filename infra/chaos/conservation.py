@@ -1,6 +1,7 @@
 """The conservation check: what became of every acknowledged task, judged from evidence (invariants I1, I2, I3, I6).
 
-Pure: takes what `evidence.py` and the listeners saw and the faults that were done, and names every id that breaks a rule.
+Pure: takes what `evidence.py` and the listeners saw and the faults that were done, and names every id that breaks
+a rule.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -55,7 +56,7 @@ class Verdict:
             "unknown": self.unknown,
         }  # fmt: skip
         lines = [f"{self.tasks} tasks: {self.completed} completed, {self.dead} dead, {self.replays} replays"]
-        lines += [f"  {name} {len(ids)}" + (f": {', '.join(ids[:5])}" if ids else "") for name, ids in found.items()]
+        lines += [f"  {name} {len(ids)} {' '.join(ids[:5])}".rstrip() for name, ids in found.items()]
         return "\n".join(lines)
 
 

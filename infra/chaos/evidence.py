@@ -6,10 +6,11 @@ records that do not decode are counted, since a forged or garbage record must no
 
 import hashlib
 from collections import defaultdict
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from confluent_kafka import Consumer, TopicPartition
+from confluent_kafka import Consumer, KafkaError, TopicPartition
 
 from headrace.errors import Undecodable
 from headrace.journal import Claim, decode_journal
@@ -98,7 +99,7 @@ def _take(evidence: Evidence, record: Record) -> None:
         story.failures.update({f.attempt: f for f in event.ledger})
 
 
-def _read_all(consumer: Consumer, kafka: Kafka):  # type: ignore[no-untyped-def]
+def _read_all(consumer: Consumer, kafka: Kafka) -> Iterator[Record]:
     metadata = consumer.list_topics(timeout=_READ_TIMEOUT_S)
     ends: dict[tuple[str, int], int] = {}
     begin = []
@@ -112,12 +113,13 @@ def _read_all(consumer: Consumer, kafka: Kafka):  # type: ignore[no-untyped-def]
     consumer.assign(begin)
     while ends:
         for message in consumer.consume(5000, timeout=1.0):
-            place = (message.topic(), message.partition())
-            if message.error() is None:
-                if message.offset() < ends.get(place, 0):
-                    yield kafka.record(message)
-                if message.offset() + 1 >= ends.get(place, 1 << 62):
-                    ends.pop(place, None)
-            elif message.error().name() == "_PARTITION_EOF":  # compaction may have taken the last record
-                if message.offset() >= ends.get(place, 1 << 62):
-                    ends.pop(place, None)
+            error = message.error()
+            if error is not None and error.code() != KafkaError._PARTITION_EOF:
+                continue  # librdkafka tries again by itself
+            record = kafka.record(message)
+            place = (kafka.topic(record.topic), record.partition)
+            if error is None and record.offset < ends.get(place, 0):
+                yield record
+            # an end-of-partition too: compaction may have taken the last record before the end
+            if record.offset + (error is None) >= ends.get(place, 1 << 62):
+                ends.pop(place, None)

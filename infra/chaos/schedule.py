@@ -1,7 +1,7 @@
 """The random schedule: a workload, faults drawn by a seed, then quiet, then the conservation check.
 
-`headrace chaos` runs it against a running `up`; `tests/faults` runs the same against a cluster of its own. The same seed
-draws the same faults in the same order; what each of them hits still depends on what runs at that moment.
+`headrace chaos` runs it against a running `up`; `tests/faults` runs the same against a cluster of its own. The same
+seed draws the same faults in the same order; what each of them hits still depends on what runs at that moment.
 """
 
 import random
@@ -56,9 +56,8 @@ def run_schedule(
             name = rng.choice(list(only)) if only else draw(rng)
             done = FAULTS[name][0](at, rng)
             run.faults.append(done)
-            say(
-                f"{name:20} {done.node:14} {(done.ended_ms - done.begun_ms) / 1000:5.1f} s   {len(run.submitted.ids)} submitted"
-            )
+            seconds = (done.ended_ms - done.begun_ms) / 1000
+            say(f"{name:20} {done.node:14} {seconds:5.1f} s   {len(run.submitted.ids)} submitted")
     finally:
         feeder.join()
         over.set()

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 import httpx
 import pytest
 from confluent_kafka import Consumer, Producer, TopicPartition
+
 from infra.local.cluster import LocalCluster
 
 PATIENCE_S = 30.0
