@@ -21,7 +21,7 @@ def run_role(name: str, settings: Settings, **options: object) -> int:
     found = entry_points(group="headrace.roles", name=name)
     if not found:
         raise UsageError(
-            f"the role {name!r} is not part of this installation: install the whole package, with `pip install headrace`"
+            f"the role {name!r} is not part of this installation: install the whole package (pip install headrace)"
         )
     main: Callable[..., int] = next(iter(found)).load()
     return main(settings, **options)

@@ -51,7 +51,8 @@ class Verdict:
 
     def __str__(self) -> str:
         found = {
-            "lost": self.lost, "published twice": self.published_twice, "re-run without a crash": self.rerun_without_crash,
+            "lost": self.lost, "published twice": self.published_twice,
+            "re-run without a crash": self.rerun_without_crash,
             "bad files": self.bad_files, "not received": self.unreceived, "claims left behind": self.unclosed,
             "unknown": self.unknown,
         }  # fmt: skip

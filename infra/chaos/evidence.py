@@ -59,7 +59,7 @@ class Evidence:
 def read_evidence(kafka: Kafka) -> Evidence:
     """Reads every topic of `READ` from beginning to end."""
     evidence = Evidence()
-    consumer = kafka.consumer(**{"auto.offset.reset": "earliest", "queued.max.messages.kbytes": 65_536})
+    consumer = kafka.consumer(None, **{"auto.offset.reset": "earliest"})
     try:
         for record in _read_all(consumer, kafka):
             try:

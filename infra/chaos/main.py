@@ -5,6 +5,7 @@ Anyone may try it at home. Exit code 0 when nothing was lost, published twice or
 
 import random
 import secrets
+from dataclasses import replace
 from pathlib import Path
 
 import orjson
@@ -18,12 +19,14 @@ from infra.chaos.workloads import mixture
 TASKS_A_MINUTE = 700
 
 
-def main(settings: Settings, minutes: float = 5.0, seed: int | None = None, tasks: int | None = None) -> int:
+def main(settings: Settings, minutes: float = 5.0, seed: int | None = None, count: int | None = None) -> int:
     """`settings.data` is the directory of the running `up`."""
     seed = secrets.randbelow(2**31) if seed is None else seed
-    count = tasks or int(minutes * TASKS_A_MINUTE)
-    at = Installation(settings, lambda: running_roles(settings.data))
+    count = count or int(minutes * TASKS_A_MINUTE)
     running_roles(settings.data)
+    kafka = settings.kafka or settings.embedded_kafka
+    own = replace(settings, kafka=kafka, data=settings.data.absolute(), results=str(settings.results_root.absolute()))
+    at = Installation(own, lambda: running_roles(settings.data))
     print(f"seed {seed}: {count} tasks and random faults for {minutes:g} minutes")
     try:
         run = run_schedule(at, list(mixture(count, random.Random(seed))), seed, minutes)
