@@ -11,7 +11,8 @@ RUN apt-get update \
 FROM base AS build
 RUN apt-get update && apt-get install -y --no-install-recommends python3-venv
 WORKDIR /src
-ENV HEADRACE_CACHE=/opt/headrace/cache UV_LINK_MODE=copy
+# The base may trust certificates of its own (a company proxy): uv shall too.
+ENV HEADRACE_CACHE=/opt/headrace/cache UV_LINK_MODE=copy UV_SYSTEM_CERTS=1
 COPY requirements-image.lock pyproject.toml README.md topics.yaml ./
 COPY infra/__init__.py infra/setup.py infra/image.py infra/requirements-uv.lock infra/
 RUN python3 -m venv /opt/headrace && python3 -m infra.image packages /opt/headrace
