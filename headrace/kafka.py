@@ -200,6 +200,12 @@ def record_of(message: Message, prefix: str = "") -> Record:
     )
 
 
+def place_of_message(message: Message) -> tuple[str, int, int]:
+    """(topic with its prefix, partition, offset) of a message or of what a consumer says about a partition."""
+    topic, partition, offset = message.topic(), message.partition(), message.offset()
+    return topic or "", -1 if partition is None else partition, -1 if offset is None else offset
+
+
 def member_of(consumer: Consumer) -> tuple[int, str]:
     """(generation, member id) of a consumer in its group; generation -1 outside one.
 

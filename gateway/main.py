@@ -1,0 +1,159 @@
+"""The gateway's process: `headrace gateway`. Wires the parts together, serves until told to stop, and gives them back.
+
+`main` is called by the command line with checked settings. UsageError for what a person can put right: an address that
+is taken or would be open to all, another results root, another gateway on the same files. Kafka being away is none of
+these: the gateway comes up, says 503, and goes on when Kafka is there.
+"""
+
+import asyncio
+import gc
+import logging
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from types import FrameType
+
+import uvicorn
+from fastapi import FastAPI
+
+from gateway.app import make_app
+from gateway.cluster_view import ClusterView
+from gateway.feed import Feed
+from gateway.guard import check_address, is_loopback
+from gateway.metrics import Metrics
+from gateway.parts import Parts
+from gateway.reach import Ends, Reach
+from gateway.source_reader import SourceReader
+from gateway.status_store import StatusStore
+from gateway.status_view import StatusView
+from gateway.submissions import Submissions
+from headrace.errors import Retryable, UsageError
+from headrace.health import Advance, Health
+from headrace.kafka import Kafka, Sender
+from headrace.results_root import ResultsRoot, open_directory, open_results_root
+from headrace.settings import Settings
+
+log = logging.getLogger(__name__)
+
+SEND_TIMEOUT_S = 4.0  # the contract answers 503 within 5 s of Kafka's being away
+_STOP_S = 3  # for requests under way; event streams are ended at once
+
+
+def main(settings: Settings) -> int:
+    """Serves until SIGTERM or SIGINT; the exit code."""
+    host, port = check_address(settings)
+    listening = _listen(host, port)
+    kafka = Kafka(settings, f"headrace-gateway-{port}")
+    root = open_directory(settings.results_root)
+    store = StatusStore(settings.data / f"gateway-{port}.sqlite")
+    try:
+        asyncio.run(_serve(settings, kafka, root, store, listening))
+    finally:
+        store.close()
+        root.close()
+        listening.close()
+    return 0
+
+
+async def _serve(
+    settings: Settings, kafka: Kafka, root: ResultsRoot, store: StatusStore, listening: socket.socket
+) -> None:
+    async with running(settings, kafka, root, store) as parts:
+        app = make_app(parts, any_host=settings.insecure)
+        server = Server(_config(app), parts.feed)
+        gc.collect()
+        gc.freeze()  # what start-up made stays: later collections are short (p99 a third of what it was)
+        log.info("gateway on http://%s:%d/", *listening.getsockname()[:2])
+        agreed = asyncio.create_task(_agree(settings, kafka, server, parts))
+        await server.serve(sockets=[listening])
+        if agreed.done():
+            agreed.result()
+        agreed.cancel()
+
+
+async def _agree(settings: Settings, kafka: Kafka, server: uvicorn.Server, parts: Parts) -> None:
+    """Compares the results root with the one Kafka knows, while the gateway serves already; ends it when they differ."""
+    reason: list[str] = ["it has not been compared with the one that Kafka knows"]
+    parts.health.add("results root", lambda: reason[0] if reason else None)
+    try:
+        while True:
+            try:
+                root = await asyncio.to_thread(open_results_root, settings, kafka, 5.0)
+            except Retryable:
+                continue  # Kafka is away
+            root.close()
+            reason.clear()
+            return
+    except UsageError:
+        server.should_exit = True
+        raise
+
+
+@asynccontextmanager
+async def running(settings: Settings, kafka: Kafka, root: ResultsRoot, store: StatusStore) -> AsyncIterator[Parts]:
+    """The gateway's parts at work, and stopped in order at the end. The store and the root stay the caller's."""
+    metrics = Metrics()
+    feed = Feed(asyncio.get_running_loop())
+    view = StatusView(kafka, store, metrics, feed.tell)
+    cluster = ClusterView(kafka)
+    advance = Advance("the status view")
+
+    def told(ends: Ends) -> None:
+        at = view.snapshot.positions
+        lag = sum(max(0, end - at.get(place, 0)) for place, end in ends.items())
+        metrics.lag.set(lag)
+        advance.tell(sum(at.values()), lag)
+
+    reach = Reach(kafka, lambda: list(view.snapshot.positions), told)
+    sender, sources = Sender(kafka, SEND_TIMEOUT_S), SourceReader(kafka)
+    submissions = Submissions(cluster, may_be_high=is_loopback(settings.http.rpartition(":")[0]))
+    health = Health()
+    for part, check in (("kafka", reach.check), ("status view", view.check), ("status view's progress", advance.check),
+                        ("kinds", cluster.check), ("results", root.check)):  # fmt: skip
+        health.add(part, check)
+    for thread in (view, cluster, reach):
+        thread.start()
+    try:
+        yield Parts(store, view, cluster, feed, reach, sender, sources, submissions, health, metrics, root)
+    finally:
+        feed.close()
+        for thread in (reach, view, cluster):
+            await asyncio.to_thread(thread.stop)
+        await asyncio.to_thread(sender.close, SEND_TIMEOUT_S)
+        await asyncio.to_thread(sources.close)
+
+
+class Server(uvicorn.Server):
+    """Ends event streams as soon as it is told to stop: they would hold it up for ever."""
+
+    def __init__(self, config: uvicorn.Config, feed: Feed) -> None:
+        super().__init__(config)
+        self._feed = feed
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        self._feed.close()
+        super().handle_exit(sig, frame)
+        # uvicorn would raise the signal anew when it has stopped: stopping when told to is no failure.
+        captured: list[int] = getattr(self, "_captured_signals", [])
+        captured.clear()
+
+
+def _config(app: FastAPI) -> uvicorn.Config:
+    return uvicorn.Config(app, log_level="warning", access_log=False, timeout_graceful_shutdown=_STOP_S, lifespan="off",
+                          server_header=False, timeout_keep_alive=60, ws="none")  # fmt: skip
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listening = socket.socket(family, socket.SOCK_STREAM)
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listening.bind((host, port))
+        listening.listen(2048)
+    except OSError as e:
+        listening.close()
+        raise UsageError(
+            f"HEADRACE_HTTP is {host}:{port}, where the gateway cannot listen: {e.strerror}; give another host:port"
+        ) from None
+    listening.setblocking(False)
+    return listening

@@ -1,0 +1,311 @@
+"""The status view on disk: one SQLite file, in which rows, events and Kafka positions change in one transaction.
+
+The view's thread writes through `apply`; handlers read through the other methods, from any thread, without waiting for
+the writer (WAL). One process owns the file, by a lock that falls free with it. Everything in it comes from the log, so
+a file of another version, a broken one or one of another cluster is made anew. Full disks raise sqlite3.OperationalError.
+"""
+
+import fcntl
+import logging
+import sqlite3
+import threading
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import astuple, dataclass
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from gateway.fold import COLUMNS, Attempt, Row, id_text, place_of, values_of
+from headrace.errors import UsageError
+from headrace.states import Status
+
+log = logging.getLogger(__name__)
+
+SCHEMA_VERSION = 1
+_INTEGERS = {"submitted_ms", "started_ms", "ended_ms", "received_place", "started_place", "ended_place", "size",
+             "queued_ms", "duration_ms", "outcome_offset"}  # fmt: skip
+_STORED = (*COLUMNS, "attempts")
+_ROW = ", ".join(_STORED)
+_SCHEMA = f"""
+CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE positions (topic TEXT, partition INTEGER, next INTEGER NOT NULL, PRIMARY KEY (topic, partition)) WITHOUT ROWID;
+CREATE TABLE tasks (id BLOB PRIMARY KEY, {", ".join(f"{c} {'INTEGER' if c in _INTEGERS else 'TEXT'}" for c in _STORED[1:])});
+CREATE INDEX tasks_by_time ON tasks (submitted_ms, id);
+CREATE INDEX tasks_by_status ON tasks (status, submitted_ms, id);
+CREATE INDEX tasks_by_name ON tasks (name, submitted_ms, id);
+CREATE INDEX tasks_by_redrive ON tasks (redrive_of) WHERE redrive_of != '';
+CREATE INDEX tasks_by_directory ON tasks (directory, submitted_ms, id);
+CREATE TABLE events (seq INTEGER PRIMARY KEY AUTOINCREMENT, topic INTEGER, partition INTEGER, offset INTEGER, id BLOB,
+                     UNIQUE (topic, partition, offset));
+CREATE TABLE progress (id BLOB, offset INTEGER, partition INTEGER, attempt INTEGER, fraction REAL, message TEXT, at_ms INTEGER,
+                       PRIMARY KEY (id, offset)) WITHOUT ROWID;
+CREATE INDEX progress_by_time ON progress (at_ms);
+"""
+
+# Topics whose records are told as events, in the order of the events of one task. The place in this tuple is stored.
+EVENT_TOPICS = ("lifecycle.received", "lifecycle.started", "progress", "lifecycle.completed", "tasks.dead")
+
+Positions = Mapping[tuple[str, int], int]  # (topic, partition) -> offset of the next record to be read
+
+
+@dataclass(frozen=True, slots=True)
+class StoredEvent:
+    """A record that is told to listeners of all tasks; `seq` is the order in which this gateway read them."""
+
+    seq: int
+    topic: int  # place in EVENT_TOPICS
+    partition: int
+    offset: int
+    id: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class StoredProgress:
+    id: bytes
+    offset: int
+    partition: int
+    attempt: int
+    fraction: float
+    message: str
+    at_ms: int
+
+    @property
+    def place(self) -> int:
+        return place_of(self.partition, self.offset)
+
+
+@dataclass(frozen=True, slots=True)
+class Filter:
+    """Which tasks a list is to hold; "" and 0 mean any. Times are milliseconds, `until` excluded."""
+
+    status: str = ""
+    name: str = ""
+    directory: str = ""
+    since_ms: int = 0
+    until_ms: int = 0
+    dead: bool = False  # only tasks that have a dead letter
+    reason: str = ""
+
+
+class StatusStore:
+    """The file at `path`, made when it is missing."""
+
+    def __init__(self, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self.path = path
+        self._lock = _lock(path.with_suffix(".lock"))
+        self._local = threading.local()
+        self._connections: list[sqlite3.Connection] = []
+        self._writer = self._open_current()
+
+    # --- written by the view's thread alone
+
+    def adopt(self, identity: str) -> bool:
+        """Says which cluster and prefix the view is of. False when it was of another one: it is empty then."""
+        w = self._writer
+        known = w.execute("SELECT value FROM meta WHERE key = 'identity'").fetchone()
+        if known == (identity,):
+            return True
+        w.execute("BEGIN IMMEDIATE")
+        for table in ("positions", "tasks", "events", "progress"):
+            w.execute(f"DELETE FROM {table}")  # noqa: S608
+        w.execute("INSERT OR REPLACE INTO meta VALUES ('identity', ?)", (identity,))
+        w.execute("COMMIT")
+        return known is None
+
+    def positions(self) -> dict[tuple[str, int], int]:
+        return {(t, p): n for t, p, n in self._writer.execute("SELECT topic, partition, next FROM positions")}
+
+    def rows(self, ids: Sequence[bytes]) -> dict[bytes, Row]:
+        """The rows of those ids that are known."""
+        found: dict[bytes, Row] = {}
+        for i in range(0, len(ids), 500):
+            part = ids[i : i + 500]
+            marks = ",".join("?" * len(part))
+            for values in self._writer.execute(f"SELECT {_ROW} FROM tasks WHERE id IN ({marks})", part):  # noqa: S608
+                row = _row(values)
+                found[row.id] = row
+        return found
+
+    def apply(self, rows: Iterable[Row], events: Iterable[tuple[int, int, int, bytes]], progress: Iterable[StoredProgress],
+              positions: Positions) -> int:  # fmt: skip
+        """Everything that a batch of records changes, whole or not at all. Returns the last event's `seq`."""
+        w = self._writer
+        w.execute("BEGIN IMMEDIATE")
+        try:
+            marks = ",".join("?" * len(_STORED))
+            w.executemany(f"INSERT OR REPLACE INTO tasks ({_ROW}) VALUES ({marks})", map(_values, rows))  # noqa: S608
+            w.executemany("INSERT OR IGNORE INTO events (topic, partition, offset, id) VALUES (?,?,?,?)", events)
+            w.executemany("INSERT OR IGNORE INTO progress VALUES (?,?,?,?,?,?,?)", map(astuple, progress))
+            w.executemany(
+                "INSERT OR REPLACE INTO positions VALUES (?,?,?)", [(t, p, n) for (t, p), n in positions.items()]
+            )
+            w.execute("COMMIT")
+        except BaseException:
+            w.execute("ROLLBACK")
+            raise
+        return self.last_seq()
+
+    def last_seq(self) -> int:
+        found: int | None = self._writer.execute("SELECT max(seq) FROM events").fetchone()[0]
+        return found or 0
+
+    def forget_progress(self, before_ms: int) -> None:
+        """Drops reports older than their topic keeps them."""
+        self._writer.execute("DELETE FROM progress WHERE at_ms < ?", (before_ms,))
+
+    # --- read from any thread
+
+    def row(self, task_id: bytes) -> Row | None:
+        found = self._reader().execute(f"SELECT {_ROW} FROM tasks WHERE id = ?", (task_id,)).fetchone()  # noqa: S608
+        return _row(found) if found else None
+
+    def progress_after(self, task_id: bytes, offset: int, limit: int = 200) -> list[StoredProgress]:
+        """Reports of one task beyond that offset of its partition, in order."""
+        found = self._reader().execute(
+            "SELECT * FROM progress WHERE id = ? AND offset > ? ORDER BY offset LIMIT ?", (task_id, offset, limit)
+        )
+        return [StoredProgress(*values) for values in found]
+
+    def progress_at(self, task_id: bytes, offset: int) -> StoredProgress | None:
+        found = (
+            self._reader().execute("SELECT * FROM progress WHERE id = ? AND offset = ?", (task_id, offset)).fetchone()
+        )
+        return StoredProgress(*found) if found else None
+
+    def first_progress(self, task_id: bytes) -> StoredProgress | None:
+        found = (
+            self._reader().execute("SELECT * FROM progress WHERE id = ? ORDER BY offset LIMIT 1", (task_id,)).fetchone()
+        )
+        return StoredProgress(*found) if found else None
+
+    def last_progress(self, task_id: bytes) -> StoredProgress | None:
+        found = (
+            self._reader()
+            .execute("SELECT * FROM progress WHERE id = ? ORDER BY offset DESC LIMIT 1", (task_id,))
+            .fetchone()
+        )
+        return StoredProgress(*found) if found else None
+
+    def events_after(self, seq: int, limit: int = 500) -> list[StoredEvent]:
+        found = self._reader().execute("SELECT * FROM events WHERE seq > ? ORDER BY seq LIMIT ?", (seq, limit))
+        return [StoredEvent(*values) for values in found]
+
+    def seq_before(self, topic: int, partition: int, offset: int) -> int | None:
+        """The `seq` just before the first event at or beyond that offset; None when there is none beyond it."""
+        found = (
+            self._reader()
+            .execute(
+                "SELECT seq FROM events WHERE topic = ? AND partition = ? AND offset >= ? ORDER BY offset LIMIT 1",
+                (topic, partition, offset),
+            )
+            .fetchone()
+        )
+        return found[0] - 1 if found else None
+
+    def tasks(self, wanted: Filter, before: tuple[int, bytes] | None, limit: int) -> list[Row]:
+        """Tasks newest first, beyond the place (submitted_ms, id) where an earlier page ended."""
+        where, values = _where(wanted)
+        if before:
+            where.append("(submitted_ms, id) < (?, ?)")
+            values += before
+        clause = f"WHERE {' AND '.join(where)}" if where else ""
+        sql = f"SELECT {_ROW} FROM tasks {clause} ORDER BY submitted_ms DESC, id DESC LIMIT ?"  # noqa: S608
+        return [_row(v) for v in self._reader().execute(sql, (*values, limit))]
+
+    def count(self, wanted: Filter) -> int:
+        where, values = _where(wanted)
+        clause = f"WHERE {' AND '.join(where)}" if where else ""
+        found: int = self._reader().execute(f"SELECT count(*) FROM tasks {clause}", values).fetchone()[0]  # noqa: S608
+        return found
+
+    def redrives(self, ids: Sequence[bytes]) -> dict[bytes, int]:
+        """How many times each of those tasks has been redriven; those that were not are left out."""
+        sql = "SELECT count(*) FROM tasks WHERE redrive_of = ? AND redrive_of != ''"
+        counts = {i: self._reader().execute(sql, (id_text(i),)).fetchone()[0] for i in ids}
+        return {i: n for i, n in counts.items() if n}
+
+    def close(self) -> None:
+        for connection in self._connections:
+            connection.close()
+        self._lock.close()
+
+    # --- opening
+
+    def _open_current(self) -> sqlite3.Connection:
+        fresh = not self.path.exists()
+        try:
+            connection = self._connect()
+            if not fresh and connection.execute("SELECT value FROM meta WHERE key = 'schema'").fetchone() == (
+                str(SCHEMA_VERSION),
+            ):
+                return connection
+        except sqlite3.DatabaseError as e:
+            log.warning("the status view %s cannot be used (%s)", self.path, e)
+        if not fresh:
+            log.warning("the status view %s is made anew from the log", self.path)
+        return self._create()
+
+    def _create(self) -> sqlite3.Connection:
+        while self._connections:
+            self._connections.pop().close()
+        for suffix in ("", "-wal", "-shm"):
+            self.path.with_name(self.path.name + suffix).unlink(missing_ok=True)
+        connection = self._connect()
+        connection.executescript(f"BEGIN; {_SCHEMA} INSERT INTO meta VALUES ('schema', '{SCHEMA_VERSION}'); COMMIT;")
+        return connection
+
+    def _connect(self) -> sqlite3.Connection:
+        connection = sqlite3.connect(self.path, timeout=10, isolation_level=None, check_same_thread=False)
+        self._connections.append(connection)
+        connection.execute("PRAGMA journal_mode = WAL")
+        # After a power cut the newest transactions may be missing, with their positions: they are read from Kafka again.
+        connection.execute("PRAGMA synchronous = NORMAL")
+        connection.execute("PRAGMA wal_autocheckpoint = 4000")
+        return connection
+
+    def _reader(self) -> sqlite3.Connection:
+        found: sqlite3.Connection | None = getattr(self._local, "connection", None)
+        if found is None:
+            found = self._local.connection = self._connect()
+        return found
+
+
+def _lock(path: Path) -> Any:
+    file = path.open("a")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        file.close()
+        raise UsageError(f"another gateway uses {path}: give this one another HEADRACE_HTTP or HEADRACE_DATA") from None
+    return file
+
+
+def _where(wanted: Filter) -> tuple[list[str], list[Any]]:
+    where, values = [], []
+    for column in ("status", "name", "directory", "reason"):
+        if value := getattr(wanted, column):
+            where.append(f"{column} = ?")
+            values.append(value)
+    if wanted.since_ms:
+        where.append("submitted_ms >= ?")
+        values.append(wanted.since_ms)
+    if wanted.until_ms:
+        where.append("submitted_ms < ?")
+        values.append(wanted.until_ms)
+    if wanted.dead:
+        where.append("status IN ('failed', 'cancelled')")
+    return where, values
+
+
+def _values(row: Row) -> tuple[Any, ...]:
+    attempts = orjson.dumps([astuple(a) for a in row.attempts]).decode() if row.attempts else ""
+    return (*values_of(row), attempts)
+
+
+def _row(values: Sequence[Any]) -> Row:
+    row = Row(**dict(zip(COLUMNS, values[:-1], strict=True)))
+    row.status = Status(row.status)
+    row.attempts = [Attempt(*a) for a in orjson.loads(values[-1])] if values[-1] else []
+    return row
