@@ -1,31 +1,47 @@
 """What runs inside a pool's child: loads the kinds once, then one attempt after another.
 
-Started by forkserver from a process that has imported only `headrace`. Everything that crosses back to the node is an
-`Ended` of plain numbers, text and bytes made here: the node never unpickles what a task made. Results above
-`INLINE_BYTES` stay in a file that the node has named, so memory does not grow with them.
+Forked by the forkserver, which has imported only `headrace`. Everything that crosses back to the node is an `Ended`
+of plain numbers, text and bytes made here: the node never unpickles what a task made. Results above `INLINE_BYTES`
+stay in a file that the node has named, so memory does not grow with them. What an attempt prints goes into a pipe that
+the node reads; that it begins, and its progress, go to the node's datagram socket (`headrace.child_news`).
 """
 
-import ctypes
+import contextlib
+import faulthandler
+import fcntl
 import os
+import resource
 import shutil
 import signal
-import socket
 import sys
 import traceback
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import orjson
 
+from headrace.child_news import Begun, Born, Reported, tell
 from headrace.cluster import KindInfo
-from headrace.errors import Invalid
+from headrace.errors import Invalid, UsageError
 from headrace.kinds import Context, Kind, load_kinds
+from headrace.process_tree import adopt_orphans, below, kill_trees, processes, set_death_signal
 
 INLINE_BYTES = 64 * 1024  # up to here a result comes back through the pool's pipe
-LOG_BYTES = 256 * 1024
-_PR_SET_PDEATHSIG = 1
 TRACEBACK_LINES = 20
+_MIB = 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Setup:
+    """What a child is told once, at its birth."""
+
+    tasks: str  # HEADRACE_TASKS
+    import_path: str  # first on sys.path: where the user's modules are
+    slot: int  # the slot it serves
+    socket: str  # the node's datagram socket
+    lock_path: str = ""  # of the boot: held as long as this child lives, so that no takeover comes before its end
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,8 +54,8 @@ class Request:
     payload: bytes  # JSON
     scratch: str  # made before the call, removed by the node after it
     result_file: str  # where a result above INLINE_BYTES goes
-    log_file: str  # what the task prints
-    progress_socket: str  # datagram socket of the node; "" = nobody listens
+    output: str  # what the task prints: a named pipe, or a file
+    memory_mb: int | None = None  # how much more memory than before it the attempt may take
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,54 +67,82 @@ class Ended:
     content_type: str = ""
     suffix: str = ""
     invalid: bool = False  # the payload does not fit: trying again cannot help
+    out_of_memory: bool = False
     error: str = ""  # last lines of the traceback
 
 
+_setup: Setup | None = None
 _kinds: dict[str, Kind] | None = None
-_tasks = ""
 
 
-def initialize(tasks: str, import_path: str) -> None:
-    """Pool initializer: die with the parent, leave Headrace's own packages out of the way, take the user's path."""
+def initialize(setup: Setup) -> None:
+    """Pool initializer: a session of its own, the parent's end its own, the user's path first, the kinds loaded.
+
+    Kinds that cannot be loaded are no failure here: the attempts that need them will say so.
+    """
+    global _setup
+    _setup = setup
+    tell(setup.socket, Born(setup.slot, os.getppid()))  # before setsid: the node tells strays by their sessions
+    os.setsid()  # a kill by session takes what a task has started too
     die_with_parent()
+    adopt_orphans()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C in a terminal goes to the whole group: the node decides
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    if setup.lock_path:
+        fcntl.flock(os.open(setup.lock_path, os.O_RDWR | os.O_CREAT, 0o600), fcntl.LOCK_SH)
+    nothing = os.open(os.devnull, os.O_RDWR)
+    for number in (0, 1, 2):
+        os.dup2(nothing, number)
+    os.close(nothing)
+    faulthandler.enable(file=2)  # what a crash in native code was at goes to the attempt's log
     # A user's package named `agents` or `gateway` must be found before ours: `headrace` is imported by now.
     own = str(Path(__file__).resolve().parent.parent)
-    sys.path[:] = [import_path, *(p for p in sys.path if p and os.path.realpath(p) != own)]
-    global _tasks
-    _tasks = tasks
+    sys.path[:] = [setup.import_path, *(p for p in sys.path if p and os.path.realpath(p) != own)]
+    with contextlib.suppress(BaseException):  # a module may well call sys.exit
+        _loaded()
 
 
 def die_with_parent() -> None:
     """Asks the kernel (Linux) to kill this process when its parent ends, and ends now if that has happened already."""
     parent = os.getppid()
-    if sys.platform == "linux":
-        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != parent:
-            os.kill(os.getpid(), signal.SIGKILL)
+    set_death_signal(signal.SIGKILL)
+    if os.getppid() != parent:
+        os.kill(os.getpid(), signal.SIGKILL)
 
 
-def describe_kinds() -> list[dict[str, Any]]:
-    """What the node announces: each kind's KindInfo as plain JSON values."""
-    return [kind.info().to_json() for kind in _loaded().values()]
+def describe_kinds() -> bytes:
+    """What the node announces: a JSON list of each kind's KindInfo, or `{"error": …}` for the person who started it."""
+    try:
+        return orjson.dumps([kind.info().to_json() for kind in _loaded().values()])
+    except UsageError as e:
+        return orjson.dumps({"error": str(e)})
+    except BaseException as e:  # noqa: BLE001 - whatever a module does while it is imported
+        tasks = _setup.tasks if _setup else ""
+        return orjson.dumps({"error": f"HEADRACE_TASKS: {tasks} cannot be imported: {_last_lines(e)}"})
 
 
-def kinds_of(described: list[dict[str, Any]]) -> list[KindInfo]:
-    return [KindInfo.from_json(d) for d in described]
+def kinds_of(described: bytes) -> list[KindInfo]:
+    """What `describe_kinds` gave; UsageError with its words when the kinds cannot be loaded."""
+    found = orjson.loads(described)
+    if isinstance(found, dict):
+        raise UsageError(found["error"])
+    return [KindInfo.from_json(kind) for kind in found]
 
 
 def run_attempt(request: Request) -> Ended:
     """One attempt, from payload to encoded result. Raises nothing that the task could have raised."""
-    with _printing_to(request.log_file):
-        try:
-            kind = _loaded()[request.name]
-            context = Context(request.id, request.attempt, Path(request.scratch), _reporter(request))
-            return _store(kind, kind.call(request.payload, context), request)
-        except Invalid as e:
-            return Ended(False, invalid=True, error=e.detail)
-        except BaseException as e:  # noqa: BLE001 - SystemExit and KeyboardInterrupt of a task end its attempt, not the child
-            return Ended(False, error=_last_lines(e))
+    before = below([os.getpid()], processes()) if _has_children() else set()
+    try:
+        if _setup is not None:
+            tell(_setup.socket, Begun(request.id, request.attempt), wait_s=5.0)
+        with _printing_to(request.output), _limited_memory(request.memory_mb):
+            return _attempt(request)
+    except BaseException as e:  # noqa: BLE001 - an exception whose own text raises, a task that closed our descriptors
+        return Ended(False, error=f"{type(e).__name__}: the attempt's end could not be described")
+    finally:
+        if _has_children():
+            kill_trees([os.getpid()], spare=frozenset(before), with_roots=False)
+            _reap(before)
 
 
 def encode_result(value: Any, kind: Kind) -> tuple[bytes, str, str]:
@@ -111,6 +155,19 @@ def encode_result(value: Any, kind: Kind) -> tuple[bytes, str, str]:
         raw = orjson.dumps(value, default=_jsonable, option=orjson.OPT_NON_STR_KEYS | orjson.OPT_SERIALIZE_NUMPY)
         content_type, suffix = "application/json", ".json"
     return raw, kind.content_type or content_type, kind.suffix or suffix
+
+
+def _attempt(request: Request) -> Ended:
+    try:
+        kind = _loaded()[request.name]
+        context = Context(request.id, request.attempt, Path(request.scratch), _reporter(request))
+        return _store(kind, kind.call(request.payload, context), request)
+    except Invalid as e:
+        return Ended(False, invalid=True, error=_plain(e.detail))
+    except MemoryError as e:
+        return Ended(False, out_of_memory=True, error=_last_lines(e))
+    except BaseException as e:  # noqa: BLE001 - SystemExit and KeyboardInterrupt of a task end its attempt, not the child
+        return Ended(False, error=_last_lines(e))
 
 
 def _jsonable(value: Any) -> Any:
@@ -128,7 +185,7 @@ def _store(kind: Kind, value: Any, request: Request) -> Ended:
             raise ValueError(f"the returned path {value} is no file inside the attempt's scratch directory")
         shutil.move(path, request.result_file)
         suffix = kind.suffix or (path.suffix if len(path.suffix) > 1 else ".bin")
-        return Ended(True, None, kind.content_type or "application/octet-stream", suffix)
+        return Ended(True, None, kind.content_type or "application/octet-stream", _plain(suffix))
     raw, content_type, suffix = encode_result(value, kind)
     if len(raw) <= INLINE_BYTES:
         return Ended(True, raw, content_type, suffix)
@@ -139,48 +196,74 @@ def _store(kind: Kind, value: Any, request: Request) -> Ended:
 def _loaded() -> dict[str, Kind]:
     global _kinds
     if _kinds is None:
-        _kinds = load_kinds(_tasks)
+        _kinds = load_kinds(_setup.tasks if _setup else "")
     return _kinds
 
 
-def _reporter(request: Request) -> Any:
+def _reporter(request: Request) -> Callable[[float, str], None]:
     def report(fraction: float, message: str) -> None:
-        if not request.progress_socket:
-            return
-        datagram = orjson.dumps(
-            {"id": request.id, "attempt": request.attempt, "fraction": fraction, "message": message[:1000]}
-        )
-        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) as out:
-            try:
-                out.sendto(datagram, request.progress_socket)
-            except OSError:
-                pass  # nobody listens, or too fast: progress is news, not a promise
+        if _setup is not None:
+            tell(_setup.socket, Reported(request.id, request.attempt, fraction, message[:1000]))
 
     return report
 
 
-class _printing_to:
-    """Sends what is written to file descriptors 1 and 2 into a file for the length of one attempt."""
-
-    def __init__(self, path: str) -> None:
-        self._path = path
-
-    def __enter__(self) -> None:
-        self._kept = [os.dup(1), os.dup(2)]
-        out = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-        os.dup2(out, 1)
-        os.dup2(out, 2)
-        os.close(out)
-
-    def __exit__(self, *_: object) -> None:
+@contextlib.contextmanager
+def _printing_to(path: str) -> Iterator[None]:
+    """Sends what is written to file descriptors 1 and 2 there for the length of one attempt."""
+    out = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+    _write_to(out)
+    try:
+        yield
+    finally:
         for stream in (sys.stdout, sys.stderr):
-            try:
+            with contextlib.suppress(OSError, ValueError):  # the task has closed it: there is nothing to keep
                 stream.flush()
-            except (OSError, ValueError):
-                pass  # the task has closed it: there is nothing to keep
-        for number, kept in zip((1, 2), self._kept, strict=True):
-            os.dup2(kept, number)
-            os.close(kept)
+        with contextlib.suppress(OSError):
+            _write_to(os.open(os.devnull, os.O_WRONLY))
+
+
+def _write_to(descriptor: int) -> None:
+    os.dup2(descriptor, 1)
+    os.dup2(descriptor, 2)
+    if descriptor > 2:
+        os.close(descriptor)
+
+
+@contextlib.contextmanager
+def _limited_memory(memory_mb: int | None) -> Iterator[None]:
+    """Lets the attempt take so much more memory than this process has now: beyond it allocations raise MemoryError."""
+    if memory_mb is None:
+        yield
+        return
+    soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
+    pages = int(Path("/proc/self/statm").read_text().split()[5])  # data and stack: what the limit counts
+    resource.setrlimit(resource.RLIMIT_DATA, (pages * resource.getpagesize() + memory_mb * _MIB, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_DATA, (soft, hard))
+
+
+def _has_children() -> bool:
+    try:
+        os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    except ChildProcessError:
+        return False
+    return True
+
+
+def _reap(spare: set[int]) -> None:
+    """Takes the exit codes of what an attempt has left behind, so that no zombies gather."""
+    for p in processes().values():
+        if p.zombie and p.parent == os.getpid() and p.pid not in spare:
+            with contextlib.suppress(ChildProcessError):
+                os.waitpid(p.pid, os.WNOHANG)
+
+
+def _plain(text: str) -> str:
+    """An exact `str`, even of a subclass with a pickle of its own."""
+    return "".join((text, " "))[:-1]
 
 
 def _last_lines(error: BaseException) -> str:

@@ -1,0 +1,163 @@
+"""Task kinds that behave as badly as they can, for the pool's tests. Loaded in children alone, as a file."""
+
+import ctypes
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from headrace import Context, task
+
+
+@task
+def echo(value: str) -> str:
+    return value
+
+
+@task
+def environment() -> dict[str, str]:
+    block = Path("/proc/self/environ").read_bytes().decode(errors="replace")
+    return {**os.environ, "proc": block}
+
+
+@task
+def who() -> dict[str, int]:
+    return {"pid": os.getpid(), "parent": os.getppid(), "session": os.getsid(0)}
+
+
+@task
+def modules() -> list[str]:
+    return sorted(sys.modules)
+
+
+@task
+def many_bytes(size: int) -> bytes:
+    return b"x" * size
+
+
+@task
+def file_in_scratch(context: Context) -> Path:
+    path = context.scratch / "answer.csv"
+    path.write_text("a,b\n")
+    (context.scratch / "rest").mkdir()
+    return path
+
+
+@task
+def file_elsewhere() -> Path:
+    return Path("/etc/hostname")
+
+
+@task
+def link_elsewhere(context: Context) -> Path:
+    (context.scratch / "link").symlink_to("/etc/hostname")
+    return context.scratch / "link"
+
+
+@task
+def no_json() -> Any:
+    return object()
+
+
+class Hostile(Exception):
+    def __reduce__(self) -> Any:
+        return (os.system, ("touch /tmp/headrace-hostile-reduce",))
+
+    def __str__(self) -> str:
+        raise RuntimeError("no text either")
+
+
+@task
+def hostile_error() -> None:
+    raise Hostile
+
+
+@task
+def raises(message: str) -> None:
+    raise ValueError(message)
+
+
+@task
+def leaves(code: int) -> None:
+    sys.exit(code)
+
+
+@task
+def interrupts() -> None:
+    raise KeyboardInterrupt
+
+
+@task
+def exits(code: int) -> None:
+    os._exit(code)
+
+
+@task
+def dies_of(number: int) -> None:
+    os.kill(os.getpid(), number)
+    time.sleep(60)
+
+
+@task
+def segfaults() -> None:
+    ctypes.string_at(0)
+
+
+@task
+def sleeps(seconds: float, flag: str = "") -> str:
+    if flag:
+        Path(flag).write_text(str(os.getpid()))
+    time.sleep(seconds)
+    return "slept"
+
+
+@task
+def ignores_sigterm() -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    time.sleep(60)
+
+
+@task
+def prints(lines: int) -> None:
+    for n in range(lines):
+        print(f"line {n:09d} " + "." * 84)
+    os.write(2, b"the last words\n")
+
+
+@task
+def closes_descriptors() -> str:
+    os.closerange(0, 256)
+    return "closed"
+
+
+@task
+def starts_others(pids: str, then: str = "return", seconds: float = 0.0) -> None:
+    """A child, one that has left the session, and one that nobody is the parent of; their pids go into a file."""
+    plain = subprocess.Popen(["sleep", "60"])
+    session = subprocess.Popen(["sleep", "60"], start_new_session=True)
+    detached = int(subprocess.check_output(["setsid", "sh", "-c", "sleep 60 >/dev/null 2>&1 & echo $!"]))
+    Path(pids + ".part").write_text(f"{os.getpid()} {plain.pid} {session.pid} {detached}")
+    os.rename(pids + ".part", pids)
+    if then == "die":
+        os.kill(os.getpid(), signal.SIGKILL)
+    if then == "wait":
+        time.sleep(60)
+
+
+@task(memory_mb=64)
+def takes_memory(megabytes: int) -> int:
+    return len(bytearray(megabytes * 1024 * 1024))
+
+
+@task
+def reports(context: Context) -> None:
+    for n in range(5):
+        context.progress(n / 4, f"step {n}")
+
+
+@task(timeout_s=0.4)
+def limited() -> None:
+    time.sleep(60)

@@ -1,0 +1,324 @@
+"""The pool with real children: every way in which an attempt can end, and what is left of it afterwards."""
+
+import asyncio
+import contextlib
+import os
+import signal
+import time
+import uuid
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+import pytest_asyncio
+
+from agents.pool import Pool
+from agents.work import AttemptEnd, Job
+from headrace.attempt_log import LOG_BYTES, log_file
+from headrace.cluster import KindInfo
+from headrace.errors import UsageError
+from headrace.journal import Claim
+from headrace.messages import Progress, Submission, Task
+from headrace.records import Source
+from headrace.states import Cause
+
+HARD = str(Path(__file__).parent / "hard_tasks.py")
+SLOTS = 2
+
+
+class Bench:
+    """A pool, and jobs made from the kinds it has announced."""
+
+    def __init__(self, pool: Pool, kinds: list[KindInfo], progress: list[Progress], results: Path) -> None:
+        self.pool, self.progress, self.results = pool, progress, results
+        self._kinds = {k.name: k for k in kinds}
+
+    def job(self, name: str, timeout_s: float | None = None, **payload: Any) -> Job:
+        submission = Submission(name, payload, "demo", timeout_s=timeout_s)
+        task = Task(str(uuid.uuid4()), orjson.dumps({"name": name}), 1, Source("tasks.normal", 0, 0), 0)
+        return Job(Claim((task,), "boot", "boot", 1, "node"), task, submission, self._kinds[name])
+
+    async def run(self, name: str, timeout_s: float | None = None, **payload: Any) -> AttemptEnd:
+        return await self.pool.run(self.job(name, timeout_s, **payload))
+
+    async def who(self) -> dict[str, int]:
+        return orjson.loads((await self.run("who")).value or b"")  # type: ignore[no-any-return]
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def bench(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Bench]:
+    folder, results = tmp_path_factory.mktemp("pool"), tmp_path_factory.mktemp("results")
+    progress: list[Progress] = []
+    os.environ["HEADRACE_API_KEYS"] = os.environ["KAFKA_PASSWORD"] = "a-secret"
+    pool = Pool(HARD, SLOTS, folder / "scratch", results_root=results, on_progress=progress.append)
+    kinds = pool.start()
+    pool.listen()
+    yield Bench(pool, kinds, progress, results)
+    await pool.close()
+    del os.environ["HEADRACE_API_KEYS"], os.environ["KAFKA_PASSWORD"]
+    assert not (folder / "scratch").exists()
+
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+
+async def until(met: Callable[[], bool], timeout_s: float = 5.0) -> None:
+    deadline = time.monotonic() + timeout_s
+    while not met():
+        assert time.monotonic() < deadline, "it did not come to pass in time"
+        await asyncio.sleep(0.01)
+
+
+def alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+async def test_a_value_comes_back_with_content_type_and_suffix(bench: Bench) -> None:
+    end = await bench.run("echo", value="hello")
+    assert (end.cause, end.value, end.suffix) == (None, b"hello", ".txt")
+    assert end.content_type == "text/plain; charset=utf-8"
+    assert 0 < end.started_ms <= end.ended_ms
+
+
+async def test_children_are_used_again(bench: Bench) -> None:
+    pids = {(await bench.who())["pid"] for _ in range(4)}
+    assert len(pids) <= SLOTS
+
+
+async def test_a_child_leads_a_session_of_its_own(bench: Bench) -> None:
+    who = await bench.who()
+    assert who["session"] == who["pid"]
+
+
+async def test_children_see_neither_secrets_nor_the_nodes_modules(bench: Bench) -> None:
+    environment = (await bench.run("environment")).value or b""
+    assert b"a-secret" not in environment
+    assert b"PATH" in environment
+    loaded = set(orjson.loads((await bench.run("modules")).value or b""))
+    assert "headrace.child" in loaded
+    assert not loaded & {"agents", "confluent_kafka", "faust", "pytest", "_pytest", "psutil"}, loaded & {
+        "agents",
+        "pytest",
+    }
+
+
+async def test_a_big_result_stays_in_a_file(bench: Bench) -> None:
+    end = await bench.run("many_bytes", size=5_000_000)
+    assert end.value is None
+    assert end.result_file is not None
+    assert end.result_file.stat().st_size == 5_000_000
+    end.result_file.unlink()
+
+
+async def test_a_path_in_scratch_is_the_result_and_the_scratch_goes_away(bench: Bench) -> None:
+    end = await bench.run("file_in_scratch")
+    assert end.result_file is not None
+    assert (end.result_file.read_text(), end.suffix) == ("a,b\n", ".csv")
+    end.result_file.unlink()
+    slots = end.result_file.parent.parent
+    await until(lambda: not list(slots.glob("slot-*/*-1")))
+
+
+@pytest.mark.parametrize("kind", ["file_elsewhere", "link_elsewhere"])
+async def test_a_path_out_of_scratch_is_refused(bench: Bench, kind: str) -> None:
+    end = await bench.run(kind)
+    assert end.cause is Cause.ERROR
+    assert "no file inside the attempt's scratch directory" in end.detail
+
+
+async def test_what_is_no_json_is_an_error_that_says_so(bench: Bench) -> None:
+    end = await bench.run("no_json")
+    assert end.cause is Cause.ERROR
+    assert "object is no JSON" in end.detail
+
+
+async def test_an_error_carries_the_last_lines_of_its_traceback(bench: Bench) -> None:
+    end = await bench.run("raises", message="too bad")
+    assert (end.cause, end.invalid) == (Cause.ERROR, False)
+    assert end.detail.endswith("ValueError: too bad")
+    assert "hard_tasks.py" in end.detail
+
+
+async def test_a_payload_that_does_not_fit_is_invalid(bench: Bench) -> None:
+    end = await bench.run("echo", value=3)
+    assert (end.cause, end.invalid) == (Cause.ERROR, True)
+    assert end.detail.startswith("/payload/value")
+
+
+async def test_the_node_never_unpickles_what_a_task_raised(bench: Bench) -> None:
+    end = await bench.run("hostile_error")
+    assert end.cause is Cause.ERROR
+    assert "Hostile" in end.detail
+    assert not os.path.exists("/tmp/headrace-hostile-reduce")
+
+
+@pytest.mark.parametrize(
+    ("kind", "payload", "said"), [("leaves", {"code": 3}, "SystemExit: 3"), ("interrupts", {}, "KeyboardInterrupt")]
+)
+async def test_leaving_ends_the_attempt_and_not_the_child(
+    bench: Bench, kind: str, payload: dict[str, int], said: str
+) -> None:
+    end = await bench.run(kind, **payload)
+    assert end.cause is Cause.ERROR
+    assert end.detail.endswith(said)
+
+
+@pytest.mark.parametrize("code", [0, 7])
+async def test_exiting_the_process_is_a_process_death(bench: Bench, code: int) -> None:
+    end = await bench.run("exits", code=code)
+    assert (end.cause, end.detail) == (Cause.PROCESS_DEATH, f"the process ended itself with exit code {code}")
+    assert (await bench.run("echo", value="on")).value == b"on"
+
+
+async def test_a_killed_child_is_told_at_once_and_replaced_soon(bench: Bench, tmp_path: Path) -> None:
+    flag = tmp_path / "pid"
+    running = asyncio.create_task(bench.run("sleeps", seconds=60.0, flag=str(flag)))
+    await until(lambda: flag.exists() and flag.read_text() != "")
+    killed = time.monotonic()
+    os.kill(int(flag.read_text()), signal.SIGKILL)
+    end = await running
+    told_s = time.monotonic() - killed
+    await asyncio.gather(*(bench.run("echo", value="on") for _ in range(SLOTS)))
+    assert (end.cause, end.detail) == (Cause.PROCESS_DEATH, "killed by SIGKILL")
+    assert told_s < 0.5
+    assert time.monotonic() - killed < 2.0
+
+
+async def test_a_crash_in_native_code_names_its_signal_and_its_line(bench: Bench) -> None:
+    job = bench.job("segfaults")
+    end = await bench.pool.run(job)
+    assert (end.cause, end.detail) == (Cause.PROCESS_DEATH, "killed by SIGSEGV")
+    assert b"in segfaults" in log_file(bench.results, job.task.id, 1).read_bytes()
+
+
+async def test_the_neighbour_of_a_dying_child_goes_on(bench: Bench) -> None:
+    neighbour = asyncio.create_task(bench.run("sleeps", seconds=1.0))
+    for _ in range(2):
+        assert (await bench.run("dies_of", number=9)).cause is Cause.PROCESS_DEATH
+    assert (await neighbour).value == b"slept"
+
+
+async def test_all_children_killed_at_once_are_replaced(bench: Bench, tmp_path: Path) -> None:
+    flags = [tmp_path / str(n) for n in range(SLOTS)]
+    running = [asyncio.create_task(bench.run("sleeps", seconds=60.0, flag=str(f))) for f in flags]
+    await until(lambda: all(f.exists() and f.read_text() for f in flags))
+    for f in flags:
+        os.kill(int(f.read_text()), signal.SIGKILL)
+    assert {(await r).cause for r in running} == {Cause.PROCESS_DEATH}
+    assert {(await bench.run("echo", value="on")).value for _ in range(4)} == {b"on"}
+
+
+async def test_the_death_of_an_idle_child_costs_no_attempt(bench: Bench) -> None:
+    for _ in range(2):
+        for who in [await bench.who() for _ in range(SLOTS)]:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(who["pid"], signal.SIGKILL)
+        ends = await asyncio.gather(*(bench.run("echo", value="on") for _ in range(SLOTS)))
+        assert {e.value for e in ends} == {b"on"}
+
+
+async def test_the_time_limit_kills_the_child(bench: Bench) -> None:
+    began = time.monotonic()
+    end = await bench.run("limited")
+    assert (end.cause, end.detail) == (Cause.TIMEOUT, "the time limit of 0.4 s has passed")
+    assert 0.4 <= time.monotonic() - began < 1.5
+
+
+async def test_a_submissions_own_time_limit_goes_before_the_kinds(bench: Bench) -> None:
+    end = await bench.run("ignores_sigterm", timeout_s=0.2)
+    assert end.detail == "the time limit of 0.2 s has passed"
+
+
+@pytest.mark.parametrize("then", ["return", "die", "wait"])
+async def test_nothing_that_an_attempt_started_outlives_it(bench: Bench, tmp_path: Path, then: str) -> None:
+    pids = tmp_path / "pids"
+    end = await bench.run("starts_others", timeout_s=5.0 if then != "wait" else 1.0, pids=str(pids), then=then)
+    assert end.cause is {"return": None, "die": Cause.PROCESS_DEATH, "wait": Cause.TIMEOUT}[then]
+    _child, *others = map(int, pids.read_text().split())
+    await until(lambda: not any(alive(pid) for pid in others), 1.5)
+
+
+async def test_cancel_kills_the_attempt_of_that_task_alone(bench: Bench, tmp_path: Path) -> None:
+    flag = tmp_path / "pid"
+    job = bench.job("sleeps", seconds=60.0, flag=str(flag))
+    running, other = asyncio.create_task(bench.pool.run(job)), asyncio.create_task(bench.run("sleeps", seconds=0.5))
+    await until(lambda: flag.exists() and flag.read_text() != "")
+    assert {r.id for r in bench.pool.running()} >= {job.task.id}
+    asked = time.monotonic()
+    assert bench.pool.cancel(job.task.id)
+    assert (await running).detail == "cancelled"
+    assert time.monotonic() - asked < 0.5
+    assert not alive(int(flag.read_text()))
+    assert (await other).value == b"slept"
+    assert not bench.pool.cancel(job.task.id)
+
+
+async def test_drain_ends_what_runs_with_its_own_cause(bench: Bench) -> None:
+    running = [asyncio.create_task(bench.run("sleeps", seconds=60.0)) for _ in range(SLOTS)]
+    await until(lambda: len(bench.pool.running()) == SLOTS)
+    bench.pool.stop_running(Cause.DRAIN, "the node was drained")
+    assert {(await r).cause for r in running} == {Cause.DRAIN}
+
+
+async def test_an_attempt_given_up_by_its_caller_is_killed(bench: Bench, tmp_path: Path) -> None:
+    flag = tmp_path / "pid"
+    running = asyncio.create_task(bench.run("sleeps", seconds=60.0, flag=str(flag)))
+    await until(lambda: flag.exists() and flag.read_text() != "")
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+    await until(lambda: not alive(int(flag.read_text())))
+
+
+async def test_the_last_256_kib_of_what_a_task_prints_are_kept(bench: Bench) -> None:
+    job = bench.job("prints", lines=200_000)  # 20 MB
+    assert (await bench.pool.run(job)).cause is None
+    printed = log_file(bench.results, job.task.id, 1).read_bytes()
+    assert len(printed) == LOG_BYTES
+    assert printed.endswith(b"the last words\n")
+    assert b"line 000199998" in printed
+
+
+async def test_a_task_that_closes_all_descriptors_harms_itself_alone(bench: Bench) -> None:
+    end = await bench.run("closes_descriptors")
+    assert end.cause in (Cause.PROCESS_DEATH, Cause.ERROR)
+    assert (await bench.run("echo", value="on")).value == b"on"
+
+
+async def test_memory_beyond_the_kinds_limit_is_out_of_memory(bench: Bench) -> None:
+    assert (await bench.run("takes_memory", megabytes=8)).value == b"8388608"
+    end = await bench.run("takes_memory", megabytes=200)
+    assert end.cause is Cause.OUT_OF_MEMORY
+    assert (await bench.run("many_bytes", size=200_000_000)).cause is None  # the limit was that attempt's own
+
+
+async def test_progress_is_told_of_attempts_that_run_here(bench: Bench) -> None:
+    bench.progress.clear()
+    job = bench.job("reports")
+    await bench.pool.run(job)
+    assert [p.fraction for p in bench.progress] == [0.0, 0.25, 0.5, 0.75, 1.0]
+    assert {(p.id, p.attempt) for p in bench.progress} == {(job.task.id, 1)}
+
+
+@pytest.mark.parametrize(
+    ("source", "said"),
+    [
+        ("import no_such_module", "No module named 'no_such_module'"),
+        ("import os\nos._exit(0)", "the import ended the process"),
+        ("raise SystemExit(2)", "SystemExit: 2"),
+        ("x = 1", "registers no task kind"),
+    ],
+)
+async def test_kinds_that_cannot_be_loaded_are_a_usage_error_that_names_the_file(
+    tmp_path: Path, source: str, said: str
+) -> None:
+    file = tmp_path / "broken.py"
+    file.write_text(source)
+    with pytest.raises(UsageError, match=said) as raised:
+        await asyncio.to_thread(Pool(str(file), 1, tmp_path / "scratch").start)
+    assert "broken.py" in str(raised.value)
