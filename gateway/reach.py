@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 _ASK_EVERY_S = 2.0
 _TIMEOUT_S = 2.0
 
-_LATEST, _EARLIEST = OffsetSpec.latest(), OffsetSpec.earliest()
+_LATEST, _EARLIEST = OffsetSpec.latest(), OffsetSpec.earliest()  # type: ignore[no-untyped-call]
 
 Ends = dict[tuple[str, int], int]
 

@@ -153,7 +153,8 @@ class Sender:
             if error is not None:
                 done.set_exception(Retryable(f"Kafka has not taken the record: {error.str()}"))
             else:
-                done.set_result((self._kafka.unprefixed(message.topic()), message.partition(), message.offset()))
+                topic, partition, offset = place_of_message(message)
+                done.set_result((self._kafka.unprefixed(topic), partition, offset))
 
         arguments: dict[str, Any] = {"key": record.key, "headers": list(record.headers), "on_delivery": answered}
         if record.partition >= 0:
@@ -189,14 +190,16 @@ class Sender:
 def record_of(message: Message, prefix: str = "") -> Record:
     """What a consumed message is to our messages."""
     key, value = message.key(), message.value()
+    topic, partition, offset = place_of_message(message)
+    headers: Any = message.headers() or ()  # a list of pairs, also where the client's types say dict
     return Record(
-        topic=message.topic().removeprefix(prefix),
-        partition=message.partition(),
-        offset=message.offset(),
+        topic=topic.removeprefix(prefix),
+        partition=partition,
+        offset=offset,
         timestamp_ms=message.timestamp()[1],
         key=key.encode() if isinstance(key, str) else key,
         value=value.encode() if isinstance(value, str) else value,
-        headers=tuple((k, v if v is not None else b"") for k, v in message.headers() or ()),
+        headers=tuple((k, v if v is not None else b"") for k, v in headers),
     )
 
 
