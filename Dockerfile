@@ -24,7 +24,7 @@ COPY infra infra
 COPY examples examples
 # The package itself, then Spark's Kafka connector into the image's cache: nothing is fetched at run time.
 RUN python3 -m infra.image headrace /opt/headrace \
- && /opt/headrace/bin/python -m infra.local.artifacts spark-kafka \
+ && /opt/headrace/bin/python -c "from infra.local.artifacts import artifact; artifact('spark-kafka')" \
  && rm -rf /opt/headrace/cache/ivy /opt/headrace/cache/uv /opt/headrace/cache/tools \
  && find /opt/headrace -name __pycache__ -prune -exec rm -rf {} +
 
