@@ -4,6 +4,7 @@ What it hears is evidence: a reader of the event stream must see one terminal ev
 """
 
 import threading
+import time
 from collections import Counter
 
 import httpx
@@ -28,6 +29,15 @@ class Listener:
     def start(self) -> "Listener":
         self._thread.start()
         return self
+
+    def wait_for(self, ids: set[str], timeout_s: float) -> bool:
+        """Whether it has heard of the end of all of them within that time."""
+        deadline = time.monotonic() + timeout_s
+        while not ids <= self.told.keys():
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(0.1)
+        return True
 
     def close(self) -> None:
         self._closing.set()

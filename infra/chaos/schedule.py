@@ -63,6 +63,7 @@ def run_schedule(
         over.set()
     say("quiet: waiting for every task to end")
     evidence = wait_quiet(at, run.submitted.ids)
+    listener.wait_for(run.submitted.ids, 20)
     listener.close()
     run.verdict = check(at, run.submitted, evidence, run.faults, dict(listener.told))
     return run

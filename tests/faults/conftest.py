@@ -1,0 +1,25 @@
+"""A supervised product with a broker of its own, for faults that must not touch the other tests."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from infra.chaos.installation import Installation
+from infra.local.cluster import LocalCluster
+
+LEASE_S = 8.0
+
+
+@pytest.fixture(scope="module")
+def product(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalCluster]:
+    """Three supervised nodes of two slots, gateway, storekeeper and broker, each a process."""
+    folder = tmp_path_factory.mktemp("faults")
+    with LocalCluster(folder, workers=3, supervised=True, lease_s=LEASE_S, drain_s=10.0) as cluster:
+        yield cluster
+
+
+@pytest.fixture
+def installation(product: LocalCluster) -> Iterator[Installation]:
+    at = Installation(product.settings, product.pids)
+    yield at
+    at.close()
