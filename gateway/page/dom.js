@@ -1,0 +1,44 @@
+// Elements, times and sizes for the other modules. Text only ever becomes text, never markup.
+
+/** An element with attributes (`class`, `on…` functions, others as they are) and children (nodes or text). */
+export function el(tag, attributes = {}, ...children) {
+  const made = document.createElement(tag);
+  for (const [name, value] of Object.entries(attributes)) {
+    if (value === undefined || value === null || value === false) continue;
+    if (name.startsWith("on")) made.addEventListener(name.slice(2), value);
+    else made.setAttribute(name, value === true ? "" : value);
+  }
+  made.append(...children.filter((c) => c !== null && c !== undefined));
+  return made;
+}
+
+export const byId = (id) => document.getElementById(id);
+
+/** Time of day, with the date where it is not today's. */
+export function clock(text) {
+  if (!text) return "";
+  const at = new Date(text);
+  const time = at.toLocaleTimeString([], { hour: "2-digit", minute: "2-digit", second: "2-digit" });
+  return at.toDateString() === new Date().toDateString() ? time : `${at.toLocaleDateString()} ${time}`;
+}
+
+/** A length of time in the unit that fits it. */
+export function span(ms) {
+  if (ms === null || ms === undefined || Number.isNaN(ms)) return "";
+  if (ms < 1000) return `${Math.round(ms)} ms`;
+  if (ms < 60_000) return `${(ms / 1000).toFixed(1)} s`;
+  if (ms < 3_600_000) return `${Math.floor(ms / 60_000)} min ${Math.round((ms % 60_000) / 1000)} s`;
+  return `${Math.floor(ms / 3_600_000)} h ${Math.round((ms % 3_600_000) / 60_000)} min`;
+}
+
+export function between(from, to) {
+  return from && to ? Math.max(0, new Date(to) - new Date(from)) : null;
+}
+
+export function size(bytes) {
+  if (bytes < 1000) return `${bytes} B`;
+  const units = ["kB", "MB", "GB", "TB"];
+  let at = -1;
+  do { bytes /= 1000; at += 1; } while (bytes >= 1000 && at < units.length - 1);
+  return `${bytes.toFixed(1)} ${units[at]}`;
+}

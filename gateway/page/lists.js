@@ -1,0 +1,79 @@
+// Recent tasks, nodes and kinds, kept up to date.
+import * as api from "./api.js";
+import { between, byId, clock, el, span } from "./dom.js";
+import { current } from "./task.js";
+
+const PAGE = 15;
+const REFRESH_MS = 400; // at most so often, however many events come in
+let shownRows = PAGE;
+let due = null;
+
+/** Loads the list now, and again whenever anything happens to any task. */
+export function follow() {
+  byId("status-filter").addEventListener("change", refresh);
+  byId("recent-more").addEventListener("click", () => {
+    shownRows += PAGE;
+    refresh();
+  });
+  const source = new EventSource("/events");
+  for (const name of ["received", "started", "completed", "failed", "cancelled", "reset"]) source.addEventListener(name, soon);
+  source.onopen = soon; // also after the gateway was away
+  source.onerror = () => {
+    if (source.readyState === EventSource.CLOSED) {
+      source.close();
+      setTimeout(follow, 3000);
+    }
+  };
+}
+
+export function soon() {
+  due ??= setTimeout(() => {
+    due = null;
+    refresh();
+  }, REFRESH_MS);
+}
+
+async function refresh() {
+  const status = byId("status-filter").value;
+  let page;
+  try {
+    page = await api.tasks({ limit: shownRows, ...(status ? { status } : {}) });
+  } catch {
+    return; // the line at the top says what is wrong
+  }
+  byId("recent").replaceChildren(...page.items.map(row));
+  byId("recent-empty").hidden = page.items.length > 0;
+  byId("recent-more").hidden = !page.next;
+}
+
+function row(task) {
+  const open = () => { location.hash = `#/tasks/${task.id}`; };
+  const took = between(task.started_at, task.ended_at);
+  return el("tr", { onclick: open, "aria-current": task.id === current() ? "true" : null },
+    el("td", {}, el("span", { class: `status ${task.status}` }, task.status)),
+    el("td", {}, task.name),
+    el("td", {}, task.directory),
+    el("td", {}, el("time", { datetime: task.received_at }, clock(task.received_at))),
+    el("td", { class: "number" }, span(took)),
+    el("td", {}, el("a", { class: "id", href: `#/tasks/${task.id}` }, task.id.slice(0, 8))));
+}
+
+export async function showNodes() {
+  const found = (await api.nodes().catch(() => ({ items: [] }))).items.filter((n) => n.state !== "dead");
+  const nodes = found.map((node) => {
+    const slots = Array.from({ length: Math.min(node.slots, 64) }, (_, i) => el("i", { class: i < node.running.length ? "busy" : "" }));
+    const name = node.stats_url ? el("a", { href: node.stats_url }, node.node) : node.node;
+    return el("li", {},
+      el("div", { class: "row" }, el("b", {}, name), el("span", { class: "slots", role: "img", "aria-label": `${node.running.length} of ${node.slots} slots busy` }, ...slots)),
+      el("p", { class: "muted small" }, `${node.running.length} of ${node.slots} slots busy · ${node.state} · heard ${node.seen_s.toFixed(0)} s ago`));
+  });
+  byId("nodes").replaceChildren(...(nodes.length ? nodes : [el("li", { class: "muted" }, "No node has been heard of: tasks wait until a worker starts.")]));
+}
+
+export function showKinds(kinds) {
+  const items = kinds.map(({ name, description, live, timeout_s, max_attempts }) => el("li", {},
+    el("div", { class: "row" }, el("b", {}, name), el("span", { class: "muted small" }, live.length ? `on ${live.join(", ")}` : "on no node now")),
+    description ? el("p", { class: "small" }, description.split("\n")[0]) : null,
+    el("p", { class: "muted small" }, `time limit ${span(timeout_s * 1000)} · ${max_attempts} attempts`)));
+  byId("kinds").replaceChildren(...(items.length ? items : [el("li", { class: "muted" }, "No kinds have been announced yet.")]));
+}
