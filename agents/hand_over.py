@@ -1,0 +1,27 @@
+"""The in-memory channel between the intake thread and the worker agent.
+
+A Faust channel whose queue no rebalance touches: the queues that Faust manages itself are emptied when its consumer
+gets new partitions, and a job that was claimed would be lost with them. All clones share one queue, so that a job
+handed over while the agent restarts waits for it.
+"""
+
+from typing import Any
+
+from faust.channels import Channel
+from mode.utils.queues import ThrowableQueue
+
+from agents.work import Job
+
+
+class HandOverChannel(Channel[Job]):
+    """`put_job` belongs to the event loop. The number of jobs is bounded by the node's slots."""
+
+    @property
+    def queue(self) -> Any:
+        root = self._root or self
+        if root._queue is None:
+            root._queue = ThrowableQueue()
+        return root._queue
+
+    def put_job(self, job: Job) -> None:
+        self.queue.put_nowait(job)

@@ -1,0 +1,100 @@
+"""How far a consumer group is behind on the task topics: what waits, and whether its offsets advance (I8).
+
+A thread asks Kafka every two seconds, so that neither the event loop nor a consumer's own thread ever waits for the
+answer. When Kafka does not answer the last figures stand, with their age beside them.
+"""
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterable, Sequence
+
+from confluent_kafka import ConsumerGroupTopicPartitions, KafkaException, TopicPartition
+from confluent_kafka.admin import OffsetSpec  # type: ignore[attr-defined]
+
+from headrace.health import Advance
+from headrace.kafka import Kafka, log_throttled
+
+log = logging.getLogger(__name__)
+
+TOPICS = ("tasks.normal", "tasks.high")
+EVERY_S = 2.0
+_ANSWER_S = 5.0
+
+Place = tuple[str, int]
+
+
+class LagWatch:
+    """The lag of `group` (without prefix). `mine` gives the places that this process is to answer for."""
+
+    def __init__(
+        self, kafka: Kafka, group: str, mine: Callable[[], Iterable[Place]], topics: Sequence[str] = TOPICS
+    ) -> None:
+        self._kafka, self._group, self._mine, self._topics = kafka, group, mine, topics
+        self._admin = kafka.admin()
+        self._lag: dict[str, int] | None = None
+        self._asked_at = 0.0
+        self._advance = Advance(f"group {kafka.group(group)}")
+        self._closing = threading.Event()
+        self._thread = threading.Thread(target=self._run, name=f"lag-{group}", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def close(self) -> None:
+        self._closing.set()
+        self._thread.join(2 * _ANSWER_S)
+
+    def waiting(self) -> dict[str, int] | None:
+        """Records not yet committed, by topic; None before Kafka has first answered."""
+        return self._lag
+
+    def age_s(self) -> float | None:
+        """How old `waiting` is."""
+        return time.monotonic() - self._asked_at if self._lag is not None else None
+
+    def check(self) -> str | None:
+        """For the node's health: offsets of our own partitions stand still although there is lag."""
+        return self._advance.check()
+
+    def ask(self) -> None:
+        """Asks Kafka once; KafkaException when it does not answer."""
+        ends = self._ends()
+        committed = self._committed(ends)
+        lag = dict.fromkeys(self._topics, 0)
+        for place, (low, end) in ends.items():
+            lag[place[0]] += end - max(low, committed.get(place, low))
+        mine = [place for place in self._mine() if place in ends]
+        behind = sum(ends[p][1] - max(ends[p][0], committed.get(p, 0)) for p in mine)
+        self._advance.tell(tuple(committed.get(p, 0) for p in mine), behind)
+        self._lag, self._asked_at = lag, time.monotonic()
+
+    def _ends(self) -> dict[Place, tuple[int, int]]:
+        """Each partition's first and next offset."""
+        names = {self._kafka.topic(t): t for t in self._topics}
+        metadata = self._admin.list_topics(timeout=_ANSWER_S).topics
+        places = [(n, p) for n in names if n in metadata for p in metadata[n].partitions]
+        found = []
+        for spec in (OffsetSpec.earliest(), OffsetSpec.latest()):  # type: ignore[no-untyped-call]
+            asked = {TopicPartition(n, p): spec for n, p in places}
+            answers = self._admin.list_offsets(asked, request_timeout=_ANSWER_S)
+            found.append({(names[at.topic], at.partition): f.result().offset for at, f in answers.items()})
+        first, following = found
+        return {place: (first[place], following[place]) for place in following}
+
+    def _committed(self, places: Iterable[Place]) -> dict[Place, int]:
+        group = self._kafka.group(self._group)
+        asked = [TopicPartition(self._kafka.topic(t), p) for t, p in places]
+        answer = self._admin.list_consumer_group_offsets(
+            [ConsumerGroupTopicPartitions(group, asked)], request_timeout=_ANSWER_S
+        )
+        partitions = answer[group].result().topic_partitions or []
+        return {(self._kafka.unprefixed(at.topic), at.partition): at.offset for at in partitions if at.offset >= 0}
+
+    def _run(self) -> None:
+        while not self._closing.is_set():
+            try:
+                self.ask()
+            except KafkaException as e:
+                log_throttled(f"lag {self._group}", "The lag of group %s is not known: %s", self._group, e.args[0])
+            self._closing.wait(EVERY_S)
