@@ -32,6 +32,7 @@ class ResultsRoot:
     path: Path
     fd: int
     id: str
+    openings: int = 1  # rises when `check` has had to open it anew, on another mount of it
 
     def check(self) -> str | None:
         """None while `path` is still this root, else the reason in words. Opens it anew when it has come back."""
@@ -48,6 +49,7 @@ class ResultsRoot:
             return f"{self.path} is not the results root any more: its {MARKER} should hold {self.id} and holds {found}"
         os.dup2(fd, self.fd, inheritable=False)
         os.close(fd)
+        self.openings += 1
         return None
 
     def close(self) -> None:

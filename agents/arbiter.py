@@ -1,0 +1,224 @@
+"""The arbiter of terminal states: the first outcome of an id in its `results` partition decides, and no other.
+
+The storekeeper hands it batches of records in their order, from one thread. PROTOCOL step 7: file durable, then the
+event acknowledged, then the index; only then does `handle` return, and only then may offsets be committed. Whatever is
+away (Kafka, the disk, the results root) is waited for; `Stopped` when the role ends meanwhile.
+"""
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from functools import partial
+
+from agents.chunks import ChunkSets, Incomplete
+from agents.patience import Patience, Stopped
+from agents.result_store import Blocked, Part, ResultStore, Stored
+from agents.storekeeper_metrics import Metrics
+from agents.terminal_index import TerminalIndex, Written
+from headrace.errors import Retryable, Undecodable
+from headrace.kafka import Kafka, Sender, log_throttled, read_record
+from headrace.ledger import Failure
+from headrace.messages import Outcome
+from headrace.records import OWN_HEADERS, Outgoing, Record
+from headrace.states import Cause, Reason
+
+_WRITERS = 4  # threads that write and sync files; more made it slower
+_MOST_BYTES = 2_000_000  # of a record with its headers; a little below the topics' limit
+
+
+@dataclass(slots=True)
+class Ending:
+    """The first outcome of an id, on its way to its terminal event."""
+
+    outcome: Outcome
+    part: Part | None = None  # the whole result, when it came in chunks
+    stored: Stored | None = None
+    place: tuple[str, int, int] | None = None  # topic, partition and offset of the terminal event
+
+    @property
+    def unstored(self) -> bool:
+        return self.outcome.outcome == "completed" and self.stored is None
+
+    @property
+    def event(self) -> Outgoing:
+        if self.stored is None:
+            return _fitting(self.outcome.dead())
+        return _fitting(self.outcome.completed(self.stored.file, self.stored.size, self.stored.sha256))
+
+
+class Arbiter:
+    """Judges batches of outcomes, in one thread."""
+
+    def __init__(self, kafka: Kafka, store: ResultStore, index: TerminalIndex, metrics: Metrics, patience: Patience,
+                 at: Callable[[str], None] = lambda _: None) -> None:  # fmt: skip
+        """`at` is called with the name of each step done (file, event, index): fault tests end the process there."""
+        self._kafka, self._store, self._index, self._metrics = kafka, store, index, metrics
+        self._patience, self._at = patience, at
+        self._sender: Sender | None = None
+        self._writers = ThreadPoolExecutor(_WRITERS, "result-writer")
+        self.chunk_sets = ChunkSets(store.begin, store.drop)
+
+    def close(self) -> None:
+        self._writers.shutdown()
+        if self._sender is not None:
+            self._sender.close(1.0)  # only what was not waited for can be left
+
+    def handle(self, batch: Sequence[Record]) -> None:
+        """Brings every record of the batch to its end; Stopped when that was interrupted."""
+        with self._metrics.batch_seconds.time():
+            endings = self._decide(batch)
+            if not endings:
+                return
+            self._store_results(endings)
+            self._at("file")
+            written = self._announce(endings)
+            self._at("event")
+            self._patience.do("index", lambda: self._index.add(written))
+            for ending in endings:
+                self.chunk_sets.forget(ending.outcome.id)
+                self._metrics.ended(ending.outcome, ending.stored.size if ending.stored else 0)
+            self._metrics.open_chunk_sets.set(len(self.chunk_sets))
+            self._at("index")
+
+    def _decide(self, batch: Sequence[Record]) -> list[Ending]:
+        outcomes = [(record, outcome) for record in batch if (outcome := self._decode(record)) is not None]
+        terminal = self._patience.do("index", lambda: self._index.known(o.id for _, o in outcomes))
+        endings = []
+        for record, outcome in outcomes:
+            if outcome.id in terminal:
+                self._metrics.passed_over.inc()
+                self.chunk_sets.forget(outcome.id)
+                continue
+            ending = self._ending(outcome, record.timestamp_ms)
+            if ending is not None:
+                terminal.add(outcome.id)
+                endings.append(ending)
+            if self.chunk_sets.forget_abandoned(record.partition, record.timestamp_ms):
+                log_throttled("abandoned", "a result in chunks was never finished and has been dropped")
+        return endings
+
+    def _decode(self, record: Record) -> Outcome | None:
+        try:
+            return Outcome.decode(record)
+        except Undecodable as e:
+            self._metrics.undecodable.inc()
+            log_throttled("undecodable outcome", "%s passed over: %s", record.source, e)
+            return None
+
+    def _ending(self, outcome: Outcome, at_ms: int) -> Ending | None:
+        if outcome.outcome != "completed" or outcome.chunks == 1:
+            return Ending(outcome)
+        try:
+            part = self._patience.do("results root", lambda: self.chunk_sets.add(outcome, at_ms))
+        except Incomplete:
+            why = "the result arrived incomplete: some of its chunks are missing in the log"
+            return Ending(self._failed(outcome, why))
+        return None if part is None else Ending(outcome, part)
+
+    def _store_results(self, endings: Sequence[Ending]) -> None:
+        """Puts every result into its place, durably; what can never be stored becomes a failure."""
+        todo = [e for e in endings if e.unstored]
+        while todo:
+            self._patience.do("results root", self._check_root)
+            self._patience.do("results root", partial(self._put_all, todo))
+            moved = self._patience.do("results root", partial(self._sync, [e for e in todo if e.stored is not None]))
+            # A directory that was exchanged between the two steps has lost its files: they are stored again.
+            todo = [e for e in todo if e.stored is not None and e.outcome.directory in moved]
+            for ending in todo:
+                ending.stored = None
+
+    def _put_all(self, endings: Sequence[Ending]) -> None:
+        self._each([partial(self._put, e) for e in endings if e.unstored])
+
+    def _check_root(self) -> None:
+        if reason := self._store.check():
+            raise Retryable(reason)
+
+    def _put(self, ending: Ending) -> None:
+        o = ending.outcome
+        try:
+            if ending.part is None:
+                ending.stored = self._store.store(o.directory, o.id, o.suffix, o.value)
+            else:
+                ending.stored = self._store.finish(ending.part, o.directory, o.id, o.suffix)
+        except Blocked as e:
+            if ending.part is not None:
+                self._store.drop(ending.part)
+            ending.outcome = self._failed(o, str(e))
+
+    def _sync(self, endings: Sequence[Ending]) -> set[str]:
+        """Makes the directories of stored results durable; returns those that are not what they were."""
+        moved: set[str] = set()
+
+        def sync(directory: str) -> None:
+            try:
+                self._store.sync(directory)
+            except Blocked:
+                moved.add(directory)
+
+        self._each([partial(sync, directory) for directory in {e.outcome.directory for e in endings}])
+        return moved
+
+    def _each(self, steps: Sequence[Callable[[], None]]) -> None:
+        """All steps, side by side; raises the first error after all have ended."""
+        if len(steps) == 1:
+            steps[0]()
+            return
+        futures = [self._writers.submit(step) for step in steps]
+        errors = [e for f in futures if (e := f.exception()) is not None]
+        if errors:
+            raise errors[0]
+
+    def _announce(self, endings: Sequence[Ending]) -> list[Written]:
+        self._patience.do("Kafka", lambda: self._send([e for e in endings if e.place is None]))
+        return [(e.outcome.id, *e.place) for e in endings if e.place is not None]
+
+    def _send(self, endings: Sequence[Ending]) -> None:
+        """Sends terminal events and waits for all; Retryable when some were not taken, with a new sender next time."""
+        sender = self._sender = self._sender or Sender(self._kafka)
+        futures = [(ending, sender.send(ending.event)) for ending in endings]
+        errors = []
+        for ending, future in futures:
+            try:
+                ending.place = self._answer(future.result)
+            except Retryable as e:
+                errors.append(e)
+        if errors:
+            self._sender = None
+            sender.close(0.1)
+            raise errors[0]
+
+    def _answer(self, result: Callable[[float], tuple[str, int, int]]) -> tuple[str, int, int]:
+        while True:
+            try:
+                return result(1.0)
+            except TimeoutError:
+                self._patience.trouble = "Kafka: has not acknowledged a terminal event"
+                if self._patience.stopped:
+                    raise Stopped from None
+
+    def _failed(self, outcome: Outcome, why: str) -> Outcome:
+        """The outcome as a failure: its result cannot be kept. The dead letter holds the submission, as all do."""
+        end = Failure(outcome.attempt, Cause.ERROR, outcome.node, outcome.started_ms, outcome.ended_ms, why)
+        return replace(
+            outcome, outcome="failed", reason=Reason.FAILED, error=why, ledger=(*outcome.ledger, end),
+            value=self._patience.do("Kafka", lambda: self._submission(outcome)),
+        )  # fmt: skip
+
+    def _submission(self, outcome: Outcome) -> bytes:
+        source = outcome.source
+        record = read_record(self._kafka, source) if source.topic in ("tasks.normal", "tasks.high") else None
+        return record.value or b"" if record is not None else b""
+
+
+def _fitting(event: Outgoing) -> Outgoing:
+    """The event without its foreign headers or value when it would be too large: it must be sent in any case."""
+    if _size(event) <= _MOST_BYTES:
+        return event
+    own = tuple((k, v) for k, v in event.headers if k in OWN_HEADERS)
+    smaller = replace(event, headers=own)
+    return smaller if _size(smaller) <= _MOST_BYTES else replace(smaller, value=b"")
+
+
+def _size(event: Outgoing) -> int:
+    return len(event.value or b"") + sum(len(k) + len(v) for k, v in event.headers)

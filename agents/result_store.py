@@ -1,0 +1,244 @@
+"""Results on disk: whole or not at all, durable before anyone hears of them, never outside the results root.
+
+Used by the storekeeper, from several threads at once. A file is written in a folder of this process's own below the
+root, synced, and renamed into its directory, which is opened from the root's descriptor one segment at a time without
+following symlinks. `Blocked` = this file can never be stored there; OSError = not now (disk full, root gone).
+"""
+
+import errno
+import fcntl
+import hashlib
+import os
+import shutil
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from headrace.directory import check_directory
+from headrace.errors import Invalid, Permanent
+from headrace.ids import id_of_key
+from headrace.kinds import valid_suffix
+from headrace.results_root import PRIVATE, ResultsRoot
+
+_LOCK = "lock"
+_OPEN_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+# What stays as it is until a person changes it: something else of that name, or no right to it.
+_BLOCKED = frozenset({errno.ENOTDIR, errno.ELOOP, errno.EISDIR, errno.ENOTEMPTY, errno.EEXIST, errno.ENAMETOOLONG,
+                      errno.EXDEV, errno.EACCES, errno.EPERM, errno.EMLINK})  # fmt: skip
+
+
+class Blocked(Permanent):
+    """The result cannot be stored where its task wanted it; says why in words."""
+
+
+class RootExchanged(Exception):
+    """The results root was away and is back, without what had been begun in it: read and write from the start."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """A result that is on disk. `file` is relative to the root."""
+
+    file: str
+    size: int  # bytes
+    sha256: str  # hex
+
+
+class Part:
+    """A result that comes piece by piece: appended to in constant memory, then stored or dropped.
+
+    Open only while it is written to: any number of parts may be unfinished at once.
+    """
+
+    def __init__(self, name: str, folder: int) -> None:
+        """Makes the file `name` in the directory with descriptor `folder`."""
+        self.name = name
+        self.size = 0  # bytes
+        self._folder = folder
+        self._digest = hashlib.sha256()
+        os.close(self._open(os.O_CREAT | os.O_EXCL))
+
+    def append(self, data: bytes) -> None:
+        """Writes it all, or leaves the part as it was and raises OSError."""
+        fd = self._open()
+        try:
+            os.lseek(fd, self.size, os.SEEK_SET)
+            _write_all(fd, data)
+        except OSError:
+            os.ftruncate(fd, self.size)
+            raise
+        finally:
+            os.close(fd)
+        self._digest.update(data)
+        self.size += len(data)
+
+    @property
+    def sha256(self) -> str:
+        return self._digest.hexdigest()
+
+    def sync(self) -> None:
+        fd = self._open()
+        try:
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+
+    def _open(self, flags: int = 0) -> int:
+        return os.open(self.name, os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC | flags, 0o644, dir_fd=self._folder)
+
+
+class ResultStore:
+    """Stores results below one root. `open()` first; `close()` removes what was not finished."""
+
+    def __init__(self, root: ResultsRoot) -> None:
+        self._root = root
+        self._token = str(uuid.uuid4())
+        self._own = -1  # descriptor of this process's own folder
+        self._lock = -1
+
+    def open(self) -> None:
+        """Makes the process's own folder, and clears away those of processes that are gone. OSError when it cannot."""
+        private = _enter(self._root.fd, PRIVATE)
+        try:
+            fcntl.flock(private, fcntl.LOCK_EX)  # one at a time: a folder just made is not locked yet
+            os.mkdir(self._token, 0o700, dir_fd=private)
+            self._own = os.open(self._token, _OPEN_DIRECTORY, dir_fd=private)
+            self._lock = os.open(_LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600, dir_fd=self._own)
+            fcntl.flock(self._lock, fcntl.LOCK_EX)
+            for name in os.listdir(private):
+                if name != self._token:
+                    _clear_if_dead(private, name)
+        finally:
+            os.close(private)
+
+    def check(self) -> str | None:
+        """None while the root is there, else the reason. RootExchanged when it went and came back: begin anew."""
+        reason = self._root.check()
+        if reason is None and (self._root.openings > 1 or not os.fstat(self._own).st_nlink):
+            raise RootExchanged
+        return reason
+
+    def close(self) -> None:
+        """Removes the process's own folder with whatever is in it."""
+        if self._own < 0:
+            return
+        try:
+            private = os.open(PRIVATE, _OPEN_DIRECTORY, dir_fd=self._root.fd)
+        except OSError:
+            pass  # the root is gone, and the folder with it
+        else:
+            shutil.rmtree(self._token, ignore_errors=True, dir_fd=private)
+            os.close(private)
+        for fd in (self._own, self._lock):
+            if fd >= 0:
+                os.close(fd)
+        self._own = self._lock = -1
+
+    def begin(self) -> Part:
+        """A new, empty part."""
+        return Part(str(uuid.uuid4()), self._own)
+
+    def drop(self, part: Part) -> None:
+        """Forgets a part and its bytes. Never fails: what is left over goes with the process's folder."""
+        try:
+            os.unlink(part.name, dir_fd=self._own)
+        except OSError:
+            pass
+
+    def store(self, directory: str, task_id: str, suffix: str, data: bytes) -> Stored:
+        """Puts `data` whole into `<directory>/<task id><suffix>`; durable after `sync` of the directory."""
+        part = self.begin()
+        try:
+            part.append(data)
+            return self.finish(part, directory, task_id, suffix)
+        finally:
+            self.drop(part)
+
+    def finish(self, part: Part, directory: str, task_id: str, suffix: str) -> Stored:
+        """Puts a part into its place, as `store` does. The part is used up then, and as it was when this raises."""
+        name = _file_name(task_id, suffix)
+        part.sync()
+        with self._directory(directory) as fd:
+            try:
+                # Rename replaces a file or a symlink of that name itself, whoever planted it, and follows nothing.
+                os.rename(part.name, name, src_dir_fd=self._own, dst_dir_fd=fd)
+            except OSError as e:
+                raise _as_blocked(e, f"{directory}/{name}") from e
+        return Stored(f"{directory}/{name}", part.size, part.sha256)
+
+    def sync(self, directory: str) -> None:
+        """Makes all that was put into the directory durable."""
+        with self._directory(directory) as fd:
+            os.fsync(fd)
+
+    @contextmanager
+    def _directory(self, directory: str) -> Iterator[int]:
+        try:
+            segments = check_directory(directory).split("/")
+        except Invalid as e:
+            raise Blocked(e.detail) from None
+        fd = os.dup(self._root.fd)
+        try:
+            for i, segment in enumerate(segments):
+                try:
+                    below = _enter(fd, segment)
+                except OSError as e:
+                    raise _as_blocked(e, "/".join(segments[: i + 1])) from e
+                os.close(fd)
+                fd = below
+            yield fd
+        finally:
+            os.close(fd)
+
+
+def _file_name(task_id: str, suffix: str) -> str:
+    if id_of_key(task_id.encode()) != task_id:
+        raise Blocked(f"{task_id!r} is no task id")
+    if not valid_suffix(suffix):
+        raise Blocked(f"the suffix {suffix!r} is none: a dot and 1 to 16 letters or digits, such as .csv")
+    return task_id + suffix
+
+
+def _enter(parent: int, name: str) -> int:
+    """Descriptor of the directory `name` in `parent`, made (0755, durable) when it is missing; follows no symlink."""
+    try:
+        return os.open(name, _OPEN_DIRECTORY, dir_fd=parent)
+    except FileNotFoundError:
+        pass
+    try:
+        os.mkdir(name, 0o755, dir_fd=parent)
+        os.fsync(parent)
+    except FileExistsError:
+        pass  # another thread or storekeeper was faster
+    return os.open(name, _OPEN_DIRECTORY, dir_fd=parent)
+
+
+def _as_blocked(e: OSError, what: str) -> Exception:
+    if e.errno not in _BLOCKED:
+        return e
+    why = {errno.ENOTDIR: "something that is no directory is in the way", errno.ELOOP: "a symlink is in the way",
+           errno.EISDIR: "a directory of the result's name is in the way",
+           errno.EXDEV: "it lies on another filesystem than the results root"}  # fmt: skip
+    return Blocked(f"the result cannot be stored as {what}: {why.get(e.errno or 0, e.strerror or str(e))}")
+
+
+def _write_all(fd: int, data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[os.write(fd, view) :]
+
+
+def _clear_if_dead(private: int, name: str) -> None:
+    """Removes another process's folder if the kernel says, by its lock, that it is gone."""
+    try:
+        lock = os.open(f"{name}/{_LOCK}", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600, dir_fd=private)
+    except OSError:
+        return  # no folder of ours
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        shutil.rmtree(name, ignore_errors=True, dir_fd=private)
+    except OSError:
+        pass  # it lives
+    finally:
+        os.close(lock)

@@ -1,0 +1,114 @@
+"""The storekeeper's process: puts its parts together, serves its health, and ends cleanly at SIGTERM.
+
+Found by the command line as the role `storekeeper`. UsageError when it cannot start; exit code 1 when it ends by an
+error, so that whoever runs it starts it again.
+"""
+
+import asyncio
+import contextlib
+import logging
+import signal
+import sys
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+
+import faust
+
+from agents.arbiter import Arbiter
+from agents.faust_app import make_app, quiet_logs, running, until_stopped
+from agents.health_pages import add_health_pages
+from agents.lag import LagWatch
+from agents.patience import Patience
+from agents.result_store import ResultStore, RootExchanged
+from agents.storekeeper import GROUP, Storekeeper
+from agents.storekeeper_metrics import Metrics
+from agents.terminal_index import TerminalIndex
+from agents.terminal_reader import TerminalReader
+from headrace.health import Health
+from headrace.kafka import Kafka
+from headrace.results_root import ResultsRoot, open_results_root
+from headrace.settings import Settings, address
+
+log = logging.getLogger(__name__)
+
+At = Callable[[str], None]
+
+
+def main(settings: Settings) -> int:
+    return run(settings)
+
+
+def run(settings: Settings, at: At = lambda _: None) -> int:
+    """Runs until SIGTERM or SIGINT; the exit code. `at` is told of each step done, for fault tests."""
+    quiet_logs()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: sys.exit(0))  # until the event loop takes them over
+    kafka = Kafka(settings, "headrace-storekeeper")
+    while True:
+        root = open_results_root(settings, kafka)
+        try:
+            return asyncio.run(_serve(settings, kafka, root, at))
+        except RootExchanged:
+            log.warning(
+                "the results root %s was away and is back: beginning anew with what is not committed", root.path
+            )
+        finally:
+            root.close()
+
+
+@dataclass(slots=True)
+class _Parts:
+    app: faust.App
+    storekeeper: Storekeeper
+    patience: Patience
+    lag: LagWatch
+
+
+async def _serve(settings: Settings, kafka: Kafka, root: ResultsRoot, at: At) -> int:
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    async with _parts(settings, kafka, root, at) as parts, running(parts.app):
+        parts.lag.start()
+        work = asyncio.create_task(parts.storekeeper.run())
+        waiting = asyncio.create_task(until_stopped(parts.app, stop))
+        await asyncio.wait({work, waiting}, return_when=asyncio.FIRST_COMPLETED)
+        waiting.cancel()
+        parts.storekeeper.stop()
+        await work  # raises what ended it
+        if not parts.app.crashed:
+            await parts.storekeeper.finish()
+    return 0
+
+
+@contextlib.asynccontextmanager
+async def _parts(settings: Settings, kafka: Kafka, root: ResultsRoot, at: At) -> AsyncIterator[_Parts]:
+    port = address(settings.storekeeper_http)[1]
+    metrics, patience, store = Metrics(), Patience(), ResultStore(root)
+    index = TerminalIndex(settings.data / f"storekeeper-{port}.sqlite")
+    with contextlib.ExitStack() as closing:
+        closing.callback(index.close)
+        closing.callback(store.close)
+        await asyncio.to_thread(patience.do, "results root", store.open)
+        arbiter = Arbiter(kafka, store, index, metrics, patience, at)
+        closing.callback(arbiter.close)
+        reader = TerminalReader(kafka, index)
+        closing.callback(reader.close)
+        storekeeper = Storekeeper(kafka, arbiter, reader, patience, at)
+        lag = LagWatch(kafka, GROUP, storekeeper.partitions, ("results",))
+        closing.callback(lag.close)
+        app = make_app(
+            GROUP, settings, kafka, settings.storekeeper_http, settings.data / f"storekeeper-{port}",
+            stream_buffer_maxsize=64,  # results may have half a megabyte each
+            # Reading everything again is harmless: what has ended is passed over. Nothing may be skipped.
+            consumer_auto_offset_reset="earliest",
+        )  # fmt: skip
+        storekeeper.attach(app)
+        health = Health()
+        health.add("storekeeper", storekeeper.heart.check)
+        health.add("waiting", lambda: patience.trouble)
+        health.add("lag", lag.check)
+        health.add("group", lambda: None if app.started and not app.rebalancing else "has not joined its group")
+        metrics.lag.set_function(lambda: float(sum((lag.waiting() or {}).values())))
+        add_health_pages(app, health, metrics.registry)
+        yield _Parts(app, storekeeper, patience, lag)

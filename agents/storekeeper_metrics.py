@@ -1,0 +1,34 @@
+"""What the storekeeper counts, for Prometheus. One set per process; made by the role, fed by the arbiter."""
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+from headrace.messages import Outcome
+
+
+class Metrics:
+    """Counters since the process began. Times are seconds, sizes bytes."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        r = self.registry
+        self.endings = Counter("headrace_terminal_events", "terminal events sent", ["status", "reason"], registry=r)
+        self.stored_bytes = Counter("headrace_result_bytes", "bytes of results stored", registry=r)
+        self.passed_over = Counter(
+            "headrace_outcomes_passed_over", "outcomes of tasks that had ended before", registry=r
+        )
+        self.undecodable = Counter(
+            "headrace_outcomes_undecodable", "records on results that are no outcomes", registry=r
+        )
+        self.open_chunk_sets = Gauge(
+            "headrace_chunked_results_open", "results in chunks that are not whole yet", registry=r
+        )
+        self.batch_seconds = Histogram(
+            "headrace_storekeeper_batch_seconds", "from a batch of outcomes to its acknowledged events", registry=r,
+            buckets=(0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 5, 30),
+        )  # fmt: skip
+        self.lag = Gauge("headrace_storekeeper_lag", "outcomes not yet handled", registry=r)
+
+    def ended(self, outcome: Outcome, size: int) -> None:
+        """One terminal event has been acknowledged; `size` is that of the stored result, 0 without one."""
+        self.endings.labels(outcome.outcome, outcome.reason or "").inc()
+        self.stored_bytes.inc(size)
