@@ -31,7 +31,7 @@ _HEADERS = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
 _COMMENT = format_sse_event(comment="alive")
 
 
-@router.get("/tasks/{task_id}/events", response_class=EventSourceResponse)
+@router.get("/tasks/{task_id}/events")
 async def task_events(task_id: str, request: Request) -> Response:
     """What has happened to one task, then what happens, ended by its terminal event."""
     parts = parts_of(request)
@@ -43,7 +43,7 @@ async def task_events(task_id: str, request: Request) -> Response:
     return EventSourceResponse(_of_task(parts, id_text(row.id), after), headers=_HEADERS)
 
 
-@router.get("/events", response_class=EventSourceResponse)
+@router.get("/events")
 async def all_events(request: Request) -> Response:
     """What happens to all tasks from now on, or from where Last-Event-ID says."""
     parts = parts_of(request)

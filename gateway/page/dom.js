@@ -27,8 +27,18 @@ export function span(ms) {
   if (ms === null || ms === undefined || Number.isNaN(ms)) return "";
   if (ms < 1000) return `${Math.round(ms)} ms`;
   if (ms < 60_000) return `${(ms / 1000).toFixed(1)} s`;
-  if (ms < 3_600_000) return `${Math.floor(ms / 60_000)} min ${Math.round((ms % 60_000) / 1000)} s`;
-  return `${Math.floor(ms / 3_600_000)} h ${Math.round((ms % 3_600_000) / 60_000)} min`;
+  if (ms < 3_600_000) return twoUnits(Math.round(ms / 1000), 60, "min", "s");
+  return twoUnits(Math.round(ms / 60_000), 60, "h", "min");
+}
+
+function twoUnits(small, ratio, bigName, smallName) {
+  const rest = small % ratio;
+  return `${Math.floor(small / ratio)} ${bigName}${rest ? ` ${rest} ${smallName}` : ""}`;
+}
+
+/** Prose whose `names` are set as code. */
+export function prose(text) {
+  return text.split("`").map((part, i) => (i % 2 ? el("code", {}, part) : part));
 }
 
 export function between(from, to) {

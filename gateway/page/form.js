@@ -56,7 +56,7 @@ function inputFor(schema, required) {
   const initial = schema.default;
   if (schema.enum) {
     const options = schema.enum.map((v) => el("option", { value: JSON.stringify(v), selected: v === initial }, String(v)));
-    return el("select", {}, ...(required ? [] : [el("option", { value: "" }, "")]), ...options);
+    return el("select", {}, ...(required || initial !== undefined ? [] : [el("option", { value: "" }, "")]), ...options);
   }
   if (schema.type === "boolean") return el("input", { type: "checkbox", checked: initial === true });
   if (schema.type === "integer" || schema.type === "number") {

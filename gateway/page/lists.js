@@ -1,6 +1,6 @@
 // Recent tasks, nodes and kinds, kept up to date.
 import * as api from "./api.js";
-import { between, byId, clock, el, span } from "./dom.js";
+import { between, byId, clock, el, prose, span } from "./dom.js";
 import { current } from "./task.js";
 
 const PAGE = 15;
@@ -73,7 +73,7 @@ export async function showNodes() {
 export function showKinds(kinds) {
   const items = kinds.map(({ name, description, live, timeout_s, max_attempts }) => el("li", {},
     el("div", { class: "row" }, el("b", {}, name), el("span", { class: "muted small" }, live.length ? `on ${live.join(", ")}` : "on no node now")),
-    description ? el("p", { class: "small" }, description.split("\n")[0]) : null,
+    description ? el("p", { class: "small" }, ...prose(description.split("\n")[0])) : null,
     el("p", { class: "muted small" }, `time limit ${span(timeout_s * 1000)} · ${max_attempts} attempts`)));
   byId("kinds").replaceChildren(...(items.length ? items : [el("li", { class: "muted" }, "No kinds have been announced yet.")]));
 }

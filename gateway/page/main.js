@@ -1,6 +1,6 @@
 // The page: the form, what the address names, and what is looked at again every few seconds.
 import * as api from "./api.js";
-import { byId, el } from "./dom.js";
+import { byId, el, prose } from "./dom.js";
 import { FieldError, fieldsOf } from "./form.js";
 import { follow, showKinds, showNodes, soon } from "./lists.js";
 import { show } from "./task.js";
@@ -13,7 +13,7 @@ function chooseKind() {
   const kind = kinds.find((k) => k.name === byId("kind").value);
   fields = fieldsOf(kind?.schema || {});
   byId("payload").replaceChildren(...fields.nodes);
-  byId("kind-description").textContent = kind?.description || "";
+  byId("kind-description").replaceChildren(...prose(kind?.description || ""));
 }
 
 async function loadKinds() {
@@ -37,6 +37,7 @@ async function run(event) {
     for (const name of ["timeout_s", "max_attempts"]) if (byId(name).value) submission[name] = Number(byId(name).value);
     const accepted = await api.submit(submission);
     location.hash = `#/tasks/${accepted.id}`;
+    byId("task").scrollIntoView({ block: "nearest" });
     soon();
   } catch (error) {
     showErrors(error);

@@ -44,7 +44,7 @@ function draw() {
   const ended = ENDS.find((name) => events.has(name));
   const first = events.values().next().value;
   const steps = [step("received", null), step("started", "received")];
-  if (shown.progress) steps.push(progress(shown.progress, ended));
+  if (shown.progress && ended !== "completed") steps.push(progress(shown.progress, ended));
   steps.push(ended ? step(ended, events.has("started") ? "started" : "received") : waiting());
   if (ended && !events.has("started")) steps.splice(1, 1);
   const facts = first && el("p", { class: "facts" }, el("span", {}, el("b", {}, first.name || "unreadable")), el("span", {}, first.directory), el("code", {}, id));

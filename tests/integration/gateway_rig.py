@@ -12,15 +12,16 @@ from typing import Any
 import httpx
 import orjson
 import uvicorn
+from confluent_kafka import OFFSET_BEGINNING, TopicPartition
 
 from gateway.app import make_app
 from gateway.main import Server, running
 from gateway.parts import Parts
 from gateway.status_store import StatusStore
 from headrace.cluster import Heartbeat, KindInfo
-from headrace.kafka import Kafka, Sender
+from headrace.kafka import Kafka, Sender, record_of
 from headrace.messages import Outcome, Progress, Submission, Task, received, started
-from headrace.records import Outgoing, Source
+from headrace.records import Outgoing, Record, Source
 from headrace.results_root import open_directory
 from headrace.settings import Settings
 from headrace.states import Reason
@@ -120,6 +121,10 @@ class Platform:
         outcome = dataclasses.replace(self.outcome(task_id), outcome="failed", value=orjson.dumps(BODY), reason=reason, error=error)
         self.say(outcome.dead())
 
+    def dead_soon(self, task_id: str, reason: Reason) -> None:
+        """What the storekeeper says, a moment after the caller has gone on."""
+        threading.Timer(0.3, self.dead, (task_id, reason, "cancelled")).start()
+
     def outcome(self, task_id: str) -> Outcome:
         t = 1_764_000_000_000
         return Outcome(task_id, "completed", b"", 1, "boot", "node-1", Source("tasks.normal", 0, 0), t, "prime", "demo",
@@ -133,6 +138,33 @@ class Platform:
 
     def close(self) -> None:
         self.sender.close()
+
+
+@dataclasses.dataclass(frozen=True)
+class Stage:
+    """A gateway with the words of the others."""
+
+    settings: Settings
+    platform: Platform
+    gw: Gateway
+
+
+def records_on(settings: Settings, topic: str, partitions: int = 4) -> list[Record]:
+    """All that a topic holds now."""
+    kafka = Kafka(settings, "reader")
+    consumer = kafka.consumer()
+    consumer.assign([TopicPartition(kafka.topic(topic), p, OFFSET_BEGINNING) for p in range(partitions)])
+    found: list[Record] = []
+    ended = 0
+    while ended < partitions:
+        message = consumer.poll(5)
+        assert message is not None
+        if message.error() is None:
+            found.append(record_of(message, kafka.prefix))
+        else:
+            ended += 1
+    consumer.close()
+    return found
 
 
 def submission(**changes: Any) -> bytes:
