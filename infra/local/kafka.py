@@ -5,6 +5,7 @@
 """
 
 import base64
+import hashlib
 import json
 import shutil
 import socket
@@ -18,8 +19,8 @@ from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 
 from headrace.settings import address
-from infra.local.artifacts import classpath
-from infra.local.java import java
+from infra.local.artifacts import artifact, classpath
+from infra.local.java import java, java_home
 from infra.local.process import bind_error, end_left_over, free_port, last_line
 from infra.local.service import Service, StartError
 
@@ -42,15 +43,16 @@ class EmbeddedKafka(Service):
     """One broker, its configuration and records in `folder`, listening on `listen` (host:port)."""
 
     def __init__(self, folder: Path, listen: str = "127.0.0.1:9092", *, logs: Path | None = None,
-                 node_id: int = 1, quorum: Quorum | None = None, extra: str = "") -> None:  # fmt: skip
+                 node_id: int = 1, quorum: Quorum | None = None, extra: str = "",
+                 jvm_options: Sequence[str] = ()) -> None:  # fmt: skip
         """`logs`: folder of its logs (default `<folder>/logs`). `quorum` None: a cluster of this node alone.
 
-        `extra`: lines put at the end of server.properties.
+        `extra`: lines put at the end of server.properties. `jvm_options`: in the place of the class archive.
         """
         self.folder = folder.absolute()
         self.host, self.port = address(listen, "HEADRACE_EMBEDDED_KAFKA")
         self.node_id = node_id
-        self._quorum, self._extra = quorum, extra
+        self._quorum, self._extra, self._jvm_options = quorum, extra, tuple(jvm_options)
         logs = (logs or self.folder / "logs").absolute()
         name = "kafka" if quorum is None else f"kafka-{node_id}"
         super().__init__(name, logs / f"{name}-console.log")
@@ -79,7 +81,7 @@ class EmbeddedKafka(Service):
         (self.folder / "server.properties").write_text(self._properties(quorum, records))
 
     def command(self) -> list[str]:
-        return [*self._java(), "kafka.Kafka", str(self.folder / "server.properties")]
+        return [*self._java(self._archive()), "kafka.Kafka", str(self.folder / "server.properties")]
 
     def launch(self) -> None:
         super().launch()
@@ -140,22 +142,24 @@ class EmbeddedKafka(Service):
         shutil.rmtree(fresh, ignore_errors=True)
         config = self.folder / "format.properties"
         config.write_text(self._properties(quorum, fresh))
+        archive = () if self._jvm_options else self._archive()
         done = subprocess.run(
-            [*self._java(), "kafka.tools.StorageTool", "format", "--cluster-id", quorum.cluster_id, "--config", config],
+            [*self._java(archive), "kafka.tools.StorageTool", "format",
+             "--cluster-id", quorum.cluster_id, "--config", config],
             capture_output=True, text=True)  # fmt: skip
         if done.returncode:
             raise StartError(f"Kafka's storage in {records} could not be made: {(done.stderr or done.stdout).strip()}")
         shutil.rmtree(records, ignore_errors=True)
         fresh.rename(records)
 
-    def _java(self) -> list[str]:
-        return [
-            java(),
-            *JVM_OPTIONS,
-            f"-Dlog4j2.configurationFile={self.folder / 'log4j2.xml'}",
-            "-cp",
-            classpath("kafka"),
-        ]
+    def _archive(self) -> Sequence[str]:
+        if self._jvm_options or not class_archive().exists():
+            return self._jvm_options
+        return (f"-XX:SharedArchiveFile={class_archive()}",)
+
+    def _java(self, options: Sequence[str] = ()) -> list[str]:
+        logging = f"-Dlog4j2.configurationFile={self.folder / 'log4j2.xml'}"
+        return [java(), *JVM_OPTIONS, *options, logging, "-cp", classpath("kafka")]
 
 
 def embedded_cluster(folder: Path, ports: Sequence[int], extra: str = "") -> list[EmbeddedKafka]:
@@ -165,6 +169,14 @@ def embedded_cluster(folder: Path, ports: Sequence[int], extra: str = "") -> lis
         EmbeddedKafka(folder / f"kafka-{n}", f"{_LOOPBACK}:{port}", node_id=n, quorum=quorum, extra=extra)
         for n, port in enumerate(ports, 1)
     ]
+
+
+def class_archive() -> Path:
+    """Where the classes of a broker that ran once are kept for this Java; `infra.local.prepare` makes it."""
+    home = java_home()
+    release = home / "release"
+    of = hashlib.sha256(f"{home}\0{release.read_text() if release.exists() else ''}\0{classpath('kafka')}".encode())
+    return artifact("kafka").parent / f"kafka-classes-{of.hexdigest()[:12]}.jsa"
 
 
 def new_cluster_id() -> str:

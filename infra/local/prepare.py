@@ -1,0 +1,62 @@
+"""The last step of `make setup`: Java, the downloaded artifacts, and what is made from them once.
+
+`python -m infra.local.prepare`; exits with 2 and a sentence when something cannot be had. What is missing later (a
+cache that was cleared) is fetched by `up` itself.
+"""
+
+import sys
+import tempfile
+from pathlib import Path
+
+from confluent_kafka import KafkaException
+from confluent_kafka.admin import AdminClient
+
+from headrace.errors import HeadraceError
+from headrace.topics import apply_topics
+from infra.local.artifacts import ARTIFACTS, artifact, forget_downloads
+from infra.local.database import server_home
+from infra.local.kafka import EmbeddedKafka, class_archive
+from infra.local.process import free_port
+from infra.local.warmup import warm_up
+
+
+def main() -> int:
+    try:
+        for name in ARTIFACTS:
+            artifact(name)
+        forget_downloads()
+        train_class_archive()
+    except HeadraceError as e:
+        print(f"setup: {e}", file=sys.stderr)
+        return 2
+    try:
+        server_home()
+    except HeadraceError as e:
+        print(f"setup: {e}", file=sys.stderr)  # the rest works without
+    return 0
+
+
+def train_class_archive() -> None:
+    """Runs a broker once and keeps its loaded classes, which halves every later start; without it all works, slower."""
+    archive = class_archive()
+    if archive.exists():
+        return
+    print("setup: Kafka's first start, so that later ones are fast", flush=True)
+    with tempfile.TemporaryDirectory(dir=archive.parent, prefix=".train-") as name:
+        made = Path(name) / "archive"
+        kafka = EmbeddedKafka(Path(name), f"127.0.0.1:{free_port()}", jvm_options=(f"-XX:ArchiveClassesAtExit={made}",))
+        try:
+            kafka.start()
+            apply_topics(AdminClient({"bootstrap.servers": kafka.bootstrap, "log_level": 0}), partitions=1)
+            warm_up(kafka.bootstrap, round_trips=50)
+            kafka.stop(60)
+        except (HeadraceError, KafkaException) as e:
+            print(f"setup: passed over ({e})", file=sys.stderr)
+        finally:
+            kafka.kill()
+        if made.exists():
+            made.replace(archive)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
