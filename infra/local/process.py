@@ -3,6 +3,7 @@
 Called by `service`, by the embedded parts and by tests. UsageError names the setting of a port that is taken.
 """
 
+import contextlib
 import os
 import signal
 import socket
@@ -66,20 +67,25 @@ def end_left_over(pid_file: Path, mark: str) -> None:
     """Ends the process of a run before this one, if it outlived it: `mark` must stand in its command line."""
     try:
         pid = int(pid_file.read_text())
-        command = Path(f"/proc/{pid}/cmdline").read_bytes()
     except (OSError, ValueError):
         return
-    if mark.encode() not in command:
-        return  # the number has passed to another program
-    try:
+    if mark.encode() not in _command_line(pid):
+        return  # it has ended, and the number may have passed to another program
+    with contextlib.suppress(ProcessLookupError):
         os.kill(pid, signal.SIGKILL)
-    except ProcessLookupError:
-        return
     deadline = time.monotonic() + 10
-    while Path(f"/proc/{pid}").exists():
+    while mark.encode() in _command_line(pid):
         if time.monotonic() > deadline:
             raise UsageError(f"process {pid} of an earlier run does not end: end it (kill -9 {pid}) and start again")
         time.sleep(0.02)
+
+
+def _command_line(pid: int) -> bytes:
+    """Empty for a process that has ended, whether or not its parent has noticed."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return b""
 
 
 def free_port(host: str = "127.0.0.1") -> int:

@@ -1,0 +1,56 @@
+"""The roles of one machine: their ports, names and environment."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from headrace.errors import UsageError
+from headrace.settings import Settings
+from infra.local.roles import check_distinct, machine_roles, reached_at
+
+SETTINGS = Settings(workers=3, kafka="127.0.0.1:9092", stats_http="127.0.0.1:7000")
+
+
+def test_workers_take_the_next_ports_and_keep_their_names(tmp_path: Path) -> None:
+    roles = machine_roles(SETTINGS, tmp_path)
+    assert [r.name for r in roles] == ["gateway", "storekeeper", "worker-1", "worker-2", "worker-3"]
+    workers = roles[2:]
+    assert [r.listens for r in workers] == ["127.0.0.1:7000", "127.0.0.1:7001", "127.0.0.1:7002"]
+    assert [r.environ()["HEADRACE_NODE"] for r in workers] == ["node-1", "node-2", "node-3"]
+    assert [r.environ()["HEADRACE_STATS_HTTP"] for r in workers] == [r.listens for r in workers]
+
+
+def test_names_on_a_shared_kafka_carry_the_machine(tmp_path: Path) -> None:
+    shared = replace(SETTINGS, kafka="kafka.example:9092", workers=1)
+    [*_, worker] = machine_roles(shared, tmp_path)
+    assert worker.environ()["HEADRACE_NODE"] not in ("node-1", "")
+    [*_, named] = machine_roles(replace(shared, node="harbour"), tmp_path)
+    assert named.environ()["HEADRACE_NODE"] == "harbour"
+
+
+def test_a_role_gets_its_settings_and_not_those_of_our_environment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HEADRACE_HTTP", "127.0.0.1:1")
+    monkeypatch.setenv("UNRELATED", "kept")
+    environ = machine_roles(SETTINGS, tmp_path)[0].environ()
+    assert "HEADRACE_HTTP" not in environ
+    assert environ["UNRELATED"] == "kept"
+
+
+def test_two_roles_on_one_address_are_refused(tmp_path: Path) -> None:
+    clash = replace(SETTINGS, http="127.0.0.1:7001")
+    with pytest.raises(UsageError, match=r"gateway and worker-2 would both listen on 127\.0\.0\.1:7001.*HEADRACE_HTTP"):
+        check_distinct(machine_roles(clash, tmp_path))
+
+
+def test_a_last_port_beyond_the_range_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="HEADRACE_STATS_HTTP"):
+        machine_roles(replace(SETTINGS, stats_http="127.0.0.1:65535"), tmp_path)
+
+
+def test_a_server_on_all_addresses_is_reached_on_loopback() -> None:
+    assert reached_at("0.0.0.0:80") == ("127.0.0.1", 80)
+    assert reached_at("[::]:80") == ("::1", 80)
+    assert reached_at("10.0.0.1:80") == ("10.0.0.1", 80)

@@ -1,0 +1,73 @@
+"""`make setup`'s decisions, the downloads' lock and the choice of Java."""
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from infra import setup
+from infra.local import artifacts, java
+from infra.local.kafka import Quorum, new_cluster_id
+
+
+def test_the_cache_lies_where_it_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.delenv("HEADRACE_CACHE", raising=False)
+    assert setup.cache_dir() == tmp_path / "headrace"
+    monkeypatch.setenv("HEADRACE_CACHE", str(tmp_path / "mine"))
+    assert setup.cache_dir() == tmp_path / "mine"
+
+
+def test_who_pointed_pip_at_an_index_means_uv_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("UV_DEFAULT_INDEX", raising=False)
+    monkeypatch.setenv("PIP_INDEX_URL", "https://packages.example/simple")
+    assert setup.environ()["UV_DEFAULT_INDEX"] == "https://packages.example/simple"
+    monkeypatch.setenv("UV_DEFAULT_INDEX", "https://uv.example/simple")
+    assert setup.environ()["UV_DEFAULT_INDEX"] == "https://uv.example/simple"
+
+
+def test_a_python_that_will_not_do_is_told_what_will(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(setup.sys, "version_info", (3, 14, 0))
+    with pytest.raises(setup.SetupError, match=r"3\.11, 3\.12 or 3\.13"):
+        setup.check_python()
+
+
+@pytest.mark.parametrize("lock", [setup.LOCK, setup.UV_LOCK, java._JRE_LOCK])
+def test_every_locked_package_has_hashes_and_no_registry(lock: Path) -> None:
+    text = lock.read_text()
+    packages = [line for line in text.splitlines() if line and line[0] not in " #"]
+    assert packages
+    assert all("==" in p for p in packages)
+    assert text.count("--hash=sha256:") >= len(packages)
+    assert "://" not in text
+
+
+@pytest.mark.parametrize("name", artifacts.ARTIFACTS)
+def test_every_downloaded_jar_is_the_one_in_the_lock(name: str) -> None:
+    lock, jars = artifacts.read_lock(), list(artifacts.artifact(name).iterdir())
+    assert jars
+    assert {j.name: artifacts._sha256(j) for j in jars}.items() <= lock.items()
+
+
+def test_a_java_is_found_and_its_version_told() -> None:
+    found = java.java_version(Path(java.java()))
+    assert found is not None
+    assert found >= java.LEAST
+    assert java.java_version(Path("/nowhere/java")) is None
+
+
+def test_the_wrapper_drops_the_one_module_and_keeps_the_rest(tmp_path: Path) -> None:
+    real, wrapper = tmp_path / "real", tmp_path / "bin" / "java"
+    real.write_text('#!/bin/sh\nprintf "%s\\n" "$@"\n')
+    real.chmod(0o755)
+    java._write_wrapper(wrapper, real)
+    arguments = ["-Xmx1g", "--add-modules=jdk.incubator.vector", "-cp", "a b", "--add-modules=other"]
+    said = subprocess.run([wrapper, *arguments], capture_output=True, text=True, check=True).stdout.splitlines()
+    assert said == ["-Xmx1g", "-cp", "a b", "--add-modules=other"]
+
+
+def test_cluster_ids_have_kafkas_form_and_voters_kafkas_syntax() -> None:
+    made = {new_cluster_id() for _ in range(200)}
+    assert len(made) == 200
+    assert all(len(i) == 22 and not i.startswith("-") for i in made)
+    assert Quorum("x", ((1, 7001), (2, 7002))).voters == "1@127.0.0.1:7001,2@127.0.0.1:7002"
