@@ -8,7 +8,7 @@ handed over while the agent restarts waits for it.
 from typing import Any
 
 from faust.channels import Channel
-from mode.utils.queues import ThrowableQueue
+from mode.utils.queues import FlowControlEvent, ThrowableQueue
 
 from agents.work import Job
 
@@ -20,7 +20,8 @@ class HandOverChannel(Channel[Job]):
     def queue(self) -> Any:
         root = self._root or self
         if root._queue is None:
-            root._queue = ThrowableQueue()
+            flow = FlowControlEvent(initially_suspended=False)  # its own, which nobody suspends
+            root._queue = ThrowableQueue(flow_control=flow, clear_on_resume=False)
         return root._queue
 
     def put_job(self, job: Job) -> None:

@@ -33,4 +33,6 @@ def add_health_pages(
     async def metrics(web: Any, _request: Any) -> Any:
         """Prometheus's text format."""
         refresh()
-        return web.bytes(generate_latest(registry), headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"})
+        return web.bytes(
+            generate_latest(registry), headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"}
+        )
