@@ -154,7 +154,7 @@ async def test_the_node_never_unpickles_what_a_task_raised(bench: Bench) -> None
     end = await bench.run("hostile_error")
     assert end.cause is Cause.ERROR
     assert "Hostile" in end.detail
-    assert not os.path.exists("/tmp/headrace-hostile-reduce")
+    assert not os.path.exists("/tmp/headrace-hostile-reduce")  # noqa: ASYNC240
 
 
 @pytest.mark.parametrize(
@@ -220,6 +220,16 @@ async def test_the_death_of_an_idle_child_costs_no_attempt(bench: Bench) -> None
                 os.kill(who["pid"], signal.SIGKILL)
         ends = await asyncio.gather(*(bench.run("echo", value="on") for _ in range(SLOTS)))
         assert {e.value for e in ends} == {b"on"}
+
+
+async def test_a_killed_forkserver_is_made_again(bench: Bench) -> None:
+    parent = (await bench.who())["parent"]
+    os.kill(parent, signal.SIGKILL)
+    await until(lambda: not alive(parent))
+    ends = await asyncio.gather(*(bench.run("echo", value="on") for _ in range(SLOTS)))
+    assert {e.value for e in ends} == {b"on"}
+    assert (await bench.who())["parent"] != parent
+    assert b"a-secret" not in ((await bench.run("environment")).value or b"")
 
 
 async def test_the_time_limit_kills_the_child(bench: Bench) -> None:
