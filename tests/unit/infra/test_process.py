@@ -65,7 +65,10 @@ def test_a_taken_port_is_told_with_the_setting_that_moves_it() -> None:
 
 def test_a_process_left_over_is_ended_only_when_it_is_the_one(tmp_path: Path) -> None:
     pid_file = tmp_path / "pid"
-    with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)", "our-mark"]) as process:
+    code = "import time; print('on', flush=True); time.sleep(600)"
+    with subprocess.Popen([sys.executable, "-c", code, "our-mark"], stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
         pid_file.write_text(str(process.pid))
         end_left_over(pid_file, "another-mark")
         assert process.poll() is None
