@@ -19,7 +19,7 @@ from gateway.all_events import Follower
 from gateway.fold import id_bytes, id_text
 from gateway.lists import filter_of
 from gateway.parts import Parts, parts_of
-from gateway.status_store import EVENT_TOPICS
+from gateway.status_store import EVENT_TOPICS, Filter
 from gateway.telling import Told
 from headrace.errors import Retryable
 
@@ -48,26 +48,19 @@ async def all_events(request: Request) -> Response:
     """What happens to all tasks from now on, or from where Last-Event-ID says."""
     parts = parts_of(request)
     wanted = filter_of(request.query_params, times=False)
-    snapshot = parts.view.snapshot
     last = request.headers.get("last-event-id", "")
-    if not last:
-        return EventSourceResponse(
-            _of_all(parts, Follower(parts.store, vector.vector_of(snapshot.positions), snapshot.seq, wanted), b""),
-            headers=_HEADERS,
-        )
-    try:
-        place = vector.decode(last)
-        for topic in range(len(EVENT_TOPICS)):
-            for partition in range(parts.view.partitions):
-                place.setdefault((topic, partition), 0)
-        first = await _reset(parts, place)
-    except ValueError:
-        place = vector.vector_of(snapshot.positions)
-        first = _encode(
-            "reset", {"reason": "Last-Event-ID is not one of this stream: it goes on from now"}, vector.encode(place)
-        )
-    follower = await asyncio.to_thread(Follower.resume, parts.store, place, snapshot.seq, wanted)
-    return EventSourceResponse(_of_all(parts, follower, first), headers=_HEADERS)
+    place, first = vector.vector_of(parts.view.snapshot.positions), b""
+    if last:
+        try:
+            place = vector.decode(last)
+            for topic in range(len(EVENT_TOPICS)):
+                for partition in range(parts.view.partitions):
+                    place.setdefault((topic, partition), 0)
+            first = await _reset(parts, place)
+        except ValueError:
+            reason = "Last-Event-ID is not one of this stream: it goes on from now"
+            first = _encode("reset", {"reason": reason}, vector.encode(place))
+    return EventSourceResponse(_of_all(parts, place, wanted, first), headers=_HEADERS)
 
 
 async def _of_task(parts: Parts, task_id: str, after: str) -> AsyncIterator[bytes]:
@@ -97,15 +90,18 @@ def _news(parts: Parts, key: bytes, after: str) -> tuple[list[Told], bool]:
     return telling.all_after(row, reports, after, more), more
 
 
-async def _of_all(parts: Parts, follower: Follower, first: bytes) -> AsyncIterator[bytes]:
+async def _of_all(parts: Parts, place: vector.Vector, wanted: Filter, first: bytes) -> AsyncIterator[bytes]:
     with parts.feed.listen() as woken, parts.metrics.listeners.track_inprogress():
-        if first:
-            yield first
-        yield _COMMENT  # headers and this go out at once: the client knows that it is connected
+        yield first or _COMMENT  # at once: the client knows that it is connected
+        follower: Follower | None = None
         comment_at = time.monotonic() + COMMENT_EVERY_S
         while not parts.feed.closed:
             woken.clear()
-            pairs = follower.next(_PAGE)
+            snapshot = parts.view.snapshot
+            # A gateway that has read less than the one the client comes from cannot know yet what it was told.
+            if follower is None and vector.passed(place, snapshot.positions):
+                follower = await asyncio.to_thread(Follower.resume, parts.store, place, snapshot.seq, wanted)
+            pairs = follower.next(_PAGE) if follower else None
             if pairs:
                 yield b"".join(_encode(t.event, t.data, vector.encode(v)) for t, v in pairs)
             if pairs is None and not await _wait(woken, comment_at):

@@ -143,6 +143,7 @@ def _ended(row: Row, event: Event, place: int) -> Folded:
     _merge_ledger(row, event.ledger)
     if event.duration_ms is not None:
         row.started_ms = row.started_ms or row.submitted_ms + (event.queued_ms or 0)
+    row.started_ms = row.started_ms or min((f.started_ms for f in event.ledger if f.started_ms), default=0)
     if status is Status.COMPLETED:
         last = _attempt(row, max(1, event.attempt))
         last.node, last.ended_ms = last.node or event.node, event.at_ms

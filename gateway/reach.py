@@ -34,7 +34,7 @@ class Reach:
     ) -> None:
         self._kafka, self._places, self._told = kafka, places, told
         self._admin = kafka.admin()
-        self.away: str | None = None  # in words, while Kafka does not answer
+        self.away: str | None = "Kafka has not answered yet"  # in words; None while it answers
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="kafka-reach", daemon=True)
 

@@ -27,6 +27,9 @@ router = APIRouter()
 MAX_BATCH_LINES = 100_000  # the answers to a call are held until its body has been read
 _WINDOW_LINES = 250  # validated between two turns of the event loop
 _WINDOW_BYTES = 8 << 20  # far below the sender's queue, so that sending never blocks the loop
+# Up to here a body that is too large is read and dropped: a connection that is closed with bytes on their way is reset,
+# and the client would never see why.
+_DRAINED_BYTES = 8 << 20
 _SIZE_ONLY = MAX_SUBMISSION_BYTES + 1
 
 
@@ -159,17 +162,20 @@ def _check_type(request: Request, allowed: Sequence[str]) -> None:
 async def read_body(request: Request, *types: str) -> bytes:
     """The whole body, of one of those types, but never more than a submission may have."""
     _check_type(request, types)
-    if _declared(request) > MAX_SUBMISSION_BYTES:
+    if _declared(request) > _DRAINED_BYTES:
         raise too_large()
     pieces, size = [], 0
     try:
         async for piece in request.stream():
             size += len(piece)
-            if size > MAX_SUBMISSION_BYTES:
-                raise too_large()
-            pieces.append(piece)
+            if size <= MAX_SUBMISSION_BYTES:
+                pieces.append(piece)
+            elif size > _DRAINED_BYTES:
+                break
     except ClientDisconnect:
         raise Problem("bad-request", "the body ended early") from None
+    if size > MAX_SUBMISSION_BYTES:
+        raise too_large()
     return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
 

@@ -19,6 +19,11 @@ def vector_of(positions: Mapping[tuple[str, int], int]) -> Vector:
     return {(EVENT_TOPICS.index(t), p): n for (t, p), n in positions.items() if t in EVENT_TOPICS}
 
 
+def passed(vector: Vector, positions: Mapping[tuple[str, int], int]) -> bool:
+    """Whether a view that has read so far has read all that lies behind the vector."""
+    return all(positions.get((EVENT_TOPICS[topic], partition), 0) >= n for (topic, partition), n in vector.items())
+
+
 def encode(vector: Vector) -> str:
     partitions = 1 + max((p for _, p in vector), default=-1)
     out = bytearray((_VERSION,))

@@ -5,6 +5,7 @@ import dataclasses
 import hashlib
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -45,10 +46,14 @@ class Gateway:
         self.parts: Parts
         self._server: Server
 
-    def start(self) -> "Gateway":
+    def start(self, until_ready: bool = True) -> "Gateway":
         self._thread.start()
         assert self._ready.wait(20), "the gateway has not come up"
         self.http = httpx.Client(base_url=self.url, timeout=20)
+        deadline = time.monotonic() + 20
+        while until_ready and self.http.get("/readyz").status_code != 200:
+            assert time.monotonic() < deadline, self.http.get("/readyz").text
+            time.sleep(0.02)
         return self
 
     def stop(self) -> None:
@@ -61,10 +66,12 @@ class Gateway:
         store = StatusStore(self._settings.data / f"{self._name}.sqlite")
         root = open_directory(self._settings.results_root)
         listening = socket.create_server(("127.0.0.1", 0))
-        self.url = "http://127.0.0.1:%d" % listening.getsockname()[1]
+        self.url = f"http://127.0.0.1:{listening.getsockname()[1]}"
         async with running(self._settings, Kafka(self._settings, self._name), root, store) as parts:
             self.parts = parts
-            config = uvicorn.Config(make_app(parts), log_level="warning", lifespan="off", timeout_graceful_shutdown=2, ws="none")
+            config = uvicorn.Config(
+                make_app(parts), log_level="warning", lifespan="off", timeout_graceful_shutdown=2, ws="none"
+            )
             self._server = Server(config, parts.feed)
             self._ready.set()
             await self._server.serve(sockets=[listening])
@@ -74,8 +81,8 @@ class Gateway:
 
 
 @contextmanager
-def gateway(settings: Settings, name: str = "gateway") -> Iterator[Gateway]:
-    running_gateway = Gateway(settings, name).start()
+def gateway(settings: Settings, name: str = "gateway", until_ready: bool = True) -> Iterator[Gateway]:
+    running_gateway = Gateway(settings, name).start(until_ready)
     try:
         yield running_gateway
     finally:
@@ -88,6 +95,7 @@ class Platform:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.sender = Sender(Kafka(settings, "platform"), timeout_s=10)
+        self.names: set[str] = set()
 
     def say(self, *records: Outgoing) -> list[tuple[str, int, int]]:
         return self.sender.send_all(records, timeout_s=10)
@@ -95,9 +103,12 @@ class Platform:
     def announce(self, name: str = "prime", schema: dict[str, Any] = SCHEMA, node: str = "node-1") -> None:
         kind = KindInfo(name, schema, 60.0, 3, description="The primes below a bound.")
         boot = "5d3c3f7f-0a11-4a86-9a3a-0b1ff0a43f0b"
-        self.say(kind.encode(), Heartbeat(boot, node, "host", 1, 2, 1_764_000_000_000, (), (name,)).encode())
+        self.names.add(name)
+        self.say(kind.encode(), Heartbeat(boot, node, "host", 1, 2, 1_764_000_000_000, (), tuple(self.names)).encode())
 
-    def task(self, task_id: str, attempt: int = 1, topic: str = "tasks.normal", partition: int = 0, offset: int = 0) -> Task:
+    def task(
+        self, task_id: str, attempt: int = 1, topic: str = "tasks.normal", partition: int = 0, offset: int = 0
+    ) -> Task:
         return Task(task_id, orjson.dumps(BODY), attempt, Source(topic, partition, offset), 1_764_000_000_000)
 
     def received(self, task_id: str) -> None:
@@ -109,7 +120,9 @@ class Platform:
     def progress(self, task_id: str, fraction: float, message: str = "") -> None:
         self.say(Progress(task_id, 1, fraction, message).encode())
 
-    def completed(self, task_id: str, value: bytes = b"[2,3,5,7]", content_type: str = "application/json", suffix: str = ".json") -> None:
+    def completed(
+        self, task_id: str, value: bytes = b"[2,3,5,7]", content_type: str = "application/json", suffix: str = ".json"
+    ) -> None:
         file = f"demo/{task_id}{suffix}"
         path = self.settings.results_root / file
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -118,7 +131,9 @@ class Platform:
         self.say(outcome.completed(file, len(value), hashlib.sha256(value).hexdigest()))
 
     def dead(self, task_id: str, reason: Reason = Reason.FAILED, error: str = "ValueError: no") -> None:
-        outcome = dataclasses.replace(self.outcome(task_id), outcome="failed", value=orjson.dumps(BODY), reason=reason, error=error)
+        outcome = dataclasses.replace(
+            self.outcome(task_id), outcome="failed", value=orjson.dumps(BODY), reason=reason, error=error
+        )
         self.say(outcome.dead())
 
     def dead_soon(self, task_id: str, reason: Reason) -> None:

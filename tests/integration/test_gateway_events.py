@@ -1,4 +1,4 @@
-"""Statuses, event streams and results over a real Kafka, with the events that workers and the storekeeper would send."""
+"""Statuses, event streams and results over a real Kafka, with the words that the other roles would say."""
 
 import hashlib
 import uuid
@@ -70,7 +70,11 @@ def test_a_task_tells_its_way_live_and_ends_its_stream(stage: Stage) -> None:
         assert (next(events))["event"] == "started"
         stage.platform.progress(task_id, 0.5, "halfway")
         progress = next(events)
-        assert (progress["event"], progress["data"]["fraction"], progress["data"]["message"]) == ("progress", 0.5, "halfway")
+        assert (progress["event"], progress["data"]["fraction"], progress["data"]["message"]) == (
+            "progress",
+            0.5,
+            "halfway",
+        )
         assert progress["id"].startswith("p")
         stage.platform.completed(task_id)
         ended = next(events)
@@ -82,7 +86,9 @@ def test_a_task_tells_its_way_live_and_ends_its_stream(stage: Stage) -> None:
         assert (event["data"]["name"], event["data"]["directory"]) == ("prime", "demo")
 
 
-def test_a_stream_resumes_on_another_gateway_with_nothing_missed_and_nothing_twice(stage: Stage, other: Gateway) -> None:
+def test_a_stream_resumes_on_another_gateway_with_nothing_missed_and_nothing_twice(
+    stage: Stage, other: Gateway
+) -> None:
     task_id = submit(stage.gw)
     stage.platform.received(task_id)
     stage.platform.started(task_id)
@@ -184,19 +190,33 @@ def test_a_position_that_is_none_gives_a_reset_first(stage: Stage) -> None:
 def test_a_result_is_served_whole_by_range_and_by_etag(stage: Stage) -> None:
     task_id, value = submit(stage.gw), b"0123456789" * 100_000
     stage.platform.started(task_id)
+    with stream(stage.gw, f"/tasks/{task_id}/events", last="1") as events:
+        assert next(events)["event"] == "started"
     none_yet = stage.gw.http.get(f"/tasks/{task_id}/result")
-    assert (none_yet.status_code, none_yet.json()["type"], none_yet.json()["task_status"]) == (404, "/problems/no-result", "running")
+    assert (none_yet.status_code, none_yet.json()["type"], none_yet.json()["task_status"]) == (
+        404,
+        "/problems/no-result",
+        "running",
+    )
     stage.platform.completed(task_id, value, "application/octet-stream", ".bin")
     wait_for(stage.gw, task_id, "completed")
     path = f"/tasks/{task_id}/result"
     whole = stage.gw.http.get(path)
     etag = f'"{hashlib.sha256(value).hexdigest()}"'
-    assert (whole.content, whole.headers["etag"], whole.headers["content-type"]) == (value, etag, "application/octet-stream")
+    assert (whole.content, whole.headers["etag"], whole.headers["content-type"]) == (
+        value,
+        etag,
+        "application/octet-stream",
+    )
     assert whole.headers["content-security-policy"] == "sandbox"
     assert whole.headers["x-content-type-options"] == "nosniff"
     assert whole.headers["content-disposition"] == f'attachment; filename="{task_id}.bin"'
     part = stage.gw.http.get(path, headers={"range": "bytes=10-19"})
-    assert (part.status_code, part.content, part.headers["content-range"]) == (206, b"0123456789", "bytes 10-19/1000000")
+    assert (part.status_code, part.content, part.headers["content-range"]) == (
+        206,
+        b"0123456789",
+        "bytes 10-19/1000000",
+    )
     assert stage.gw.http.get(path, headers={"range": "bytes=-5"}).content == b"56789"
     assert stage.gw.http.get(path, headers={"range": "bytes=999990-"}).content == b"0123456789"
     beyond = stage.gw.http.get(path, headers={"range": "bytes=1000000-"})
@@ -208,7 +228,12 @@ def test_a_result_is_served_whole_by_range_and_by_etag(stage: Stage) -> None:
 
 
 def test_json_is_shown_and_a_page_is_only_ever_saved(stage: Stage) -> None:
-    for content_type, inline in (("application/json", True), ("text/html", False), ("image/svg+xml", False), ("text/plain; charset=utf-8", True)):
+    for content_type, inline in (
+        ("application/json", True),
+        ("text/html", False),
+        ("image/svg+xml", False),
+        ("text/plain; charset=utf-8", True),
+    ):
         task_id = submit(stage.gw)
         stage.platform.completed(task_id, b"x", content_type)
         wait_for(stage.gw, task_id, "completed")
@@ -221,7 +246,15 @@ def test_nothing_outside_the_results_root_is_ever_read(stage: Stage, tmp_path: P
     secret.write_text("secret")
     root = stage.settings.results_root
     (root / "linked").symlink_to(tmp_path)
-    for file in ("../secret", "linked/{id}.json", "demo/{id}.link", "/etc/passwd", ".headrace-root", "demo/../demo/{id}", "demo/{id}.dir"):
+    for file in (
+        "../secret",
+        "linked/{id}.json",
+        "demo/{id}.link",
+        "/etc/passwd",
+        ".headrace-root",
+        "demo/../demo/{id}",
+        "demo/{id}.dir",
+    ):
         task_id = submit(stage.gw)
         (tmp_path / f"{task_id}.json").write_text("secret")
         (root / "demo").mkdir(exist_ok=True)
@@ -262,7 +295,9 @@ def test_lists_are_filtered_and_paged_without_gaps(stage: Stage) -> None:
     directory = f"list-{uuid.uuid4().hex[:6]}"
     ids = []
     for _ in range(7):
-        answer = stage.gw.http.post("/tasks", content=submission(directory=directory), headers={"content-type": "application/json"})
+        answer = stage.gw.http.post(
+            "/tasks", content=submission(directory=directory), headers={"content-type": "application/json"}
+        )
         ids.append(answer.json()["id"])
         stage.gw.http.get(f"/tasks/{ids[-1]}")
     query: dict[str, str] = {"directory": directory, "limit": "3", "status": "queued"}
@@ -291,7 +326,12 @@ def test_a_restarted_gateway_goes_on_where_it_stopped(kafka_settings: Settings, 
     with gateway(kafka_settings) as again:
         assert again.http.get(f"/tasks/{before}").json()["status"] == "completed"
         wait_for(again, while_away, "completed")
-        folded = {m.labels["topic"]: m.value for f in again.parts.metrics.folded.collect() for m in f.samples if m.name.endswith("_total")}
+        folded = {
+            m.labels["topic"]: m.value
+            for f in again.parts.metrics.folded.collect()
+            for m in f.samples
+            if m.name.endswith("_total")
+        }
         assert folded["lifecycle.completed"] == 1  # the one it had not read before
     platform.close()
 
@@ -299,7 +339,11 @@ def test_a_restarted_gateway_goes_on_where_it_stopped(kafka_settings: Settings, 
 def test_dead_letters_are_listed_and_redriven_once(stage: Stage) -> None:
     kind = f"dead-{uuid.uuid4().hex[:6]}"
     task_id = new_id()
-    stage.platform.say(replace(stage.platform.outcome(task_id), outcome="failed", name=kind, value=submission(), reason=Reason.FAILED).dead())
+    stage.platform.say(
+        replace(
+            stage.platform.outcome(task_id), outcome="failed", name=kind, value=submission(), reason=Reason.FAILED
+        ).dead()
+    )
     wait_for(stage.gw, task_id, "failed")
     [item] = stage.gw.http.get("/dead", params={"name": kind, "reason": "failed"}).json()["items"]
     assert item["id"] == task_id
@@ -313,6 +357,8 @@ def test_dead_letters_are_listed_and_redriven_once(stage: Stage) -> None:
 
 
 def test_kinds_and_nodes_are_as_announced(stage: Stage) -> None:
+    stage.platform.announce()
+    submit(stage.gw)  # and what was announced before it is known
     [kind] = [k for k in stage.gw.http.get("/kinds").json()["items"] if k["name"] == "prime"]
     assert (kind["live"], kind["schema"]["required"]) == (["node-1"], ["upper_bound"])
     [node] = stage.gw.http.get("/nodes").json()["items"]
@@ -333,7 +379,11 @@ def test_the_page_and_its_files_are_served_under_a_strict_policy(stage: Stage) -
 def test_garbage_on_every_topic_is_counted_and_stops_nothing(stage: Stage) -> None:
     for topic in (*TOPICS, "kinds", "nodes"):
         key = uuid.uuid4().hex.encode()
-        bad = [Outgoing(topic, b"\xff", b"\xff"), Outgoing(topic, key, b"{", (("attempt", b"\xff"),)), Outgoing(topic, key, b"[]")]
+        bad = [
+            Outgoing(topic, b"\xff", b"\xff"),
+            Outgoing(topic, key, b"{", (("attempt", b"\xff"),)),
+            Outgoing(topic, key, b"[]"),
+        ]
         stage.platform.say(*bad)
     task_id = submit(stage.gw)
     stage.platform.run(task_id)
@@ -344,7 +394,7 @@ def test_garbage_on_every_topic_is_counted_and_stops_nothing(stage: Stage) -> No
 
 def test_without_kafka_a_gateway_says_so_within_five_seconds(tmp_path: Path) -> None:
     settings = Settings(kafka=f"127.0.0.1:{free_port()}", data=tmp_path)
-    with gateway(settings) as gw:
+    with gateway(settings, until_ready=False) as gw:
         assert gw.http.get("/healthz").status_code == 200
         assert gw.http.get("/readyz").status_code == 503
         answer = gw.http.post("/tasks", content=submission(), headers={"content-type": "application/json"})

@@ -2,77 +2,50 @@
 
 import threading
 import uuid
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import httpx
 import orjson
 import pytest
-from confluent_kafka import OFFSET_BEGINNING, TopicPartition
 
-from headrace.kafka import Kafka, record_of
 from headrace.records import Record
-from headrace.settings import Settings
-from tests.integration.gateway_rig import BODY, Gateway, Platform, gateway, submission
+from tests.integration.gateway_rig import BODY, Gateway, Stage, records_on, submission
 
 JSON = {"content-type": "application/json"}
 
 
-@pytest.fixture
-def platform(kafka_settings: Settings, topics: str) -> Iterator[Platform]:
-    found = Platform(kafka_settings)
-    found.announce()
-    yield found
-    found.close()
-
-
-@pytest.fixture
-def gw(kafka_settings: Settings, platform: Platform) -> Iterator[Gateway]:
-    with gateway(kafka_settings) as found:
-        yield found
+@pytest.fixture(scope="module")
+def gw(stage: Stage) -> Gateway:
+    return stage.gw
 
 
 def post(gw: Gateway, body: bytes = submission(), **headers: str) -> httpx.Response:
     return gw.http.post("/tasks", content=body, headers=JSON | {k.replace("_", "-"): v for k, v in headers.items()})
 
 
-def records_on(settings: Settings, topic: str, partitions: int = 4) -> list[Record]:
-    """All that a topic holds now."""
-    kafka = Kafka(settings, "reader")
-    consumer = kafka.consumer()
-    places = [TopicPartition(kafka.topic(topic), p, OFFSET_BEGINNING) for p in range(partitions)]
-    consumer.assign(places)
-    found, ended = [], 0
-    while ended < partitions:
-        message = consumer.poll(5)
-        assert message is not None
-        if message.error() is None:
-            found.append(record_of(message, kafka.prefix))
-        else:
-            ended += 1
-    consumer.close()
-    return found
+def records_of(stage: Stage, topic: str, *ids: str) -> list[Record]:
+    keys = {i.encode() for i in ids}
+    return [r for r in records_on(stage.settings, topic) if r.key in keys]
 
 
-def test_an_accepted_submission_is_in_the_log_as_it_was_sent(gw: Gateway, kafka_settings: Settings) -> None:
+def test_an_accepted_submission_is_in_the_log_as_it_was_sent(gw: Gateway, stage: Stage) -> None:
     body = b' {"name": "prime",  "payload": {"upper_bound": 1000}, "directory": "demo"} '
     answer = post(gw, body, traceparent="00-abc-def-01", x_other="no")
     assert answer.status_code == 202
     task = answer.json()
     assert answer.headers["location"] == f"/tasks/{task['id']}" == task["links"]["self"]
     assert (task["name"], task["directory"], task["status"]) == ("prime", "demo", "queued")
-    [record] = records_on(kafka_settings, "tasks.normal")
+    [record] = records_of(stage, "tasks.normal", task["id"])
     assert record.key == task["id"].encode()
     assert record.value == body
     assert dict(record.headers) == {"via": b"http", "traceparent": b"00-abc-def-01"}
 
 
-def test_no_gateway_answers_404_after_a_202(gw: Gateway, kafka_settings: Settings) -> None:
-    with gateway(kafka_settings, "other") as other:
-        for _ in range(30):
-            task_id = post(gw).json()["id"]
-            assert other.http.get(f"/tasks/{task_id}").status_code == 200
-            assert gw.http.get(f"/tasks/{task_id}").json()["status"] == "queued"
+def test_no_gateway_answers_404_after_a_202(gw: Gateway, other: Gateway) -> None:
+    for _ in range(30):
+        task_id = post(gw).json()["id"]
+        assert other.http.get(f"/tasks/{task_id}").status_code == 200
+        assert gw.http.get(f"/tasks/{task_id}").json()["status"] == "queued"
 
 
 @pytest.mark.parametrize(
@@ -102,13 +75,13 @@ def test_what_is_wrong_is_named(gw: Gateway, body: bytes, status: int, kind: str
     if pointer is not None:
         assert problem["errors"][0]["pointer"] == pointer
     if kind == "unknown-kind":
-        assert problem["kinds"] == ["prime"]
+        assert "prime" in problem["kinds"]
         assert "prime" in problem["detail"]
 
 
-def test_a_kind_announced_a_moment_ago_is_known(gw: Gateway, platform: Platform) -> None:
+def test_a_kind_announced_a_moment_ago_is_known(gw: Gateway, stage: Stage) -> None:
     for n in range(5):
-        platform.announce(f"kind-{n}", {"type": "object"})
+        stage.platform.announce(f"kind-{n}", {"type": "object"})
         assert post(gw, submission(name=f"kind-{n}")).status_code == 202
 
 
@@ -130,25 +103,26 @@ def test_a_body_of_the_largest_size_is_taken(gw: Gateway) -> None:
     assert post(gw, body + b" " * (900_000 - len(body))).status_code == 202
 
 
-def test_high_priority_goes_to_its_own_topic(gw: Gateway, kafka_settings: Settings) -> None:
+def test_high_priority_goes_to_its_own_topic(gw: Gateway, stage: Stage) -> None:
     task_id = post(gw, submission(priority="high")).json()["id"]
-    [record] = records_on(kafka_settings, "tasks.high")
+    [record] = records_of(stage, "tasks.high", task_id)
     assert record.key == task_id.encode()
 
 
-def test_a_repeat_under_an_idempotency_key_is_the_same_task_on_any_gateway(gw: Gateway, kafka_settings: Settings) -> None:
+def test_a_repeat_under_an_idempotency_key_is_the_same_task_on_any_gateway(
+    gw: Gateway, other: Gateway, stage: Stage
+) -> None:
     first = post(gw, idempotency_key="k-1").json()
     again = post(gw, orjson.dumps(dict(reversed(BODY.items()))), idempotency_key="k-1").json()
-    with gateway(kafka_settings, "other") as other:
-        elsewhere = post(other, idempotency_key="k-1").json()
-        conflict = post(other, submission(directory="x"), idempotency_key="k-1")
+    elsewhere = post(other, idempotency_key="k-1").json()
+    conflict = post(other, submission(directory="x"), idempotency_key="k-1")
     assert first["id"] == again["id"] == elsewhere["id"]
     assert (conflict.status_code, conflict.json()["type"]) == (422, "/problems/idempotency-conflict")
-    assert len(records_on(kafka_settings, "tasks.normal")) == 1
+    assert len(records_of(stage, "tasks.normal", first["id"])) == 1
 
 
-def test_of_two_bodies_sent_at_once_under_one_key_only_one_is_accepted(gw: Gateway, kafka_settings: Settings) -> None:
-    with gateway(kafka_settings, "other") as other, ThreadPoolExecutor(2) as pool:
+def test_of_two_bodies_sent_at_once_under_one_key_only_one_is_accepted(gw: Gateway, other: Gateway) -> None:
+    with ThreadPoolExecutor(2) as pool:
         for n in range(10):
             barrier = threading.Barrier(2)
 
@@ -160,7 +134,7 @@ def test_of_two_bodies_sent_at_once_under_one_key_only_one_is_accepted(gw: Gatew
             assert sorted(answers) == [202, 422]
 
 
-def test_a_batch_answers_line_by_line_in_order(gw: Gateway, kafka_settings: Settings) -> None:
+def test_a_batch_answers_line_by_line_in_order(gw: Gateway, stage: Stage) -> None:
     lines = [submission(payload={"upper_bound": n}) for n in range(10_000)]
     lines[7], lines[4_000] = b"{", orjson.dumps(BODY | {"directory": ".."})
     answer = gw.http.post("/tasks/batch", content=b"\n".join(lines), headers={"content-type": "application/x-ndjson"})
@@ -169,8 +143,8 @@ def test_a_batch_answers_line_by_line_in_order(gw: Gateway, kafka_settings: Sett
     assert len(answers) == 10_000
     assert answers[7]["error"]["type"] == "/problems/bad-json"
     assert answers[4_000]["error"]["errors"][0]["pointer"] == "/directory"
-    by_id = {r.key: r.value for r in records_on(kafka_settings, "tasks.normal")}
-    assert len(by_id) == 9_998
+    by_id = {r.key: r.value for r in records_on(stage.settings, "tasks.normal")}
+    assert len({a["id"] for a in answers if "id" in a}) == 9_998
     for line, given in zip(lines, answers, strict=True):
         if "id" in given:
             uuid.UUID(given["id"])
