@@ -37,6 +37,15 @@ log = logging.getLogger(__name__)
 _LOAD_S = 60.0  # importing the task kinds, machine-learning packages included
 
 
+class _Ticket:
+    """A job that waits for its slot, and may be stopped before it has begun."""
+
+    stopped: tuple[Cause, str] | None = None
+
+    def stop(self, cause: Cause, detail: str) -> None:
+        self.stopped = cause, detail
+
+
 class Pool:
     """All methods but `start` and `stop` belong to the event loop that has called `listen`."""
 
@@ -64,6 +73,7 @@ class Pool:
         self._slots: list[PoolSlot] = []
         self._free: asyncio.LifoQueue[PoolSlot] = asyncio.LifoQueue()
         self._attempts: dict[tuple[str, int], Attempt] = {}
+        self._waiting: dict[str, _Ticket] = {}  # by task id, for a slot that is being made ready again
         self._forkserver = 0
         self._chores = set[asyncio.Task[None]]()
 
@@ -113,7 +123,15 @@ class Pool:
 
     async def run(self, job: Job) -> AttemptEnd:
         """One attempt. Waits for a slot if none is free. Cancelling it kills the attempt's processes as well."""
-        slot = await self._free.get()
+        ticket = self._waiting[job.task.id] = _Ticket()
+        try:
+            slot = await self._free.get()
+        finally:
+            del self._waiting[job.task.id]
+        if ticket.stopped is not None:
+            self._free.put_nowait(slot)
+            now = time.time_ns() // 1_000_000
+            return AttemptEnd(now, now, cause=ticket.stopped[0], detail=ticket.stopped[1])
         name = f"{job.task.id}-{job.task.attempt}"
         scratch = slot.folder / name
         scratch.mkdir(exist_ok=True)
@@ -130,14 +148,16 @@ class Pool:
 
     def cancel(self, task_id: str) -> bool:
         """Kills the task's attempt if it runs here, and says whether it does."""
-        found = [a for (running, _), a in self._attempts.items() if running == task_id]
+        found: list[Attempt | _Ticket] = [a for (running, _), a in self._attempts.items() if running == task_id]
+        found += [self._waiting[task_id]] if task_id in self._waiting else []
         for attempt in found:
             attempt.stop(Cause.PROCESS_DEATH, "cancelled")
         return bool(found)
 
     def stop_running(self, cause: Cause, detail: str) -> None:
         """Kills every attempt: at the end of a drain, or when the node has lost its lease."""
-        for attempt in list(self._attempts.values()):
+        found: list[Attempt | _Ticket] = [*self._attempts.values(), *self._waiting.values()]
+        for attempt in found:
             attempt.stop(cause, detail)
 
     def kill_all(self) -> None:

@@ -10,6 +10,7 @@ import contextlib
 import ctypes
 import os
 import signal
+import time
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -76,9 +77,13 @@ def kill_trees(roots: Iterable[int], spare: frozenset[int] = frozenset(), with_r
     if with_roots:
         for pid in roots:
             _kill(pid)
-    for _ in range(_ROUNDS):
+    for turn in range(_ROUNDS):
+        if turn:
+            time.sleep(0.001 * turn)  # a kill takes a moment to be one
         seen = processes()
         victims = below(roots, seen) - spare - below(spare, seen) - {os.getpid()}
+        if with_roots:
+            victims |= roots & seen.keys()
         victims = {pid for pid in victims if not seen[pid].zombie}
         if not victims:
             return
