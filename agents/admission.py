@@ -1,0 +1,112 @@
+"""Whether a pulled record may be claimed, and if not, why: pure decisions, made before the claim.
+
+Asked by the intake for each record that reaches the head of its partition. What is refused gets an outcome at once,
+without a slot; it never stops or slows what comes after it.
+"""
+
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Protocol
+
+from headrace.cluster import KindInfo
+from headrace.errors import Invalid, Undecodable
+from headrace.ids import id_of_key, id_of_place
+from headrace.messages import Submission, Task
+from headrace.records import Record
+from headrace.schemas import PayloadCheck
+from headrace.states import Reason
+
+
+class Kinds(Protocol):
+    """What a node knows of task kinds: `agents.kinds_view`."""
+
+    @property
+    def own(self) -> Mapping[str, PayloadCheck]:
+        """Those that this node runs."""
+
+    def announced(self) -> Collection[str]:
+        """Names that any live node announces, this one included."""
+
+
+@dataclass(frozen=True, slots=True)
+class Admitted:
+    """May be claimed, unless it is cancelled or has expired by then."""
+
+    submission: Submission
+    kind: KindInfo
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """Never starts: the outcome says so."""
+
+    reason: Reason
+    error: str
+    name: str = ""
+    directory: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Elsewhere:
+    """A kind that other nodes announce and this one does not: left to them."""
+
+    submission: Submission
+
+
+Verdict = Admitted | Refused | Elsewhere
+
+
+def task_of(record: Record) -> tuple[Task, str | None]:
+    """The record's task, and what is wrong with its headers: those of a forged record are not believed."""
+    try:
+        return Task.from_record(record), None
+    except Undecodable as e:
+        task_id = id_of_key(record.key) or id_of_place(record.topic, record.partition, record.offset)
+        bare = Task(task_id, record.value or b"", 1, record.source, record.timestamp_ms, (), record.foreign_headers)
+        return bare, e.detail
+
+
+class Admission:
+    """`cancelled` tells whether an id's cancel has been read; `now` is the clock for `expires_at`."""
+
+    def __init__(
+        self, kinds: Kinds, cancelled: Callable[[str], bool], now: Callable[[], datetime] = lambda: datetime.now(UTC)
+    ) -> None:
+        self._kinds, self._cancelled, self._now = kinds, cancelled, now
+
+    def judge(self, task: Task, broken_headers: str | None = None) -> Verdict:
+        """What is to become of the task, apart from what may change while it waits."""
+        if broken_headers is not None:
+            return Refused(Reason.INVALID, broken_headers)
+        try:
+            submission = task.submission()
+        except Undecodable as e:
+            return Refused(Reason.INVALID, e.detail)
+        except Invalid as e:
+            return Refused(Reason.INVALID, f"{e.pointer}: {e.detail}" if e.pointer else e.detail)
+        check = self._kinds.own.get(submission.name)
+        if check is None:
+            return self._foreign(submission)
+        if problems := check.problems(submission.payload):
+            words = "; ".join(f"{p.pointer}: {p.detail}" for p in problems[:10])
+            return Refused(Reason.INVALID, words, submission.name, submission.directory)
+        return Admitted(submission, check.kind)
+
+    def at_last(self, task: Task, verdict: Admitted) -> Refused | None:
+        """Asked right before the claim: what may have changed since `judge`."""
+        submission = verdict.submission
+        if self._cancelled(task.id):
+            return Refused(Reason.CANCELLED, "cancelled while it was queued", submission.name, submission.directory)
+        if submission.expires_at is not None and submission.expires_at <= self._now():
+            return Refused(Reason.EXPIRED, f"it was not to be started after {submission.expires_at.isoformat()}",
+                           submission.name, submission.directory)  # fmt: skip
+        return None
+
+    def _foreign(self, submission: Submission) -> Verdict:
+        announced = self._kinds.announced()
+        if submission.name in announced:
+            return Elsewhere(submission)
+        known = ", ".join(sorted(announced)) or "none"
+        error = f"no node announces the kind {submission.name!r}; there are {known}"
+        return Refused(Reason.UNKNOWN_KIND, error, submission.name, submission.directory)

@@ -1,0 +1,188 @@
+"""Step 4: what an attempt's end leads to, in PROTOCOL's order, each acknowledged before the next is sent:
+started, then the outcome or the next attempt, then the tombstone.
+
+Used by the worker agent, in its event loop. Waits through any outage of Kafka. Once the node has fenced itself, what
+belongs to the old boot is dropped: others have been given it.
+"""
+
+import asyncio
+import contextlib
+import logging
+import os
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import BinaryIO
+
+from agents.node import Node
+from agents.outcomes import without_result
+from agents.retry import Again, Over, after
+from agents.waiting import Waiting
+from agents.work import AttemptEnd, Job
+from headrace.errors import Retryable
+from headrace.journal import Claim, Why
+from headrace.kafka import Sender, log_throttled
+from headrace.ledger import Failure
+from headrace.messages import CHUNK_BYTES, Outcome, started
+from headrace.records import Outgoing
+from headrace.states import Reason
+
+log = logging.getLogger(__name__)
+
+Key = tuple[str, int, str]  # id, attempt, boot
+At = Callable[[str], None]  # a place where fault tests may step in
+
+
+class Fenced(Exception):
+    """The boot that ran the attempt is over: nothing of it may be told any more."""
+
+
+class Finisher:
+    """All methods belong to the event loop. `at` names the places where fault tests step in."""
+
+    def __init__(
+        self, sender: Sender, node: Node, is_cancelled: Callable[[str], bool] = lambda _: False, at: At = lambda _: None
+    ) -> None:
+        self._sender, self._node, self._is_cancelled, self._at = sender, node, is_cancelled, at
+        self._started: dict[Key, asyncio.Future[object]] = {}
+        self._left: dict[str, int] = {}  # unfinished members of claims with several
+        self._waiting = Waiting()
+
+    def started(self, job: Job) -> None:
+        """Sends lifecycle.started, without waiting. Calling it again for the same attempt changes nothing."""
+        key = _key(job)
+        if key not in self._started:
+            s = job.submission
+            record = started(job.task, s.name, s.directory, self._node.name, job.claim.for_)
+            self._started[key] = asyncio.ensure_future(self._acknowledged(record))
+
+    async def finish(self, job: Job, end: AttemptEnd) -> None:
+        """Returns when Kafka has all that follows from the end, or nothing of it because the node is fenced."""
+        try:
+            self._check(job)
+            await self._started_acknowledged(job)
+            self._at("before outcome")
+            if end.cause is None:
+                await self._send_result(job, end)
+                await self._end_claim(job, "done")
+            else:
+                await self._failed(job, end)
+        except Fenced:
+            log.info("Attempt %d of task %s is dropped: its boot is over", job.task.attempt, job.task.id)
+        finally:
+            self._started.pop(_key(job), None)
+            if end.result_file is not None:
+                with contextlib.suppress(OSError):
+                    end.result_file.unlink()
+
+    async def close(self) -> None:
+        """Sends the replays that wait for their time, now: at the end of a drain."""
+        await self._waiting.close()
+
+    def drop_waiting(self) -> None:
+        """The boot is over, and its claims are the reaper's; from the event loop."""
+        self._waiting.drop()
+
+    async def _failed(self, job: Job, end: AttemptEnd) -> None:
+        assert end.cause is not None
+        failure = Failure(job.task.attempt, end.cause, self._node.name, end.started_ms, end.ended_ms, end.detail)
+        if self._is_cancelled(job.task.id):
+            await self._send_outcome(job, Over(failure, Reason.CANCELLED), end)
+            await self._end_claim(job, "done")
+            return
+        follows = after(job.task, failure, job.max_attempts, invalid=end.invalid)
+        if isinstance(follows, Over):
+            await self._send_outcome(job, follows, end)
+            await self._end_claim(job, "done")
+        elif not follows.wait_s or len(job.claim.tasks) > 1 or not self._waiting.has_room(len(job.task.raw)):
+            await self._replay(job, follows)
+        else:
+            await self._wait(job, follows)
+
+    async def _wait(self, job: Job, again: Again) -> None:
+        """Keeps the claim until the replay's time has come, and the failure in it, so that it outlives this node."""
+        kept = replace(job.task, ledger=(*job.task.ledger, again.failure))
+        await self._send(job, replace(job.claim, tasks=(kept,)).encode())
+        self._waiting.add(again.wait_s, len(job.task.raw), lambda: self._replay(job, again))
+
+    async def _replay(self, job: Job, again: Again) -> None:
+        try:
+            await self._send(job, job.task.next_attempt(again.failure))
+            await self._end_claim(job, "retried")
+        except Fenced:
+            log.info("The replay of task %s is left to the reaper: the boot is over", job.task.id)
+
+    async def _end_claim(self, job: Job, why: Why) -> None:
+        self._at("before tombstone")
+        if self._is_last(job.claim):
+            await self._send(job, job.claim.tombstone(why))
+
+    def _is_last(self, claim: Claim) -> bool:
+        if len(claim.tasks) == 1:
+            return True
+        key = str(claim.key)
+        self._left[key] = self._left.get(key, len(claim.tasks)) - 1
+        return self._left[key] == 0 and self._left.pop(key) == 0
+
+    async def _send_outcome(self, job: Job, over: Over, end: AttemptEnd) -> None:
+        s, ledger = job.submission, (*job.task.ledger, over.failure)
+        await self._send(job, without_result(
+            job.task, job.claim.for_, self._node.name, over.reason, end.detail, name=s.name, directory=s.directory,
+            ledger=ledger, started_ms=end.started_ms, ended_ms=end.ended_ms,
+        ))  # fmt: skip
+
+    async def _send_result(self, job: Job, end: AttemptEnd) -> None:
+        s, t = job.submission, job.task
+        whole = Outcome(
+            t.id, "completed", end.value or b"", t.attempt, job.claim.for_, self._node.name, t.source, t.submitted_ms,
+            s.name, s.directory, content_type=end.content_type, suffix=end.suffix, started_ms=end.started_ms,
+            ended_ms=end.ended_ms, ledger=t.ledger, foreign=t.foreign,
+        )  # fmt: skip
+        if end.result_file is None:
+            await self._send(job, whole.encode())
+        else:
+            await self._send_chunks(job, whole, end.result_file)
+
+    async def _send_chunks(self, job: Job, whole: Outcome, path: Path) -> None:
+        """One chunk in memory and one on its way: a big result takes no more room than a small one."""
+        with await asyncio.to_thread(path.open, "rb") as file:
+            chunks = max(1, -(-os.fstat(file.fileno()).st_size // CHUNK_BYTES))
+            on_its_way: asyncio.Future[None] | None = None
+            for number in range(chunks):
+                value = await asyncio.to_thread(_read_chunk, file)
+                if on_its_way is not None:
+                    await on_its_way
+                record = replace(whole, value=value, chunk=number, chunks=chunks).encode()
+                on_its_way = asyncio.ensure_future(self._send(job, record))
+            if on_its_way is not None:
+                await on_its_way
+
+    async def _started_acknowledged(self, job: Job) -> None:
+        self.started(job)
+        await self._started[_key(job)]
+
+    async def _send(self, job: Job, record: Outgoing) -> None:
+        self._check(job)
+        await self._acknowledged(record)
+
+    async def _acknowledged(self, record: Outgoing) -> None:
+        """Sends until Kafka has it."""
+        while True:
+            try:
+                await asyncio.wrap_future(self._sender.send(record))
+                return
+            except Retryable as e:
+                log_throttled("finish", "A record for %s is sent again: %s", record.topic, e)
+                await asyncio.sleep(e.delay_s)
+
+    def _check(self, job: Job) -> None:
+        if job.claim.for_ != self._node.boot:
+            raise Fenced
+
+
+def _key(job: Job) -> Key:
+    return job.task.id, job.task.attempt, job.claim.for_
+
+
+def _read_chunk(file: BinaryIO) -> bytes:
+    return file.read(CHUNK_BYTES)

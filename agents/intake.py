@@ -1,0 +1,245 @@
+"""The intake: pulls tasks, claims what a free slot can start at once, commits, and hands over. PROTOCOL, steps 1 to 3.
+
+One thread with one plain consumer; everything that belongs to the group happens in it. What is refused gets its outcome
+without a slot. Ends by `drain`, or by itself when the group has lost its offsets: then `failure` says so, in words. All
+else that Kafka does is waited for.
+"""
+
+import logging
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import Any, Protocol
+
+from confluent_kafka import KafkaException
+
+from agents.admission import Admission, Admitted, Elsewhere, Kinds, Refused
+from agents.claims import At, Claims
+from agents.control import Control
+from agents.log_reading import Place, words_of
+from agents.merge import MergeBuffer, Pulled
+from agents.node import Node
+from agents.outcomes import without_result
+from agents.slots import Slots
+from agents.task_consumer import TaskConsumer
+from agents.turn import Turn
+from agents.work import Job
+from headrace.errors import Retryable, UsageError
+from headrace.health import Heart
+from headrace.journal import Claim
+from headrace.kafka import Kafka, Sender, log_throttled
+from headrace.states import Reason
+
+log = logging.getLogger(__name__)
+
+Ends = dict[Place, Future[Any]]
+
+_IDLE_S = 0.1  # nothing to do: how long to wait for a record
+_BUSY_S = 0.05  # records wait for a slot: how often the group is served meanwhile
+_ELSEWHERE_S = 1.0  # how often to ask again whether a kind that only others announce can be taken
+_MOST_AT_ONCE = 256  # records settled in one turn
+
+
+class TaskSource(Protocol):
+    """What a worker node needs of whatever brings it tasks: share groups can become another one."""
+
+    def start(self) -> None: ...
+    def drain(self, timeout_s: float) -> bool: ...
+    def check(self) -> str | None: ...
+
+
+class Intake:
+    """`hand_over` is called in the intake's thread, with a job whose slot is reserved. `at`: see `agents.claims`."""
+
+    def __init__(
+        self, kafka: Kafka, sender: Sender, node: Node, slots: Slots, kinds_view: Kinds, control: Control,
+        hand_over: Callable[[Job], None], at: At = lambda _: None,
+    ) -> None:  # fmt: skip
+        self._node, self._slots, self._control, self._hand_over, self._at = node, slots, control, hand_over, at
+        self._buffer = MergeBuffer()
+        self._consumer = TaskConsumer(kafka, self._buffer, node.remember)
+        self._stopping = threading.Event()
+        self._claims = Claims(kafka, sender, self._consumer, at, self._stopping.is_set)
+        self._admission = Admission(kinds_view, control.is_cancelled)
+        self._heart = Heart("the intake")
+        self._thread = threading.Thread(target=self._run, name="intake", daemon=True)
+        self.failure: str | None = None
+        self.repeats = 0  # records passed over by rule D
+        self.on_failure: Callable[[str], None] = lambda _: None
+
+    @property
+    def places(self) -> list[Place]:
+        """(topic, partition) of what this node owns."""
+        return self._consumer.places
+
+    @property
+    def buffered(self) -> int:
+        return len(self._buffer)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def drain(self, timeout_s: float = 15.0) -> bool:
+        """Claims nothing more and leaves the group; returns whether that is done within the time."""
+        self._stopping.set()
+        if self._thread.is_alive():
+            self._thread.join(timeout_s)
+        return not self._thread.is_alive()
+
+    def check(self) -> str | None:
+        """For the node's health."""
+        if self.failure is not None:
+            return self.failure
+        if self._stopping.is_set():
+            return "the node is being drained"
+        if self._consumer.membership is None:
+            return self._heart.check() or "the intake is not a member of its group yet"
+        return self._heart.check()
+
+    def _run(self) -> None:
+        try:
+            while not self._stopping.is_set():
+                self._heart.beat()
+                try:
+                    self._turn()
+                except (Retryable, KafkaException) as e:
+                    words = words_of(e) if isinstance(e, KafkaException) else str(e)
+                    log_throttled("intake", "The intake waits: %s", words)
+                    self._stopping.wait(0.2)
+        except UsageError as e:
+            self._fail(str(e))
+        except Exception as e:
+            log.exception("The intake has failed")
+            self._fail(f"the intake has failed: {type(e).__name__}: {e}")
+        finally:
+            self._consumer.leave()
+
+    def _fail(self, words: str) -> None:
+        self.failure = words
+        log.error("The intake stops: %s", words)
+        self.on_failure(words)
+
+    def _turn(self) -> None:
+        waits_for_slot = len(self._buffer) > 0 and self._buffer.next() is not None
+        if waits_for_slot and not self._slots.free:
+            self._slots.wait_free(_BUSY_S)
+        self._consumer.fill(0.0 if waits_for_slot else _IDLE_S if not len(self._buffer) else 0.005)
+        if self._consumer.membership is None:
+            return
+        turn = Turn(self._consumer.membership, self._node.boot)
+        reserved = self._slots.reserve(self._slots.total) if len(self._buffer) else 0
+        used = 0
+        try:
+            self._sweep(turn)
+            self._choose(turn, reserved)
+            used = len(turn.jobs)
+        finally:
+            if reserved > used:
+                self._slots.release(reserved - used)
+        if not turn.is_empty:
+            self._settle(turn)
+
+    def _sweep(self, turn: Turn) -> None:
+        """Heads that need no slot are settled although all slots are busy."""
+        for head in self._buffer.heads():
+            place = head.place
+            following: Pulled | None = head
+            while (
+                following is not None
+                and len(turn.settled) < _MOST_AT_ONCE
+                and self._settled_without_slot(turn, following)
+            ):
+                following = self._buffer.head(place)
+
+    def _choose(self, turn: Turn, free: int) -> None:
+        """Takes what comes next by the merge's order, as long as there are slots."""
+        while len(turn.settled) < _MOST_AT_ONCE and len(turn.jobs) < free:
+            pulled = self._buffer.next()
+            if pulled is None:
+                return
+            if self._settled_without_slot(turn, pulled):
+                continue
+            if isinstance(pulled.verdict, Elsewhere):
+                self._buffer.hold(pulled.place, _ELSEWHERE_S)  # left to the nodes that announce it
+                continue
+            assert isinstance(pulled.verdict, Admitted)
+            self._take(turn, pulled)
+            claim = Claim((pulled.task,), turn.boot, turn.boot, turn.membership[0], self._node.name)
+            turn.jobs.append(Job(claim, pulled.task, pulled.verdict.submission, pulled.verdict.kind))
+
+    def _settled_without_slot(self, turn: Turn, pulled: Pulled) -> bool:
+        """Whether the record is a repeat or refused; then it is in the turn."""
+        task, place = pulled.task, pulled.place
+        mark = (place, task.id, task.attempt)
+        if pulled.broken_headers is None and (
+            mark in turn.seen or self._consumer.window(place).seen(task.id, task.attempt)
+        ):
+            self.repeats += 1
+            self._take(turn, pulled)
+            return True
+        if pulled.verdict is None or isinstance(pulled.verdict, Elsewhere):
+            pulled.verdict = self._admission.judge(task, pulled.broken_headers)
+        verdict = pulled.verdict
+        refused = self._admission.at_last(task, verdict) if isinstance(verdict, Admitted) else verdict
+        if not isinstance(refused, Refused):
+            return False
+        self._take(turn, pulled)
+        turn.outcomes.append(without_result(task, turn.boot, self._node.name, refused.reason, refused.error,
+                                            name=refused.name, directory=refused.directory))  # fmt: skip
+        return True
+
+    def _take(self, turn: Turn, pulled: Pulled) -> None:
+        self._buffer.take(pulled)
+        turn.include(pulled)
+        if pulled.broken_headers is None:
+            turn.seen.add((pulled.place, pulled.task.id, pulled.task.attempt))
+
+    def _settle(self, turn: Turn) -> None:
+        """Step 3: claims and outcomes → one commit → start. The slots of what does not start are given back."""
+        control_ends: Ends = self._control.ends() if turn.jobs else {}
+        self._at("before claim")
+        sent = self._claims.write([*(c.encode() for c in turn.claims), *turn.outcomes])
+        unstarted = len(turn.jobs)
+        try:
+            if not self._claims.acknowledged(sent):
+                self._claims.void_when_sent(turn.claims)
+                self._consumer.seek_back(turn.starts)
+                return
+            held = self._held(turn)
+            if held and self._read_control(control_ends):
+                for job in turn.jobs:
+                    unstarted -= job.claim in held and self._start(job)
+        finally:
+            if unstarted:
+                self._slots.release(unstarted)
+
+    def _held(self, turn: Turn) -> list[Claim]:
+        """The claims that the commit has made effective."""
+        held = self._claims.commit(turn.membership, turn.claims, turn.ends)
+        if held is None:
+            return self._claims.resolve(turn.claims)
+        for t in turn.settled:
+            window = self._consumer.window((t.source.topic, t.source.partition))
+            window.add(t.id, t.attempt, t.source.offset)
+        return held
+
+    def _read_control(self, ends: Ends) -> bool:
+        """Nothing starts before the control log has been read to where it ended after the pull."""
+        while not self._control.caught_up(ends):
+            if self._stopping.is_set():
+                return False  # our claims are the reaper's, once this boot is dead
+            ends = self._control.ends()
+        return True
+
+    def _start(self, job: Job) -> bool:
+        if job.claim.by != self._node.boot:
+            return False  # fenced meanwhile: the claim is the reaper's
+        if self._control.is_cancelled(job.task.id):
+            s = job.submission
+            outcome = without_result(job.task, job.claim.by, self._node.name, Reason.CANCELLED,
+                                     "cancelled before it started", name=s.name, directory=s.directory)  # fmt: skip
+            self._claims.end(job.claim, outcome)
+            return False
+        self._at("before start")
+        self._hand_over(job)
+        return True

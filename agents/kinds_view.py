@@ -1,0 +1,64 @@
+"""What a node knows of its cluster: which nodes live, and which kinds they announce.
+
+Follows `nodes` and `kinds`; feeds the leases that reaper and admission ask. `on_declared_dead` tells that others have
+written `dead` of a boot: a node that hears it of itself fences itself.
+"""
+
+from collections.abc import Callable, Collection, Iterable, Mapping
+
+from agents.follower import Follower
+from agents.liveness import Liveness
+from headrace.cluster import Heartbeat, KindInfo
+from headrace.errors import Undecodable
+from headrace.kafka import Kafka
+from headrace.records import Record
+from headrace.schemas import PayloadCheck
+
+
+class KindsView(Follower):
+    """`own`: the kinds that this node's children have loaded; UsageError when one's schema is none."""
+
+    def __init__(
+        self, kafka: Kafka, own: Iterable[KindInfo], liveness: Liveness,
+        on_declared_dead: Callable[[str], None] = lambda _: None,
+    ) -> None:  # fmt: skip
+        super().__init__(kafka, "kinds-view", ["nodes", "kinds"])
+        self.liveness = liveness
+        self.on_declared_dead = on_declared_dead
+        self._own = {kind.name: PayloadCheck(kind) for kind in own}
+        self._kinds: dict[str, KindInfo] = {}
+
+    @property
+    def own(self) -> Mapping[str, PayloadCheck]:
+        return self._own
+
+    def announced(self) -> Collection[str]:
+        names = set(self._own)
+        for beat in self.liveness.alive().values():
+            names.update(beat.kinds)
+        return names
+
+    def kinds(self) -> Mapping[str, KindInfo]:
+        """Every kind that was ever announced."""
+        return dict(self._kinds)
+
+    def handle(self, record: Record) -> None:
+        if record.topic == "kinds":
+            kind = KindInfo.decode(record)
+            self._kinds[kind.name] = kind
+        elif record.value is None:
+            self.liveness.forget((record.key or b"").decode(errors="replace"))
+        else:
+            self._heartbeat(record)
+
+    def turn(self) -> None:
+        self.liveness.turn()
+
+    def _heartbeat(self, record: Record) -> None:
+        try:
+            beat = Heartbeat.decode(record)
+        except UnicodeDecodeError:
+            raise Undecodable("the key of a heartbeat is a boot id", record.value) from None
+        self.liveness.heard(beat)
+        if beat.state == "dead":
+            self.on_declared_dead(beat.boot)

@@ -1,0 +1,71 @@
+"""Reading a stretch of the log once, to its end, beside whatever consumes it: windows, journals.
+
+Used by intake and reaper. Blocks for as long as the reading takes; Retryable when Kafka does not answer in time.
+"""
+
+import time
+from collections.abc import Callable, Iterable, Mapping
+
+from confluent_kafka import KafkaError, KafkaException, Message, TopicPartition
+from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-defined]
+
+from headrace.errors import Retryable
+from headrace.kafka import Kafka
+from headrace.records import Record
+
+Place = tuple[str, int]  # topic without prefix, partition
+ANSWER_S = 10.0
+
+
+def words_of(error: KafkaException) -> str:
+    return str(error.args[0].str())
+
+
+def place_of(kafka: Kafka, message: Message) -> tuple[Place, int]:
+    """Where a message, or the news of a partition's end, belongs: its place and offset."""
+    partition, offset = message.partition(), message.offset()
+    at = -1 if partition is None else partition
+    return (kafka.unprefixed(message.topic() or ""), at), -1 if offset is None else offset
+
+
+def offsets(kafka: Kafka, admin: AdminClient, places: Iterable[Place], *, first: bool = False) -> dict[Place, int]:
+    """The offset after the last record of each place (or of its first record); Retryable."""
+    spec = OffsetSpec.earliest() if first else OffsetSpec.latest()  # type: ignore[no-untyped-call]
+    asked = {TopicPartition(kafka.topic(t), p): spec for t, p in places}
+    try:
+        answers = admin.list_offsets(asked, request_timeout=ANSWER_S) if asked else {}
+        return {(kafka.unprefixed(at.topic), at.partition): f.result().offset for at, f in answers.items()}
+    except KafkaException as e:
+        raise Retryable(f"the ends of the log are not known: {words_of(e)}") from None
+
+
+def read_ranges(
+    kafka: Kafka,
+    ranges: Mapping[Place, tuple[int, int]],
+    handle: Callable[[Record], None],
+    timeout_s: float = 60.0,
+) -> None:
+    """Hands over every record of [from, to) of each place, in order within a place."""
+    left = {place: end for place, (begin, end) in ranges.items() if begin < end}
+    if not left:
+        return
+    consumer = kafka.consumer(None, **{"auto.offset.reset": "earliest", "fetch.wait.max.ms": 10})
+    deadline = time.monotonic() + timeout_s
+    try:
+        consumer.assign([TopicPartition(kafka.topic(t), p, ranges[t, p][0]) for t, p in left])
+        while left:
+            if time.monotonic() > deadline:
+                raise Retryable(f"{len(left)} partitions could not be read to their end in {timeout_s:.0f} s")
+            for message in consumer.consume(1000, 0.05):
+                place, offset = place_of(kafka, message)
+                error = message.error()
+                if error is not None and error.code() != KafkaError._PARTITION_EOF:
+                    continue  # librdkafka tries again by itself
+                if place not in left:
+                    continue
+                if error is None and offset < left[place]:
+                    handle(kafka.record(message))
+                if offset + (error is None) >= left[place]:
+                    del left[place]
+    finally:
+        consumer.close()

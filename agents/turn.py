@@ -1,0 +1,38 @@
+"""What one turn of the intake settles by one commit. Pure."""
+
+from dataclasses import dataclass, field
+
+from agents.log_reading import Place
+from agents.merge import Pulled
+from agents.task_consumer import Membership
+from agents.work import Job
+from headrace.journal import Claim
+from headrace.messages import Task
+from headrace.records import Outgoing
+
+
+@dataclass(slots=True)
+class Turn:
+    """What is settled by one commit: claims to be made, outcomes of what is refused, repeats that are passed over."""
+
+    membership: Membership
+    boot: str
+    starts: dict[Place, int] = field(default_factory=dict)
+    ends: dict[Place, int] = field(default_factory=dict)
+    jobs: list[Job] = field(default_factory=list)
+    outcomes: list[Outgoing] = field(default_factory=list)
+    settled: list[Task] = field(default_factory=list)
+    seen: set[tuple[Place, str, int]] = field(default_factory=set)
+
+    @property
+    def is_empty(self) -> bool:
+        return not self.ends
+
+    @property
+    def claims(self) -> list[Claim]:
+        return [job.claim for job in self.jobs]
+
+    def include(self, pulled: Pulled) -> None:
+        self.starts.setdefault(pulled.place, pulled.record.offset)
+        self.ends[pulled.place] = pulled.record.offset + 1
+        self.settled.append(pulled.task)
