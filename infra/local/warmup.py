@@ -10,7 +10,7 @@ import uuid
 from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-defined]
 
-ROUND_TRIPS = 1500
+ROUND_TRIPS = 1000  # measured: p50 of the first users 2.4 to 2.9 ms without, 0.8 to 0.9 with; 3,000 give 0.7
 TIMEOUT_S = 3.0  # never hold `ready` up for longer
 
 

@@ -57,10 +57,10 @@ def test_a_java_is_found_and_its_version_told() -> None:
 
 
 def test_the_wrapper_drops_the_one_module_and_keeps_the_rest(tmp_path: Path) -> None:
-    real, wrapper = tmp_path / "real", tmp_path / "bin" / "java"
+    real, wrapper = tmp_path / "java-itself", tmp_path / "java"
     real.write_text('#!/bin/sh\nprintf "%s\\n" "$@"\n')
     real.chmod(0o755)
-    java._write_wrapper(wrapper, real)
+    java._write_wrapper(wrapper, '$(dirname "$0")/java-itself')
     arguments = ["-Xmx1g", "--add-modules=jdk.incubator.vector", "-cp", "a b", "--add-modules=other"]
     said = subprocess.run([wrapper, *arguments], capture_output=True, text=True, check=True).stdout.splitlines()
     assert said == ["-Xmx1g", "-cp", "a b", "--add-modules=other"]
