@@ -1,0 +1,198 @@
+"""A worker node's protocol core on a real Kafka, with the attempts in the test's hands: no pool, no Faust.
+
+`Core` is one node. `Log` reads what is on the topics. Tests wait on events of theirs, never for a time.
+"""
+
+import asyncio
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import orjson
+from confluent_kafka import TopicPartition
+
+from agents.control import Control
+from agents.finish import Finisher
+from agents.heartbeat import Heartbeats
+from agents.intake import Intake
+from agents.kinds_view import KindsView
+from agents.liveness import Liveness
+from agents.log_reading import offsets, read_ranges
+from agents.node import Node
+from agents.slots import Slots
+from agents.work import AttemptEnd, Job
+from headrace.cluster import KindInfo
+from headrace.journal import Claim, decode_journal
+from headrace.kafka import Kafka, Sender
+from headrace.records import Outgoing, Record
+from headrace.settings import Settings
+
+WORK = KindInfo("work", {"type": "object", "additionalProperties": {"type": "integer"}}, 60.0, 3)
+
+
+def submission(name: str = "work", **fields: Any) -> bytes:
+    return orjson.dumps({"name": name, "payload": {}, "directory": "d"} | fields)
+
+
+def record(task_id: str | None = None, value: bytes | None = None, topic: str = "tasks.normal", partition: int = -1) -> Outgoing:
+    """One to be sent to a task topic."""
+    return Outgoing(topic, (task_id or str(uuid.uuid4())).encode(), value or submission(), (), partition)
+
+
+class Core:
+    """One node. `jobs` collects what was handed over; `end` finishes one."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        name: str = "node-1",
+        slots: int = 2,
+        kinds: Iterable[KindInfo] = (WORK,),
+        at: Callable[[str], None] = lambda _: None,
+        heartbeats: bool = True,
+    ) -> None:
+        self.kafka = Kafka(settings, name)
+        self.sender = Sender(self.kafka)
+        self.node = Node(name, settings.data)
+        self.node.take(1)
+        self.slots = Slots(slots)
+        self.slots.set_open(True)
+        self.liveness = Liveness(settings.lease_s)
+        self.view = KindsView(self.kafka, kinds, self.liveness)
+        self.control = Control(self.kafka, self.node.control_path)
+        self.heartbeats = Heartbeats(self.sender, self.node, slots, kinds, lambda: ())
+        self._beats = heartbeats
+        self.loop = asyncio.new_event_loop()
+        self._loop_thread = threading.Thread(target=self.loop.run_forever, daemon=True)
+        self._loop_thread.start()
+        self.finisher = Finisher(self.sender, self.node, self.control.is_cancelled, at)
+        self.jobs: list[Job] = []
+        self.on_job: Callable[[Job], None] = lambda _: None
+        self._changed = threading.Condition()
+        self.intake = Intake(self.kafka, self.sender, self.node, self.slots, self.view, self.control, self._handed, at)
+
+    def start(self) -> "Core":
+        self.view.start()
+        self.control.start()
+        assert self.view.wait_caught_up(10)
+        if self._beats:
+            self.heartbeats.start()
+        self.intake.start()
+        return self
+
+    def _handed(self, job: Job) -> None:
+        with self._changed:
+            self.jobs.append(job)
+            self._changed.notify_all()
+        self.loop.call_soon_threadsafe(self.finisher.started, job)
+        self.on_job(job)
+
+    def wait_jobs(self, count: int, timeout_s: float = 15) -> list[Job]:
+        with self._changed:
+            assert self._changed.wait_for(lambda: len(self.jobs) >= count, timeout_s), f"{len(self.jobs)} of {count} jobs"
+            return list(self.jobs)
+
+    def end(self, job: Job, **how: Any) -> None:
+        """Ends an attempt: completed with b"ok", or as `how` says; waits until Kafka has what follows."""
+        self.ended(job, **how).result(15)
+
+    def ended(self, job: Job, **how: Any) -> "Future[None]":
+        now = int(time.time() * 1000)
+        end = AttemptEnd(now - 5, now, **({"value": b"ok", "content_type": "text/plain", "suffix": ".txt"} if not how else how))
+
+        async def finish() -> None:
+            try:
+                await self.finisher.finish(job, end)
+            finally:
+                self.slots.release()
+
+        return asyncio.run_coroutine_threadsafe(finish(), self.loop)
+
+    def end_each(self) -> None:
+        """From now on every attempt completes at once."""
+        self.on_job = lambda job: void(self.ended(job))
+
+    def close(self) -> None:
+        self.intake.drain()
+        self.heartbeats.close()
+        self.control.close()
+        self.view.close()
+        asyncio.run_coroutine_threadsafe(self.finisher.close(), self.loop).result(20)
+        self.sender.close()
+        self.loop.call_soon_threadsafe(self.loop.stop)
+        self._loop_thread.join(5)
+        self.loop.close()
+        self.node.release()
+
+
+def void(_: object) -> None:
+    """Takes a value that is of no interest."""
+
+
+@contextmanager
+def cores(*made: Core) -> Iterator[None]:
+    """Starts the nodes, and closes them at the end."""
+    try:
+        for core in made:
+            core.start()
+        yield
+    finally:
+        for core in made:
+            core.close()
+
+
+class Log:
+    """What is on the topics of an installation."""
+
+    def __init__(self, settings: Settings, partitions: int = 4) -> None:
+        self.kafka = Kafka(settings, "log")
+        self._admin = self.kafka.admin()
+        self._partitions = partitions
+
+    def read(self, topic: str) -> list[Record]:
+        count = 1 if topic in ("nodes", "kinds") else self._partitions
+        ends = offsets(self.kafka, self._admin, [(topic, p) for p in range(count)])
+        found: list[Record] = []
+        read_ranges(self.kafka, {place: (0, end) for place, end in ends.items()}, found.append)
+        return found
+
+    def wait(self, topic: str, count: int, timeout_s: float = 15) -> list[Record]:
+        deadline = time.monotonic() + timeout_s
+        while len(found := self.read(topic)) < count:
+            assert time.monotonic() < deadline, f"{len(found)} of {count} records on {topic}"
+        return found
+
+    def live_claims(self) -> list[Claim]:
+        """Claims of the journal that have no tombstone."""
+        live: dict[str, Claim] = {}
+        for r in self.read("tasks.running"):
+            entry = decode_journal(r)
+            if isinstance(entry, Claim):
+                live[str(entry.key)] = entry
+            else:
+                live.pop(str(entry.key), None)
+        return list(live.values())
+
+    def wait_no_claims(self, timeout_s: float = 15) -> None:
+        deadline = time.monotonic() + timeout_s
+        while claims := self.live_claims():
+            assert time.monotonic() < deadline, f"claims stay: {[str(c.key) for c in claims]}"
+
+    def committed(self, group: str = "headrace-tasks") -> dict[tuple[str, int], int]:
+        consumer = self.kafka.consumer(group)
+        try:
+            asked = [TopicPartition(self.kafka.topic(t), p) for t in ("tasks.high", "tasks.normal") for p in range(self._partitions)]
+            return {(self.kafka.unprefixed(f.topic), f.partition): f.offset for f in consumer.committed(asked, 10)}
+        finally:
+            consumer.close()
+
+
+def other(settings: Settings, folder: Path) -> Settings:
+    """The same installation from another machine: a data directory of its own."""
+    return replace(settings, data=folder)
