@@ -28,12 +28,12 @@ class Follower:
 
     @classmethod
     def resume(cls, store: StatusStore, vector: Vector, last_seq: int, wanted: Filter) -> "Follower":
-        """At the first stored event that the vector has not passed; at `last_seq` (as it was before) when there is none."""
+        """At the first stored event that the vector has not passed; at `last_seq`, read before, when there is none."""
         before = [store.seq_before(topic, partition, n) for (topic, partition), n in vector.items()]
         return cls(store, vector, min([s for s in before if s is not None], default=last_seq), wanted)
 
     def next(self, limit: int = 200) -> list[tuple[Told, Vector]] | None:
-        """What follows, each with the vector after it; empty when nothing of it is wanted, None when there is no more yet.
+        """What follows, each with the vector after it; empty when none of it is wanted, None when there is no more yet.
 
         Predecessors that are told with their successor carry the vector before it, so that none is lost when a client
         goes away between the two.

@@ -36,8 +36,9 @@ def node_json(node: Node, seen_s: float) -> dict[str, Any]:
         {"id": r.id, "name": r.name, "attempt": r.attempt, "started_at": moment(r.started_ms)} for r in beat.running
     ]
     return {
-        "node": beat.node, "host": beat.host, "pid": beat.pid, "slots": beat.slots, "running": running, "seen_s": round(seen_s, 1),
-        "state": state, "kinds": sorted(beat.kinds), "boot": beat.boot, "started_at": moment(beat.started_ms),
+        "node": beat.node, "host": beat.host, "pid": beat.pid, "slots": beat.slots, "running": running,
+        "seen_s": round(seen_s, 1), "state": state, "kinds": sorted(beat.kinds),
+        "boot": beat.boot, "started_at": moment(beat.started_ms),
         "stats_url": beat.stats_url, "release": beat.release,
     }  # fmt: skip
 

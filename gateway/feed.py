@@ -24,7 +24,7 @@ class Feed:
 
     @contextmanager
     def listen(self, task_id: bytes | None = None) -> Iterator[asyncio.Event]:
-        """An event that is set whenever that task, or with None anything at all, has changed. Clear it before reading."""
+        """An event that is set whenever that task, or with None anything, has changed. Clear it before reading."""
         event = asyncio.Event()
         group = self._all if task_id is None else self._by_id.setdefault(task_id, set())
         group.add(event)

@@ -30,7 +30,7 @@ class Attempt:
 
 @dataclass(slots=True)
 class Row:
-    """All that is known of one task. A `…_place` is where the event that counts lies in its topic, -1 = not read yet."""
+    """All that is known of one task. A `…_place` is where the event that counts lies in its topic, -1 = not read."""
 
     id: bytes  # the UUID's 16 bytes
     name: str = ""

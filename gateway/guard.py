@@ -37,8 +37,8 @@ def check_address(settings: Settings) -> tuple[str, int]:
     host, port = address(settings.http, "HEADRACE_HTTP")
     if not settings.insecure and not is_loopback(host):
         raise UsageError(
-            f"HEADRACE_HTTP is {settings.http}: without API keys the gateway listens on loopback only, such as 127.0.0.1:{port}; "
-            "HEADRACE_INSECURE=1 opens it to everyone who can reach that address"
+            f"HEADRACE_HTTP is {settings.http}: without API keys the gateway listens on loopback only, such as "
+            f"127.0.0.1:{port}; HEADRACE_INSECURE=1 opens it to everyone who can reach that address"
         )
     return host, port
 

@@ -72,7 +72,7 @@ async def _serve(
 
 
 async def _agree(settings: Settings, kafka: Kafka, server: uvicorn.Server, parts: Parts) -> None:
-    """Compares the results root with the one Kafka knows, while the gateway serves already; ends it when they differ."""
+    """Compares the results root with the one Kafka knows while the gateway serves; ends it when they differ."""
     reason: list[str] = ["it has not been compared with the one that Kafka knows"]
     parts.health.add("results root", lambda: reason[0] if reason else None)
     try:

@@ -12,8 +12,12 @@ class Metrics:
         self.submitted = Counter(
             "headrace_gateway_submissions", "Submissions by how they were answered", ["answer"], registry=r
         )
-        self.submit_seconds = Histogram("headrace_gateway_submit_seconds", "From a submission's arrival to Kafka's acknowledgement",
-                                        buckets=(0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 1, 5), registry=r)  # fmt: skip
+        self.submit_seconds = Histogram(
+            "headrace_gateway_submit_seconds",
+            "From a submission's arrival to Kafka's acknowledgement",
+            buckets=(0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 1, 5),
+            registry=r,
+        )
         self.folded = Counter("headrace_view_records", "Records that the status view has read", ["topic"], registry=r)
         self.undecodable = Counter(
             "headrace_view_undecodable", "Records that the status view has passed over", ["topic"], registry=r

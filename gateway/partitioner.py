@@ -1,6 +1,6 @@
 """In which partition an id lies: murmur2, as Java's client, librdkafka's `murmur2_random` and kcat compute it.
 
-The status view asks, to look into the one partition that can hold an id before anyone is told that there is no such task.
+Asked in order to look into the one partition that can hold an id, before anyone is told that there is no such task.
 """
 
 _SEED = 0x9747B28C

@@ -1,7 +1,7 @@
 """Whether Kafka answers, and where its partitions end: asked every two seconds, and by handlers that must know now.
 
-While Kafka is known to be away, submissions are refused at once instead of after the sender's time limit. The lag of the
-status view is told to health and metrics from here.
+While Kafka is known to be away, submissions are refused at once instead of after the sender's time limit. The status
+view's lag is told to health and metrics from here.
 """
 
 import asyncio

@@ -102,8 +102,9 @@ def open_result(root: int, row: Row) -> int:
 def _headers(row: Row) -> dict[str, str]:
     content_type = row.content_type if _CONTENT_TYPE.fullmatch(row.content_type) else "application/octet-stream"
     headers = {
-        "Content-Type": content_type, "ETag": f'"{row.sha256}"', "Accept-Ranges": "bytes", "X-Content-Type-Options": "nosniff",
-        "Content-Security-Policy": "sandbox", "Cache-Control": "private, max-age=31536000, immutable",
+        "Content-Type": content_type, "ETag": f'"{row.sha256}"', "Accept-Ranges": "bytes",
+        "X-Content-Type-Options": "nosniff", "Content-Security-Policy": "sandbox",
+        "Cache-Control": "private, max-age=31536000, immutable",
     }  # fmt: skip
     if content_type.partition(";")[0].strip().lower() not in _INLINE:
         name = re.sub(r"[^\w.-]", "_", row.file.rpartition("/")[2], flags=re.ASCII)
@@ -116,7 +117,7 @@ def _matches(given: str, etag: str) -> bool:
 
 
 def _span(request: Request, size: int, headers: dict[str, str]) -> tuple[int, int]:
-    """First byte, and the one after the last, that are asked for; sets Content-Range. All, for ranges we do not serve."""
+    """First byte, and the one after the last; sets Content-Range. The whole, for ranges that are not served."""
     match = _RANGE.fullmatch(request.headers.get("range", "").strip())
     unchanged = request.headers.get("if-range", headers["ETag"]) == headers["ETag"]
     if match is None or not unchanged or match.groups() == ("", ""):

@@ -14,6 +14,10 @@ from headrace.kafka import Kafka
 from headrace.records import Record, Source
 
 _TIMEOUT_S = 3.0
+_GONE = {
+    KafkaError._AUTO_OFFSET_RESET, KafkaError._PARTITION_EOF, KafkaError._UNKNOWN_PARTITION, KafkaError._UNKNOWN_TOPIC,
+    KafkaError.UNKNOWN_TOPIC_OR_PART,
+}  # fmt: skip
 
 
 class SourceReader:
@@ -50,8 +54,7 @@ class SourceReader:
             if error is None:
                 record = self._kafka.record(message)
                 return record if record.offset == source.offset else None  # the next one there is: ours is gone
-            if error.code() in (KafkaError._AUTO_OFFSET_RESET, KafkaError._PARTITION_EOF, KafkaError.UNKNOWN_TOPIC_OR_PART,
-                                KafkaError._UNKNOWN_PARTITION, KafkaError._UNKNOWN_TOPIC):  # fmt: skip
+            if error.code() in _GONE:
                 return None
             raise KafkaException(error)
         raise Retryable(f"Kafka did not give the record {source} in time")

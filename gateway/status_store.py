@@ -1,14 +1,9 @@
-"""The status view on disk: one SQLite file, in which rows, events and Kafka positions change in one transaction.
+"""The status view on disk: rows, events and Kafka positions, which change in one transaction.
 
 The view's thread writes through `apply`; handlers read through the other methods, from any thread, without waiting for
-the writer (WAL). One process owns the file, by a lock that falls free with it. Everything in it comes from the log, so
-a file of another version, a broken one or one of another cluster is made anew. Full disks raise sqlite3.OperationalError.
+the writer (WAL). A view of another cluster than before is emptied by `adopt`. Raises sqlite3.Error.
 """
 
-import fcntl
-import logging
-import sqlite3
-import threading
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import astuple, dataclass
 from pathlib import Path
@@ -17,35 +12,15 @@ from typing import Any
 import orjson
 
 from gateway.fold import COLUMNS, Attempt, Row, id_text, place_of, values_of
-from headrace.errors import UsageError
+from gateway.status_file import STORED, StatusFile
 from headrace.states import Status
 
-log = logging.getLogger(__name__)
-
-SCHEMA_VERSION = 1
-_INTEGERS = {"submitted_ms", "started_ms", "ended_ms", "received_place", "started_place", "ended_place", "size",
-             "queued_ms", "duration_ms", "outcome_offset"}  # fmt: skip
-_STORED = (*COLUMNS, "attempts")
-_ROW = ", ".join(_STORED)
-_SCHEMA = f"""
-CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
-CREATE TABLE positions (topic TEXT, partition INTEGER, next INTEGER NOT NULL, PRIMARY KEY (topic, partition)) WITHOUT ROWID;
-CREATE TABLE tasks (id BLOB PRIMARY KEY, {", ".join(f"{c} {'INTEGER' if c in _INTEGERS else 'TEXT'}" for c in _STORED[1:])});
-CREATE INDEX tasks_by_time ON tasks (submitted_ms, id);
-CREATE INDEX tasks_by_status ON tasks (status, submitted_ms, id);
-CREATE INDEX tasks_by_name ON tasks (name, submitted_ms, id);
-CREATE INDEX tasks_by_redrive ON tasks (redrive_of) WHERE redrive_of != '';
-CREATE INDEX tasks_by_directory ON tasks (directory, submitted_ms, id);
-CREATE TABLE events (seq INTEGER PRIMARY KEY AUTOINCREMENT, topic INTEGER, partition INTEGER, offset INTEGER, id BLOB,
-                     UNIQUE (topic, partition, offset));
-CREATE TABLE progress (id BLOB, offset INTEGER, partition INTEGER, attempt INTEGER, fraction REAL, message TEXT, at_ms INTEGER,
-                       PRIMARY KEY (id, offset)) WITHOUT ROWID;
-CREATE INDEX progress_by_time ON progress (at_ms);
-"""
+_ROW = ", ".join(STORED)
 
 # Topics whose records are told as events, in the order of the events of one task. The place in this tuple is stored.
 EVENT_TOPICS = ("lifecycle.received", "lifecycle.started", "progress", "lifecycle.completed", "tasks.dead")
 
+NewEvent = tuple[int, int, int, bytes]  # place in EVENT_TOPICS, partition, offset, id
 Positions = Mapping[tuple[str, int], int]  # (topic, partition) -> offset of the next record to be read
 
 
@@ -92,12 +67,8 @@ class StatusStore:
     """The file at `path`, made when it is missing."""
 
     def __init__(self, path: Path) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self.path = path
-        self._lock = _lock(path.with_suffix(".lock"))
-        self._local = threading.local()
-        self._connections: list[sqlite3.Connection] = []
-        self._writer = self._open_current()
+        self._file = StatusFile(path)
+        self._writer = self._file.writer
 
     # --- written by the view's thread alone
 
@@ -128,13 +99,14 @@ class StatusStore:
                 found[row.id] = row
         return found
 
-    def apply(self, rows: Iterable[Row], events: Iterable[tuple[int, int, int, bytes]], progress: Iterable[StoredProgress],
-              positions: Positions) -> int:  # fmt: skip
+    def apply(
+        self, rows: Iterable[Row], events: Iterable[NewEvent], progress: Iterable[StoredProgress], positions: Positions
+    ) -> int:
         """Everything that a batch of records changes, whole or not at all. Returns the last event's `seq`."""
         w = self._writer
         w.execute("BEGIN IMMEDIATE")
         try:
-            marks = ",".join("?" * len(_STORED))
+            marks = ",".join("?" * len(STORED))
             w.executemany(f"INSERT OR REPLACE INTO tasks ({_ROW}) VALUES ({marks})", map(_values, rows))  # noqa: S608
             w.executemany("INSERT OR IGNORE INTO events (topic, partition, offset, id) VALUES (?,?,?,?)", events)
             w.executemany("INSERT OR IGNORE INTO progress VALUES (?,?,?,?,?,?,?)", map(astuple, progress))
@@ -158,44 +130,48 @@ class StatusStore:
     # --- read from any thread
 
     def row(self, task_id: bytes) -> Row | None:
-        found = self._reader().execute(f"SELECT {_ROW} FROM tasks WHERE id = ?", (task_id,)).fetchone()  # noqa: S608
+        found = self._file.reader().execute(f"SELECT {_ROW} FROM tasks WHERE id = ?", (task_id,)).fetchone()  # noqa: S608
         return _row(found) if found else None
 
     def progress_after(self, task_id: bytes, offset: int, limit: int = 200) -> list[StoredProgress]:
         """Reports of one task beyond that offset of its partition, in order."""
-        found = self._reader().execute(
+        found = self._file.reader().execute(
             "SELECT * FROM progress WHERE id = ? AND offset > ? ORDER BY offset LIMIT ?", (task_id, offset, limit)
         )
         return [StoredProgress(*values) for values in found]
 
     def progress_at(self, task_id: bytes, offset: int) -> StoredProgress | None:
         found = (
-            self._reader().execute("SELECT * FROM progress WHERE id = ? AND offset = ?", (task_id, offset)).fetchone()
+            self._file.reader()
+            .execute("SELECT * FROM progress WHERE id = ? AND offset = ?", (task_id, offset))
+            .fetchone()
         )
         return StoredProgress(*found) if found else None
 
     def first_progress(self, task_id: bytes) -> StoredProgress | None:
         found = (
-            self._reader().execute("SELECT * FROM progress WHERE id = ? ORDER BY offset LIMIT 1", (task_id,)).fetchone()
+            self._file.reader()
+            .execute("SELECT * FROM progress WHERE id = ? ORDER BY offset LIMIT 1", (task_id,))
+            .fetchone()
         )
         return StoredProgress(*found) if found else None
 
     def last_progress(self, task_id: bytes) -> StoredProgress | None:
         found = (
-            self._reader()
+            self._file.reader()
             .execute("SELECT * FROM progress WHERE id = ? ORDER BY offset DESC LIMIT 1", (task_id,))
             .fetchone()
         )
         return StoredProgress(*found) if found else None
 
     def events_after(self, seq: int, limit: int = 500) -> list[StoredEvent]:
-        found = self._reader().execute("SELECT * FROM events WHERE seq > ? ORDER BY seq LIMIT ?", (seq, limit))
+        found = self._file.reader().execute("SELECT * FROM events WHERE seq > ? ORDER BY seq LIMIT ?", (seq, limit))
         return [StoredEvent(*values) for values in found]
 
     def seq_before(self, topic: int, partition: int, offset: int) -> int | None:
         """The `seq` just before the first event at or beyond that offset; None when there is none beyond it."""
         found = (
-            self._reader()
+            self._file.reader()
             .execute(
                 "SELECT seq FROM events WHERE topic = ? AND partition = ? AND offset >= ? ORDER BY offset LIMIT 1",
                 (topic, partition, offset),
@@ -212,74 +188,22 @@ class StatusStore:
             values += before
         clause = f"WHERE {' AND '.join(where)}" if where else ""
         sql = f"SELECT {_ROW} FROM tasks {clause} ORDER BY submitted_ms DESC, id DESC LIMIT ?"  # noqa: S608
-        return [_row(v) for v in self._reader().execute(sql, (*values, limit))]
+        return [_row(v) for v in self._file.reader().execute(sql, (*values, limit))]
 
     def count(self, wanted: Filter) -> int:
         where, values = _where(wanted)
         clause = f"WHERE {' AND '.join(where)}" if where else ""
-        found: int = self._reader().execute(f"SELECT count(*) FROM tasks {clause}", values).fetchone()[0]  # noqa: S608
+        found: int = self._file.reader().execute(f"SELECT count(*) FROM tasks {clause}", values).fetchone()[0]  # noqa: S608
         return found
 
     def redrives(self, ids: Sequence[bytes]) -> dict[bytes, int]:
         """How many times each of those tasks has been redriven; those that were not are left out."""
         sql = "SELECT count(*) FROM tasks WHERE redrive_of = ? AND redrive_of != ''"
-        counts = {i: self._reader().execute(sql, (id_text(i),)).fetchone()[0] for i in ids}
+        counts = {i: self._file.reader().execute(sql, (id_text(i),)).fetchone()[0] for i in ids}
         return {i: n for i, n in counts.items() if n}
 
     def close(self) -> None:
-        for connection in self._connections:
-            connection.close()
-        self._lock.close()
-
-    # --- opening
-
-    def _open_current(self) -> sqlite3.Connection:
-        fresh = not self.path.exists()
-        try:
-            connection = self._connect()
-            if not fresh and connection.execute("SELECT value FROM meta WHERE key = 'schema'").fetchone() == (
-                str(SCHEMA_VERSION),
-            ):
-                return connection
-        except sqlite3.DatabaseError as e:
-            log.warning("the status view %s cannot be used (%s)", self.path, e)
-        if not fresh:
-            log.warning("the status view %s is made anew from the log", self.path)
-        return self._create()
-
-    def _create(self) -> sqlite3.Connection:
-        while self._connections:
-            self._connections.pop().close()
-        for suffix in ("", "-wal", "-shm"):
-            self.path.with_name(self.path.name + suffix).unlink(missing_ok=True)
-        connection = self._connect()
-        connection.executescript(f"BEGIN; {_SCHEMA} INSERT INTO meta VALUES ('schema', '{SCHEMA_VERSION}'); COMMIT;")
-        return connection
-
-    def _connect(self) -> sqlite3.Connection:
-        connection = sqlite3.connect(self.path, timeout=10, isolation_level=None, check_same_thread=False)
-        self._connections.append(connection)
-        connection.execute("PRAGMA journal_mode = WAL")
-        # After a power cut the newest transactions may be missing, with their positions: they are read from Kafka again.
-        connection.execute("PRAGMA synchronous = NORMAL")
-        connection.execute("PRAGMA wal_autocheckpoint = 4000")
-        return connection
-
-    def _reader(self) -> sqlite3.Connection:
-        found: sqlite3.Connection | None = getattr(self._local, "connection", None)
-        if found is None:
-            found = self._local.connection = self._connect()
-        return found
-
-
-def _lock(path: Path) -> Any:
-    file = path.open("a")
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        file.close()
-        raise UsageError(f"another gateway uses {path}: give this one another HEADRACE_HTTP or HEADRACE_DATA") from None
-    return file
+        self._file.close()
 
 
 def _where(wanted: Filter) -> tuple[list[str], list[Any]]:

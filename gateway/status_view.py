@@ -14,13 +14,11 @@ from dataclasses import dataclass, field
 
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Message, TopicPartition
 
-from gateway.fold import Companions, Folded, Row, fold_event, fold_submission, id_bytes, id_text
+from gateway.batch import Batch
 from gateway.metrics import Metrics
-from gateway.status_store import EVENT_TOPICS, StatusStore, StoredProgress
-from headrace.errors import Invalid, Undecodable
+from gateway.status_store import EVENT_TOPICS, StatusStore
 from headrace.health import Heart
 from headrace.kafka import Kafka, log_throttled, place_of_message
-from headrace.messages import Event, Progress, Task
 from headrace.records import Record
 
 log = logging.getLogger(__name__)
@@ -31,7 +29,6 @@ MAX_BATCH = 4000
 _POLL_S = 0.2
 _LOOK_EVERY_S = 30.0  # for partitions that have been added
 _PROGRESS_KEPT_MS = 7 * 86_400_000  # as long as its topic
-DIGEST_HEADER = "idempotency-digest"
 _PASSING = {
     KafkaError._ALL_BROKERS_DOWN,
     KafkaError._TRANSPORT,
@@ -167,7 +164,7 @@ class StatusView:
     def _commit(self, records: list[Record], positions: dict[tuple[str, int], int]) -> None:
         if not positions:
             return
-        batch = _Batch(self._store, self._metrics)
+        batch = Batch(self._store, self._metrics)
         batch.fold(records)
         seq = self._store.apply(batch.rows.values(), batch.events, batch.progress, positions)
         self.snapshot = Snapshot(self.snapshot.positions | positions, seq)
@@ -183,83 +180,3 @@ def _earliest(consumer: Consumer, topic: str, partition: int) -> int:
         low,
     )
     return low
-
-
-class _Batch:
-    """Records of one batch, folded over the rows that they concern."""
-
-    def __init__(self, store: StatusStore, metrics: Metrics) -> None:
-        self._store, self._metrics = store, metrics
-        self.rows: dict[bytes, Row] = {}
-        self.events: list[tuple[int, int, int, bytes]] = []
-        self.progress: list[StoredProgress] = []
-
-    @property
-    def changed(self) -> set[bytes]:
-        return set(self.rows) | {p.id for p in self.progress}
-
-    def fold(self, records: list[Record]) -> None:
-        decoded = [(r, m) for r in records if (m := self._decode(r)) is not None]
-        ids = {id_bytes(m.id) for _, m in decoded if not isinstance(m, Progress)}
-        self.rows = self._store.rows(list(ids))
-        for record, message in decoded:
-            if isinstance(message, Progress):
-                self._add_progress(record, message)
-                continue
-            row = self.rows.get(id_bytes(message.id))
-            folded = _fold(row, record, message)
-            self.rows[folded.row.id] = folded.row
-            if folded.news:
-                self._tell(record, folded.row.id)
-            if folded.conflict:
-                self._metrics.conflicts.inc()
-                log.error("task %s has two terminal events: %s", id_text(folded.row.id), folded.conflict)
-
-    def _decode(self, record: Record) -> "Task | Event | Progress | None":
-        self._metrics.folded.labels(record.topic).inc()
-        try:
-            if record.topic in ("tasks.normal", "tasks.high"):
-                return Task.from_record(record)
-            return Progress.decode(record) if record.topic == "progress" else Event.decode(record)
-        except Undecodable as e:
-            self._metrics.undecodable.labels(record.topic).inc()
-            log_throttled(f"undecodable {record.topic}", "%s passed over: %s", record.source, e)
-            return None
-
-    def _add_progress(self, record: Record, progress: Progress) -> None:
-        task_id = id_bytes(progress.id)
-        report = StoredProgress(
-            task_id,
-            record.offset,
-            record.partition,
-            progress.attempt,
-            progress.fraction,
-            progress.message,
-            record.timestamp_ms,
-        )
-        self.progress.append(report)
-        self._tell(record, task_id)
-
-    def _tell(self, record: Record, task_id: bytes) -> None:
-        self.events.append((EVENT_TOPICS.index(record.topic), record.partition, record.offset, task_id))
-
-
-def _fold(row: Row | None, record: Record, message: Task | Event) -> Folded:
-    companions = Companions(_text(record, DIGEST_HEADER), _text(record, "redrive-of"))
-    if isinstance(message, Event):
-        return fold_event(row, message, companions)
-    name = directory = ""
-    if row is None or not row.name:
-        try:
-            submission = message.submission()
-            name, directory = submission.name, submission.directory
-        except (Invalid, Undecodable):
-            pass  # the platform takes it in all the same, and tells in a dead letter what is wrong
-    return fold_submission(row, message, name, directory, companions)
-
-
-def _text(record: Record, header: str) -> str:
-    try:
-        return record.text(header, "")
-    except Undecodable:
-        return ""  # a producer's own header of that name

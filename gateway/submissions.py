@@ -1,6 +1,6 @@
 """From the bytes of a body to a record for Kafka: parsing and every rule, with no HTTP and no network in it.
 
-`Submissions.prepare` is used by POST /tasks and, line by line, by POST /tasks/batch. What is wrong is raised as Problem.
+`Submissions.prepare` is used by POST /tasks and, line by line, by POST /tasks/batch. What is wrong raises Problem.
 The record's value is the body as it came, so that Kafka holds what the person wrote.
 """
 
@@ -12,9 +12,9 @@ from typing import Any
 
 import orjson
 
+from gateway.batch import DIGEST_HEADER
 from gateway.cluster_view import ClusterView
 from gateway.problems import Problem
-from gateway.status_view import DIGEST_HEADER
 from headrace.errors import Invalid
 from headrace.ids import id_of_idempotency_key, new_id
 from headrace.messages import MAX_SUBMISSION_BYTES, Submission
@@ -91,11 +91,11 @@ def too_large() -> Problem:
 
 
 def parse(body: bytes) -> Any:
-    """JSON as every reader of the record will understand it; Problem bad-json for anything else, duplicate keys included."""
+    """JSON as every reader of the record will understand it; Problem bad-json otherwise, duplicate keys included."""
     try:
         found = orjson.loads(body)
         # A reader that takes the first of two equal keys and one that takes the last would run different tasks.
-        # Each key has a colon, and without \u escapes writing it anew adds none: equal counts mean that no key was dropped.
+        # Each key has a colon, and without \u escapes writing it anew adds none: equal counts mean no key was dropped.
         if b"\\u" in body or body.count(b":") != orjson.dumps(found).count(b":"):
             json.loads(body, object_pairs_hook=_distinct)
     except (ValueError, RecursionError, TypeError) as e:  # TypeError: deeper than orjson writes

@@ -94,7 +94,8 @@ def _accepted(parts: Parts, prepared: Prepared) -> Response:
         status = row.status
     path = f"/tasks/{prepared.id}"
     body = {
-        "id": prepared.id, "name": prepared.submission.name, "directory": prepared.submission.directory, "status": status,
+        "id": prepared.id, "name": prepared.submission.name, "directory": prepared.submission.directory,
+        "status": status,
         "links": {"self": path, "events": f"{path}/events", "result": f"{path}/result"},
     }  # fmt: skip
     return Response(orjson.dumps(body), 202, {"Location": path}, "application/json")

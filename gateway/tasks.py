@@ -78,7 +78,7 @@ async def cancel_task(task_id: str, request: Request) -> Response:
 
 
 async def _report_cancelled(parts: Parts, row: Row) -> None:
-    """The outcome, with the submission as it came; where that is trimmed away, the node that kills the task reports it."""
+    """The outcome, with the submission as it came; where that is trimmed, the node that kills the task reports it."""
     try:
         record = await asyncio.to_thread(parts.sources.read, Source.parse(row.source)) if row.source else None
         if record is None:
@@ -87,9 +87,11 @@ async def _report_cancelled(parts: Parts, row: Row) -> None:
     except Undecodable:
         return
     outcome = Outcome(
-        id=id_text(row.id), outcome="cancelled", value=task.raw, attempt=max([task.attempt, *(a.attempt for a in row.attempts)]),
+        id=id_text(row.id), outcome="cancelled", value=task.raw,
+        attempt=max([task.attempt, *(a.attempt for a in row.attempts)]),
         boot=_BOOT, node="", source=task.source, submitted_ms=row.submitted_ms, name=row.name, directory=row.directory,
-        reason=Reason.CANCELLED, error="cancelled by a user", started_ms=row.started_ms, ended_ms=int(time.time() * 1000), ledger=task.ledger, foreign=task.foreign,
+        reason=Reason.CANCELLED, error="cancelled by a user", started_ms=row.started_ms,
+        ended_ms=int(time.time() * 1000), ledger=task.ledger, foreign=task.foreign,
     )  # fmt: skip
     await asyncio.wrap_future(parts.sender.send(outcome.encode()))
 
@@ -127,7 +129,8 @@ def task_json(row: Row, progress: StoredProgress | None) -> dict[str, Any]:
     }
     path = f"/tasks/{id_text(row.id)}"
     more = {
-        "attempts": attempts, "progress": last, "reason": row.reason or None, "via": row.via or None, "source": row.source or None,
+        "attempts": attempts, "progress": last, "reason": row.reason or None, "via": row.via or None,
+        "source": row.source or None,
         "queued_ms": row.queued_ms, "duration_ms": row.duration_ms, "redrive_of": row.redrive_of or None,
         "links": {"self": path, "events": f"{path}/events", "result": f"{path}/result"},
     }  # fmt: skip

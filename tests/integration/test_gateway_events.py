@@ -143,7 +143,8 @@ def test_the_stream_of_all_tasks_tells_what_is_wanted(stage: Stage) -> None:
         assert (event["event"], event["data"]["id"], event["data"]["reason"]) == ("failed", failing, "failed")
         seen = [next(everything) for _ in range(6)]
     assert {(e["data"]["id"], e["event"]) for e in seen} == {
-        (well, "received"), (well, "started"), (well, "completed"), (failing, "received"), (failing, "started"), (failing, "failed"),
+        (well, "received"), (well, "started"), (well, "completed"),
+        (failing, "received"), (failing, "started"), (failing, "failed"),
     }  # fmt: skip
     assert all(len(e["id"]) < 2048 for e in seen)
 

@@ -1,4 +1,4 @@
-"""The stream of all tasks over random logs: two gateways that read in orders of their own, a client that moves between."""
+"""The stream of all tasks over random logs: two gateways that read in orders of their own, a client between them."""
 
 import random
 from collections.abc import Iterator
@@ -71,8 +71,11 @@ class Reader:
         row: Row | None = self.store.row(key)
         reason = Reason.FAILED if topic == "tasks.dead" else None
         timed = 5 if topic == "lifecycle.completed" or (reason and task_id in self._started) else None
-        folded = fold_event(row, Event(topic, task_id, 2000, "prime", "demo", attempt, reason=reason, queued_ms=timed, duration_ms=timed,
-                                       submitted_ms=1000, partition=partition, offset=offset), Companions())  # fmt: skip
+        event_read = Event(
+            topic, task_id, 2000, "prime", "demo", attempt, reason=reason, queued_ms=timed, duration_ms=timed,
+            submitted_ms=1000, partition=partition, offset=offset,
+        )  # fmt: skip
+        folded = fold_event(row, event_read, Companions())
         self.store.apply([folded.row], event if folded.news else [], [], {})
 
 

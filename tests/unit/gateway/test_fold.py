@@ -49,8 +49,10 @@ def fold(*records: Task | Event) -> Row:
 
 
 def essence(row: Row) -> tuple[object, ...]:
-    return row.name, row.directory, row.status, row.submitted_ms, row.started_ms, row.ended_ms, row.received_place, row.started_place, \
-        row.ended_place, row.file, row.source, row.digest, [(a.attempt, a.node, a.started_ms) for a in row.attempts]  # fmt: skip
+    attempts = [(a.attempt, a.node, a.started_ms) for a in row.attempts]
+    places = row.received_place, row.started_place, row.ended_place
+    times = row.submitted_ms, row.started_ms, row.ended_ms
+    return row.name, row.directory, row.status, times, places, row.file, row.source, row.digest, attempts
 
 
 def test_every_order_of_the_topics_leads_to_the_same_row() -> None:
