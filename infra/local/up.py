@@ -25,7 +25,7 @@ from infra.local.kafka import EmbeddedKafka
 from infra.local.process import check_port_free
 from infra.local.roles import Role, analytics_role, check_distinct, machine_roles
 from infra.local.supervisor import Supervisor
-from infra.local.warmup import warm_up
+from infra.local.warmup import TIMEOUT_S, warm_up
 
 _PORT_PATIENCE_S = 3.0  # what was killed a moment ago may hold its port a little longer
 _ROLE_GRACE_S = 20.0
@@ -100,7 +100,9 @@ class Machine:
         watches = [self._supervisor.watch(role, role.listens) for role in roles]
         threading.Thread(target=self._start_statistics, name="statistics", daemon=True).start()
         if self._kafka is not None:
-            warm_up(self._kafka.bootstrap)
+            warming = threading.Thread(target=warm_up, args=(self._kafka.bootstrap,), name="warm-up", daemon=True)
+            warming.start()
+            warming.join(TIMEOUT_S)  # what it tidies up afterwards holds nobody up
         for watch in watches:
             while not watch.settled.wait(0.1):
                 if self._stop_asked.is_set():
