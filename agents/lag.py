@@ -57,6 +57,12 @@ class LagWatch:
         """For the node's health: offsets of our own partitions stand still although there is lag."""
         return self._advance.check()
 
+    def lost(self) -> list[Place]:
+        """Places that are trimmed, so that the group must have read them, and yet have no committed offset."""
+        ends = self._ends()
+        committed = self._committed(ends)
+        return [place for place, (low, _) in ends.items() if low > 0 and place not in committed]
+
     def ask(self) -> None:
         """Asks Kafka once; KafkaException when it does not answer."""
         ends = self._ends()

@@ -58,13 +58,12 @@ class Pool:
         results_root: Path | None = None,
         children_lock: Path | None = None,
         import_path: Path | None = None,
-        on_progress: Callable[[Progress], None] = lambda _: None,
     ) -> None:
         """`folder` is the pool's own and is emptied; attempts' logs are kept below `results_root`."""
         self._folder = folder.resolve()
         self._results = self._folder / "results"
         self._logs = results_root
-        self._on_progress = on_progress
+        self._on_progress: Callable[[Progress], None] = lambda _: None
         self._news = NewsSocket()
         self._setup = Setup(
             tasks, str((import_path or Path.cwd()).resolve()), 0, self._news.address, str(children_lock or "")
@@ -75,6 +74,7 @@ class Pool:
         self._attempts: dict[tuple[str, int], Attempt] = {}
         self._waiting: dict[str, _Ticket] = {}  # by task id, for a slot that is being made ready again
         self._forkserver = 0
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._chores = set[asyncio.Task[None]]()
 
     def start(self) -> list[KindInfo]:
@@ -114,9 +114,10 @@ class Pool:
     def _tasks_setting(self) -> str:
         return f"HEADRACE_TASKS: {self._setup.tasks or 'the examples'}"
 
-    def listen(self) -> None:
+    def listen(self, on_progress: Callable[[Progress], None] = lambda _: None) -> None:
         """Joins the running event loop: begins to take in what children tell and tasks print."""
-        loop = asyncio.get_running_loop()
+        self._on_progress = on_progress
+        self._loop = loop = asyncio.get_running_loop()
         loop.add_reader(self._news.fileno(), self._hear)
         for slot in self._slots:
             loop.add_reader(slot.output.fileno(), slot.output.read)
@@ -161,8 +162,12 @@ class Pool:
             attempt.stop(cause, detail)
 
     def kill_all(self) -> None:
-        """Self-fencing: what runs here is not ours any more."""
-        self.stop_running(Cause.NODE_LOSS, "the node was frozen past its lease")
+        """Self-fencing, from any thread: nothing that runs here is ours any more. Returns when all of it is dead."""
+        if self._loop is not None:
+            why = "the node was frozen past its lease"
+            self._loop.call_soon_threadsafe(self.stop_running, Cause.NODE_LOSS, why)
+        attempts = {attempt.pid for attempt in list(self._attempts.values())}
+        kill_trees((attempts | {slot.pid for slot in self._slots}) - {0})
 
     def running(self) -> tuple[Running, ...]:
         return tuple(a.running for a in list(self._attempts.values()))

@@ -40,6 +40,10 @@ class Slots:
             self._used -= count
             self._changed.notify_all()
 
+    @property
+    def is_open(self) -> bool:
+        return self._open
+
     def set_open(self, is_open: bool) -> None:
         """True when the worker agent begins its work, False when it stops."""
         with self._changed:

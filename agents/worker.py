@@ -8,6 +8,7 @@ an attempt goes to the finisher, which tells Kafka; a slot is free again only wh
 import asyncio
 import logging
 import time
+from collections.abc import Callable
 from typing import Any, Protocol
 
 import faust
@@ -19,6 +20,8 @@ from agents.work import AttemptEnd, Job
 from headrace.states import Cause
 
 log = logging.getLogger(__name__)
+
+_TELL_S = 15.0  # what is killed at the end of a drain can be told within it, unless Kafka is away: then the reaper does
 
 
 class Finishes(Protocol):
@@ -40,8 +43,17 @@ class Watches(Protocol):
 class Worker:
     """`hand_over` may be called from any thread, all else from the app's event loop."""
 
-    def __init__(self, slots: Slots, pool: Pool, finisher: Finishes, stats: Watches) -> None:
+    def __init__(
+        self,
+        slots: Slots,
+        pool: Pool,
+        finisher: Finishes,
+        stats: Watches,
+        is_ours: Callable[[Job], bool] = lambda _: True,
+    ) -> None:
+        """`is_ours` is asked right before an attempt: the boot that a job was claimed for may be over by then."""
         self._slots, self._pool, self._finisher, self._stats = slots, pool, finisher, stats
+        self._is_ours = is_ours
         self._loop: asyncio.AbstractEventLoop | None = None
         self._channel: HandOverChannel | None = None
         self._attempts = set[asyncio.Task[None]]()
@@ -58,16 +70,18 @@ class Worker:
         assert self._channel is not None
         self._loop.call_soon_threadsafe(self._channel.put_job, job)
 
-    async def drain(self, grace_s: float) -> None:
-        """Gives what runs its time and kills the rest; returns when all of it has been finished."""
+    async def drain(self, grace_s: float) -> bool:
+        """Gives what runs its time and kills the rest; returns whether all of it could be told to Kafka."""
         deadline = time.monotonic() + grace_s
         while self._slots.used and (left_s := deadline - time.monotonic()) > 0:
             await asyncio.wait(self._attempts or {asyncio.create_task(asyncio.sleep(0.05))}, timeout=left_s)
-        while self._slots.used:
+        deadline = time.monotonic() + _TELL_S
+        while self._slots.used and time.monotonic() < deadline:
             self._pool.stop_running(
                 Cause.DRAIN, f"the node was drained, and the {grace_s:g} s that it gives had passed"
             )
             await asyncio.wait(self._attempts or {asyncio.create_task(asyncio.sleep(0.05))}, timeout=0.5)
+        return not self._slots.used
 
     async def _work(self, stream: Any) -> None:
         self._slots.set_open(True)
@@ -83,6 +97,8 @@ class Worker:
 
     async def _run(self, job: Job) -> None:
         try:
+            if not self._is_ours(job):
+                return
             self._finisher.started(job)
             end = await self._attempt(job)
             self._stats.ended(job, end)

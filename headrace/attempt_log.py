@@ -17,7 +17,9 @@ def log_file(results_root: Path, task_id: str, attempt: int) -> Path:
 
 
 def keep_log(results_root: Path, task_id: str, attempt: int, printed: bytes) -> None:
-    """Writes an attempt's log, whole or not at all; OSError when the disk will not have it."""
+    """Writes an attempt's log, whole or not at all; OSError when the disk will not have it, or the root is gone."""
+    if not results_root.is_dir():
+        raise FileNotFoundError(f"there is no directory {results_root}")
     file = log_file(results_root, task_id, attempt)
     file.parent.mkdir(parents=True, exist_ok=True)
     part = file.with_suffix(".part")

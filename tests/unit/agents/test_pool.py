@@ -52,9 +52,9 @@ async def bench(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Bench
     folder, results = tmp_path_factory.mktemp("pool"), tmp_path_factory.mktemp("results")
     progress: list[Progress] = []
     os.environ["HEADRACE_API_KEYS"] = os.environ["KAFKA_PASSWORD"] = "a-secret"
-    pool = Pool(HARD, SLOTS, folder / "scratch", results_root=results, on_progress=progress.append)
+    pool = Pool(HARD, SLOTS, folder / "scratch", results_root=results)
     kinds = pool.start()
-    pool.listen()
+    pool.listen(progress.append)
     yield Bench(pool, kinds, progress, results)
     await pool.close()
     del os.environ["HEADRACE_API_KEYS"], os.environ["KAFKA_PASSWORD"]

@@ -1,0 +1,220 @@
+"""Whole worker nodes as processes against a real broker: from a submission in Kafka to its outcome, and their end."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import httpx
+import orjson
+import pytest
+
+from headrace.attempt_log import log_file
+from headrace.cluster import Heartbeat
+from headrace.journal import Claim, Tombstone, decode_journal
+from headrace.kafka import Kafka, Sender
+from headrace.messages import Event, Outcome, Progress, Task
+from headrace.records import Outgoing
+from headrace.settings import Settings
+from headrace.states import Cause
+from infra.local.process import free_port
+from tests.integration.reading import read_until
+
+HARD = str(Path(__file__).parent.parent / "unit" / "agents" / "hard_tasks.py")
+ROOT = Path(__file__).parent.parent.parent
+
+
+@dataclass
+class NodeProcess:
+    settings: Settings
+    process: subprocess.Popen[bytes]
+    log: Path
+
+    @property
+    def url(self) -> str:
+        return f"http://{self.settings.stats_http}"
+
+    def wait_ready(self, timeout_s: float = 30.0) -> None:
+        def ready() -> bool:
+            assert self.process.poll() is None, self.log.read_text()
+            try:
+                return httpx.get(f"{self.url}/readyz", timeout=2).status_code == 200
+            except httpx.TransportError:
+                return False
+
+        until(ready, timeout_s)
+
+    def stats(self) -> dict[str, object]:
+        return httpx.get(f"{self.url}/stats.json", timeout=5).json()  # type: ignore[no-any-return]
+
+    def stop(self) -> int:
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(30)
+
+
+@dataclass
+class Nodes:
+    """Starts nodes, and ends what is left of them."""
+
+    settings: Settings
+    folder: Path
+    started: list[NodeProcess] = field(default_factory=list)
+
+    def start(self, **changes: object) -> NodeProcess:
+        base = replace(self.settings, tasks=HARD, slots=2, stats_http=f"127.0.0.1:{free_port()}", drain_s=20.0)
+        settings = replace(base, **changes)  # type: ignore[arg-type]
+        log = self.folder / f"node-{len(self.started)}.log"
+        environ = {k: v for k, v in os.environ.items() if not k.startswith("HEADRACE_")} | settings.environ()
+        with log.open("wb") as out:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "headrace.cli.main", "worker"], cwd=ROOT, env=environ, stdout=out, stderr=out
+            )
+        self.started.append(NodeProcess(settings, process, log))
+        return self.started[-1]
+
+
+@pytest.fixture
+def nodes(kafka_settings: Settings, topics: str, tmp_path: Path) -> Iterator[Nodes]:
+    made = Nodes(kafka_settings, tmp_path)
+    yield made
+    for node in made.started:
+        node.process.kill()
+        node.process.wait()
+
+
+@pytest.fixture
+def kafka(kafka_settings: Settings, topics: str) -> Kafka:
+    return Kafka(kafka_settings, "node-test")
+
+
+@pytest.fixture
+def submit(kafka: Kafka) -> Iterator[Callable[..., str]]:
+    sender = Sender(kafka)
+
+    def send(name: str, **payload: object) -> str:
+        task_id = str(uuid.uuid4())
+        value = orjson.dumps({"name": name, "payload": payload, "directory": "demo"})
+        sender.send(Outgoing("tasks.normal", task_id.encode(), value)).result(10)
+        return task_id
+
+    yield send
+    sender.close()
+
+
+def until(met: Callable[[], object], timeout_s: float = 15.0) -> None:
+    deadline = time.monotonic() + timeout_s
+    while not met():
+        assert time.monotonic() < deadline, f"not within {timeout_s} s"
+        threading.Event().wait(0.02)
+
+
+def outcomes(kafka: Kafka, count: int) -> list[Outcome]:
+    return [Outcome.decode(r) for r in read_until(kafka, "results", count)]
+
+
+def open_claims(kafka: Kafka) -> int:
+    """Claims without a tombstone."""
+    found: dict[str, Claim | Tombstone] = {}
+    for record in read_until(kafka, "tasks.running", 1):
+        found[(record.key or b"").decode()] = decode_journal(record)
+    return sum(isinstance(last, Claim) for last in found.values())
+
+
+def test_a_task_in_kafka_becomes_an_outcome_and_the_node_ends_in_order(
+    nodes: Nodes, kafka: Kafka, submit: Callable[..., str]
+) -> None:
+    node = nodes.start()
+    done, failing = submit("echo", value="hello"), submit("prints", lines=3)
+    big, reporting = submit("many_bytes", size=1_200_000), submit("reports")
+    found = {o.id: o for o in outcomes(kafka, 6)}
+    assert found[done].value == b"hello"
+    assert (found[done].outcome, found[done].suffix, found[done].node) == ("completed", ".txt", node.settings.node_name)
+    assert sorted(o.chunk for o in outcomes(kafka, 6) if o.id == big) == [0, 1, 2]
+    assert {Event.decode(r).id for r in read_until(kafka, "lifecycle.received", 4)} == {done, failing, big, reporting}
+    started = [Event.decode(r) for r in read_until(kafka, "lifecycle.started", 4)]
+    assert sorted((e.id, e.attempt) for e in started) == sorted((i, 1) for i in (done, failing, big, reporting))
+    reported = [Progress.decode(r) for r in read_until(kafka, "progress", 2)]
+    assert (reported[0].fraction, reported[-1].fraction) == (0.0, 1.0)
+    assert b"the last words" in log_file(node.settings.results_root, failing, 1).read_bytes()
+    node.wait_ready()
+    stats = node.stats()
+    assert stats["waiting"] == {"normal": 0, "high": 0, "age_s": stats["waiting"]["age_s"]}  # type: ignore[index]
+    assert node.stop() == 0, node.log.read_text()
+    assert open_claims(kafka) == 0
+    last = [Heartbeat.decode(r) for r in read_until(kafka, "nodes", 2) if r.value][-1]
+    assert (last.state, last.node) == ("dead", node.settings.node_name)
+    assert "ERROR" not in node.log.read_text()
+
+
+def test_drained_what_does_not_end_in_time_is_sent_again_free_of_charge(
+    nodes: Nodes, kafka: Kafka, submit: Callable[..., str], tmp_path: Path
+) -> None:
+    node = nodes.start(drain_s=2.0)
+    long, short = submit("sleeps", seconds=60.0, flag=str(tmp_path / "a")), submit("sleeps", seconds=1.5)
+    until((tmp_path / "a").exists, 30)
+    until(lambda: node.stats()["slots"] == {"total": 2, "used": 2, "free": 0}, 10)
+    node.process.send_signal(signal.SIGTERM)
+    until(lambda: node.stats()["state"] == "draining", 2)
+    late = submit("echo", value="not here")
+    assert httpx.get(f"{node.url}/").status_code == 200
+    assert node.process.wait(15) == 0, node.log.read_text()
+    assert {o.id for o in outcomes(kafka, 1)} == {short}
+    (replay,) = [Task.from_record(r) for r in read_until(kafka, "tasks.high", 1)]
+    assert (replay.id, replay.attempt, [f.cause for f in replay.ledger]) == (long, 2, [Cause.DRAIN])
+    assert open_claims(kafka) == 0
+    nodes.start(tasks=HARD)
+    until(lambda: late in {o.id for o in outcomes(kafka, 1)}, 20)
+
+
+def test_a_crashing_task_is_tried_again_and_then_fails(nodes: Nodes, kafka: Kafka, submit: Callable[..., str]) -> None:
+    nodes.start()
+    crashing, fine = submit("dies_of", number=9), submit("echo", value="fine")
+    found = {o.id: o for o in outcomes(kafka, 2)}
+    assert found[fine].outcome == "completed"
+    assert (found[crashing].outcome, found[crashing].reason) == ("failed", "crashed")
+    assert [(f.attempt, f.cause, f.detail) for f in found[crashing].ledger] == [
+        (n, Cause.PROCESS_DEATH, "killed by SIGKILL") for n in (1, 2, 3)
+    ]
+
+
+def test_killed_and_started_again_at_once_the_node_works_at_once(
+    nodes: Nodes, kafka: Kafka, submit: Callable[..., str]
+) -> None:
+    address = f"127.0.0.1:{free_port()}"
+    first = nodes.start(stats_http=address)
+    before = submit("echo", value="before")
+    outcomes(kafka, 1)
+    first.wait_ready()
+    first.process.kill()
+    first.process.wait()
+    again = nodes.start(stats_http=address)
+    after = submit("echo", value="after")
+    began = time.monotonic()
+    assert {o.id for o in outcomes(kafka, 2)} == {before, after}
+    assert {Event.decode(r).id for r in read_until(kafka, "lifecycle.received", 2)} == {before, after}
+    assert time.monotonic() - began < 6.0  # less than the sessions of the dead members
+    again.wait_ready()
+    assert again.stop() == 0
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"tasks": "no/such/file.py"}, "HEADRACE_TASKS: there is no file no/such/file.py"),
+        ({"stats_http": "0.0.0.0:6066"}, "0.0.0.0:6066 is reachable from the network"),
+    ],
+)
+def test_what_a_person_has_to_put_right_is_one_sentence_and_exit_code_2(
+    nodes: Nodes, changes: dict[str, str], said: str
+) -> None:
+    node = nodes.start(**changes)
+    assert node.process.wait(30) == 2
+    lines = [line for line in node.log.read_text().splitlines() if said in line]
+    assert len(lines) == 1, node.log.read_text()
+    assert "Traceback" not in node.log.read_text()
