@@ -1,0 +1,89 @@
+"""The web page in a real browser, over the whole product: submit, watch, read the result."""
+
+from collections.abc import Iterator
+
+import pytest
+from playwright.sync_api import Browser, Page, expect, sync_playwright
+
+from infra.chromium import chromium
+from infra.local.cluster import LocalCluster
+
+PATIENCE_MS = 20_000
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with sync_playwright() as playwright:
+        found = playwright.chromium.launch(executable_path=chromium(), args=["--no-sandbox"])
+        yield found
+        found.close()
+
+
+@pytest.fixture
+def page(browser: Browser, cluster: LocalCluster) -> Iterator[Page]:
+    """The page, open and with its kinds; what the browser complains of fails the test."""
+    found = browser.new_page()
+    found.set_default_timeout(PATIENCE_MS)
+    complaints: list[str] = []
+    found.on("pageerror", lambda e: complaints.append(str(e)))
+    found.on("console", lambda m: complaints.append(m.text) if m.type == "error" and "status of 4" not in m.text else None)
+    found.goto(cluster.gateway_url)
+    expect(found.locator("#kind option[value=prime]")).to_be_attached(timeout=PATIENCE_MS)
+    yield found
+    found.close()
+    assert complaints == []
+
+
+def choose(page: Page, kind: str) -> None:
+    page.get_by_label("Task kind").select_option(kind)
+
+
+def test_a_task_is_submitted_watched_and_its_result_shown(page: Page) -> None:
+    choose(page, "prime")
+    page.get_by_label("upper_bound").fill("100")
+    page.get_by_role("button", name="Run").click()
+    way = page.locator(".way")
+    for step in ("Received", "Started", "Completed"):
+        expect(way.get_by_text(step, exact=True)).to_be_visible(timeout=PATIENCE_MS)
+    expect(page.locator("#outcome pre")).to_contain_text("2, 3, 5, 7, 11", timeout=PATIENCE_MS)
+    task_id = page.url.rpartition("/")[2]
+    row = page.locator("#recent tr", has_text=task_id[:8])
+    expect(row).to_contain_text("completed", timeout=PATIENCE_MS)
+    with page.expect_download() as download:
+        page.get_by_role("link", name="Download").click()
+    assert download.value.path().read_text().startswith("[2,3,5,7")
+
+
+def test_a_field_that_is_wrong_is_named_at_its_place(page: Page) -> None:
+    choose(page, "prime")
+    page.get_by_role("button", name="Run").click()
+    expect(page.locator("#payload .error")).to_have_text("is needed")
+    page.get_by_label("upper_bound").fill("100")
+    page.get_by_label("Directory").fill("../up")
+    page.get_by_role("button", name="Run").click()
+    expect(page.get_by_label("Directory")).to_have_attribute("aria-invalid", "true")
+    page.get_by_label("Directory").fill("demo")
+    page.get_by_role("button", name="Run").click()
+    expect(page.locator(".way .completed")).to_be_visible(timeout=PATIENCE_MS)
+
+
+def test_a_task_that_fails_shows_why(page: Page) -> None:
+    choose(page, "fragile")
+    page.get_by_label("how").select_option(label="raise")
+    page.get_by_label("attempts", exact=False).first.fill("9")
+    page.get_by_role("button", name="Run").click()
+    expect(page.locator(".way .failed")).to_be_visible(timeout=PATIENCE_MS)
+    expect(page.locator("#outcome .error")).to_contain_text("failed")
+    expect(page.locator("#outcome")).to_contain_text("attempt 1: error")
+
+
+def test_nodes_and_kinds_are_shown(page: Page) -> None:
+    expect(page.locator("#health")).to_have_text("ready", timeout=PATIENCE_MS)
+    expect(page.locator("#nodes")).to_contain_text("slots busy")
+    expect(page.locator("#kinds")).to_contain_text("compression")
+
+
+def test_the_form_reads_every_kind_of_field(page: Page) -> None:
+    for kind in ("compression", "conversion", "fragile", "prime"):
+        choose(page, kind)
+        expect(page.locator("#payload .field").first).to_be_visible()
