@@ -26,6 +26,7 @@ class Liveness:
         self._heard: dict[str, float] = {}
         self._last: dict[str, Heartbeat] = {}
         self._dead: set[str] = set()
+        self._said: set[str] = set()  # by us, and perhaps still on its way
 
     def heard(self, beat: Heartbeat) -> None:
         now = self._clock()
@@ -63,6 +64,19 @@ class Liveness:
         """Whether `dead` has been written of it."""
         return boot in self._dead
 
+    def boots(self) -> list[str]:
+        """Every boot that was heard and is not proved dead."""
+        return list(self._last)
+
+    def last(self, boot: str) -> Heartbeat | None:
+        return self._last.get(boot)
+
+    def mark_said(self, boot: str) -> bool:
+        """Whether it is the first time that this process says of the boot that it is dead."""
+        first = boot not in self._said
+        self._said.add(boot)
+        return first
+
     def alive(self) -> dict[str, Heartbeat]:
         """The last heartbeat of each boot that has not died."""
         return {boot: beat for boot, beat in list(self._last.items()) if not self.is_dead(boot)}
@@ -76,6 +90,7 @@ class Liveness:
         for known in (self._heard, self._last):
             known.pop(boot, None)
         self._dead.discard(boot)
+        self._said.discard(boot)
 
     def _judge_silence(self, now: float) -> None:
         if now - self._heard_any > SILENCE_S:
