@@ -4,6 +4,7 @@ Undecodable records are counted and passed over; two different terminal events o
 """
 
 import logging
+from collections import Counter
 
 from gateway.fold import Companions, Folded, Row, fold_event, fold_submission, id_bytes, id_text
 from gateway.metrics import Metrics
@@ -32,6 +33,8 @@ class Batch:
         return set(self.rows) | {p.id for p in self.progress}
 
     def fold(self, records: list[Record]) -> None:
+        for topic, count in Counter(r.topic for r in records).items():
+            self._metrics.folded.labels(topic).inc(count)
         decoded = [(r, m) for r in records if (m := self._decode(r)) is not None]
         ids = {id_bytes(m.id) for _, m in decoded if not isinstance(m, Progress)}
         self.rows = self._store.rows(list(ids))
@@ -49,7 +52,6 @@ class Batch:
                 log.error("task %s has two terminal events: %s", id_text(folded.row.id), folded.conflict)
 
     def _decode(self, record: Record) -> "Task | Event | Progress | None":
-        self._metrics.folded.labels(record.topic).inc()
         try:
             if record.topic in ("tasks.normal", "tasks.high"):
                 return Task.from_record(record)

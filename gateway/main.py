@@ -145,7 +145,7 @@ def _config(app: FastAPI) -> uvicorn.Config:
 
 def _listen(host: str, port: int) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    # With the protocol left open asyncio would not set TCP_NODELAY on connections, and each answer would take 40 ms more.
+    # With the protocol left open asyncio would not set TCP_NODELAY on connections: each answer would take 40 ms more.
     listening = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:

@@ -5,7 +5,8 @@ the writer (WAL). A view of another cluster than before is emptied by `adopt`. R
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass, fields
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,11 @@ from gateway.status_file import STORED, StatusFile
 from headrace.states import Status
 
 _ROW = ", ".join(STORED)
+# Not REPLACE: an update leaves alone the indexes of columns that stay as they are.
+_PUT = (
+    f"INSERT INTO tasks ({_ROW}) VALUES ({', '.join('?' * len(STORED))}) "  # noqa: S608
+    f"ON CONFLICT (id) DO UPDATE SET {', '.join(f'{c} = excluded.{c}' for c in STORED[1:])}"
+)
 
 # Topics whose records are told as events, in the order of the events of one task. The place in this tuple is stored.
 EVENT_TOPICS = ("lifecycle.received", "lifecycle.started", "progress", "lifecycle.completed", "tasks.dead")
@@ -106,10 +112,9 @@ class StatusStore:
         w = self._writer
         w.execute("BEGIN IMMEDIATE")
         try:
-            marks = ",".join("?" * len(STORED))
-            w.executemany(f"INSERT OR REPLACE INTO tasks ({_ROW}) VALUES ({marks})", map(_values, rows))  # noqa: S608
+            w.executemany(_PUT, map(_values, rows))
             w.executemany("INSERT OR IGNORE INTO events (topic, partition, offset, id) VALUES (?,?,?,?)", events)
-            w.executemany("INSERT OR IGNORE INTO progress VALUES (?,?,?,?,?,?,?)", map(astuple, progress))
+            w.executemany("INSERT OR IGNORE INTO progress VALUES (?,?,?,?,?,?,?)", map(_progress_values, progress))
             w.executemany(
                 "INSERT OR REPLACE INTO positions VALUES (?,?,?)", [(t, p, n) for (t, p), n in positions.items()]
             )
@@ -223,8 +228,12 @@ def _where(wanted: Filter) -> tuple[list[str], list[Any]]:
     return where, values
 
 
+_attempt_values = attrgetter(*(f.name for f in fields(Attempt)))
+_progress_values = attrgetter(*(f.name for f in fields(StoredProgress)))
+
+
 def _values(row: Row) -> tuple[Any, ...]:
-    attempts = orjson.dumps([astuple(a) for a in row.attempts]).decode() if row.attempts else ""
+    attempts = orjson.dumps([_attempt_values(a) for a in row.attempts]).decode() if row.attempts else ""
     return (*values_of(row), attempts)
 
 
