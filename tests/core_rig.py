@@ -18,6 +18,7 @@ import orjson
 from confluent_kafka import TopicPartition
 
 from agents.control import Control
+from agents.fence import Fence
 from agents.finish import Finisher
 from agents.heartbeat import Heartbeats
 from agents.intake import Intake
@@ -25,7 +26,9 @@ from agents.kinds_view import KindsView
 from agents.liveness import Liveness
 from agents.log_reading import offsets, read_ranges
 from agents.node import Node
+from agents.reaper import Reaper
 from agents.slots import Slots
+from agents.takeover import dead_word, take_over
 from agents.work import AttemptEnd, Job
 from headrace.cluster import KindInfo
 from headrace.journal import Claim, decode_journal
@@ -40,7 +43,9 @@ def submission(name: str = "work", **fields: Any) -> bytes:
     return orjson.dumps({"name": name, "payload": {}, "directory": "d"} | fields)
 
 
-def record(task_id: str | None = None, value: bytes | None = None, topic: str = "tasks.normal", partition: int = -1) -> Outgoing:
+def record(
+    task_id: str | None = None, value: bytes | None = None, topic: str = "tasks.normal", partition: int = -1
+) -> Outgoing:
     """One to be sent to a task topic."""
     return Outgoing(topic, (task_id or str(uuid.uuid4())).encode(), value or submission(), (), partition)
 
@@ -56,11 +61,12 @@ class Core:
         kinds: Iterable[KindInfo] = (WORK,),
         at: Callable[[str], None] = lambda _: None,
         heartbeats: bool = True,
+        fence: bool = False,
     ) -> None:
         self.kafka = Kafka(settings, name)
         self.sender = Sender(self.kafka)
         self.node = Node(name, settings.data)
-        self.node.take(1)
+        self.before = self.node.take(5)
         self.slots = Slots(slots)
         self.slots.set_open(True)
         self.liveness = Liveness(settings.lease_s)
@@ -76,14 +82,27 @@ class Core:
         self.on_job: Callable[[Job], None] = lambda _: None
         self._changed = threading.Condition()
         self.intake = Intake(self.kafka, self.sender, self.node, self.slots, self.view, self.control, self._handed, at)
+        self.reaper = Reaper(self.kafka, self.sender, self.node, self.view, lambda point: at(f"reaper {point}"))
+        self.fence = Fence(self.node, settings.lease_s, [self._boot_over])
+        self.view.on_declared_dead = self.fence.declared_dead
+        self._fences = fence
+
+    def _boot_over(self, old: str) -> None:
+        self.loop.call_soon_threadsafe(self.finisher.drop_waiting)
+        self.sender.send(dead_word(self.node, old).encode())
 
     def start(self) -> "Core":
+        if self.before is not None:
+            take_over(self.kafka, self.sender, self.node, self.before)
         self.view.start()
         self.control.start()
         assert self.view.wait_caught_up(10)
         if self._beats:
             self.heartbeats.start()
+        if self._fences:
+            self.fence.start()
         self.intake.start()
+        self.reaper.start()
         return self
 
     def _handed(self, job: Job) -> None:
@@ -95,7 +114,9 @@ class Core:
 
     def wait_jobs(self, count: int, timeout_s: float = 15) -> list[Job]:
         with self._changed:
-            assert self._changed.wait_for(lambda: len(self.jobs) >= count, timeout_s), f"{len(self.jobs)} of {count} jobs"
+            assert self._changed.wait_for(lambda: len(self.jobs) >= count, timeout_s), (
+                f"{len(self.jobs)} of {count} jobs"
+            )
             return list(self.jobs)
 
     def end(self, job: Job, **how: Any) -> None:
@@ -104,7 +125,9 @@ class Core:
 
     def ended(self, job: Job, **how: Any) -> "Future[None]":
         now = int(time.time() * 1000)
-        end = AttemptEnd(now - 5, now, **({"value": b"ok", "content_type": "text/plain", "suffix": ".txt"} if not how else how))
+        end = AttemptEnd(
+            now - 5, now, **({"value": b"ok", "content_type": "text/plain", "suffix": ".txt"} if not how else how)
+        )
 
         async def finish() -> None:
             try:
@@ -120,6 +143,9 @@ class Core:
 
     def close(self) -> None:
         self.intake.drain()
+        self.reaper.close()
+        if self._fences:
+            self.fence.close()
         self.heartbeats.close()
         self.control.close()
         self.view.close()
@@ -187,7 +213,11 @@ class Log:
     def committed(self, group: str = "headrace-tasks") -> dict[tuple[str, int], int]:
         consumer = self.kafka.consumer(group)
         try:
-            asked = [TopicPartition(self.kafka.topic(t), p) for t in ("tasks.high", "tasks.normal") for p in range(self._partitions)]
+            asked = [
+                TopicPartition(self.kafka.topic(t), p)
+                for t in ("tasks.high", "tasks.normal")
+                for p in range(self._partitions)
+            ]
             return {(self.kafka.unprefixed(f.topic), f.partition): f.offset for f in consumer.committed(asked, 10)}
         finally:
             consumer.close()

@@ -1,0 +1,45 @@
+"""A node's protocol core as a process of its own, so that it can be killed and frozen. Run by `tests.faults.victim`.
+
+Reads one JSON line: settings, name, slots, what its attempts do (`hold` or `complete`), and at which named place, the
+how many-th time, it kills (`kill`) or stops (`stop`) itself. Prints a line for each job it is handed.
+"""
+
+import json
+import os
+import signal
+import sys
+import threading
+from pathlib import Path
+
+from headrace.settings import Settings
+from tests.core_rig import Core
+
+
+def main() -> None:
+    told = json.loads(sys.stdin.readline())
+    left = dict(told["at"])
+
+    def at(point: str) -> None:
+        if point in left:
+            left[point][1] -= 1
+            if left[point][1] == 0:
+                print(f"at {point}", flush=True)
+                os.kill(os.getpid(), signal.SIGKILL if left[point][0] == "kill" else signal.SIGSTOP)
+
+    settings = Settings(
+        kafka=told["kafka"], topic_prefix=told["prefix"], data=Path(told["data"]), lease_s=told["lease_s"]
+    )
+    core = Core(settings, told["name"], told["slots"], at=at, fence=told["fence"])
+
+    def on_job(job: object) -> None:
+        print(f"job {job.task.id} {job.task.attempt}", flush=True)  # type: ignore[attr-defined]
+        if told["attempts"] == "complete":
+            core.ended(job)  # type: ignore[arg-type]
+
+    core.on_job = on_job
+    core.start()
+    print("ready", flush=True)
+    threading.Event().wait()
+
+
+main()

@@ -1,0 +1,86 @@
+"""PROTOCOL's crash points: a node killed at each, a new process of the same node on the same machine, one outcome."""
+
+import time
+import uuid
+from collections.abc import Iterator
+
+import pytest
+
+from headrace.kafka import Kafka, Sender
+from headrace.ledger import Failure
+from headrace.messages import Event, Outcome
+from headrace.settings import Settings
+from headrace.states import Cause
+from tests.core_rig import Core, Log, cores, record
+from tests.faults.victim import Victim
+
+
+@pytest.fixture
+def sender(kafka_settings: Settings, topics: str) -> Iterator[Sender]:
+    sender = Sender(Kafka(kafka_settings, "test"))
+    yield sender
+    sender.close()
+
+
+# place -> the attempts that start, here and there: a claim that was never effective costs no attempt
+PLACES = {
+    "before claim": [1],
+    "before commit": [1],
+    "after commit": [2],
+    "before start": [2],
+    "before outcome": [1, 2],
+}
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_node_killed_there_still_ends_the_task_once(place: str, kafka_settings: Settings, sender: Sender) -> None:
+    task_id, log = str(uuid.uuid4()), Log(kafka_settings)
+    with Victim(kafka_settings, attempts="complete", at={place: ("kill", 1)}) as victim:
+        victim.wait("ready")
+        sender.send_all([record(task_id)])
+        victim.wait(f"at {place}")
+        victim.wait_end()
+    killed = time.monotonic()
+    core = Core(kafka_settings)
+    core.end_each()
+    with cores(core):
+        log.wait("results", 1)
+        print(f"{place}: {time.monotonic() - killed:.2f} s")
+        log.wait_no_claims()
+    [outcome] = [Outcome.decode(r) for r in log.read("results")]
+    starts = [Event.decode(r).attempt for r in log.read("lifecycle.started")]
+    assert (outcome.id, outcome.outcome) == (task_id, "completed")
+    assert starts == PLACES[place]
+    assert core.slots.used == 0
+
+
+def test_node_killed_before_its_tombstone_runs_it_in_vain_at_most(kafka_settings: Settings, sender: Sender) -> None:
+    task_id, log = str(uuid.uuid4()), Log(kafka_settings)
+    with Victim(kafka_settings, attempts="complete", at={"before tombstone": ("kill", 1)}) as victim:
+        victim.wait("ready")
+        sender.send_all([record(task_id)])
+        victim.wait_end()
+    core = Core(kafka_settings)
+    core.end_each()
+    with cores(core):
+        outcomes = [Outcome.decode(r) for r in log.wait("results", 2)]
+        log.wait_no_claims()
+    assert [o.attempt for o in outcomes] == [1, 2]  # the storekeeper takes the first
+    assert {o.id for o in outcomes} == {task_id}
+
+
+def test_the_loss_of_a_node_is_in_the_ledger_and_charged_to_no_budget(kafka_settings: Settings, sender: Sender) -> None:
+    log = Log(kafka_settings)
+    with Victim(kafka_settings) as victim:
+        victim.wait("ready")
+        sender.send_all([record()])
+        victim.wait("job")
+        victim.kill()
+    core = Core(kafka_settings)
+    with cores(core):
+        [job] = core.wait_jobs(1)
+        [loss] = job.task.ledger
+        assert isinstance(loss, Failure)
+        assert (loss.cause, loss.attempt, loss.node, job.task.attempt) == (Cause.NODE_LOSS, 1, "node-1", 2)
+        core.end(job)
+        log.wait_no_claims()
