@@ -95,7 +95,7 @@ class WorkerNode:
         self._heartbeats = Heartbeats(
             sender, node, self._slots.total, kinds, pool.running, f"http://{settings.stats_http}/"
         )
-        self._reaper = Reaper(kafka, sender, node, self._view)
+        self._reaper = Reaper(kafka, sender, node, self._view, at)
         self._receiver = Receiver(kafka, sender)
         self._waiting = LagWatch(kafka, INTAKE_GROUP, lambda: self._intake.places)
         self._receiver_lag = LagWatch(kafka, RECEIVER_GROUP, self._receiver_places)
@@ -125,6 +125,7 @@ class WorkerNode:
         )  # fmt: skip
         self._worker.attach(app)
         self._receiver.attach(app)
+        app.on_partitions_assigned.connect(self._joined)
         health = self._health(app)
         add_stats_page(app, self._page(health))
         add_health_pages(app, health, self._stats.registry, lambda: self._stats.ready.set(not health.reasons()))
@@ -206,9 +207,11 @@ class WorkerNode:
     async def _sample(self) -> None:
         while True:
             self._stats.sample(self._slots.used, self._slots.total, self._waiting.waiting())
-            # known to the process that comes after a crash, which then need not wait for its session to end
-            self._node.remember(RECEIVER_GROUP, _member_id(self._app))
             await asyncio.sleep(_SAMPLE_S)
+
+    async def _joined(self, app: Any, *_: Any, signal: Any, **__: Any) -> None:
+        """Keeps the receiver's membership for the process after a crash, which need not wait for its session to end."""
+        self._node.remember(RECEIVER_GROUP, _member_id(app))
 
     def _receiver_places(self) -> list[tuple[str, int]]:
         if self._app is None or not self._app.started:
@@ -228,8 +231,6 @@ def _signals(loop: asyncio.AbstractEventLoop) -> tuple[asyncio.Event, asyncio.Ev
     return stop, hurry
 
 
-def _member_id(app: faust.App | None) -> str:
-    """Of Faust's consumer in its group; "" while there is none. Faust has no public name for it."""
-    with contextlib.suppress(AttributeError):
-        return str(app.consumer._thread._consumer._coordinator.member_id)  # type: ignore[union-attr]
-    return ""
+def _member_id(app: Any) -> str:
+    """Of Faust's consumer in its group. Faust has no public name for it."""
+    return str(app.consumer._thread._consumer._coordinator.member_id)
