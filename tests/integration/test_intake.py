@@ -1,18 +1,14 @@
 """The intake on a real broker: what is claimed, in which order, and what becomes of what cannot be."""
 
-import time
 import uuid
 from collections import Counter
-from pathlib import Path
 
 import pytest
 
-from headrace.cluster import Cancel
 from headrace.kafka import Kafka, Sender
 from headrace.messages import Outcome
 from headrace.settings import Settings
-from headrace.topics import apply_topics
-from tests.core_rig import Core, Log, cores, other, record, submission
+from tests.core_rig import Core, Log, cores, record
 
 
 @pytest.fixture
@@ -33,7 +29,12 @@ def test_a_task_is_claimed_committed_run_and_reported(kafka_settings: Settings, 
         assert log.committed()["tasks.normal", job.task.source.partition] == job.task.source.offset + 1
         core.end(job)
         [outcome] = [Outcome.decode(r) for r in log.read("results")]
-        assert (outcome.id, outcome.outcome, outcome.value, outcome.boot) == (task_id, "completed", b"ok", core.node.boot)
+        assert (outcome.id, outcome.outcome, outcome.value, outcome.boot) == (
+            task_id,
+            "completed",
+            b"ok",
+            core.node.boot,
+        )
         assert log.live_claims() == []
         assert len(log.read("lifecycle.started")) == 1
         assert core.slots.used == 0

@@ -1,0 +1,254 @@
+"""Each of these breaks when the rule that it is named after is taken out. Named like the model's naive variants
+(docs/model/check.py); those of the storekeeper are in its own tests."""
+
+import asyncio
+import threading
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from agents.node import Predecessor
+from agents.takeover import _leave, dead_word
+from headrace.cluster import Cancel
+from headrace.journal import Tombstone, decode_journal
+from headrace.kafka import Kafka, Sender
+from headrace.messages import Event, Outcome
+from headrace.settings import Settings
+from tests.core_rig import Core, Log, cores, other, record
+from tests.faults.victim import Victim
+
+
+@pytest.fixture
+def sender(kafka_settings: Settings, topics: str) -> Iterator[Sender]:
+    sender = Sender(Kafka(kafka_settings, "test"))
+    yield sender
+    sender.close()
+
+
+class Gate:
+    """Stops a thread at a named place, the first time it comes there, until it is opened."""
+
+    def __init__(self, place: str) -> None:
+        self._place = place
+        self._reached, self._open = threading.Event(), threading.Event()
+
+    def __call__(self, point: str) -> None:
+        if point == self._place and not self._reached.is_set():
+            self._reached.set()
+            assert self._open.wait(30)
+
+    def wait(self) -> None:
+        assert self._reached.wait(20), f"{self._place} is never reached"
+
+    def open(self) -> None:
+        self._open.set()
+
+
+def throw_out(core: Core) -> None:
+    """The group goes on without this node, which does not know it yet: a zombie."""
+    member = core.intake._consumer.membership
+    assert member is not None
+    asyncio.run(_leave(core.kafka, Predecessor("", {"headrace-tasks": member[1]})))
+
+
+def starts(log: Log) -> list[tuple[str, int]]:
+    return [(e.id, e.attempt) for e in map(Event.decode, log.read("lifecycle.started"))]
+
+
+def tombstones(log: Log) -> list[Tombstone]:
+    return [t for t in map(decode_journal, log.read("tasks.running")) if isinstance(t, Tombstone)]
+
+
+def test_start_before_the_commit_is_accepted(kafka_settings: Settings, sender: Sender, tmp_path: Path) -> None:
+    """A zombie's commit is rejected: it starts nothing, takes its own claim back, and leaves its successor's alone."""
+    gate, log, task_id = Gate("before commit"), Log(kafka_settings), str(uuid.uuid4())
+    zombie = Core(kafka_settings, "node-1", at=gate)
+    successor = Core(other(kafka_settings, tmp_path / "b"), "node-2")
+    with cores(zombie):
+        sender.send_all([record(task_id)])
+        gate.wait()
+        throw_out(zombie)
+        with cores(successor):
+            [job] = successor.wait_jobs(1)
+            gate.open()
+            while not (void := [t for t in tombstones(log) if t.why == "void"]):
+                pass
+            assert [t.key.boot for t in void] == [zombie.node.boot]
+            assert [c.by for c in log.live_claims()] == [successor.node.boot]
+            successor.end(job)
+            assert zombie.jobs == []
+            assert starts(log) == [(task_id, 1)]
+            assert zombie.slots.used == 0
+
+
+def lost_answer(core: Core, applied: bool) -> None:
+    """The first commit of this node gets no answer, whether the group has taken it or not."""
+    real: Callable[..., bool] = core.intake._consumer.commit
+
+    def commit(*arguments: object) -> bool:
+        core.intake._consumer.commit = real  # type: ignore[method-assign]
+        if applied:
+            assert real(*arguments)
+        return False
+
+    core.intake._consumer.commit = commit  # type: ignore[method-assign]
+
+
+def test_lost_answer_to_the_commit_taken_for_failure(kafka_settings: Settings, sender: Sender) -> None:
+    core, log, task_id = Core(kafka_settings), Log(kafka_settings), str(uuid.uuid4())
+    lost_answer(core, applied=True)
+    with cores(core):
+        sender.send_all([record(task_id)])
+        [job] = core.wait_jobs(1)
+        core.end(job)
+        log.wait_no_claims()
+    assert starts(log) == [(task_id, 1)]
+    assert [t.why for t in tombstones(log)] == ["done"]
+
+
+def test_lost_answer_to_the_commit_taken_for_success(kafka_settings: Settings, sender: Sender) -> None:
+    core, log, task_id = Core(kafka_settings), Log(kafka_settings), str(uuid.uuid4())
+    lost_answer(core, applied=False)
+    with cores(core):
+        sender.send_all([record(task_id)])
+        [job] = core.wait_jobs(1)
+        core.end(job)
+        log.wait_no_claims()
+        sender.send_all([record()])  # whatever was to be started twice would have been by now
+        core.wait_jobs(2)
+    assert [i for i, _ in starts(log)].count(task_id) == 1
+    assert [t.why for t in tombstones(log)][0] == "void"
+    assert log.committed()["tasks.normal", job.task.source.partition] == job.task.source.offset + 1
+
+
+def test_reaper_reads_the_journal_before_the_committed_offset(kafka_settings: Settings, sender: Sender) -> None:
+    """Between its two reads the dead node's record is claimed and committed by another: the dead claim is void."""
+    task_id, log = str(uuid.uuid4()), Log(kafka_settings)
+    with Victim(kafka_settings, at={"before commit": ("kill", 1)}) as victim:
+        victim.wait("ready")
+        sender.send_all([record(task_id)])
+        victim.wait_end()
+    gate = Gate("reaper between committed offset and journal")
+    core = Core(kafka_settings, at=gate)
+    core.slots.set_open(False)
+    with cores(core):
+        gate.wait()
+        core.slots.set_open(True)
+        [job] = core.wait_jobs(1)
+        gate.open()
+        while not [t for t in tombstones(log) if t.why == "void"]:
+            pass
+        core.end(job)
+    assert log.read("tasks.high") == []
+    assert starts(log) == [(task_id, 1)]
+
+
+def test_reaper_drops_an_uncommitted_claim_commit_still_on_its_way(
+    kafka_settings: Settings, sender: Sender, tmp_path: Path
+) -> None:
+    """A lease error: the claim of a boot taken for dead is left alone until its commit has landed, then sent again."""
+    gate, log, task_id, looks = Gate("before commit"), Log(kafka_settings), str(uuid.uuid4()), threading.Semaphore(0)
+
+    def looked(point: str) -> None:
+        if point == "reaper between committed offset and journal":
+            looks.release()
+
+    slow = Core(kafka_settings, "node-1", at=gate)
+    slow.reaper.start = lambda: None  # type: ignore[method-assign]
+    reaping = Core(other(kafka_settings, tmp_path / "b"), "node-2", at=looked)
+    reaping.intake.start = lambda: None  # type: ignore[method-assign]
+    with cores(slow, reaping):
+        sender.send_all([record(task_id)])
+        gate.wait()
+        sender.send_all([dead_word(slow.node, slow.node.boot).encode()])
+        for _ in range(3):
+            assert looks.acquire(timeout=10)
+        assert log.read("tasks.high") == []
+        assert len(log.live_claims()) == 1
+        gate.open()
+        [again] = log.wait("tasks.high", 1)
+        assert (again.key, again.number("attempt")) == (task_id.encode(), 2)
+        slow.wait_jobs(1)
+        while "reaped" not in [t.why for t in tombstones(log)]:
+            pass
+
+
+def test_no_dedupe_by_id_and_attempt_same_id_twice(kafka_settings: Settings, sender: Sender) -> None:
+    task_id, last = str(uuid.uuid4()), str(uuid.uuid4())
+    core = Core(kafka_settings, slots=1)
+    with cores(core):
+        sender.send_all([record(task_id), record(task_id), record(task_id)])
+        core.end(core.wait_jobs(1)[0])
+        sender.send_all([record(task_id), record(last)])
+        jobs = core.wait_jobs(2)
+    assert [j.task.id for j in jobs] == [task_id, last]
+    assert core.intake.repeats == 3
+    again = Core(kafka_settings)  # the window is in the log: a new process knows it too
+    with cores(again):
+        sender.send_all([record(task_id), record()])
+        assert [j.task.id for j in again.wait_jobs(1)] != [task_id]
+
+
+def test_no_dedupe_by_id_and_attempt_reaper_repeated(kafka_settings: Settings, sender: Sender) -> None:
+    """A reaper dies between its two writes: the next one sends the same attempt again, and it runs once."""
+    task_id, log = str(uuid.uuid4()), Log(kafka_settings)
+    with Victim(kafka_settings) as victim:
+        victim.wait("ready")
+        sender.send_all([record(task_id)])
+        victim.wait("job")
+        victim.kill()
+    with Victim(kafka_settings, slots=0, at={"reaper before tombstone": ("kill", 1)}) as victim:
+        victim.wait("at reaper before tombstone")
+        victim.wait_end()
+    core = Core(kafka_settings)
+    with cores(core):
+        [job] = core.wait_jobs(1)
+        while len(log.read("tasks.high")) < 2:
+            pass
+        core.end(job)
+        log.wait_no_claims()
+        while core.intake.repeats < 1:
+            pass
+    assert [a for _, a in starts(log) if a > 1] == [2]
+
+
+def test_start_without_having_read_the_control_log_to_its_end(kafka_settings: Settings, sender: Sender) -> None:
+    """The control log is read slowly: a task cancelled before it was pulled does not start all the same."""
+    core, log, task_id = Core(kafka_settings), Log(kafka_settings), str(uuid.uuid4())
+    slow, reached = threading.Event(), threading.Event()
+
+    def on_cancel(_: str) -> None:
+        reached.set()
+        assert slow.wait(20)
+
+    core.control.on_cancel = on_cancel
+    with cores(core):
+        sender.send_all([Cancel(str(uuid.uuid4())).encode()])
+        assert reached.wait(10)
+        sender.send_all([Cancel(task_id).encode()])
+        sender.send_all([record(task_id)])
+        log.wait("tasks.running", 1)
+        slow.set()
+        [outcome] = [Outcome.decode(r) for r in log.wait("results", 1)]
+        log.wait_no_claims()
+        assert outcome.outcome == "cancelled"
+        assert core.jobs == []
+        assert core.slots.used == 0
+
+
+def test_tombstone_before_the_outcome_is_acknowledged(kafka_settings: Settings, sender: Sender) -> None:
+    gate, log = Gate("before outcome"), Log(kafka_settings)
+    core = Core(kafka_settings, at=lambda point: None)
+    core.finisher._at = gate
+    with cores(core):
+        sender.send_all([record()])
+        [job] = core.wait_jobs(1)
+        ending = core.ended(job)
+        gate.wait()
+        assert tombstones(log) == []
+        gate.open()
+        ending.result(10)
+        assert [t.why for t in tombstones(log)] == ["done"]
+        assert len(log.read("results")) == 1
