@@ -128,8 +128,6 @@ def test_a_role_that_is_killed_comes_back_and_a_killed_up_leaves_nothing(up: Up)
     processes = up.below()
     assert up.end(signal.SIGKILL) == -signal.SIGKILL
     _none_left(processes)
-    up.start()
-    assert up.end(signal.SIGTERM) == 0
 
 
 def test_a_taken_port_is_told_before_anything_starts(tmp_path: Path) -> None:
