@@ -10,7 +10,7 @@ import threading
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from confluent_kafka import KafkaException, TopicPartition
+from confluent_kafka import KafkaError, KafkaException, TopicPartition
 from confluent_kafka.admin import OffsetSpec  # type: ignore[attr-defined]  # exported at run time
 
 from headrace.errors import Retryable
@@ -20,6 +20,10 @@ log = logging.getLogger(__name__)
 
 _ASK_EVERY_S = 2.0
 _TIMEOUT_S = 2.0
+_LEADER_CHANGED = {
+    KafkaError.FENCED_LEADER_EPOCH, KafkaError.UNKNOWN_LEADER_EPOCH, KafkaError.NOT_LEADER_FOR_PARTITION,
+    KafkaError.LEADER_NOT_AVAILABLE,
+}  # fmt: skip
 
 _LATEST, _EARLIEST = OffsetSpec.latest(), OffsetSpec.earliest()  # type: ignore[no-untyped-call]
 
@@ -63,32 +67,52 @@ class Reach:
     async def _answers(self, places: Iterable[tuple[str, int]], spec: Any) -> Ends:
         if self.away:
             raise Retryable(self.away)
+        wanted = list(places)
         try:
             async with asyncio.timeout(_TIMEOUT_S + 0.5):
-                asked = self._ask(places, spec)
-                return {p: (await asyncio.wrap_future(f)).offset for p, f in asked.items()}
+                try:
+                    return await self._offsets(wanted, spec)
+                except KafkaException as e:
+                    self._renew(e)
+                    return await self._offsets(wanted, spec)
         except (KafkaException, TimeoutError) as e:
             raise Retryable(f"Kafka does not answer: {_words(e)}") from None
 
-    def _ask(self, places: Iterable[tuple[str, int]], spec: Any) -> dict[tuple[str, int], Any]:
+    async def _offsets(self, places: list[tuple[str, int]], spec: Any) -> Ends:
+        return {p: (await asyncio.wrap_future(f)).offset for p, f in self._ask(places, spec).items()}
+
+    def _ask(self, places: list[tuple[str, int]], spec: Any) -> dict[tuple[str, int], Any]:
         wanted = {TopicPartition(self._kafka.topic(t), p): spec for t, p in places}
         found = self._admin.list_offsets(wanted, request_timeout=_TIMEOUT_S) if wanted else {}
         return {(self._kafka.unprefixed(p.topic), p.partition): f for p, f in found.items()}
 
+    def _renew(self, error: KafkaException) -> None:
+        """A new client where the old one goes on asking with what it knew of partition leaders before they changed."""
+        if error.args[0].code() not in _LEADER_CHANGED:
+            raise error
+        self._admin = self._kafka.admin()
+
     def _run(self) -> None:
         while not self._stop.is_set():
             try:
-                places = list(self._places())
-                if places:
-                    asked = self._ask(places, _LATEST)
-                    self._told({p: f.result(_TIMEOUT_S + 0.5).offset for p, f in asked.items()})
-                else:
-                    self._admin.list_topics(timeout=_TIMEOUT_S)
+                try:
+                    self._probe()
+                except KafkaException as e:
+                    self._renew(e)
+                    self._probe()
                 self.away = None
             except (KafkaException, TimeoutError) as e:
                 self.away = f"Kafka does not answer: {_words(e)}"
                 log_throttled("reach", "%s", self.away)
             self._stop.wait(_ASK_EVERY_S)
+
+    def _probe(self) -> None:
+        places = list(self._places())
+        if not places:
+            self._admin.list_topics(timeout=_TIMEOUT_S)
+            return
+        asked = self._ask(places, _LATEST)
+        self._told({p: f.result(_TIMEOUT_S + 0.5).offset for p, f in asked.items()})
 
 
 def _words(error: Exception) -> str:
