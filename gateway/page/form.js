@@ -44,11 +44,12 @@ function field(name, schema, required) {
   input.id = id;
   input.dataset.pointer = pointer;
   if (required) input.setAttribute("aria-required", "true");
-  const title = el("span", { class: "name" }, name, required ? null : el("span", { class: "optional" }, " (optional)"));
+  input.setAttribute("aria-describedby", `${id}-help ${id}-error`);
+  const title = el("label", { class: "name", for: id }, name, required ? null : el("span", { class: "optional" }, " (optional)"));
   const help = schema.description || rangeOf(schema);
-  const error = el("span", { class: "error", role: "alert" });
+  const error = el("span", { class: "error", role: "alert", id: `${id}-error` });
   const parts = input.type === "checkbox" ? [el("span", { class: "check" }, input, title)] : [title, input];
-  const node = el("label", { class: "field", for: id }, ...parts, help ? el("span", { class: "help" }, help) : null, error);
+  const node = el("div", { class: "field" }, ...parts, help ? el("span", { class: "help", id: `${id}-help` }, help) : null, error);
   return { name, node, read: () => read(input, schema, required, pointer) };
 }
 

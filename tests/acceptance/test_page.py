@@ -37,13 +37,13 @@ def page(browser: Browser, cluster: LocalCluster) -> Iterator[Page]:
 
 
 def choose(page: Page, kind: str) -> None:
-    page.get_by_label("Task kind").select_option(kind)
+    page.get_by_label("Task kind", exact=True).select_option(kind)
 
 
 def test_a_task_is_submitted_watched_and_its_result_shown(page: Page) -> None:
     choose(page, "prime")
     page.get_by_label("upper_bound").fill("100")
-    page.get_by_role("button", name="Run").click()
+    page.get_by_role("button", name="Run", exact=True).click()
     way = page.locator(".way")
     for step in ("Received", "Started", "Completed"):
         expect(way.get_by_text(step, exact=True)).to_be_visible(timeout=PATIENCE_MS)
@@ -58,22 +58,22 @@ def test_a_task_is_submitted_watched_and_its_result_shown(page: Page) -> None:
 
 def test_a_field_that_is_wrong_is_named_at_its_place(page: Page) -> None:
     choose(page, "prime")
-    page.get_by_role("button", name="Run").click()
+    page.get_by_role("button", name="Run", exact=True).click()
     expect(page.locator("#payload .error")).to_have_text("is needed")
     page.get_by_label("upper_bound").fill("100")
     page.get_by_label("Directory").fill("../up")
-    page.get_by_role("button", name="Run").click()
+    page.get_by_role("button", name="Run", exact=True).click()
     expect(page.get_by_label("Directory")).to_have_attribute("aria-invalid", "true")
     page.get_by_label("Directory").fill("demo")
-    page.get_by_role("button", name="Run").click()
+    page.get_by_role("button", name="Run", exact=True).click()
     expect(page.locator(".way .completed")).to_be_visible(timeout=PATIENCE_MS)
 
 
 def test_a_task_that_fails_shows_why(page: Page) -> None:
     choose(page, "fragile")
-    page.get_by_label("how").select_option(label="raise")
-    page.get_by_label("attempts", exact=False).first.fill("9")
-    page.get_by_role("button", name="Run").click()
+    page.locator("#payload-how").select_option(label="raise")
+    page.locator("#payload-attempts").fill("9")
+    page.get_by_role("button", name="Run", exact=True).click()
     expect(page.locator(".way .failed")).to_be_visible(timeout=PATIENCE_MS)
     expect(page.locator("#outcome .error")).to_contain_text("failed")
     expect(page.locator("#outcome")).to_contain_text("attempt 1: error")
