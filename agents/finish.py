@@ -33,6 +33,9 @@ Key = tuple[str, int, str]  # id, attempt, boot
 At = Callable[[str], None]  # a place where fault tests may step in
 
 
+_MOST_ENDING = 256  # beyond it, attempts wait for their tombstones
+
+
 class Fenced(Exception):
     """The boot that ran the attempt is over: nothing of it may be told any more."""
 
@@ -47,6 +50,7 @@ class Finisher:
         self._started: dict[Key, asyncio.Future[object]] = {}
         self._left: dict[str, int] = {}  # unfinished members of claims with several
         self._waiting = Waiting()
+        self._ending: set[asyncio.Future[None]] = set()  # tombstones that Kafka has not acknowledged yet
 
     def started(self, job: Job) -> None:
         """Sends lifecycle.started, without waiting. Calling it again for the same attempt changes nothing."""
@@ -57,7 +61,7 @@ class Finisher:
             self._started[key] = asyncio.ensure_future(self._acknowledged(record))
 
     async def finish(self, job: Job, end: AttemptEnd) -> None:
-        """Returns when Kafka has all that follows from the end, or nothing of it because the node is fenced."""
+        """Returns when Kafka has the outcome or the next attempt, or nothing of it because the node is fenced."""
         try:
             self._check(job)
             await self._started_acknowledged(job)
@@ -76,8 +80,10 @@ class Finisher:
                     end.result_file.unlink()
 
     async def close(self) -> None:
-        """Sends the replays that wait for their time, now: at the end of a drain."""
+        """Sends the replays that wait for their time, now, and waits for all that is on its way: the end of a drain."""
         await self._waiting.close()
+        while self._ending:
+            await asyncio.wait(self._ending)
 
     def drop_waiting(self) -> None:
         """The boot is over, and its claims are the reaper's; from the event loop."""
@@ -115,6 +121,15 @@ class Finisher:
     async def _end_claim(self, job: Job, why: Why) -> None:
         self._at("before tombstone")
         if self._is_last(job.claim):
+            # Nobody waits for it: should it be lost with this node, the reaper's attempt runs in vain, no more.
+            ending = asyncio.ensure_future(self._tombstone(job, why))
+            self._ending.add(ending)
+            ending.add_done_callback(self._ending.discard)
+            if len(self._ending) > _MOST_ENDING:
+                await asyncio.wait(self._ending, return_when=asyncio.FIRST_COMPLETED)
+
+    async def _tombstone(self, job: Job, why: Why) -> None:
+        with contextlib.suppress(Fenced):
             await self._send(job, job.claim.tombstone(why))
 
     def _is_last(self, claim: Claim) -> bool:

@@ -1,7 +1,7 @@
 """Replays that wait for their time, after repeated failures. In the event loop.
 
 They wait here, outside any slot, and their claims, with the failure written into them, stand in the journal all the
-while: if this node dies, the reaper sends them at once. docs/design/0012 says why not on `tasks.high`.
+while: if this node dies, the reaper sends them at once. docs/design/0021 says why not on `tasks.high`.
 """
 
 import asyncio

@@ -125,9 +125,7 @@ class Core:
 
     def ended(self, job: Job, **how: Any) -> "Future[None]":
         now = int(time.time() * 1000)
-        end = AttemptEnd(
-            now - 5, now, **({"value": b"ok", "content_type": "text/plain", "suffix": ".txt"} if not how else how)
-        )
+        end = AttemptEnd(now - 5, now, **(how or {"value": b"ok", "content_type": "text/plain", "suffix": ".txt"}))
 
         async def finish() -> None:
             try:
