@@ -144,8 +144,10 @@ def cluster(broker: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[L
 
 
 @pytest.fixture
-def client(cluster: LocalCluster) -> Client:
-    return Client(cluster.gateway_url)
+def client(cluster: LocalCluster) -> Iterator[Client]:
+    found = Client(cluster.gateway_url)
+    yield found
+    found.http.close()
 
 
 @pytest.fixture
