@@ -14,7 +14,7 @@ from typing import Any
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Message, TopicPartition
 from confluent_kafka.admin import OffsetSpec  # type: ignore[attr-defined]
 
-from agents.log_reading import Place, place_of
+from agents.log_reading import Place, forget_leaders, place_of
 from headrace.errors import Undecodable
 from headrace.health import Heart
 from headrace.kafka import Kafka, log_throttled
@@ -85,6 +85,7 @@ class Follower:
         try:
             wanted = {place: f.result(max(0.0, deadline - time.monotonic())).offset for place, f in ends.items()}
         except (KafkaException, TimeoutError):
+            forget_leaders(self._admin)
             return False
         with self._progress:
             return self._progress.wait_for(

@@ -3,6 +3,7 @@
 Used by intake and reaper. Blocks for as long as the reading takes; Retryable when Kafka does not answer in time.
 """
 
+import contextlib
 import time
 from collections.abc import Callable, Iterable, Mapping
 
@@ -36,7 +37,14 @@ def offsets(kafka: Kafka, admin: AdminClient, places: Iterable[Place], *, first:
         answers = admin.list_offsets(asked, request_timeout=ANSWER_S) if asked else {}
         return {(kafka.unprefixed(at.topic), at.partition): f.result().offset for at, f in answers.items()}
     except KafkaException as e:
+        forget_leaders(admin)
         raise Retryable(f"the ends of the log are not known: {words_of(e)}") from None
+
+
+def forget_leaders(admin: AdminClient) -> None:
+    """After a failed `list_offsets`: librdkafka would ask with the leaders' old epochs for ever (seen in 2.16.1)."""
+    with contextlib.suppress(KafkaException):
+        admin.list_topics(timeout=ANSWER_S)
 
 
 def read_ranges(

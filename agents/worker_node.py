@@ -125,7 +125,7 @@ class WorkerNode:
         )  # fmt: skip
         self._worker.attach(app)
         self._receiver.attach(app)
-        app.on_partitions_assigned.connect(self._joined)
+        app.on_partitions_assigned.connect(self._joined)  # type: ignore[arg-type]
         health = self._health(app)
         add_stats_page(app, self._page(health))
         add_health_pages(app, health, self._stats.registry, lambda: self._stats.ready.set(not health.reasons()))
