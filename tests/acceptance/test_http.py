@@ -189,10 +189,12 @@ def test_a_thousand_submissions_from_twenty_clients_complete_once_each(client: C
             task_id = one.submit(directory="thousand")
             with lock:
                 ids.append(task_id)
+        one.http.close()
 
-    with httpx.Client(base_url=client.url, timeout=60).stream(
-        "GET", "/events", params={"directory": "thousand"}
-    ) as stream:
+    with (
+        httpx.Client(base_url=client.url, timeout=60) as listener,
+        listener.stream("GET", "/events", params={"directory": "thousand"}) as stream,
+    ):
         threads = [threading.Thread(target=submit_fifty) for _ in range(20)]
         for thread in threads:
             thread.start()
