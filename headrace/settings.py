@@ -81,6 +81,13 @@ class Settings:
         9.0,
     )
     trigger_s: float = _setting("HEADRACE_TRIGGER_S", "seconds between two micro-batches of the statistics", 5.0)
+    audit_s: float = _setting("HEADRACE_AUDIT_S", "seconds between two audits that nothing was lost or repeated", 60.0)
+    spark_jars: str = _setting(
+        "HEADRACE_SPARK_JARS",
+        "jar files of Spark's Kafka connector, comma-separated; empty = downloaded from Maven Central by Spark",
+        "",
+    )
+    spark_memory: str = _setting("HEADRACE_SPARK_MEMORY", "heap of the driver, and of each executor on a cluster", "1g")
 
     @property
     def results_root(self) -> Path:
@@ -131,8 +138,10 @@ class Settings:
             raise UsageError(
                 "HEADRACE_LEASE_S must be at least 7: the group's session of 6 s has to end before the lease does"
             )
-        if self.drain_s < 0 or self.trigger_s <= 0:
-            raise UsageError("HEADRACE_DRAIN_S must be at least 0 and HEADRACE_TRIGGER_S above 0: give seconds")
+        if self.drain_s < 0 or self.trigger_s <= 0 or self.audit_s <= 0:
+            raise UsageError(
+                "HEADRACE_DRAIN_S must be at least 0, HEADRACE_TRIGGER_S and HEADRACE_AUDIT_S above 0: give seconds"
+            )
 
 
 def address(value: str, env: str = "address") -> tuple[str, int]:

@@ -1,0 +1,1 @@
+"""The statistics: one Spark Structured Streaming query over the lifecycle topics, its sinks, and the audit."""

@@ -1,0 +1,79 @@
+"""`/healthz`, `/readyz` and `/metrics` of the statistics, served by a thread. They answer from memory."""
+
+import json
+import logging
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+from headrace.errors import UsageError
+from headrace.health import Health
+from headrace.settings import Settings, address
+from spark_analytics.metrics import Metrics
+
+log = logging.getLogger(__name__)
+
+_LOOPBACK = ("127.", "localhost", "::1")
+
+
+class HealthServer:
+    """Listens from its construction on; UsageError when it cannot, or would be open to others without leave."""
+
+    def __init__(self, settings: Settings, health: Health, metrics: Metrics) -> None:
+        host, port = address(settings.analytics_http, "HEADRACE_ANALYTICS_HTTP")
+        loopback = host.startswith(_LOOPBACK)
+        if not loopback and not settings.insecure:
+            raise UsageError(
+                f"HEADRACE_ANALYTICS_HTTP is {settings.analytics_http}: it listens on loopback only, such as "
+                f"127.0.0.1:{port}; HEADRACE_INSECURE=1 opens it to everyone who can reach that address"
+            )
+        handler = type("Handler", (_Handler,), {"health": health, "metrics": metrics, "any_host": settings.insecure})
+        try:
+            self._server = ThreadingHTTPServer((host, port), handler)
+        except OSError as e:
+            raise UsageError(
+                f"HEADRACE_ANALYTICS_HTTP is {settings.analytics_http}, where the statistics cannot listen: "
+                f"{e.strerror}; give another host:port"
+            ) from None
+        self._server.daemon_threads = True
+        self._thread = threading.Thread(target=self._server.serve_forever, name="health", daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join(5)
+
+
+class _Handler(BaseHTTPRequestHandler):
+    health: Health
+    metrics: Metrics
+    any_host: bool
+    timeout = 10  # seconds for a client that says nothing
+
+    def do_GET(self) -> None:
+        host = self.headers.get("Host", "").lower()
+        if not self.any_host and not host.removeprefix("[").startswith(_LOOPBACK):
+            self._answer(403, b'{"detail":"only loopback names are served"}')
+        elif self.path == "/healthz":
+            self._answer(200, b'{"status":"alive"}')
+        elif self.path == "/readyz":
+            reasons = self.health.reasons()
+            body = {"status": "not ready" if reasons else "ready", "reasons": reasons}
+            self._answer(503 if reasons else 200, json.dumps(body).encode())
+        elif self.path == "/metrics":
+            self.metrics.ready.set(0 if self.health.reasons() else 1)
+            self._answer(200, self.metrics.text(), "text/plain; version=0.0.4; charset=utf-8")
+        else:
+            self._answer(404, b'{"detail":"there are /healthz, /readyz and /metrics"}')
+
+    def _answer(self, status: int, body: bytes, content_type: str = "application/json") -> None:
+        self.send_response(status)
+        for name, value in (("Content-Type", content_type), ("Content-Length", str(len(body))),
+                            ("Cache-Control", "no-store"), ("X-Content-Type-Options", "nosniff")):  # fmt: skip
+            self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, format: str, *args: Any) -> None:
+        pass

@@ -1,0 +1,79 @@
+"""Kafka's options for Spark: where the brokers are, and librdkafka's security options in the words of Java's client.
+
+`HEADRACE_KAFKA_SECURITY` is written once, in librdkafka's words, for every role; Spark's connector takes Java's, with
+`kafka.` before each. UsageError names an option that has no counterpart, so that nothing is silently unprotected.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from headrace.errors import UsageError
+from headrace.kafka import load_security
+from headrace.settings import Settings
+
+_LOGIN = {
+    "PLAIN": "org.apache.kafka.common.security.plain.PlainLoginModule",
+    "SCRAM-SHA-256": "org.apache.kafka.common.security.scram.ScramLoginModule",
+    "SCRAM-SHA-512": "org.apache.kafka.common.security.scram.ScramLoginModule",
+}
+_SAME = frozenset({"security.protocol", "ssl.key.password", "ssl.endpoint.identification.algorithm"})
+_FILES = {  # PEM files, whose text Java takes as it is
+    "ssl.ca.location": ("ssl.truststore.certificates", "ssl.truststore.type"),
+    "ssl.certificate.location": ("ssl.keystore.certificate.chain", "ssl.keystore.type"),
+    "ssl.key.location": ("ssl.keystore.key", "ssl.keystore.type"),
+}
+_LOGGED_IN = frozenset({"sasl.mechanism", "sasl.mechanisms", "sasl.username", "sasl.password"})
+
+
+def kafka_options(settings: Settings) -> dict[str, str]:
+    """Options of Spark's Kafka source: brokers, group names within the prefix, security."""
+    found = {
+        "kafka.bootstrap.servers": settings.kafka,
+        "groupIdPrefix": f"{settings.topic_prefix}headrace-analytics",
+    }
+    return found | {f"kafka.{k}": v for k, v in java_security(load_security(settings.kafka_security)).items()}
+
+
+def java_security(options: Mapping[str, str]) -> dict[str, str]:
+    """librdkafka's security options in Java's words; UsageError for one that has no counterpart."""
+    found = _login(options)
+    for key, value in options.items():
+        if key in _LOGGED_IN:
+            continue
+        if key in _FILES:
+            name, kind = _FILES[key]
+            found[name], found[kind] = _pem(key, value), "PEM"
+        elif key in _SAME:
+            found[key] = "" if (key, value) == ("ssl.endpoint.identification.algorithm", "none") else value
+        else:
+            raise UsageError(
+                f"HEADRACE_KAFKA_SECURITY: the statistics cannot use {key}: give security.protocol, sasl.mechanism "
+                f"({', '.join(_LOGIN)}), sasl.username, sasl.password and ssl.*.location (PEM files)"
+            )
+    return found
+
+
+def _login(options: Mapping[str, str]) -> dict[str, str]:
+    mechanism = options.get("sasl.mechanism", options.get("sasl.mechanisms", ""))
+    if not mechanism:
+        return {}
+    if mechanism not in _LOGIN:
+        raise UsageError(
+            f"HEADRACE_KAFKA_SECURITY: the statistics cannot use sasl.mechanism={mechanism}: give {', '.join(_LOGIN)}"
+        )
+    user, password = (_quoted(options.get(f"sasl.{part}", "")) for part in ("username", "password"))
+    return {
+        "sasl.mechanism": mechanism,
+        "sasl.jaas.config": f"{_LOGIN[mechanism]} required username={user} password={password};",
+    }
+
+
+def _quoted(text: str) -> str:
+    return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
+
+
+def _pem(key: str, path: str) -> str:
+    try:
+        return Path(path).read_text()
+    except OSError as e:
+        raise UsageError(f"HEADRACE_KAFKA_SECURITY: {key}: cannot read {path}: {e.strerror}") from None

@@ -1,0 +1,95 @@
+"""The Spark session of the statistics: RocksDB for state, little memory, a quiet log, no files left behind.
+
+`start_session` is called once a process, by `main` and by tests that need Kafka. UsageError when Spark's JVM does not
+come up (no Java, no connector, a master that cannot be reached).
+"""
+
+import os
+import shutil
+import sys
+from importlib.resources import files
+from pathlib import Path
+
+from pyspark.errors import PySparkException
+from pyspark.sql import SparkSession
+
+from headrace.errors import UsageError
+from headrace.settings import Settings
+
+CONNECTOR = "org.apache.spark:spark-sql-kafka-0-10_2.13:4.2.0"
+_STATE = "spark.sql.streaming.stateStore"
+
+OPTIONS = {
+    "spark.ui.enabled": "false",
+    "spark.ui.showConsoleProgress": "false",
+    "spark.sql.session.timeZone": "UTC",
+    "spark.sql.mapKeyDedupPolicy": "LAST_WIN",  # of headers with one name the last counts, as everywhere
+    "spark.sql.adaptive.enabled": "false",  # streams of state have none, and it would only cost planning
+    f"{_STATE}.providerClass": "org.apache.spark.sql.execution.streaming.state.RocksDBStateStoreProvider",
+    f"{_STATE}.rocksdb.changelogCheckpointing.enabled": "true",  # a batch costs what it changed
+    f"{_STATE}.rocksdb.trackTotalNumberOfRows": "false",  # it reads each key once more before every write
+    f"{_STATE}.rocksdb.boundedMemoryUsage": "true",
+    f"{_STATE}.rocksdb.maxMemoryUsageMB": "192",
+    "spark.sql.streaming.minBatchesToRetain": "20",
+    "spark.sql.streaming.noDataMicroBatches.enabled": "false",  # state goes with the next batch that has data
+    "spark.sql.streaming.noDataProgressEventInterval": "2000",  # ms; health reads it
+    "spark.sql.streaming.stopTimeout": "15000",
+    "spark.sql.streaming.metricsEnabled": "false",
+    "spark.kafka.consumer.cache.capacity": "256",  # consumers: above topics times partitions, or they are made anew
+    "spark.cleaner.referenceTracking.cleanCheckpoints": "false",
+    "spark.task.maxFailures": "8",
+    "spark.python.worker.reuse": "true",
+}
+
+
+def start_session(settings: Settings, folder: Path) -> SparkSession:
+    """A session on `settings.spark_master`, with its temporary files in `folder`, which is emptied first.
+
+    The master's cores decide how many partitions the state of a new checkpoint has, and a checkpoint keeps its number.
+    """
+    temporary = folder / "tmp"
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
+    os.environ.setdefault("PYSPARK_DRIVER_PYTHON", sys.executable)
+    options = OPTIONS | _memory(settings, temporary) | _jars(settings, folder) | _partitions(settings)
+    builder = SparkSession.builder.appName("headrace-analytics").master(settings.spark_master)
+    for key, value in options.items():
+        builder = builder.config(key, value)
+    try:
+        return builder.getOrCreate()
+    except (PySparkException, OSError) as e:
+        raise UsageError(
+            f"Spark does not start at {settings.spark_master} ({e}): check Java and HEADRACE_SPARK_MASTER"
+        ) from None
+
+
+def _memory(settings: Settings, temporary: Path) -> dict[str, str]:
+    log4j = files(__package__).joinpath("log4j2.properties")
+    java = f"-XX:+UseParallelGC -XX:MaxMetaspaceSize=256m -Djava.io.tmpdir={temporary}"
+    found = {
+        "spark.driver.memory": settings.spark_memory,
+        "spark.executor.memory": settings.spark_memory,
+        "spark.driver.extraJavaOptions": f"{java} -Dlog4j2.configurationFile={log4j}",
+        "spark.executor.extraJavaOptions": "-XX:+UseParallelGC -XX:MaxMetaspaceSize=256m",
+        "spark.local.dir": str(temporary),
+    }
+    if settings.spark_master.startswith("local"):
+        found |= {"spark.driver.host": "127.0.0.1", "spark.driver.bindAddress": "127.0.0.1"}
+    return found
+
+
+def _jars(settings: Settings, folder: Path) -> dict[str, str]:
+    if settings.spark_jars:
+        return {"spark.jars": settings.spark_jars}
+    return {"spark.jars.packages": CONNECTOR, "spark.jars.ivy": str(folder / "ivy")}
+
+
+def _partitions(settings: Settings) -> dict[str, str]:
+    """Few partitions for one machine: each costs every batch a file and a commit."""
+    return {"spark.sql.shuffle.partitions": "2" if settings.spark_master.startswith("local") else "8"}
+
+
+def jvm_pid(spark: SparkSession) -> int:
+    """The process id of the session's JVM."""
+    return int(spark.sparkContext._gateway.proc.pid)

@@ -1,0 +1,30 @@
+"""Counts as lines of JSON on standard output: `HEADRACE_DATABASE=console:` shows what would be written."""
+
+import sys
+
+from pyspark.sql import DataFrame
+
+
+class ConsoleSink:
+    """Prints each row with its batch; keeps nothing."""
+
+    def __init__(self, _url: str = "console:") -> None:
+        self._late: set[tuple[str, int]] = set()
+
+    def prepare(self) -> None:
+        pass
+
+    def write(self, batch: DataFrame, batch_id: int) -> None:
+        for line in batch.toJSON().collect():
+            print(f'{{"batch":{batch_id},{line[1:]}', flush=True)
+
+    def wrote(self, checkpoint: str, batch_id: int, late: int) -> None:
+        if late and (checkpoint, batch_id) not in self._late:
+            self._late.add((checkpoint, batch_id))
+            print(f'{{"batch":{batch_id},"late":{late}}}', file=sys.stdout, flush=True)
+
+    def knows(self, checkpoint: str) -> bool:
+        return True
+
+    def check(self) -> str | None:
+        return None

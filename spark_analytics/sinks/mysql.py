@@ -1,0 +1,139 @@
+"""Counts in MySQL or MariaDB: absolute upserts from every partition, then the hours of the minutes that changed.
+
+Executors write with a connection pool a process. Counts only ever grow for a key, so the larger of old and new stands:
+a batch replayed after a kill, and a write of an executor that should be dead, change nothing. pymysql's errors become
+Retryable when the database is away; whatever else fails is a fault of ours, and is raised.
+"""
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from functools import cache
+from typing import Any
+
+import pymysql
+from dbutils.pooled_db import PooledDB
+from pyspark.errors import PySparkException
+from pyspark.sql import DataFrame, Row
+
+from headrace.database import Database
+from headrace.errors import Retryable
+from spark_analytics.migrate import migrate
+
+_AWAY = (pymysql.OperationalError, pymysql.InterfaceError)
+_ROWS = 1000  # of one statement
+_KEPT_BATCHES = 1000
+
+_COUNTS = """
+INSERT INTO counts_minute (bucket, event, reason, name, node, count, tasks, bytes)
+VALUES (%s, %s, %s, %s, %s, %s, %s, %s)
+ON DUPLICATE KEY UPDATE count = GREATEST(count, VALUES(count)), tasks = GREATEST(tasks, VALUES(tasks)),
+bytes = GREATEST(bytes, VALUES(bytes))
+"""
+_DURATIONS = """
+INSERT INTO durations_hour (bucket, measure, name, bin, count) VALUES (%s, %s, %s, %s, %s)
+ON DUPLICATE KEY UPDATE count = GREATEST(count, VALUES(count))
+"""
+_HOUR = """
+INSERT INTO counts_hour (bucket, event, reason, name, node, count, tasks, bytes)
+SELECT %(hour)s, event, reason, name, node, SUM(count), SUM(tasks), SUM(bytes) FROM counts_minute
+WHERE bucket >= %(hour)s AND bucket < %(hour)s + INTERVAL 1 HOUR GROUP BY event, reason, name, node
+ON DUPLICATE KEY UPDATE count = VALUES(count), tasks = VALUES(tasks), bytes = VALUES(bytes)
+"""
+_BATCH = """
+INSERT INTO batches (checkpoint, batch, written_at, late) VALUES (%s, %s, UTC_TIMESTAMP(3), %s)
+ON DUPLICATE KEY UPDATE late = GREATEST(late, VALUES(late))
+"""
+
+
+class MySqlSink:
+    """The statistics' database at `mysql://user:password@host:port/name`."""
+
+    def __init__(self, url: str) -> None:
+        self.database = Database.parse(url)
+
+    def prepare(self) -> None:
+        with away():
+            migrate(self.database)
+
+    def write(self, batch: DataFrame, batch_id: int) -> None:
+        database = self.database
+        with away():
+            _pool(database).connection().close()  # tried here first: a task that fails is told of at length
+        try:
+            batch.foreachPartition(lambda rows: write_rows(database, rows))
+        except PySparkException as e:
+            if any(f"pymysql.err.{error.__name__}" in str(e) for error in _AWAY):
+                raise Retryable("the database went away while a batch was written") from None
+            raise
+        hours = [r["hour"] for r in batch.selectExpr("date_trunc('hour', bucket) AS hour").distinct().collect()]
+        with away(), connection(database) as c, c.cursor() as cursor:
+            for hour in sorted(hours):
+                cursor.execute(_HOUR, {"hour": hour})
+            c.commit()
+
+    def wrote(self, checkpoint: str, batch_id: int, late: int) -> None:
+        with away(), connection(self.database) as c, c.cursor() as cursor:
+            cursor.execute(_BATCH, (checkpoint, batch_id, late))
+            cursor.execute("DELETE FROM batches WHERE checkpoint = %s AND batch < %s AND late = 0",
+                           (checkpoint, batch_id - _KEPT_BATCHES))  # fmt: skip
+            c.commit()
+
+    def knows(self, checkpoint: str) -> bool:
+        with away(), connection(self.database) as c, c.cursor() as cursor:
+            cursor.execute("SELECT 1 FROM batches WHERE checkpoint = %s LIMIT 1", (checkpoint,))
+            return cursor.fetchone() is not None
+
+    def check(self) -> str | None:
+        try:
+            self.database.connect(timeout_s=2).close()
+        except (pymysql.MySQLError, OSError) as e:
+            return f"the database does not answer: {e.args[-1] if e.args else e}"
+        return None
+
+
+def write_rows(database: Database, rows: Iterable[Row]) -> None:
+    """One partition's rows, as one transaction. Runs in an executor's process."""
+    counts: list[tuple[Any, ...]] = []
+    durations: list[tuple[Any, ...]] = []
+    for r in rows:
+        if r["measure"] == "events":
+            counts.append(
+                (r["bucket"], r["event"], r["reason"], r["name"], r["node"], r["count"], r["tasks"], r["bytes"])
+            )
+        else:
+            durations.append((r["bucket"], r["measure"], r["name"], r["bin"], r["count"]))
+    if not counts and not durations:
+        return
+    with connection(database) as c, c.cursor() as cursor:
+        for statement, values in (
+            (_COUNTS, sorted(counts)),
+            (_DURATIONS, sorted(durations)),
+        ):  # one order: no deadlocks
+            for at in range(0, len(values), _ROWS):
+                cursor.executemany(statement, values[at : at + _ROWS])
+        c.commit()
+
+
+@contextmanager
+def connection(database: Database) -> Iterator[Any]:
+    """A pooled connection; what was not committed is rolled back."""
+    c = _pool(database).connection()
+    try:
+        yield c
+    finally:
+        c.close()
+
+
+@contextmanager
+def away() -> Iterator[None]:
+    """Turns the errors of a database that does not answer into Retryable."""
+    try:
+        yield
+    except (*_AWAY, OSError) as e:
+        raise Retryable(f"the database does not answer: {e.args[-1] if e.args else e}") from None
+
+
+@cache
+def _pool(database: Database) -> PooledDB:
+    """One pool a process."""
+    return database.pool()
