@@ -65,7 +65,6 @@ class Finisher:
         try:
             self._check(job)
             await self._started_acknowledged(job)
-            self._at("before outcome")
             if end.cause is None:
                 await self._send_result(job, end)
                 await self._end_claim(job, "done")
@@ -112,6 +111,7 @@ class Finisher:
         self._waiting.add(again.wait_s, len(job.task.raw), lambda: self._replay(job, again))
 
     async def _replay(self, job: Job, again: Again) -> None:
+        self._at("before outcome")
         try:
             await self._send(job, job.task.next_attempt(again.failure))
             await self._end_claim(job, "retried")
@@ -140,6 +140,7 @@ class Finisher:
         return self._left[key] == 0 and self._left.pop(key) == 0
 
     async def _send_outcome(self, job: Job, over: Over, end: AttemptEnd) -> None:
+        self._at("before outcome")
         s, ledger = job.submission, (*job.task.ledger, over.failure)
         await self._send(job, without_result(
             job.task, job.claim.for_, self._node.name, over.reason, end.detail, name=s.name, directory=s.directory,
@@ -147,6 +148,7 @@ class Finisher:
         ))  # fmt: skip
 
     async def _send_result(self, job: Job, end: AttemptEnd) -> None:
+        self._at("before outcome")
         s, t = job.submission, job.task
         whole = Outcome(
             t.id, "completed", end.value or b"", t.attempt, job.claim.for_, self._node.name, t.source, t.submitted_ms,

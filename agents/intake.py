@@ -98,6 +98,7 @@ class Intake:
 
     def _run(self) -> None:
         try:
+            self._consumer.join()
             while not self._stopping.is_set():
                 self._heart.beat()
                 try:

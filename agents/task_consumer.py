@@ -54,7 +54,6 @@ class TaskConsumer:
         self.journal_ends: dict[int, int] = {}  # of tasks.running, per partition, as this generation began
         self.stall_s = 0.0  # how long the last rebalance kept us from our partitions
         self._stalled_at = time.monotonic()
-        self._subscribe()
 
     @property
     def places(self) -> list[Place]:
@@ -63,6 +62,11 @@ class TaskConsumer:
 
     def window(self, place: Place) -> Repeats:
         return self._windows[place]
+
+    def join(self) -> None:
+        """Asks to join the group; from now on `fill` must be called, or all members wait for this one."""
+        self._stalled_at = time.monotonic()
+        self._subscribe()
 
     def fill(self, wait_s: float) -> None:
         """Serves the group and moves what has come into the buffer; waits for the first record that long."""

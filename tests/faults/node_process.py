@@ -1,7 +1,8 @@
 """A node's protocol core as a process of its own, so that it can be killed and frozen. Run by `tests.faults.victim`.
 
-Reads one JSON line: settings, name, slots, what its attempts do (`hold` or `complete`), and at which named place, the
-how many-th time, it kills (`kill`) or stops (`stop`) itself. Prints a line for each job it is handed.
+Reads one JSON line: settings, name, slots, what its attempts do, and at which named place, the how many-th time, it
+kills (`kill`) or stops (`stop`) itself. Its attempts never end (`hold`), `complete` at once, `die` at once, or `wait`
+for a line. Prints a line for each job it is handed.
 """
 
 import json
@@ -11,7 +12,9 @@ import sys
 import threading
 from pathlib import Path
 
+from agents.work import Job
 from headrace.settings import Settings
+from headrace.states import Cause
 from tests.core_rig import Core
 
 
@@ -31,14 +34,23 @@ def main() -> None:
     )
     core = Core(settings, told["name"], told["slots"], at=at, fence=told["fence"])
 
-    def on_job(job: object) -> None:
-        print(f"job {job.task.id} {job.task.attempt}", flush=True)  # type: ignore[attr-defined]
+    jobs: list[Job] = []
+
+    def on_job(job: Job) -> None:
+        print(f"job {job.task.id} {job.task.attempt}", flush=True)
+        jobs.append(job)
         if told["attempts"] == "complete":
-            core.ended(job)  # type: ignore[arg-type]
+            core.ended(job)
+        elif told["attempts"] == "die":
+            dead = core.ended(job, cause=Cause.PROCESS_DEATH, detail="killed by SIGKILL")
+            dead.add_done_callback(lambda _: print("ended", flush=True))
 
     core.on_job = on_job
     core.start()
     print("ready", flush=True)
+    for _ in sys.stdin:
+        while jobs:
+            core.ended(jobs.pop())
     threading.Event().wait()
 
 

@@ -42,6 +42,20 @@ class Victim:
             if line.startswith(start):
                 return line
 
+    def has(self, start: str, timeout_s: float = 0.2) -> bool:
+        """Whether it prints such a line within that time."""
+        try:
+            self.wait(start, timeout_s)
+        except queue.Empty:
+            return False
+        return True
+
+    def tell(self, line: str) -> None:
+        """Attempts that `wait` end now."""
+        assert self._process.stdin is not None
+        self._process.stdin.write(line + "\n")
+        self._process.stdin.flush()
+
     def kill(self) -> None:
         self._process.kill()
         self._process.wait(10)
