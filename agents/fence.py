@@ -33,12 +33,17 @@ class Fence:
     def __init__(self, node: Node, lease_s: float, hooks: list[Hook], clock: Callable[[], float] = boot_clock) -> None:
         self._node, self._limit_s, self._hooks, self._clock = node, lease_s * _SHARE_OF_LEASE, hooks, clock
         self._last = clock()
+        node.is_awake = self.is_awake
         self._declared: str | None = None
         self._wake = threading.Event()
         self._closing = False
         self._heart = Heart("self-fencing")
         self._thread = threading.Thread(target=self._run, name="fence", daemon=True)
         self.fenced = 0  # how often it has happened
+
+    def is_awake(self) -> bool:
+        """False when the node has been frozen and the fence has not yet turned."""
+        return self._closing or self._clock() - self._last <= self._limit_s
 
     def start(self) -> None:
         self._last = self._clock()

@@ -193,7 +193,7 @@ class Finisher:
                 await asyncio.sleep(e.delay_s)
 
     def _check(self, job: Job) -> None:
-        if job.claim.for_ != self._node.boot:
+        if not self._node.is_current(job.claim.for_):
             raise Fenced
 
 

@@ -233,7 +233,7 @@ class Intake:
         return True
 
     def _start(self, job: Job) -> bool:
-        if job.claim.by != self._node.boot:
+        if not self._node.is_current(job.claim.by):
             return False  # fenced meanwhile: the claim is the reaper's
         if self._control.is_cancelled(job.task.id):
             s = job.submission

@@ -11,7 +11,7 @@ import socket
 import threading
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -44,6 +44,7 @@ class Node:
         self.lock_path = folder / f"{name}.lock"
         self.children_lock_path = folder / f"{name}.children.lock"
         self.control_path = folder / f"{name}.control.db"
+        self.is_awake: Callable[[], bool] = lambda: True  # the fence's: false between a freeze and its fencing
         self._members: dict[str, str] = {}
         self._changing = threading.Lock()
         self._lock = -1
@@ -64,6 +65,10 @@ class Node:
         with self._changing:
             self._write()
         return before
+
+    def is_current(self, boot: str) -> bool:
+        """Whether a boot is this node's own and may still speak: false from the moment a freeze is over."""
+        return boot == self.boot and self.is_awake()
 
     def remember(self, group: str, member: str) -> None:
         """Keeps the id of this boot's member of a group (without prefix), for the process that comes after a crash."""

@@ -1,0 +1,76 @@
+"""Self-fencing: what is a freeze, what is not, and in which order a boot ends."""
+
+from pathlib import Path
+
+import pytest
+
+from agents.fence import Fence
+from agents.node import Node
+
+LEASE_S = 10.0
+
+
+class Clock:
+    now = 50.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def node(tmp_path: Path) -> Node:
+    return Node("node-1", tmp_path)
+
+
+def test_a_gap_shorter_than_the_lease_is_no_freeze(node: Node) -> None:
+    clock, boot = Clock(), node.boot
+    fence = Fence(node, LEASE_S, [], clock)
+    clock.now += 8.9
+    assert node.is_current(boot)
+    fence.look()
+    assert (node.boot, fence.fenced) == (boot, 0)
+
+
+def test_a_frozen_node_may_not_speak_even_before_the_fence_turns(node: Node) -> None:
+    clock, boot = Clock(), node.boot
+    fence = Fence(node, LEASE_S, [], clock)
+    clock.now += 9.1
+    assert not node.is_current(boot)
+    fence.look()
+    assert node.boot != boot
+    assert node.is_current(node.boot)
+    assert not node.is_current(boot)
+
+
+def test_the_boot_changes_first_and_the_hooks_run_in_order_with_the_old_one(node: Node) -> None:
+    clock, boot = Clock(), node.boot
+    said: list[tuple[str, str, bool]] = []
+    hooks = [lambda old: said.append(("kill", old, node.boot != old)), lambda old: said.append(("dead", old, True))]
+    fence = Fence(node, LEASE_S, hooks, clock)
+    clock.now += 60
+    fence.look()
+    assert said == [("kill", boot, True), ("dead", boot, True)]
+
+
+def test_a_hook_that_fails_does_not_keep_the_next_one_from_running(node: Node) -> None:
+    clock, called = Clock(), []
+
+    def fails(_: str) -> None:
+        raise OSError("no more processes")
+
+    fence = Fence(node, LEASE_S, [fails, called.append], clock)
+    clock.now += 60
+    fence.look()
+    assert len(called) == 1
+
+
+def test_the_word_of_others_fences_once_and_only_the_boot_it_names(node: Node) -> None:
+    fence, boot = Fence(node, LEASE_S, [], Clock()), node.boot
+    fence.declared_dead("another")
+    fence.look()
+    assert node.boot == boot
+    fence.declared_dead(boot)
+    fence.look()
+    fence.declared_dead(boot)
+    fence.look()
+    assert fence.fenced == 1
