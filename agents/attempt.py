@@ -132,16 +132,17 @@ class Attempt:
 
     def _death(self, answered: "asyncio.Future[Ended]") -> tuple[Cause, str]:
         error = answered.exception() if answered.done() else None
-        if not isinstance(error, ProcessExpired):
-            if error is not None and not self.pid:
-                return Cause.PROCESS_DEATH, f"the process ended before the task began: {error}"
+        if error is None:
             return Cause.PROCESS_DEATH, "the process ended itself with exit code 0"  # which pebble does not tell
-        code = int(error.exitcode)
-        if code >= 0:
-            return Cause.PROCESS_DEATH, f"the process ended itself with exit code {code}"
-        if code == -signal.SIGKILL and oom_kills() > self._oom_kills:
+        code = int(error.exitcode) if isinstance(error, ProcessExpired) else None
+        if code in (None, -signal.SIGKILL) and oom_kills() > self._oom_kills:
             return Cause.OUT_OF_MEMORY, "the kernel killed the process for want of memory"
-        return Cause.PROCESS_DEATH, f"killed by {signal.Signals(-code).name}"
+        if code is None:  # the pool broke with it
+            when = "" if self.pid else " before the task began"
+            return Cause.PROCESS_DEATH, f"the process was killed, or ended itself{when}: its exit code is not known"
+        if code < 0:
+            return Cause.PROCESS_DEATH, f"killed by {signal.Signals(-code).name}"
+        return Cause.PROCESS_DEATH, f"the process ended itself with exit code {code}"
 
     def _answered(self, ended: Ended) -> AttemptEnd:
         now = _now_ms()

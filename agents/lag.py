@@ -102,5 +102,8 @@ class LagWatch:
             try:
                 self.ask()
             except KafkaException as e:
-                log_throttled(f"lag {self._group}", "The lag of group %s is not known: %s", self._group, e.args[0])
+                words = e.args[0].str()
+                log_throttled(f"lag {self._group}", "The lag of group %s is not known: %s", self._group, words)
+                # After a broker's restart this client would go on asking with what it knew before (seen in 2.16.1).
+                self._admin = self._kafka.admin()
             self._closing.wait(EVERY_S)

@@ -40,6 +40,7 @@ def check_offsets(lag: LagWatch, group: str) -> None:
     if lost:
         listed = ", ".join(f"{topic} {partition}" for topic, partition in sorted(lost))
         raise UsageError(
-            f"group {group} has lost its offsets for {listed}. To go on with what the log still holds, stop all workers "
-            f"and set them: kafka-consumer-groups.sh --group {group} --all-topics --reset-offsets --to-earliest --execute"
+            f"group {group} has lost its offsets for {listed}. To go on with what the log still holds, stop all "
+            f"workers and set them: kafka-consumer-groups.sh --group {group} --all-topics --reset-offsets "
+            "--to-earliest --execute"
         )

@@ -10,7 +10,6 @@ from typing import Any
 
 import httpx
 import orjson
-import pytest
 import pytest_asyncio
 
 from agents.faust_app import make_app, running
@@ -91,7 +90,7 @@ async def node(kafka_settings: Settings, topics: str, tmp_path: Path) -> AsyncIt
     worker.attach(app)
     app.agent(app.topic(kafka.topic("tasks.control")), name="other")(_nothing)  # an app must follow some topic
     view = NodeView(
-        node="test-node", boot=lambda: "5d3c3f7f-0a11-4a86-9a3a-0b1ff0a43f0b", pid=1, started_ms=int(time.time() * 1000),
+        node="test-node", boot=lambda: "5d3c3f7f-0a11-4a86-9a3a", pid=1, started_ms=int(time.time() * 1000),
         slots=2, used=lambda: slots.used, running=pool.running, draining=lambda: state[0] == "draining", health=health,
         stats=stats, waiting=lambda: {"tasks.normal": 7, "tasks.high": 1}, waiting_age_s=lambda: 0.4,
         partitions=lambda: [("tasks.normal", 1), ("tasks.normal", 0)], limits_s={k.name: k.timeout_s for k in kinds},

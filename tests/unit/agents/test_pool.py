@@ -275,6 +275,27 @@ async def test_drain_ends_what_runs_with_its_own_cause(bench: Bench) -> None:
     assert {(await r).cause for r in running} == {Cause.DRAIN}
 
 
+async def test_self_fencing_kills_all_from_another_thread_and_waits_for_it(bench: Bench, tmp_path: Path) -> None:
+    flags = [tmp_path / str(n) for n in range(SLOTS)]
+    running = [asyncio.create_task(bench.run("sleeps", seconds=60.0, flag=str(f))) for f in flags]
+    await until(lambda: all(f.exists() and f.read_text() for f in flags))
+    await asyncio.to_thread(bench.pool.kill_all)
+    assert not any(alive(int(f.read_text())) for f in flags)
+    assert {(await r).cause for r in running} <= {Cause.NODE_LOSS, Cause.PROCESS_DEATH}
+    assert (await bench.run("echo", value="on")).value == b"on"
+
+
+async def test_a_job_that_waits_for_its_slot_can_be_cancelled(bench: Bench) -> None:
+    running = [asyncio.create_task(bench.run("sleeps", seconds=0.5)) for _ in range(SLOTS)]
+    await until(lambda: len(bench.pool.running()) == SLOTS)
+    job = bench.job("echo", value="never")
+    waiting = asyncio.create_task(bench.pool.run(job))
+    await asyncio.sleep(0)
+    assert bench.pool.cancel(job.task.id)
+    assert (await waiting).detail == "cancelled"
+    assert {(await r).value for r in running} == {b"slept"}
+
+
 async def test_an_attempt_given_up_by_its_caller_is_killed(bench: Bench, tmp_path: Path) -> None:
     flag = tmp_path / "pid"
     running = asyncio.create_task(bench.run("sleeps", seconds=60.0, flag=str(flag)))

@@ -1,0 +1,45 @@
+"""A node's stats page in a real browser, over the whole product: it shows what the node does while it does it."""
+
+from collections.abc import Iterator
+
+import pytest
+from playwright.sync_api import Page, expect, sync_playwright
+
+from infra.chromium import chromium
+from infra.local.cluster import LocalCluster
+from tests.acceptance.conftest import Client
+
+PATIENCE_MS = 20_000
+
+
+@pytest.fixture
+def page(cluster: LocalCluster) -> Iterator[Page]:
+    """The stats page, open; what the browser complains of fails the test."""
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium(), args=["--no-sandbox"])
+        found = browser.new_page(color_scheme="dark")
+        found.set_default_timeout(PATIENCE_MS)
+        complaints: list[str] = []
+        found.on("pageerror", lambda e: complaints.append(str(e)))
+        found.on("console", lambda m: complaints.append(m.text) if m.type == "error" else None)
+        found.goto(f"http://{cluster.settings.stats_http}/")
+        yield found
+        browser.close()
+        assert complaints == []
+
+
+def test_the_stats_page_shows_what_runs_and_then_that_it_is_done(page: Page, client: Client) -> None:
+    expect(page.locator("#state-text")).to_have_text("ready", timeout=PATIENCE_MS)
+    row = page.locator("#kinds tr", has_text="fragile")
+    expect(row).to_be_visible()
+    task_id = client.submit("fragile", {"how": "raise", "attempts": 0, "seconds": 6})
+    running = page.locator("#running tbody tr", has_text=task_id)
+    expect(running).to_be_visible(timeout=PATIENCE_MS)
+    expect(running.locator("svg rect")).to_have_count(2)
+    expect(page.locator("#slots")).to_contain_text("of")
+    expect(running).to_be_hidden(timeout=PATIENCE_MS)
+    expect(row.locator("td").nth(1)).not_to_have_text("0", timeout=PATIENCE_MS)
+    for chart in ("#rate", "#used", "#waiting"):
+        expect(page.locator(f"{chart} svg")).to_be_visible()
+    expect(page.locator("#rate .mark-done").first).to_be_visible()
+    expect(page.locator("#partitions dt")).to_have_count(2)
