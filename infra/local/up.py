@@ -72,6 +72,7 @@ class Machine:
         self._supervisor = Supervisor(say, self.data.write_running)
         self._stop_asked, self._forced = threading.Event(), threading.Event()
         self._asked_at = 0.0
+        self._ready = threading.Event()
 
     def _completed(self, settings: Settings) -> Settings:
         """What the roles are told: where the embedded parts are, and paths that hold wherever they run."""
@@ -117,6 +118,7 @@ class Machine:
             if watch.failure:
                 raise UsageError(f"{watch.service.name} does not start: {watch.failure}")
         say(self._ready_line(roles, time.monotonic() - begun))
+        self._ready.set()
 
     def wait(self) -> None:
         """Until a stop is asked for."""
@@ -187,6 +189,10 @@ class Machine:
                 watch.settled.wait()
                 if watch.failure:
                     raise UsageError(watch.failure)
+            # Spark's start takes both cores for seconds: what runs tasks comes first
+            while not self._ready.wait(0.2):
+                if self._stop_asked.is_set():
+                    return
             if not self._stop_asked.is_set() and (role := analytics_role(self.settings, self.data.logs)):
                 self._supervisor.watch(role, role.listens)
         except HeadraceError as e:
