@@ -191,14 +191,14 @@ def test_killed_and_started_again_at_once_the_node_works_at_once(
     before = submit("echo", value="before")
     outcomes(kafka, 1)
     first.wait_ready()
+    killed = time.monotonic()
     first.process.kill()
     first.process.wait()
     again = nodes.start(stats_http=address)
     after = submit("echo", value="after")
-    began = time.monotonic()
     assert {o.id for o in outcomes(kafka, 2)} == {before, after}
     assert {Event.decode(r).id for r in read_until(kafka, "lifecycle.received", 2)} == {before, after}
-    assert time.monotonic() - began < 6.0  # less than the sessions of the dead members
+    assert time.monotonic() - killed < 9.0  # the dead receiver's session would have lasted 10 s
     again.wait_ready()
     assert again.stop() == 0
 
