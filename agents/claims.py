@@ -80,17 +80,6 @@ class Claims:
         self.voided += 1
         self._sender.send(claim.tombstone("void"))
 
-    def end(self, claim: Claim, outcome: Outgoing) -> None:
-        """The outcome of a claim that is not to start, and its tombstone once Kafka has the outcome. Does not wait."""
-
-        def then(answer: Sent) -> None:
-            if answer.exception() is None:
-                self._sender.send(claim.tombstone("done"))
-            else:  # only a broken client does that: the role ends, and the reaper judges
-                log.error("The outcome of a cancelled task could not be sent: %s", answer.exception())
-
-        self._sender.send(outcome).add_done_callback(then)
-
     def void_when_sent(self, claims: Sequence[Claim]) -> None:
         """The same for claims that are still on their way: the sender keeps the order of what it sends."""
         for claim in claims:
@@ -120,6 +109,18 @@ class Claims:
             if all(committed[t.source.topic, t.source.partition] > t.source.offset for t in c.tasks)
             and not any(higher.than(c.generation, t.source) for t in c.tasks)
         ]  # fmt: skip
+
+
+def end_claim(sender: Sender, claim: Claim, outcome: Outgoing) -> None:
+    """The outcome of a claim that is not to start, and its tombstone once Kafka has the outcome. Does not wait."""
+
+    def then(answer: Sent) -> None:
+        if answer.exception() is None:
+            sender.send(claim.tombstone("done"))
+        else:  # only a broken client does that
+            log.error("The outcome of task %s could not be sent: %s", claim.key.id, answer.exception())
+
+    sender.send(outcome).add_done_callback(then)
 
 
 class HigherGenerations:

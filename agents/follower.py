@@ -131,7 +131,8 @@ class Follower:
             while not self._closing.is_set():
                 self._heart.beat()
                 self.turn()
-                if message := consumer.poll(_TURN_S):
+                message = consumer.poll(_TURN_S)
+                if message is not None:  # a tombstone's message is falsy
                     self._take([message, *consumer.consume(_BATCH, 0)], consumer)
         except KeyError as e:
             log_throttled(self._name, "%s waits for the topic %s: run `headrace topics apply`", self._name, e.args[0])

@@ -9,13 +9,14 @@ import logging
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
-from typing import Any, Protocol
+from typing import Any
 
 from confluent_kafka import KafkaException
 
 from agents.admission import Admission, Admitted, Elsewhere, Kinds, Refused
-from agents.claims import At, Claims
+from agents.claims import At, Claims, end_claim
 from agents.control import Control
+from agents.delegation import Delegation
 from agents.log_reading import Place, words_of
 from agents.merge import MergeBuffer, Pulled
 from agents.node import Node
@@ -36,16 +37,8 @@ Ends = dict[Place, Future[Any]]
 
 _IDLE_S = 0.1  # nothing to do: how long to wait for a record
 _BUSY_S = 0.05  # records wait for a slot: how often the group is served meanwhile
-_ELSEWHERE_S = 1.0  # how often to ask again whether a kind that only others announce can be taken
+_ELSEWHERE_S = 0.1  # how often to ask again whether a node that announces the kind has room
 _MOST_AT_ONCE = 256  # records settled in one turn
-
-
-class TaskSource(Protocol):
-    """What a worker node needs of whatever brings it tasks: share groups can become another one."""
-
-    def start(self) -> None: ...
-    def drain(self, timeout_s: float) -> bool: ...
-    def check(self) -> str | None: ...
 
 
 class Intake:
@@ -53,9 +46,10 @@ class Intake:
 
     def __init__(
         self, kafka: Kafka, sender: Sender, node: Node, slots: Slots, kinds_view: Kinds, control: Control,
-        hand_over: Callable[[Job], None], at: At = lambda _: None,
+        hand_over: Callable[[Job], None], at: At = lambda _: None, delegation: Delegation | None = None,
     ) -> None:  # fmt: skip
-        self._node, self._slots, self._control, self._hand_over, self._at = node, slots, control, hand_over, at
+        self._sender, self._node, self._slots, self._control = sender, node, slots, control
+        self._hand_over, self._delegation, self._at = hand_over, delegation, at
         self._buffer = MergeBuffer()
         self._consumer = TaskConsumer(kafka, self._buffer, node.remember)
         self._stopping = threading.Event()
@@ -145,11 +139,9 @@ class Intake:
         for head in self._buffer.heads():
             place = head.place
             following: Pulled | None = head
-            while (
-                following is not None
-                and len(turn.settled) < _MOST_AT_ONCE
-                and self._settled_without_slot(turn, following)
-            ):
+            while following is not None and len(turn.settled) < _MOST_AT_ONCE:
+                if not self._settled_without_slot(turn, following) and not self._left_to_others(turn, following):
+                    break
                 following = self._buffer.head(place)
 
     def _choose(self, turn: Turn, free: int) -> None:
@@ -161,12 +153,26 @@ class Intake:
             if self._settled_without_slot(turn, pulled):
                 continue
             if isinstance(pulled.verdict, Elsewhere):
-                self._buffer.hold(pulled.place, _ELSEWHERE_S)  # left to the nodes that announce it
+                self._left_to_others(turn, pulled)
                 continue
             assert isinstance(pulled.verdict, Admitted)
             self._take(turn, pulled)
             claim = Claim((pulled.task,), turn.boot, turn.boot, turn.membership[0], self._node.name)
             turn.jobs.append(Job(claim, pulled.task, pulled.verdict.submission, pulled.verdict.kind))
+
+    def _left_to_others(self, turn: Turn, pulled: Pulled) -> bool:
+        """Claims for a node that announces the kind; while none has room, what is behind it in its partition waits."""
+        if not isinstance(pulled.verdict, Elsewhere):
+            return False
+        host = self._delegation.host(pulled.verdict.submission.name) if self._delegation is not None else None
+        if self._delegation is None or host is None:
+            self._buffer.hold(pulled.place, _ELSEWHERE_S)
+            return False
+        self._take(turn, pulled)
+        claim = Claim((pulled.task,), turn.boot, host.boot, turn.membership[0], host.node)
+        self._delegation.handed(claim)
+        turn.handed.append(claim)
+        return True
 
     def _settled_without_slot(self, turn: Turn, pulled: Pulled) -> bool:
         """Whether the record is a repeat or refused; then it is in the turn."""
@@ -207,6 +213,10 @@ class Intake:
                 self._consumer.seek_back(turn.starts)
                 return
             held = self._held(turn)
+            if self._delegation is not None and self._node.is_current(turn.boot):
+                for claim in turn.handed:
+                    if claim in held:
+                        self._delegation.go(claim)
             if held and self._read_control(control_ends):
                 for job in turn.jobs:
                     unstarted -= job.claim in held and self._start(job)
@@ -239,7 +249,7 @@ class Intake:
             s = job.submission
             outcome = without_result(job.task, job.claim.by, self._node.name, Reason.CANCELLED,
                                      "cancelled before it started", name=s.name, directory=s.directory)  # fmt: skip
-            self._claims.end(job.claim, outcome)
+            end_claim(self._sender, job.claim, outcome)
             return False
         self._at("before start")
         self._hand_over(job)

@@ -117,8 +117,9 @@ class MergeBuffer:
         return [place for place, _ in empty]
 
     def heads(self) -> Iterable[Pulled]:
-        """The first record of each partition."""
-        return [p.records[0] for p in self._partitions.values() if p.records]
+        """The first record of each partition that is not held."""
+        now = self._clock()
+        return [p.records[0] for p in self._partitions.values() if p.records and p.held_until <= now]
 
     def head(self, place: Place) -> Pulled | None:
         p = self._partitions.get(place)

@@ -121,7 +121,7 @@ class Reaper:
                 continue
             self._say_dead({h.responsible for h in dead})
             ends = self._committed(committed, {(s.topic, s.partition) for h in dead for s in h.sources})
-            self._at("between committed offset and journal")
+            self._at("reaper between committed offset and journal")
             if not self._read_to_end(consumer, partition, state):
                 continue
             for held in dead:
@@ -150,7 +150,7 @@ class Reaper:
             return  # not committed: its commit may still land, and if not, its source will be pulled again
         again = [t for t in claim.tasks if t.source in effective and t.source.offset not in held.resent
                  and not state.is_void(t.source, held.generation)]  # fmt: skip
-        self._at("before reaping")
+        self._at("reaper before reaping")
         sent = [self._sender.send(decide(t, claim, self._node)) for t in again]
         held.resent.update(t.source.offset for t in again)
         self.reaped += len(again)
@@ -167,7 +167,7 @@ class Reaper:
             if not all(f.done() for f in sent):
                 left.append((claim, sent))
             elif all(f.exception() is None for f in sent):
-                self._at("before tombstone")
+                self._at("reaper before tombstone")
                 self._sender.send(claim.tombstone("reaped"))
         self._pending = left
 

@@ -20,6 +20,7 @@ class Turn:
     starts: dict[Place, int] = field(default_factory=dict)
     ends: dict[Place, int] = field(default_factory=dict)
     jobs: list[Job] = field(default_factory=list)
+    handed: list[Claim] = field(default_factory=list)  # for other nodes
     outcomes: list[Outgoing] = field(default_factory=list)
     settled: list[Task] = field(default_factory=list)
     seen: set[tuple[Place, str, int]] = field(default_factory=set)
@@ -30,7 +31,7 @@ class Turn:
 
     @property
     def claims(self) -> list[Claim]:
-        return [job.claim for job in self.jobs]
+        return [*(job.claim for job in self.jobs), *self.handed]
 
     def include(self, pulled: Pulled) -> None:
         self.starts.setdefault(pulled.place, pulled.record.offset)

@@ -15,6 +15,7 @@ from typing import Any
 import faust
 
 from agents.control import Control
+from agents.delegation import Delegation
 from agents.faust_app import make_app, quiet_logs, running, until_stopped
 from agents.fence import Fence
 from agents.finish import Finisher
@@ -91,7 +92,12 @@ class WorkerNode:
         self._control = Control(kafka, node.control_path)
         self._finisher = Finisher(sender, node, self._control.is_cancelled, at)
         self._worker = Worker(self._slots, pool, self._finisher, self._stats, lambda job: job.claim.for_ == node.boot)
-        self._intake = Intake(kafka, sender, node, self._slots, self._view, self._control, self._worker.hand_over, at)
+        self._delegation = Delegation(
+            kafka, sender, node, self._slots, self._view, self._control, self._worker.hand_over, at
+        )
+        self._intake = Intake(
+            kafka, sender, node, self._slots, self._view, self._control, self._worker.hand_over, at, self._delegation
+        )
         self._heartbeats = Heartbeats(
             sender, node, self._slots.total, kinds, pool.running, f"http://{settings.stats_http}/"
         )
@@ -135,7 +141,7 @@ class WorkerNode:
     async def _working(self, app: faust.App) -> AsyncIterator[None]:
         """Everything at work; at the end everything ended, what others rely on last."""
         self._pool.listen(ProgressRelay(self._sender.send).report)
-        parts = (self._view, self._control, self._heartbeats, self._fence)
+        parts = (self._view, self._control, self._delegation, self._heartbeats, self._fence)
         for part in parts:
             part.start()
         await app.agents["worker"].start()
@@ -187,6 +193,7 @@ class WorkerNode:
         health.add("intake", self._intake.check)
         health.add("control", self._control.check)
         health.add("kinds", self._view.check)
+        health.add("delegation", self._delegation.check)
         health.add("heartbeats", self._heartbeats.check)
         health.add("fence", self._fence.check)
         health.add("reaper", self._reaper.check)

@@ -18,6 +18,7 @@ import orjson
 from confluent_kafka import TopicPartition
 
 from agents.control import Control
+from agents.delegation import Delegation
 from agents.fence import Fence
 from agents.finish import Finisher
 from agents.heartbeat import Heartbeats
@@ -81,8 +82,13 @@ class Core:
         self.jobs: list[Job] = []
         self.on_job: Callable[[Job], None] = lambda _: None
         self._changed = threading.Condition()
-        self.intake = Intake(self.kafka, self.sender, self.node, self.slots, self.view, self.control, self._handed, at)
-        self.reaper = Reaper(self.kafka, self.sender, self.node, self.view, lambda point: at(f"reaper {point}"))
+        self.delegation = Delegation(
+            self.kafka, self.sender, self.node, self.slots, self.view, self.control, self._handed, at
+        )
+        self.intake = Intake(
+            self.kafka, self.sender, self.node, self.slots, self.view, self.control, self._handed, at, self.delegation
+        )
+        self.reaper = Reaper(self.kafka, self.sender, self.node, self.view, at)
         self.fence = Fence(self.node, settings.lease_s, [self._boot_over])
         self.view.on_declared_dead = self.fence.declared_dead
         self._fences = fence
@@ -96,6 +102,7 @@ class Core:
             take_over(self.kafka, self.sender, self.node, self.before)
         self.view.start()
         self.control.start()
+        self.delegation.start()
         assert self.view.wait_caught_up(10)
         if self._beats:
             self.heartbeats.start()
@@ -142,6 +149,7 @@ class Core:
     def close(self) -> None:
         self.intake.drain()
         self.reaper.close()
+        self.delegation.close()
         if self._fences:
             self.fence.close()
         self.heartbeats.close()
