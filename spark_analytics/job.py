@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 from confluent_kafka import KafkaException
+from py4j.protocol import Py4JError
 from pyspark.errors import PySparkException
 from pyspark.sql import SparkSession
 
@@ -98,12 +99,13 @@ class Job:
             log_throttled("sink", "%s", e)
             query.stop()
             return True, str(e)
-        except PySparkException as e:
-            return False, str(e)
+        except (PySparkException, Py4JError) as e:
+            return self._stop.is_set(), None if self._stop.is_set() else str(e)
 
     def _wait_for_topics(self) -> bool:
         """Whether all topics are there; False when told to stop first. Spark would end where one is missing."""
-        admin, wanted = self._kafka.admin(), {self._kafka.topic(t) for t in TOPICS}
+        admin = self._kafka.admin()
+        wanted = {self._kafka.topic(t) for t in TOPICS}
         while not self._stop.is_set():
             try:
                 missing = wanted - set(admin.list_topics(timeout=_ANSWER_S).topics)
@@ -142,9 +144,9 @@ class Job:
 
 
 _DATA_LOSS = (
-    "Kafka no longer holds the events that the statistics' checkpoint stands at: was a lifecycle topic deleted, made anew "
-    "or trimmed? If so, remove the folder `analytics/checkpoint` of this role's data directory: what Kafka still holds "
-    "is counted anew, and what the database has already is kept"
+    "Kafka no longer holds the events that the statistics' checkpoint stands at: was a lifecycle topic deleted, made "
+    "anew or trimmed? If so, remove the folder `analytics/checkpoint` of this role's data directory: what Kafka still "
+    "holds is counted anew, and what the database has already is kept"
 )
 
 

@@ -4,6 +4,7 @@
 database that is away is none of it. A kill at any time is harmless: the checkpoint and absolute counts see to it.
 """
 
+import contextlib
 import fcntl
 import logging
 import os
@@ -13,6 +14,9 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from py4j.protocol import Py4JError
+from pyspark.sql import SparkSession
 
 from headrace.errors import UsageError
 from headrace.health import Health
@@ -55,7 +59,7 @@ def main(settings: Settings) -> int:
             try:
                 job.run()
             finally:
-                spark.stop()
+                _end(spark)
         finally:
             server.close()
     return 0
@@ -100,3 +104,8 @@ def _end_left_over(file: Path, mark: str) -> None:
     deadline = time.monotonic() + _LEFT_OVER_S
     while Path(f"/proc/{pid}").exists() and time.monotonic() < deadline:
         time.sleep(0.02)
+
+
+def _end(spark: SparkSession) -> None:
+    with contextlib.suppress(Py4JError, OSError):  # a signal to our whole group has ended the JVM already
+        spark.stop()

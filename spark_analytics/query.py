@@ -5,6 +5,7 @@ that was cut short anywhere is run again from the checkpoint, with the same rows
 Kafka's records or the checkpoint cannot be used; `job` decides what happens then.
 """
 
+import contextlib
 import json
 import logging
 import shutil
@@ -14,6 +15,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from py4j.protocol import Py4JError
+from pyspark.errors import PySparkException
 from pyspark.sql import DataFrame, SparkSession
 
 from headrace.errors import Retryable
@@ -27,6 +30,7 @@ from spark_analytics.source import decode, read
 log = logging.getLogger(__name__)
 
 _RETRY_S = 1.0
+_FINISH_S = 6.0  # of a batch under way when told to stop
 _CHECKPOINT = "checkpoint"
 
 
@@ -63,7 +67,13 @@ class Query:
         self.moved_at = time.monotonic()
 
     def stop(self) -> None:
-        if self._query is not None:
+        """Lets a batch under way end, if it does so soon, and ends the query; a batch cut short is run again."""
+        if self._query is None:
+            return
+        deadline = time.monotonic() + _FINISH_S
+        with contextlib.suppress(Py4JError, PySparkException):  # whoever told us to stop may have told the JVM as well
+            while self._query.isActive and self._query.status["isTriggerActive"] and time.monotonic() < deadline:
+                time.sleep(0.05)
             self._query.stop()
 
     @property
@@ -102,8 +112,13 @@ class Query:
                     log_throttled("sink", "%s", self.away)
                     if self._stop.wait(_RETRY_S):
                         raise Stopping from None
+        except Exception as e:
+            if self._stop.is_set() and not isinstance(e, Stopping):
+                raise Stopping from None  # what Spark says of a batch that was cut short is long, and means nothing
+            raise
         finally:
-            batch.unpersist()
+            with contextlib.suppress(Py4JError):  # the JVM may be gone
+                batch.unpersist()
 
     def _query_id(self) -> str:
         """As the checkpoint has it: the first batch may run before `start` has returned."""
@@ -128,7 +143,7 @@ def _monotonic_of(progress: Any) -> float:
     """The end of a trigger on our monotonic clock, roughly."""
     begun = datetime.fromisoformat(progress["timestamp"]).timestamp()
     ended = begun + progress["durationMs"].get("triggerExecution", 0) / 1000
-    return time.monotonic() - max(0.0, time.time() - ended)
+    return float(time.monotonic() - max(0.0, time.time() - ended))
 
 
 def is_data_loss(failure: str) -> bool:

@@ -4,11 +4,13 @@
 come up (no Java, no connector, a master that cannot be reached).
 """
 
+import logging
 import os
 import shutil
 import sys
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 from pyspark.errors import PySparkException
 from pyspark.sql import SparkSession
@@ -52,6 +54,10 @@ def start_session(settings: Settings, folder: Path) -> SparkSession:
     temporary.mkdir(parents=True)
     os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
     os.environ.setdefault("PYSPARK_DRIVER_PYTHON", sys.executable)
+    if settings.spark_master.startswith("local"):
+        os.environ.setdefault("SPARK_LOCAL_IP", "127.0.0.1")
+    for name in ("py4j", "pyspark"):  # their exceptions reach us as exceptions
+        logging.getLogger(name).setLevel(logging.CRITICAL)
     options = OPTIONS | _memory(settings, temporary) | _jars(settings, folder) | _partitions(settings)
     builder = SparkSession.builder.appName("headrace-analytics").master(settings.spark_master)
     for key, value in options.items():
@@ -92,4 +98,5 @@ def _partitions(settings: Settings) -> dict[str, str]:
 
 def jvm_pid(spark: SparkSession) -> int:
     """The process id of the session's JVM."""
-    return int(spark.sparkContext._gateway.proc.pid)
+    gateway: Any = spark.sparkContext._gateway
+    return int(gateway.proc.pid)

@@ -27,6 +27,7 @@ def read(spark: SparkSession, settings: Settings) -> DataFrame:
         "subscribe": ",".join(settings.topic_prefix + t for t in TOPICS),
         "startingOffsets": "earliest",
         "failOnDataLoss": "true",
+        "kafka.fetch.max.wait.ms": "10",
         "includeHeaders": "true",
     }
     return spark.readStream.format("kafka").options(**options).load()
