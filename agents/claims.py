@@ -103,7 +103,8 @@ class Claims:
         journal = [("tasks.running", p) for p in {c.tasks[0].source.partition for c in claims}]
         ends = offsets(self._kafka, self._admin, journal)
         higher = HigherGenerations()
-        read_ranges(self._kafka, {place: (begins.get(place[1], 0), end) for place, end in ends.items()}, higher.read)
+        read_ranges(self._kafka, {place: (begins.get(place[1], 0), end) for place, end in ends.items()},
+                    lambda message: higher.read(self._kafka.record(message)))  # fmt: skip
         return [
             c for c in claims
             if all(committed[t.source.topic, t.source.partition] > t.source.offset for t in c.tasks)

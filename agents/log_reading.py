@@ -12,7 +12,6 @@ from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-d
 
 from headrace.errors import Retryable
 from headrace.kafka import Kafka
-from headrace.records import Record
 
 Place = tuple[str, int]  # topic without prefix, partition
 ANSWER_S = 10.0
@@ -50,10 +49,10 @@ def forget_leaders(admin: AdminClient) -> None:
 def read_ranges(
     kafka: Kafka,
     ranges: Mapping[Place, tuple[int, int]],
-    handle: Callable[[Record], None],
+    handle: Callable[[Message], None],
     timeout_s: float = 60.0,
 ) -> None:
-    """Hands over every record of [from, to) of each place, in order within a place."""
+    """Hands over every message of [from, to) of each place, in order within a place."""
     left = {place: end for place, (begin, end) in ranges.items() if begin < end}
     if not left:
         return
@@ -72,7 +71,7 @@ def read_ranges(
                 if place not in left:
                     continue
                 if error is None and offset < left[place]:
-                    handle(kafka.record(message))
+                    handle(message)
                 if offset + (error is None) >= left[place]:
                     del left[place]
     finally:

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future
 
-from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, TopicPartition
+from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from agents.journal_state import Held, JournalState
 from agents.kinds_view import KindsView
@@ -23,7 +23,6 @@ from headrace.errors import Retryable
 from headrace.health import Heart
 from headrace.journal import Claim
 from headrace.kafka import Kafka, Sender, log_throttled, member_of
-from headrace.records import Record
 
 log = logging.getLogger(__name__)
 
@@ -173,10 +172,11 @@ class Reaper:
 
     def _claim(self, held: Held) -> Claim | None:
         """The claim with its submissions, read again from its place; None when compaction has it no more."""
-        found: list[Record] = []
+        found: list[Message] = []
         partition = held.sources[0].partition
         read_ranges(self._kafka, {(_TOPIC, partition): (held.offset, held.offset + 1)}, found.append, ANSWER_S)
-        return Claim.decode(found[0]) if found and found[0].value is not None else None
+        record = self._kafka.record(found[0]) if found else None
+        return Claim.decode(record) if record is not None and record.value is not None else None
 
     def _committed(self, consumer: Consumer, places: Iterable[Place]) -> dict[Place, int]:
         asked = [TopicPartition(self._kafka.topic(t), p) for t, p in places]

@@ -6,6 +6,7 @@ started over. Retryable or KafkaException while Kafka is away.
 """
 
 import logging
+import re
 import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
@@ -18,7 +19,6 @@ from agents.merge import MergeBuffer, Pulled
 from agents.repeats import WINDOW_RECORDS, WINDOW_S, Repeats
 from headrace.errors import Retryable, UsageError
 from headrace.kafka import Kafka, log_throttled, member_of
-from headrace.records import Record
 
 log = logging.getLogger(__name__)
 
@@ -36,6 +36,8 @@ _OPTIONS = {
     "queued.min.messages": 2000,
     "queued.max.messages.kbytes": 8192,
 }
+
+_CANONICAL = re.compile(rb"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\Z")
 
 Membership = tuple[int, str]  # generation, member id
 
@@ -246,15 +248,23 @@ class TaskConsumer:
                 kept = Repeats()
             windows[place], ranges[place] = kept, (begin, end)
 
-        def know(record: Record) -> None:
-            task, broken = task_of(record)
-            if broken is None:
-                windows[record.topic, record.partition].add(task.id, task.attempt, record.offset)
+        def know(message: Message) -> None:
+            place, offset = place_of(self._kafka, message)
+            if (identity := self._identity(place, offset, message)) is not None:
+                windows[place].add(*identity, offset)
 
         read_ranges(self._kafka, ranges, know)
         for place, end in committed.items():
             windows[place].end = end
         self._windows |= windows
+
+    def _identity(self, place: Place, offset: int, message: Message) -> tuple[str, int] | None:
+        """(id, attempt) of a record, read at a quarter of the cost where nothing but its key can matter."""
+        key = message.key()
+        if place[0] == "tasks.normal" and isinstance(key, bytes) and _CANONICAL.match(key):
+            return key.decode(), 1
+        task, broken = task_of(self._kafka.record(message))
+        return (task.id, task.attempt) if broken is None else None
 
 
 def _lost_words(kafka: Kafka, places: list[Place], why: str) -> str:

@@ -191,7 +191,8 @@ class Log:
         count = 1 if topic in ("nodes", "kinds") else self._partitions
         ends = offsets(self.kafka, self._admin, [(topic, p) for p in range(count)])
         found: list[Record] = []
-        read_ranges(self.kafka, {place: (0, end) for place, end in ends.items()}, found.append)
+        ranges = {place: (0, end) for place, end in ends.items()}
+        read_ranges(self.kafka, ranges, lambda message: found.append(self.kafka.record(message)))
         return found
 
     def wait(self, topic: str, count: int, timeout_s: float = 15) -> list[Record]:
