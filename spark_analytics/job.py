@@ -7,6 +7,7 @@ Kafka or the database being away ends nothing: the job waits, `/readyz` says why
 import logging
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from confluent_kafka import KafkaException
@@ -39,7 +40,7 @@ class Job:
     ) -> None:
         self._settings, self._kafka, self._sink = settings, kafka, sink
         self._stop = threading.Event()
-        self._new_query = lambda: Query(spark, settings, sink, folder, metrics, self._stop)
+        self._new_query: Callable[[], Query] = lambda: Query(spark, settings, sink, folder, metrics, self._stop)
         self._query: Query | None = None
         self._waits_for: str | None = "it has not started"
         self._kafka_away: str | None = None
@@ -50,6 +51,11 @@ class Job:
         health.add("query", self._check_query)
         health.add("kafka", lambda: self._kafka_away)
         health.add("database", lambda: self._sink_away)
+
+    def counted_until(self) -> float | None:
+        """Seconds since the epoch: all that Kafka held then is in the sink; None while that is not known."""
+        query = self._query
+        return None if query is None or query.away else query.counted_until
 
     def stop(self) -> None:
         """Asks `run` to return; may be called from a signal handler."""

@@ -23,11 +23,14 @@ from headrace.health import Health
 from headrace.kafka import Kafka
 from headrace.process_tree import kill_trees
 from headrace.settings import Settings
+from spark_analytics.audit import Auditor
+from spark_analytics.audit_store import MySqlAuditStore
 from spark_analytics.health_http import HealthServer
 from spark_analytics.job import Job
 from spark_analytics.metrics import Metrics
 from spark_analytics.session import jvm_pid, start_session
 from spark_analytics.sinks import sink_of
+from spark_analytics.sinks.mysql import MySqlSink
 
 log = logging.getLogger(__name__)
 
@@ -56,9 +59,16 @@ def main(settings: Settings) -> int:
             job = Job(spark, settings, kafka, sink, folder, metrics)
             job.add_checks(health)
             threading.Thread(target=_pass_on, args=(told, job), daemon=True).start()
+            auditor = None
+            if isinstance(sink, MySqlSink):
+                store = MySqlAuditStore(sink.database)
+                auditor = Auditor(kafka, store, folder, metrics, settings.audit_s, job.counted_until)
+                auditor.start()
             try:
                 job.run()
             finally:
+                if auditor is not None:
+                    auditor.stop()
                 _end(spark)
         finally:
             server.close()

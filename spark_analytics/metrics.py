@@ -17,7 +17,7 @@ class Metrics:
         )
         self._seconds = Gauge("headrace_analytics_batch_seconds", "What the last micro-batch took", registry=r)
         self.lost = Gauge("headrace_audit_lost", "Tasks that the audit misses", registry=r)
-        self.repeated = Gauge("headrace_audit_repeated", "Events that the audit has seen more than once", registry=r)
+        self.repeated = Counter("headrace_audit_repeated", "Events that the audit has seen more than once", registry=r)
         self.audited = Gauge("headrace_audit_timestamp_seconds", "When the last audit ended", registry=r)
 
     def batch(self, events: int, late: int, seconds: float) -> None:

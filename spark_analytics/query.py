@@ -49,6 +49,7 @@ class Query:
         self._query: Any = None
         self._seen_batch = -1
         self.away: str | None = None  # in words, while the sink cannot be written to
+        self.counted_until: float | None = None  # seconds since the epoch: what was in Kafka then has been written
         self.moved_at: float | None = None  # monotonic time at which it last was seen to work
 
     def start(self) -> None:
@@ -89,7 +90,10 @@ class Query:
         """Takes up what the query says of itself; called about once a second. Retryable when the sink is away."""
         for progress in self._query.recentProgress:
             batch, rows = progress["batchId"], progress["numInputRows"]
-            self.moved_at = max(self.moved_at or 0.0, _monotonic_of(progress))
+            begun = datetime.fromisoformat(progress["timestamp"]).timestamp()
+            ended = begun + progress["durationMs"].get("triggerExecution", 0) / 1000
+            self.moved_at = max(self.moved_at or 0.0, time.monotonic() - max(0.0, time.time() - ended))
+            self.counted_until = begun
             if rows and batch > self._seen_batch:
                 late = sum(s["numRowsDroppedByWatermark"] for s in progress["stateOperators"])
                 if late:
@@ -137,13 +141,6 @@ class Query:
     def forget(self) -> None:
         """Drops the checkpoint: all that Kafka holds is counted anew, and counts only grow by it."""
         shutil.rmtree(self._checkpoint, ignore_errors=True)
-
-
-def _monotonic_of(progress: Any) -> float:
-    """The end of a trigger on our monotonic clock, roughly."""
-    begun = datetime.fromisoformat(progress["timestamp"]).timestamp()
-    ended = begun + progress["durationMs"].get("triggerExecution", 0) / 1000
-    return float(time.monotonic() - max(0.0, time.time() - ended))
 
 
 def is_data_loss(failure: str) -> bool:

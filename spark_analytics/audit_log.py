@@ -1,0 +1,136 @@
+"""The audit's reading of Kafka: on to the ends of its topics, the groups' committed offsets, and what lies behind them.
+
+Everything is read with plain consumers that join no group. KafkaException or Retryable when Kafka does not answer.
+"""
+
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from uuid import UUID
+
+from confluent_kafka import (
+    Consumer,
+    ConsumerGroupTopicPartitions,
+    KafkaError,
+    KafkaException,
+    TopicPartition,
+)
+from confluent_kafka.admin import OffsetSpec  # type: ignore[attr-defined]  # exported at run time
+
+from headrace.errors import Retryable
+from headrace.kafka import Kafka
+from headrace.messages import Task
+from headrace.records import Record
+from spark_analytics.audit_fold import EVENTS, Place
+
+INTAKE = "headrace-tasks"  # groups of worker and storekeeper, as their clients join them
+STOREKEEPER = "headrace-storekeeper"
+_ANSWER_S = 10.0
+_SILENT_S = 30.0
+_CHUNK = 5000
+
+_LATEST, _EARLIEST = OffsetSpec.latest(), OffsetSpec.earliest()  # type: ignore[no-untyped-call]
+
+
+class AuditLog:
+    """Keeps one consumer for all readings; used by one thread."""
+
+    def __init__(self, kafka: Kafka) -> None:
+        self._kafka = kafka
+        self._admin = kafka.admin()
+        self._consumer: Consumer = kafka.consumer()
+
+    def close(self) -> None:
+        self._consumer.close()
+
+    def places(self, topics: Iterable[str]) -> list[Place]:
+        """All partitions of these topics; Retryable when one is missing."""
+        found = self._admin.list_topics(timeout=_ANSWER_S).topics
+        missing = [t for t in topics if self._kafka.topic(t) not in found]
+        if missing:
+            raise Retryable(f"there is no topic {missing[0]}")
+        return [(t, p) for t in topics for p in found[self._kafka.topic(t)].partitions]
+
+    def starts(self, places: Sequence[Place]) -> dict[Place, int]:
+        return self._offsets(places, _EARLIEST)
+
+    def ends(self, places: Sequence[Place]) -> dict[Place, int]:
+        return self._offsets(places, _LATEST)
+
+    def committed(self, group: str, topics: Sequence[str]) -> dict[Place, int]:
+        """Where the group goes on in each partition; 0 where it has not begun."""
+        places = self.places(topics)
+        name = self._kafka.group(group)
+        asked = ConsumerGroupTopicPartitions(name, [TopicPartition(self._kafka.topic(t), p) for t, p in places])
+        answer = self._admin.list_consumer_group_offsets([asked], request_timeout=_ANSWER_S)[name]
+        found = dict.fromkeys(places, 0)
+        for p in answer.result(_ANSWER_S).topic_partitions or []:
+            found[self._kafka.unprefixed(p.topic), p.partition] = max(0, p.offset)
+        return found
+
+    def read(self, begins: dict[Place, int], ends: dict[Place, int], take: Callable[[list[Record]], None]) -> None:
+        """Gives `take` all records from `begins` to `ends`, in chunks."""
+        for chunk in self._chunks(begins, ends):
+            take(chunk)
+
+    def tail_ids(self, topic: str, begins: dict[Place, int]) -> set[bytes]:
+        """The ids of all tasks in a topic from these offsets to its end."""
+        begins = {p: n for p, n in begins.items() if p[0] == topic}
+        starts = self.starts(list(begins))
+        begins = {p: max(n, starts[p]) for p, n in begins.items()}
+        found = set[bytes]()
+        for chunk in self._chunks(begins, self.ends(list(begins))):
+            found.update(UUID(Task.from_record(r).id).bytes for r in chunk)
+        return found
+
+    def story(self, ids: dict[bytes, int]) -> dict[bytes, dict[str, int]]:
+        """How often each event of these tasks (id -> partition) is in the whole log: a scan of their partitions."""
+        places = [(t, p) for t in EVENTS for p in sorted(set(ids.values()))]
+        found: dict[bytes, dict[str, int]] = {i: defaultdict(int) for i in ids}
+        for chunk in self._chunks(self.starts(places), self.ends(places)):
+            for record in chunk:
+                try:
+                    task_id = UUID((record.key or b"").decode()).bytes
+                except ValueError:
+                    continue
+                if task_id in found:
+                    found[task_id][EVENTS[record.topic]] += 1
+        return found
+
+    def _offsets(self, places: Sequence[Place], spec: OffsetSpec) -> dict[Place, int]:
+        if not places:
+            return {}
+        asked = self._admin.list_offsets(
+            {TopicPartition(self._kafka.topic(t), p): spec for t, p in places}, request_timeout=_ANSWER_S
+        )
+        return {(self._kafka.unprefixed(p.topic), p.partition): f.result(_ANSWER_S).offset for p, f in asked.items()}
+
+    def _chunks(self, begins: dict[Place, int], ends: dict[Place, int]) -> Iterator[list[Record]]:
+        left = {p: ends[p] for p, begin in begins.items() if begin < ends[p]}
+        if not left:
+            return
+        self._consumer.assign([TopicPartition(self._kafka.topic(t), p, begins[t, p]) for t, p in left])
+        heard = time.monotonic()
+        try:
+            while left:
+                chunk = []
+                for message in self._consumer.consume(_CHUNK, 0.2):
+                    place = self._kafka.unprefixed(message.topic() or ""), message.partition() or 0
+                    error = message.error()
+                    if error is not None:
+                        if error.code() != KafkaError._PARTITION_EOF:
+                            raise KafkaException(error)
+                        left.pop(place, None)  # the end is here, though its last records may be markers or compacted
+                        continue
+                    record = self._kafka.record(message)
+                    if place in left:
+                        chunk.append(record)
+                        if record.offset + 1 >= left[place]:
+                            del left[place]
+                if chunk:
+                    heard = time.monotonic()
+                    yield chunk
+                elif time.monotonic() - heard > _SILENT_S:
+                    raise Retryable("Kafka has fallen silent")
+        finally:
+            self._consumer.unassign()

@@ -1,0 +1,94 @@
+"""The audit's results in the statistics' database, and what it compares there. Retryable while it is away."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Literal, Protocol
+
+from headrace.database import Database
+from spark_analytics.sinks.mysql import away, connection
+
+Verdict = Literal["lost", "repeated", "unreceived"]
+_KEPT = "INTERVAL 30 DAY"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One task that the audit names, and the event that is missing or too many."""
+
+    id: str
+    verdict: Verdict
+    event: str
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class Audit:
+    """One audit: distinct counts as of `at`, judged over what is older than `settled` (both ms since the epoch)."""
+
+    at: int
+    settled: int
+    received: int
+    completed: int
+    dead: int
+    running: int
+    queued: int
+    tables_agree: bool | None  # None: not to be said now
+    findings: Sequence[Finding] = field(default=())
+
+
+class AuditStore(Protocol):
+    """Where audits go."""
+
+    def save(self, audit: Audit) -> None:
+        """Keeps it, with its findings; those no longer found are resolved, except repeats, which stay. Repeatable."""
+
+    def minutes(self, first: int, last: int) -> dict[tuple[int, str], int]:
+        """What Spark has counted: (minute since the epoch, event) -> count, from `first` on, before `last`."""
+
+
+class MySqlAuditStore:
+    """In the tables `audits` and `audit_findings`."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def save(self, audit: Audit) -> None:
+        at = _time(audit.at)
+        lost = [f for f in audit.findings if f.verdict != "repeated"]
+        repeated = len(audit.findings) - len(lost)
+        with away(), connection(self._database) as c, c.cursor() as cursor:
+            cursor.executemany(
+                "INSERT INTO audit_findings (id, verdict, event, found_at, detail) VALUES (%s, %s, %s, %s, %s) "
+                "ON DUPLICATE KEY UPDATE resolved_at = NULL",
+                [(f.id, f.verdict, f.event, at, f.detail[:500]) for f in audit.findings],
+            )
+            cursor.execute(
+                "SELECT id, verdict, event FROM audit_findings WHERE verdict <> 'repeated' AND resolved_at IS NULL"
+            )
+            gone = set(cursor.fetchall()) - {(f.id, f.verdict, f.event) for f in lost}
+            cursor.executemany(
+                "UPDATE audit_findings SET resolved_at = %s WHERE id = %s AND verdict = %s AND event = %s",
+                [(at, *key) for key in gone],
+            )
+            cursor.execute(
+                "REPLACE INTO audits VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s)",
+                (at, _time(audit.settled), audit.received, audit.completed, audit.dead, audit.running, audit.queued,
+                 len(lost), repeated, audit.tables_agree),
+            )  # fmt: skip
+            cursor.execute(f"DELETE FROM audits WHERE at < UTC_TIMESTAMP() - {_KEPT}")  # noqa: S608 - a constant
+            c.commit()
+
+    def minutes(self, first: int, last: int) -> dict[tuple[int, str], int]:
+        with away(), connection(self._database) as c, c.cursor() as cursor:
+            cursor.execute(
+                "SELECT bucket, IF(event IN ('failed', 'cancelled'), 'dead', event) AS what, SUM(count) "
+                "FROM counts_minute "
+                "WHERE bucket >= %s AND bucket < %s AND event <> 'undecodable' GROUP BY bucket, what",
+                (_time(first * 60_000), _time(last * 60_000)),
+            )
+            return {(int(b.replace(tzinfo=UTC).timestamp()) // 60, e): int(n) for b, e, n in cursor.fetchall()}
+
+
+def _time(ms: int) -> datetime:
+    return datetime.fromtimestamp(ms / 1000, UTC).replace(tzinfo=None)
