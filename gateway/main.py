@@ -24,6 +24,7 @@ from gateway.metrics import Metrics
 from gateway.parts import Parts
 from gateway.reach import Ends, Reach
 from gateway.source_reader import SourceReader
+from gateway.stats_store import Statistics
 from gateway.status_store import StatusStore
 from gateway.status_view import StatusView
 from gateway.submissions import Submissions
@@ -107,6 +108,7 @@ async def running(settings: Settings, kafka: Kafka, root: ResultsRoot, store: St
     reach = Reach(kafka, lambda: list(view.snapshot.positions), told)
     sender, sources = Sender(kafka, SEND_TIMEOUT_S), SourceReader(kafka)
     submissions = Submissions(cluster, may_be_high=is_loopback(settings.http.rpartition(":")[0]))
+    statistics = Statistics(settings.database)
     health = Health()
     for part, check in (("kafka", reach.check), ("status view", view.check), ("status view's progress", advance.check),
                         ("kinds", cluster.check), ("results", root.check)):  # fmt: skip
@@ -114,13 +116,15 @@ async def running(settings: Settings, kafka: Kafka, root: ResultsRoot, store: St
     for thread in (view, cluster, reach):
         thread.start()
     try:
-        yield Parts(store, view, cluster, feed, reach, sender, sources, submissions, health, metrics, root)
+        yield Parts(store, view, cluster, feed, reach, sender, sources, submissions, health, metrics, root,
+                    statistics)  # fmt: skip
     finally:
         feed.close()
         for thread in (reach, view, cluster):
             await asyncio.to_thread(thread.stop)
         await asyncio.to_thread(sender.close, SEND_TIMEOUT_S)
         await asyncio.to_thread(sources.close)
+        await asyncio.to_thread(statistics.close)
 
 
 class Server(uvicorn.Server):

@@ -19,6 +19,7 @@ from gateway.partitioner import partition_of
 from gateway.problems import Problem
 from gateway.reach import Reach
 from gateway.source_reader import SourceReader
+from gateway.stats_store import Statistics
 from gateway.status_store import StatusStore
 from gateway.status_view import TOPICS, StatusView
 from gateway.submissions import Submissions
@@ -45,6 +46,7 @@ class Parts:
     health: Health
     metrics: Metrics
     results: ResultsRoot
+    statistics: Statistics
 
     async def find(self, text: str) -> Row:
         """The row of a task id as it stands in a path; Problem no-such-task, or 503 when that cannot be said yet."""

@@ -37,6 +37,7 @@ TYPES: dict[str, tuple[int, str]] = {
     "internal-error": (500, "The gateway has failed"),
     "kafka-unavailable": (503, "Kafka does not answer"),
     "catching-up": (503, "The status view is catching up"),
+    "statistics-unavailable": (503, "The statistics' database does not answer"),
 }
 
 

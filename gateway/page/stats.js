@@ -1,0 +1,224 @@
+// The statistics page: reads /stats/…, draws it with Plotly, and looks again every ten seconds.
+
+import { Problem, call } from "./api.js";
+import { byId, el, span as duration } from "./dom.js";
+
+const EVERY_MS = 10_000;
+const HOUR = 3_600_000, DAY = 24 * HOUR;
+const BUCKETS = { minute: "Minute", hour: "Hour", day: "Day", week: "Week", month: "Month" };
+const SPLITS = { "": "Nothing", name: "Kind", node: "Node" };
+const SPANS = { "the last hour": HOUR, "the last 6 hours": 6 * HOUR, "the last day": DAY, "the last week": 7 * DAY,
+  "the last 30 days": 30 * DAY, "the last year": 365 * DAY, "the beginning": Infinity };
+const USUAL = { minute: "the last hour", hour: "the last day", day: "the last 30 days", week: "the last year", month: "the beginning" };
+const LENGTHS = { minute: 60_000, hour: HOUR, day: DAY, week: 7 * DAY };
+// Told apart by colour-blind people too (Okabe and Ito's set, without its yellow).
+const COLOURS = ["#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#8c8c8c", "#7a5cc0"];
+
+const chosen = { bucket: "minute", by: "", name: "", span: USUAL.minute };
+
+function look() {
+  const style = getComputedStyle(document.documentElement);
+  const value = (name) => style.getPropertyValue(name).trim();
+  return { ink: value("--ink"), muted: value("--muted"), line: value("--line"), card: value("--card"), good: value("--good"), bad: value("--bad") };
+}
+
+function layout(more = {}) {
+  const c = look();
+  const axis = { gridcolor: c.line, linecolor: c.line, zerolinecolor: c.line, tickfont: { color: c.muted }, automargin: true };
+  const { yaxis = {}, ...rest } = more;
+  return { paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", font: { family: "system-ui, sans-serif", size: 12, color: c.ink },
+    margin: { l: 8, r: 8, t: 8, b: 8 }, colorway: COLOURS, hovermode: "x unified", hoverlabel: { bgcolor: c.card, bordercolor: c.line, font: { color: c.ink } },
+    legend: { orientation: "h", y: -0.18, font: { color: c.muted } }, showlegend: true,
+    xaxis: { ...axis, type: "date" }, yaxis: { ...axis, rangemode: "tozero", ...yaxis }, ...rest };
+}
+
+/** Draws traces, or says that there are none. */
+function draw(id, traces, more) {
+  const at = byId(id);
+  if (!traces.some((t) => t.x.length)) {
+    window.Plotly.purge(at);
+    at.replaceChildren(el("p", { class: "empty" }, "nothing counted in this span yet"));
+    return;
+  }
+  at.querySelector(".empty")?.remove();
+  window.Plotly.react(at, traces, layout(more), { displaylogo: false, responsive: true, modeBarButtonsToRemove: ["lasso2d", "select2d"] });
+}
+
+/** Rows in groups by a field, in order of their first coming. */
+function groups(rows, field) {
+  const found = new Map();
+  for (const row of rows) {
+    const key = field ? row[field] || "(none)" : "";
+    if (!found.has(key)) found.set(key, []);
+    found.get(key).push(row);
+  }
+  return found;
+}
+
+function bars(rows, value, name, more = {}) {
+  const shown = rows.filter((r) => r[value]);
+  return { type: "bar", x: shown.map((r) => r.bucket), y: shown.map((r) => r[value]), name, hovertemplate: "%{y}", ...width(), ...more };
+}
+
+const width = () => (LENGTHS[chosen.bucket] ? { width: LENGTHS[chosen.bucket] * 0.8, offset: 0 } : {});
+
+function line(rows, value, name, more = {}) {
+  const shown = rows.filter((r) => r[value] !== null);
+  return { type: "scatter", mode: "lines+markers", x: shown.map((r) => r.bucket), y: shown.map((r) => r[value]), name, marker: { size: 5 }, ...more };
+}
+
+function query(more = {}) {
+  const length = SPANS[chosen.span];
+  const since = length === Infinity ? {} : { since: new Date(Date.now() - length).toISOString() };
+  const name = chosen.name ? { name: chosen.name } : {};
+  return { bucket: chosen.bucket, ...since, ...name, ...more };
+}
+
+const address = (path, parameters) => `/stats/${path}?${new URLSearchParams(parameters)}`;
+
+/** All rows, page after page. */
+async function rows(path, parameters) {
+  const found = [];
+  let cursor = null;
+  do {
+    const page = await call(address(path, { ...parameters, limit: 10_000, ...(cursor ? { cursor } : {}) }));
+    found.push(...page.items);
+    cursor = page.next;
+  } while (cursor);
+  return found;
+}
+
+function stacked(counted, value, nothing) {
+  return [...groups(counted, chosen.by)].map(([key, of]) => bars(of, value, key || nothing));
+}
+
+function drawCounts(counted, ends) {
+  const c = look();
+  draw("completed", stacked(counted, "completed", "completed"), { barmode: "stack" });
+  draw("ends", [line(ends, "received", "received"), bars(ends, "failed", "failed", { marker: { color: c.bad } }),
+    bars(ends, "cancelled", "cancelled", { marker: { color: c.muted } })], { barmode: "stack" });
+  draw("bytes", stacked(counted, "bytes", "bytes"), { barmode: "stack", yaxis: { tickformat: ".3~s" } });
+  draw("starts", [...groups(counted, chosen.by)].map(([key, of]) => line(of, "average_starts", key || "starts")), { yaxis: { rangemode: "normal" } });
+}
+
+function drawNodes(counted) {
+  const own = [...groups(counted.filter((r) => r.node), "node")];
+  draw("nodes", own.map(([node, of]) => line(of, "completed", node)));
+  draw("failures", own.map(([node, of]) => line(of, "failure_rate", node)), { yaxis: { tickformat: ".1%", range: [0, 1] } });
+}
+
+function drawPercentiles(id, timed, measure) {
+  const split = chosen.by === "name";
+  const traces = [];
+  for (const [key, of] of groups(timed, split ? "name" : "")) {
+    for (const p of split ? [50, 99] : [50, 90, 99]) {
+      const value = `${measure}_ms_p${p}`;
+      const text = of.filter((r) => r[value] !== null).map((r) => duration(r[value]));
+      traces.push(line(of, value, `${key} p${p}`.trim(), { text, hovertemplate: "%{text}", line: { dash: p === 99 ? "dot" : "solid" } }));
+    }
+  }
+  const c = look();
+  const ticks = [1, 10, 100, 1000, 10_000, 60_000, 600_000, HOUR, 10 * HOUR];
+  draw(id, traces.map((t) => ({ ...t, y: t.y.map((v) => Math.max(v, 1)) })),
+    { yaxis: { type: "log", rangemode: "normal", tickvals: ticks, ticktext: ticks.map(duration), gridcolor: c.line } });
+}
+
+function showFigures(s) {
+  const size = new Intl.NumberFormat([], { notation: "compact", maximumFractionDigits: 1 });
+  const whole = new Intl.NumberFormat();
+  const figures = [["pending now", s.pending], ["received", s.received], ["completed", s.completed], ["failed", s.failed],
+    ["cancelled", s.cancelled], ["average starts", s.average_starts ?? "–"], ["bytes stored", size.format(s.bytes)]];
+  if (s.late) figures.push(["too late to count", s.late]);
+  if (s.undecodable) figures.push(["not readable", s.undecodable]);
+  byId("figures").replaceChildren(...figures.map(([name, value]) =>
+    el("div", { class: name === "failed" && value ? "figure bad" : "figure" }, el("b", {}, typeof value === "number" ? whole.format(value) : value), el("span", {}, name))));
+}
+
+async function showAudit(audit) {
+  const box = byId("audit"), findings = byId("findings");
+  if (!audit) {
+    box.className = "card wide";
+    byId("verdict").textContent = "No audit has been made yet.";
+    findings.hidden = true;
+    return;
+  }
+  const wrong = audit.lost.length + audit.repeated.length + audit.unreceived.length;
+  const bad = wrong || audit.tables_agree === false;
+  box.className = `card wide ${bad ? "bad" : "good"}`;
+  const equation = `received ${audit.received} = completed ${audit.completed} + dead ${audit.dead} + running ${audit.running} + queued ${audit.queued}`;
+  const said = [wrong ? `${audit.lost.length} lost, ${audit.repeated.length} repeated, ${audit.unreceived.length} never received` : "nothing lost, nothing repeated"];
+  if (audit.tables_agree === false) said.push("the tables disagree with the log");
+  byId("verdict").textContent = `${said.join("; ")} (${equation}; ${new Date(audit.at).toLocaleTimeString()})`;
+  findings.hidden = !wrong;
+  if (wrong) {
+    const { items } = await call("/stats/findings?limit=100");
+    const open = items.filter((f) => !f.resolved_at);
+    const head = el("tr", {}, ...["Task", "Verdict", "Event", "Found", ""].map((t) => el("th", { scope: "col" }, t)));
+    findings.replaceChildren(el("table", {}, el("thead", {}, head), el("tbody", {}, ...open.map((f) => el("tr", {}, el("td", { class: "id" }, f.id),
+      el("td", { class: "verdict" }, f.verdict), el("td", {}, f.event), el("td", {}, new Date(f.found_at).toLocaleString()), el("td", {}, f.detail))))));
+  }
+}
+
+function showState(text, good) {
+  const at = byId("state");
+  at.className = `health ${good ? "good" : "bad"}`;
+  at.lastElementChild.textContent = text;
+}
+
+/** Kinds for the filter, from what has been counted ever. */
+async function showKinds() {
+  const found = await rows("counts", { bucket: "month", by: "name" });
+  const kinds = [...new Set(found.map((r) => r.name))].filter(Boolean).sort();
+  const select = byId("name");
+  if (select.options.length - 1 !== kinds.length) {
+    select.replaceChildren(el("option", { value: "" }, "all"), ...kinds.map((k) => el("option", { value: k }, k)));
+    select.value = chosen.name;
+  }
+}
+
+let asked = 0;
+async function refresh() {
+  const mine = ++asked;
+  const hours = { ...query(), bucket: chosen.bucket === "minute" ? "hour" : chosen.bucket, ...(chosen.by === "name" ? { by: "name" } : {}) };
+  try {
+    const [summary, counted, ends, nodes, timed] = await Promise.all([call("/stats/summary"), rows("counts", query(chosen.by ? { by: chosen.by } : {})),
+      rows("counts", query()), rows("counts", query({ by: "node" })), rows("durations", hours), showKinds()]);
+    if (mine !== asked) return; // something else has been chosen meanwhile
+    showFigures(summary);
+    await showAudit(summary.audit);
+    drawCounts(counted, ends);
+    drawPercentiles("queued", timed, "queued");
+    drawPercentiles("duration", timed, "duration");
+    drawNodes(nodes);
+    showState(summary.counted_at ? `counted up to ${new Date(summary.counted_at).toLocaleTimeString()}` : "nothing has been counted yet", true);
+  } catch (error) {
+    if (!(error instanceof Problem)) throw error;
+    showState(error.message, false);
+  }
+  const csv = { completed: address("completed", query(chosen.by ? { by: chosen.by } : {})), counts: address("counts", query(chosen.by ? { by: chosen.by } : {})),
+    queued: address("durations", hours), duration: address("durations", hours), nodes: address("counts", query({ by: "node" })) };
+  for (const [id, link] of Object.entries(csv)) byId(`csv-${id}`).href = `${link}&format=csv`;
+}
+
+function choices(id, names, field) {
+  const at = byId(id);
+  for (const [value, text] of Object.entries(names)) {
+    at.append(el("button", { type: "button", value, "aria-pressed": String(chosen[field] === value), onclick: (event) => {
+      chosen[field] = value;
+      for (const b of at.querySelectorAll("button")) b.setAttribute("aria-pressed", String(b === event.currentTarget));
+      if (field === "bucket") byId("span").value = chosen.span = USUAL[value];
+      refresh();
+    } }, text));
+  }
+}
+
+choices("bucket", BUCKETS, "bucket");
+choices("by", SPLITS, "by");
+byId("span").append(...Object.keys(SPANS).map((s) => el("option", { value: s, selected: s === chosen.span }, s)));
+byId("span").addEventListener("change", (event) => { chosen.span = event.target.value; refresh(); });
+byId("name").addEventListener("change", (event) => { chosen.name = event.target.value; refresh(); });
+matchMedia("(prefers-color-scheme: dark)").addEventListener("change", refresh);
+
+refresh();
+setInterval(() => { if (!document.hidden) refresh(); }, EVERY_MS);
+document.addEventListener("visibilitychange", () => { if (!document.hidden) refresh(); });
