@@ -127,8 +127,8 @@ def _span(
         raise bad("bucket", f"bucket must be one of {', '.join(buckets)}")
     if dimension not in by:
         raise bad("by", f"by must be one of {', '.join(filter(None, by))}")
-    return Span(bucket, dimension, _moment(query, "since"), _moment(query, "until"), query.get("name"), query.get("node"),
-                _cursor(query), _limit(query))  # fmt: skip
+    return Span(bucket, dimension, _moment(query, "since"), _moment(query, "until"), query.get("name"),
+                query.get("node"), _cursor(query), _limit(query))  # fmt: skip
 
 
 def _limit(query: Mapping[str, str]) -> int:

@@ -85,8 +85,8 @@ class Statistics:
 
     def summary(self) -> Row:
         """All-time totals, what is pending, and the last audit."""
-        totals = {r["event"]: r for r in self._rows(
-            "SELECT event, SUM(count) AS n, SUM(tasks) AS tasks, SUM(bytes) AS bytes FROM counts_hour GROUP BY event")}  # fmt: skip
+        sums = "SELECT event, SUM(count) AS n, SUM(tasks) AS tasks, SUM(bytes) AS bytes FROM counts_hour GROUP BY event"
+        totals = {r["event"]: r for r in self._rows(sums)}
         n = {e: int(totals[e]["n"]) if e in totals else 0 for e in _EVENTS}
         tasks = int(totals["started"]["tasks"]) if "started" in totals else 0
         batches = self._rows("SELECT MAX(written_at) AS at, SUM(late) AS late FROM batches")
@@ -123,7 +123,8 @@ class Statistics:
         found: dict[str, list[str]] = {"lost": [], "repeated": [], "unreceived": []}
         for verdict, ids in found.items():
             rows = self._rows(
-                "SELECT DISTINCT id FROM audit_findings WHERE verdict = %s AND resolved_at IS NULL ORDER BY id LIMIT %s",
+                "SELECT DISTINCT id FROM audit_findings WHERE verdict = %s AND resolved_at IS NULL "
+                "ORDER BY id LIMIT %s",
                 [verdict, _NAMED],
             )
             ids.extend(r["id"] for r in rows)
@@ -216,8 +217,8 @@ def _timed(bucket: datetime, value: str, by: str, bins: dict[str, dict[int, int]
 
 def _audited(r: Row) -> Row:
     agree = r["tables_agree"]
-    return r | {"at": _text(r["at"]), "settled": _text(r["settled"]), "tables_agree": None if agree is None else bool(agree),
-                "lost_count": r["lost"], "repeated_count": r["repeated"]}  # fmt: skip
+    return r | {"at": _text(r["at"]), "settled": _text(r["settled"]), "lost_count": r["lost"],
+                "tables_agree": None if agree is None else bool(agree), "repeated_count": r["repeated"]}  # fmt: skip
 
 
 def _text(at: datetime | None) -> str | None:

@@ -90,12 +90,14 @@ class Auditor:
 
     def _missing(self, settled: int, committed: dict[Place, int]) -> list[Half]:
         """Received, not ended, and in no claim, queue or outcome. What has moved on meanwhile is found further on."""
-        missing = self._fold.missing(settled, committed)
+        ends = self._log.ends(list(committed))
+        waiting = {p: (n, ends[p]) for p, n in committed.items()}
+        missing = self._fold.missing(settled, waiting)
         if not missing:
             return []
         alive = self._log.tail_ids("tasks.high", committed) | self._log.tail_ids("results", committed)
         self._read_on()
-        return [h for h in self._fold.missing(settled, committed) if h.id not in alive]
+        return [h for h in self._fold.missing(settled, waiting) if h.id not in alive]
 
     def _lost(self, missing: list[Half], now_ms: int) -> list[Finding]:
         suspects = {h.id: h.partition for h in missing if h.missed + 1 >= _TWICE}

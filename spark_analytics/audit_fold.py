@@ -45,7 +45,7 @@ CREATE TABLE IF NOT EXISTS totals (event TEXT PRIMARY KEY, n INT) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS minutes (minute INT, event TEXT, n INT, PRIMARY KEY (minute, event)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS repeats (id BLOB, event TEXT, at INT, PRIMARY KEY (id, event)) WITHOUT ROWID;
 CREATE TEMP TABLE wanted (id BLOB PRIMARY KEY);
-CREATE TEMP TABLE committed (topic TEXT, partition INT, next INT, PRIMARY KEY (topic, partition));
+CREATE TEMP TABLE waiting (topic TEXT, partition INT, next INT, stop INT, PRIMARY KEY (topic, partition));
 """
 
 
@@ -124,15 +124,18 @@ class Fold:
                          (now_ms - WINDOW_MS,))  # fmt: skip
         self._db.execute("DELETE FROM minutes WHERE minute < ?", (now_ms // 60_000 - 120,))
 
-    def missing(self, before_ms: int, committed: dict[Place, int]) -> list[Half]:
-        """Received before then, not ended, neither waiting in a task topic beyond its committed offset nor claimed."""
-        self._db.execute("DELETE FROM committed")
-        self._db.executemany("INSERT INTO committed VALUES (?, ?, ?)", ((*p, n) for p, n in committed.items()))
+    def missing(self, before_ms: int, waiting: dict[Place, tuple[int, int]]) -> list[Half]:
+        """Received before then, not ended, not claimed, and their submission not among those that wait.
+
+        `waiting`: by partition the committed offset and the end.
+        """
+        self._db.execute("DELETE FROM waiting")
+        self._db.executemany("INSERT INTO waiting VALUES (?, ?, ?, ?)", ((*p, *n) for p, n in waiting.items()))
         found = self._db.execute(
             "SELECT id, partition, missed FROM tasks t WHERE received <= ? AND ended IS NULL"
             " AND NOT EXISTS (SELECT 1 FROM claims c WHERE c.id = t.id)"
-            " AND NOT EXISTS (SELECT 1 FROM committed c WHERE c.topic = t.topic AND c.partition = t.place"
-            " AND t.source >= c.next)",
+            " AND NOT EXISTS (SELECT 1 FROM waiting w WHERE w.topic = t.topic AND w.partition = t.place"
+            " AND t.source >= w.next AND t.source < w.stop)",
             (before_ms,),
         )
         return [Half(*row) for row in found]

@@ -29,7 +29,30 @@ function layout(more = {}) {
   return { paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", font: { family: "system-ui, sans-serif", size: 12, color: c.ink },
     margin: { l: 8, r: 8, t: 8, b: 8 }, colorway: COLOURS, hovermode: "x unified", hoverlabel: { bgcolor: c.card, bordercolor: c.line, font: { color: c.ink } },
     legend: { orientation: "h", y: -0.18, font: { color: c.muted } }, showlegend: true,
-    xaxis: { ...axis, type: "date" }, yaxis: { ...axis, rangemode: "tozero", ...yaxis }, ...rest };
+    xaxis: { ...axis, type: "date", ...shownRange() }, yaxis: { ...axis, rangemode: "tozero", ...yaxis }, ...rest };
+}
+
+/** The chosen span, so that a lonely point stands where it belongs. */
+function shownRange() {
+  const length = SPANS[chosen.span];
+  const end = Date.now() + (LENGTHS[chosen.bucket] || 0);
+  return length === Infinity ? {} : { range: [new Date(Date.now() - length).toISOString(), new Date(end).toISOString()] };
+}
+
+/** Rows with a zero for every bucket between that has none: nothing happened then. */
+function filled(rows, value) {
+  const length = LENGTHS[chosen.bucket];
+  if (!length || rows.length < 2) return rows;
+  const found = [];
+  for (const row of rows) {
+    const last = found.length ? Date.parse(found.at(-1).bucket) : null;
+    if (last !== null && Date.parse(row.bucket) - last > length) {
+      const zero = (at) => ({ bucket: new Date(at).toISOString(), [value]: 0 });
+      found.push(zero(last + length), zero(Date.parse(row.bucket) - length));
+    }
+    found.push(row);
+  }
+  return found;
 }
 
 /** Draws traces, or says that there are none. */
@@ -95,7 +118,7 @@ function stacked(counted, value, nothing) {
 function drawCounts(counted, ends) {
   const c = look();
   draw("completed", stacked(counted, "completed", "completed"), { barmode: "stack" });
-  draw("ends", [line(ends, "received", "received"), bars(ends, "failed", "failed", { marker: { color: c.bad } }),
+  draw("ends", [line(filled(ends, "received"), "received", "received"), bars(ends, "failed", "failed", { marker: { color: c.bad } }),
     bars(ends, "cancelled", "cancelled", { marker: { color: c.muted } })], { barmode: "stack" });
   draw("bytes", stacked(counted, "bytes", "bytes"), { barmode: "stack", yaxis: { tickformat: ".3~s" } });
   draw("starts", [...groups(counted, chosen.by)].map(([key, of]) => line(of, "average_starts", key || "starts")), { yaxis: { rangemode: "normal" } });
@@ -103,7 +126,7 @@ function drawCounts(counted, ends) {
 
 function drawNodes(counted) {
   const own = [...groups(counted.filter((r) => r.node), "node")];
-  draw("nodes", own.map(([node, of]) => line(of, "completed", node)));
+  draw("nodes", own.map(([node, of]) => line(filled(of, "completed"), "completed", node)));
   draw("failures", own.map(([node, of]) => line(of, "failure_rate", node)), { yaxis: { tickformat: ".1%", range: [0, 1] } });
 }
 
@@ -118,7 +141,7 @@ function drawPercentiles(id, timed, measure) {
     }
   }
   const c = look();
-  const ticks = [1, 10, 100, 1000, 10_000, 60_000, 600_000, HOUR, 10 * HOUR];
+  const ticks = [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000, 20_000, 60_000, 120_000, 300_000, 600_000, 1_800_000, HOUR, 3 * HOUR, 10 * HOUR];
   draw(id, traces.map((t) => ({ ...t, y: t.y.map((v) => Math.max(v, 1)) })),
     { yaxis: { type: "log", rangemode: "normal", tickvals: ticks, ticktext: ticks.map(duration), gridcolor: c.line } });
 }
@@ -145,7 +168,8 @@ async function showAudit(audit) {
   const wrong = audit.lost.length + audit.repeated.length + audit.unreceived.length;
   const bad = wrong || audit.tables_agree === false;
   box.className = `card wide ${bad ? "bad" : "good"}`;
-  const equation = `received ${audit.received} = completed ${audit.completed} + dead ${audit.dead} + running ${audit.running} + queued ${audit.queued}`;
+  const missing = audit.lost_count ? ` + missing ${audit.lost_count}` : "";
+  const equation = `received ${audit.received} = completed ${audit.completed} + dead ${audit.dead} + running ${audit.running} + queued ${audit.queued}${missing}`;
   const said = [wrong ? `${audit.lost.length} lost, ${audit.repeated.length} repeated, ${audit.unreceived.length} never received` : "nothing lost, nothing repeated"];
   if (audit.tables_agree === false) said.push("the tables disagree with the log");
   byId("verdict").textContent = `${said.join("; ")} (${equation}; ${new Date(audit.at).toLocaleTimeString()})`;
