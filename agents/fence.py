@@ -33,7 +33,7 @@ class Fence:
     def __init__(self, node: Node, lease_s: float, hooks: list[Hook], clock: Callable[[], float] = boot_clock) -> None:
         self._node, self._limit_s, self._hooks, self._clock = node, lease_s * _SHARE_OF_LEASE, hooks, clock
         self._last = clock()
-        node.is_awake = self.is_awake
+        self._ending = False  # the old boot is being ended; the new one may speak
         self._declared: str | None = None
         self._wake = threading.Event()
         self._closing = False
@@ -43,11 +43,16 @@ class Fence:
 
     def is_awake(self) -> bool:
         """False when the node has been frozen and the fence has not yet turned."""
-        return self._closing or self._clock() - self._last <= self._limit_s
+        return self._closing or self._ending or self._clock() - self._last <= self._limit_s
 
     def start(self) -> None:
-        self._last = self._clock()
+        self.watch()
         self._thread.start()
+
+    def watch(self) -> None:
+        """From now on a gap counts, and `look` must be called."""
+        self._last = self._clock()
+        self._node.is_awake = self.is_awake
 
     def close(self) -> None:
         self._closing = True
@@ -74,6 +79,7 @@ class Fence:
             self._trip("others have declared it dead")
 
     def _trip(self, why: str) -> None:
+        self._ending = True  # before the new boot: it must not be taken for frozen while the hooks take their time
         old = self._node.reborn()
         self.fenced += 1
         log.warning("Node %s fences itself: %s. Boot %s is over, %s begins", self._node.name, why, old, self._node.boot)
@@ -83,6 +89,7 @@ class Fence:
             except Exception:
                 log.exception("What hangs on boot %s could not be ended in order", old)
         self._last = self._clock()
+        self._ending = False
 
     def _run(self) -> None:
         while not self._closing:

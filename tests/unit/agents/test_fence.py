@@ -34,6 +34,7 @@ def test_a_gap_shorter_than_the_lease_is_no_freeze(node: Node) -> None:
 def test_a_frozen_node_may_not_speak_even_before_the_fence_turns(node: Node) -> None:
     clock, boot = Clock(), node.boot
     fence = Fence(node, LEASE_S, [], clock)
+    fence.watch()
     clock.now += 9.1
     assert not node.is_current(boot)
     fence.look()
@@ -73,4 +74,19 @@ def test_the_word_of_others_fences_once_and_only_the_boot_it_names(node: Node) -
     fence.look()
     fence.declared_dead(boot)
     fence.look()
+    assert fence.fenced == 1
+
+
+def test_the_new_boot_may_speak_while_the_old_one_is_being_ended(node: Node) -> None:
+    clock, spoke = Clock(), []
+
+    def slow(_: str) -> None:
+        clock.now += 30  # Kafka is away, and the word that the old boot is dead takes its time
+        spoke.append(node.is_current(node.boot))
+
+    fence = Fence(node, LEASE_S, [slow, slow], clock)
+    fence.watch()
+    clock.now += 60
+    fence.look()
+    assert spoke == [True, True]
     assert fence.fenced == 1
