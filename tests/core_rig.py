@@ -146,6 +146,9 @@ class Core:
         """From now on every attempt completes at once."""
         self.on_job = lambda job: void(self.ended(job))
 
+    def close_finisher(self) -> None:
+        asyncio.run_coroutine_threadsafe(self.finisher.close(), self.loop).result(20)
+
     def close(self) -> None:
         self.intake.drain()
         self.reaper.close()
@@ -155,7 +158,7 @@ class Core:
         self.heartbeats.close()
         self.control.close()
         self.view.close()
-        asyncio.run_coroutine_threadsafe(self.finisher.close(), self.loop).result(20)
+        self.close_finisher()
         self.sender.close()
         self.loop.call_soon_threadsafe(self.loop.stop)
         self._loop_thread.join(5)
