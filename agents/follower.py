@@ -14,8 +14,8 @@ from typing import Any
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Message, TopicPartition
 from confluent_kafka.admin import OffsetSpec  # type: ignore[attr-defined]
 
-from agents.log_reading import Place, forget_leaders, place_of
-from headrace.errors import Undecodable
+from agents.log_reading import Place, forget_leaders, offsets, place_of, words_of
+from headrace.errors import Retryable, Undecodable
 from headrace.health import Heart
 from headrace.kafka import Kafka, log_throttled
 from headrace.records import Record
@@ -108,26 +108,28 @@ class Follower:
         while not self._closing.is_set():
             try:
                 self._follow()
-            except KafkaException as e:
-                log_throttled(self._name, "%s cannot read: %s", self._name, e.args[0].str())
+            except (KafkaException, Retryable) as e:
+                words = words_of(e) if isinstance(e, KafkaException) else str(e)
+                log_throttled(self._name, "%s cannot read: %s", self._name, words)
                 self._closing.wait(0.5)
             except Exception:
                 log.exception("%s has failed and begins anew", self._name)
                 self._closing.wait(1.0)
 
     def _follow(self) -> None:
-        consumer = self._kafka.consumer()
+        consumer = self._kafka.consumer(None, **{"fetch.wait.max.ms": 50})
         try:
             found = self._admin.list_topics(timeout=10).topics
             places = [(t, p) for t in self._topics for p in found[self._kafka.topic(t)].partitions]
-            starts = self.begin()
+            kept = self.begin()
+            # Asked for here: librdkafka takes half a second to find out where a log begins.
+            first = offsets(self._kafka, self._admin, [place for place in places if place not in kept], first=True)
+            starts = {**first, **kept}
             with self._progress:
-                self._read = dict(starts)
+                self._read = dict(kept)
                 self._places = tuple(places)
                 self._progress.notify_all()
-            consumer.assign(
-                [TopicPartition(self._kafka.topic(t), p, starts.get((t, p), OFFSET_BEGINNING)) for t, p in places]
-            )
+            consumer.assign([TopicPartition(self._kafka.topic(t), p, starts[t, p]) for t, p in places])
             while not self._closing.is_set():
                 self._heart.beat()
                 self.turn()

@@ -200,10 +200,16 @@ class Reaper:
             parked_at, state = self._parked.get(p.partition, (0.0, JournalState()))
             self._owned[p.partition] = state if now - parked_at < _KEEP_S else JournalState()
         self._parked.clear()
-        consumer.assign([
-            TopicPartition(p.topic, p.partition, self._owned[p.partition].next_offset or OFFSET_BEGINNING)
+        unread = [(_TOPIC, p.partition) for p in partitions if not self._owned[p.partition].next_offset]
+        try:  # asked for here: librdkafka takes half a second to find out where a log begins
+            first = offsets(self._kafka, self._admin, unread, first=True)
+        except Retryable:
+            first = {}
+        starts = {
+            p.partition: self._owned[p.partition].next_offset or first.get((_TOPIC, p.partition), OFFSET_BEGINNING)
             for p in partitions
-        ])  # fmt: skip
+        }
+        consumer.assign([TopicPartition(p.topic, p.partition, starts[p.partition]) for p in partitions])
         self._node.remember(GROUP, member_of(consumer)[1])
 
     def _on_revoke(self, _: Consumer, __: list[TopicPartition]) -> None:

@@ -10,6 +10,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from pathlib import Path
 
 from agents.work import Job
@@ -47,6 +48,8 @@ def main() -> None:
 
     core.on_job = on_job
     core.start()
+    while core.intake._consumer.membership is None:
+        time.sleep(0.01)
     print("ready", flush=True)
     for _ in sys.stdin:
         while jobs:
