@@ -60,7 +60,7 @@ def test_no_more_is_claimed_than_slots_are_free(kafka_settings: Settings, sender
 
 
 def test_a_backlog_larger_than_every_buffer_runs_once_each(kafka_settings: Settings, sender: Sender) -> None:
-    core, count = Core(kafka_settings, slots=64), 5000
+    core, count = Core(kafka_settings, slots=64), 3000
     sender.send_all(record() for _ in range(count))
     with cores(core):
         core.end_each()
