@@ -67,6 +67,7 @@ class Arbiter:
         """Brings every record of the batch to its end; Stopped when that was interrupted."""
         with self._metrics.batch_seconds.time():
             endings = self._decide(batch)
+            self._metrics.open_chunk_sets.set(len(self.chunk_sets))
             if not endings:
                 return
             self._store_results(endings)
@@ -77,7 +78,6 @@ class Arbiter:
             for ending in endings:
                 self.chunk_sets.forget(ending.outcome.id)
                 self._metrics.ended(ending.outcome, ending.stored.size if ending.stored else 0)
-            self._metrics.open_chunk_sets.set(len(self.chunk_sets))
             self._at("index")
 
     def _decide(self, batch: Sequence[Record]) -> list[Ending]:

@@ -36,6 +36,9 @@ class _NoTables(TableManager):
             await self.recovery.start()
 
 
+_NoTables.logger = logging.getLogger(TableManager.__module__)  # so that it is as quiet as the original
+
+
 def make_app(name: str, settings: Settings, kafka: Kafka, http: str, folder: Path, **options: Any) -> faust.App:
     """An app whose group is `name` with the installation's prefix, serving only our own pages at `http` (host:port).
 

@@ -4,9 +4,10 @@ Whoever had the partition before may have sent events that this index has not se
 event would follow. Blocking, called from a thread of its own; KafkaException and TimeoutError mean: try again.
 """
 
-from collections.abc import Iterable
+import time
+from collections.abc import Iterable, Sequence
 
-from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from agents.terminal_index import OUTPUTS, Place, TerminalIndex, Written
 from headrace.errors import Undecodable
@@ -14,6 +15,7 @@ from headrace.ids import id_of_key
 from headrace.kafka import Kafka, log_throttled
 
 _ANSWER_S = 10.0
+_GATHER_S = 0.05
 _BATCH = 5000
 
 
@@ -42,8 +44,15 @@ class TerminalReader:
         behind = {place for place in ends if begins[place] < ends[place]}
         consumer.assign([TopicPartition(self._kafka.topic(t), p, begins[t, p]) for t, p in behind])
         count = 0
+        deadline = time.monotonic() + _ANSWER_S
         while behind:
-            count += self._step(consumer, behind, ends)
+            # `consume` waits until it has as many as asked for: the short time is what a tail costs at most.
+            messages = consumer.consume(_BATCH, timeout=_GATHER_S)
+            if messages:
+                deadline = time.monotonic() + _ANSWER_S
+                count += self._take(messages, behind, ends)
+            elif time.monotonic() > deadline:
+                raise TimeoutError("the storekeeper's own outputs could not be read to their end")
         consumer.unassign()
         return count
 
@@ -52,10 +61,7 @@ class TerminalReader:
             self._consumer.close()
             self._consumer = None
 
-    def _step(self, consumer: Consumer, behind: set[Place], ends: dict[Place, int]) -> int:
-        messages = consumer.consume(_BATCH, timeout=_ANSWER_S)
-        if not messages:
-            raise TimeoutError("the storekeeper's own outputs could not be read to their end")
+    def _take(self, messages: Sequence[Message], behind: set[Place], ends: dict[Place, int]) -> int:
         written: list[Written] = []
         positions: dict[Place, int] = {}
         for message in messages:
