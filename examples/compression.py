@@ -1,6 +1,6 @@
 """Compression of text or binary data by an algorithm of the standard library; the result is the compressed bytes.
 
-{"name": "compression", "payload": {"text": "to be, or not to be", "algorithm": "lzma", "level": 6}, "directory": "demo"}
+{"name": "compression", "payload": {"text": "to be, or not to be", "algorithm": "lzma", "level": 6}, "directory": "d"}
 {"name": "compression", "payload": {"data": "aGVhZHJhY2U=", "algorithm": "gzip"}, "directory": "demo"}
 """
 

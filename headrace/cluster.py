@@ -1,6 +1,7 @@
 """What nodes say of themselves and what is said to them: heartbeats, kinds, commands.
 
-Topics `nodes` (key boot id) and `kinds` (key kind name) are compacted; `tasks.control` is kept as long as the task topics.
+Topics `nodes` (key boot id) and `kinds` (key kind name) are compacted; `tasks.control` is kept as long as the task
+topics.
 """
 
 from dataclasses import asdict, dataclass
@@ -63,8 +64,9 @@ class Heartbeat:
             )
             if f["state"] not in ("alive", "draining", "dead") or not boot or f["boot"] != boot:
                 raise ValueError("state or boot")
-            return cls(boot, str(f["node"]), str(f["host"]), int(f["pid"]), int(f["slots"]), int(f["started_ms"]), running,
-                       tuple(map(str, f["kinds"])), f["state"], str(f["stats_url"]), str(f["release"]))  # fmt: skip
+            return cls(boot, str(f["node"]), str(f["host"]), int(f["pid"]), int(f["slots"]), int(f["started_ms"]),
+                       running, tuple(map(str, f["kinds"])), f["state"], str(f["stats_url"]),
+                       str(f["release"]))  # fmt: skip
         except (ValueError, KeyError, TypeError, OverflowError) as e:
             raise Undecodable(f"not a heartbeat: {e}", record.value) from None
 
@@ -97,8 +99,9 @@ class KindInfo:
             if not isinstance(f["schema"], dict):
                 raise ValueError("schema is no object")
             memory = f.get("memory_mb")
-            return cls(str(f["name"]), f["schema"], float(f["timeout_s"]), int(f["max_attempts"]), f.get("content_type"),
-                       f.get("suffix"), None if memory is None else int(memory), str(f.get("description", "")), str(f.get("version", "")))  # fmt: skip
+            return cls(str(f["name"]), f["schema"], float(f["timeout_s"]), int(f["max_attempts"]),
+                       f.get("content_type"), f.get("suffix"), None if memory is None else int(memory),
+                       str(f.get("description", "")), str(f.get("version", "")))  # fmt: skip
         except (ValueError, KeyError, TypeError, OverflowError, AttributeError) as e:
             raise Undecodable(f"not a kind: {e}") from None
 

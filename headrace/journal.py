@@ -70,12 +70,13 @@ class Claim:
 
     def encode(self) -> Outgoing:
         members = [
-            {"id": t.id, "attempt": t.attempt, "offset": t.source.offset, "bytes": len(t.raw), "submitted_ms": t.submitted_ms,
-             "ledger": orjson.Fragment(encode_ledger(t.ledger)), "foreign": [[k, v.hex()] for k, v in t.foreign]}
+            {"id": t.id, "attempt": t.attempt, "offset": t.source.offset, "bytes": len(t.raw),
+             "submitted_ms": t.submitted_ms, "ledger": orjson.Fragment(encode_ledger(t.ledger)),
+             "foreign": [[k, v.hex()] for k, v in t.foreign]}
             for t in self.tasks
         ]  # fmt: skip
-        headers = {"by": self.by, "for": self.for_, "phase": self.phase, "generation": self.generation, "node": self.node,
-                   "source": self.tasks[0].source, "members": orjson.dumps(members)}  # fmt: skip
+        headers = {"by": self.by, "for": self.for_, "phase": self.phase, "generation": self.generation,
+                   "node": self.node, "source": self.tasks[0].source, "members": orjson.dumps(members)}  # fmt: skip
         return Outgoing(
             "tasks.running",
             str(self.key).encode(),
@@ -105,12 +106,11 @@ class Claim:
                 at += size
         except (ValueError, KeyError, TypeError, OverflowError) as e:
             raise Undecodable(f"not a claim: {e}", record.value) from None
-        phase = record.text("phase")
-        if not tasks or at != len(raw) or phase not in ("claimed", "go") or record.text("by") != key.boot:
+        phase: Phase = "go" if record.text("phase") == "go" else "claimed"
+        if not tasks or at != len(raw) or record.text("phase") != phase or record.text("by") != key.boot:
             raise Undecodable("not a claim: its parts do not fit together", record.value)
-        return cls(
-            tuple(tasks), key.boot, record.text("for"), record.number("generation"), record.text("node", ""), phase
-        )  # type: ignore[arg-type]
+        runs, node = record.text("for"), record.text("node", "")
+        return cls(tuple(tasks), key.boot, runs, record.number("generation"), node, phase)
 
 
 @dataclass(frozen=True, slots=True)

@@ -79,8 +79,8 @@ class Kind:
 
         schema = self.model.model_json_schema()
         schema.pop("title", None)
-        return KindInfo(self.name, schema, self.timeout_s, self.max_attempts, self.content_type, self.suffix, self.memory_mb,
-                        inspect.getdoc(self.function) or "", _version(self.function))  # fmt: skip
+        return KindInfo(self.name, schema, self.timeout_s, self.max_attempts, self.content_type, self.suffix,
+                        self.memory_mb, inspect.getdoc(self.function) or "", _version(self.function))  # fmt: skip
 
 
 _registry: dict[str, Kind] = {}
@@ -89,8 +89,15 @@ _registry: dict[str, Kind] = {}
 @overload
 def task(function: F, /) -> F: ...
 @overload
-def task(*, name: str | None = None, timeout_s: float = DEFAULT_TIMEOUT_S, max_attempts: int = DEFAULT_MAX_ATTEMPTS,
-         content_type: str | None = None, suffix: str | None = None, memory_mb: int | None = None) -> Callable[[F], F]: ...  # fmt: skip
+def task(
+    *,
+    name: str | None = None,
+    timeout_s: float = DEFAULT_TIMEOUT_S,
+    max_attempts: int = DEFAULT_MAX_ATTEMPTS,
+    content_type: str | None = None,
+    suffix: str | None = None,
+    memory_mb: int | None = None,
+) -> Callable[[F], F]: ...
 def task(
     function: F | None = None,
     /,
@@ -187,7 +194,7 @@ def _payload_model(name: str, function: Callable[..., Any]) -> tuple[Any, str | 
 
     try:
         hints = typing.get_type_hints(function, include_extras=True)
-    except Exception as e:
+    except Exception as e:  # noqa: BLE001 - evaluating a person's hints may raise anything
         raise UsageError(f"@task {name}: type hints cannot be resolved: {e}") from None
     fields: dict[str, Any] = {}
     context_parameter = None
@@ -201,12 +208,12 @@ def _payload_model(name: str, function: Callable[..., Any]) -> tuple[Any, str | 
             context_parameter = p.name
             continue
         default = ... if p.default is p.empty else p.default
-        # The alias keeps a parameter named like one of pydantic's own attributes (`json`, `copy`) from clashing with it.
+        # The alias keeps a parameter from clashing with an attribute of pydantic's own (`json`, `copy`).
         fields[f"p_{p.name}"] = (hint, Field(default, alias=p.name))
     try:
         model = create_model(name, __config__=ConfigDict(extra="forbid", arbitrary_types_allowed=False), **fields)
         model.model_json_schema()
-    except Exception as e:
+    except Exception as e:  # noqa: BLE001 - pydantic and a person's own types may raise anything
         raise UsageError(f"@task {name}: its type hints make no JSON Schema: {e}") from None
     return model, context_parameter
 

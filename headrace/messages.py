@@ -92,7 +92,8 @@ class Task:
     def from_record(cls, record: Record) -> "Task":
         """Never fails on the value. Headers on `tasks.high` that are not ours are Undecodable (a forged record)."""
         task_id = id_of_key(record.key) or id_of_place(record.topic, record.partition, record.offset)
-        attempt, ledger, submitted_ms = 1, (), record.timestamp_ms
+        attempt, submitted_ms = 1, record.timestamp_ms
+        ledger: tuple[Failure, ...] = ()
         # Replays come on tasks.high alone, where only Headrace may write: elsewhere such headers are a producer's own.
         if record.topic == "tasks.high":
             attempt = record.number("attempt", 1)
@@ -292,10 +293,12 @@ class Event:
             directory=record.text("directory", ""), attempt=record.number("attempt", 0), node=record.text("node", ""),
             via=record.text("via", ""), source=record.text("source", ""),
             submitted_ms=record.number("submitted-ms", record.timestamp_ms), file=record.text("file", ""),
-            size=record.number("bytes", 0), sha256=record.text("sha256", ""), content_type=record.text("content-type", ""),
+            size=record.number("bytes", 0), sha256=record.text("sha256", ""),
+            content_type=record.text("content-type", ""),
             queued_ms=record.number("queued-ms", 0) if timed else None,
             duration_ms=record.number("duration-ms") if timed else None,
-            outcome_offset=record.number("outcome-offset", 0), reason=_reason(record, "failed") if record.topic == "tasks.dead" else None,
+            outcome_offset=record.number("outcome-offset", 0),
+            reason=_reason(record, "failed") if record.topic == "tasks.dead" else None,
             error=record.text("error", ""), ledger=decode_ledger(record.text("attempts", "[]").encode()),
             partition=record.partition, offset=record.offset,
         )  # fmt: skip

@@ -10,9 +10,44 @@ from dataclasses import dataclass
 from headrace.errors import Undecodable
 
 # Headers that Headrace itself sets. Whatever else a producer sends (`traceparent`, …) travels along to the end.
+# `redrive-of` is among those: it belongs to the submission.
 OWN_HEADERS = frozenset(
-    ["attempt", "attempts", "ledger", "name", "directory", "node", "boot", "via", "source", "submitted-ms", "outcome", "reason", "error", "file", "bytes", "sha256", "content-type", "suffix", "chunk", "chunks", "queued-ms", "duration-ms", "started-ms", "outcome-offset", "generation", "why", "members", "by", "for", "phase", "version", "priority", "redrive-of", "log"]
-) - {"redrive-of"}  # travels like a foreign header: it belongs to the submission
+    {
+        "attempt",
+        "attempts",
+        "ledger",
+        "name",
+        "directory",
+        "node",
+        "boot",
+        "via",
+        "source",
+        "submitted-ms",
+        "outcome",
+        "reason",
+        "error",
+        "file",
+        "bytes",
+        "sha256",
+        "content-type",
+        "suffix",
+        "chunk",
+        "chunks",
+        "queued-ms",
+        "duration-ms",
+        "started-ms",
+        "outcome-offset",
+        "generation",
+        "why",
+        "members",
+        "by",
+        "for",
+        "phase",
+        "version",
+        "priority",
+        "log",
+    }
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,7 @@ T = TypeVar("T")
 
 
 def _setting(env: str, help: str, default: T) -> T:
-    return field(default=default, metadata={"env": env, "help": help})  # type: ignore[return-value]
+    return field(default=default, metadata={"env": env, "help": help})
 
 
 def usable_cpus() -> int:

@@ -1,6 +1,7 @@
 """`topics.yaml`, loaded and checked in one place, and what makes a cluster match it.
 
-Used by `headrace topics`, by `up` and by tests. Fails with UsageError when the file or the cluster is not as it must be.
+Used by `headrace topics`, by `up` and by tests. Fails with UsageError when the file or the cluster is not as it must
+be.
 """
 
 from collections.abc import Mapping
@@ -11,7 +12,14 @@ from typing import Any
 
 import yaml
 from confluent_kafka import KafkaException, TopicPartition
-from confluent_kafka.admin import AdminClient, ConfigResource, NewPartitions, NewTopic, OffsetSpec, ResourceType
+from confluent_kafka.admin import (  # type: ignore[attr-defined]  # its __init__ does not list what it imports
+    AdminClient,
+    ConfigResource,
+    NewPartitions,
+    NewTopic,
+    OffsetSpec,
+    ResourceType,
+)
 
 from headrace.errors import UsageError
 
@@ -63,8 +71,9 @@ def load_topics(path: Path | None = None) -> Mapping[str, Topic]:
     for name, t in found["topics"].items():
         try:
             config = {k: str(v) for k, v in {**defaults["config"], **t["config"]}.items()}
-            topics[name] = Topic(name, t["description"], tuple(t["producers"]), tuple(t["consumers"]), t["key"], t["value"],
-                                 t["headers"], int(t.get("partitions", defaults["partitions"])), config, t["example"])  # fmt: skip
+            partitions = int(t.get("partitions", defaults["partitions"]))
+            topics[name] = Topic(name, t["description"], tuple(t["producers"]), tuple(t["consumers"]), t["key"],
+                                 t["value"], t["headers"], partitions, config, t["example"])  # fmt: skip
         except (KeyError, TypeError, ValueError) as e:
             raise UsageError(f"{path}: topic {name}: {e!r}") from None
     keyed = {t.partitions for t in topics.values() if t.name not in ("nodes", "kinds")}
@@ -147,12 +156,12 @@ def _live_tasks(admin: AdminClient, prefix: str, existing: Mapping[str, Any]) ->
         if prefix + name in existing
         for p in existing[prefix + name].partitions
     ]
-    first = admin.list_offsets({p: OffsetSpec.earliest() for p in places})
-    last = admin.list_offsets({p: OffsetSpec.latest() for p in places})
+    first = admin.list_offsets({p: OffsetSpec.earliest() for p in places})  # type: ignore[no-untyped-call]
+    last = admin.list_offsets({p: OffsetSpec.latest() for p in places})  # type: ignore[no-untyped-call]
     return any(last[p].result(_ADMIN_TIMEOUT_S).offset > first[p].result(_ADMIN_TIMEOUT_S).offset for p in places)
 
 
-def _wait(futures: Mapping[str, Any]) -> None:
+def _wait(futures: Mapping[Any, Any]) -> None:
     for name, future in futures.items():
         try:
             future.result(_ADMIN_TIMEOUT_S)

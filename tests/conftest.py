@@ -42,7 +42,7 @@ def kafka_settings(broker: str, prefix: str, tmp_path: Path) -> Settings:
 
 @pytest.fixture
 def make_topics(broker: str) -> Callable[..., None]:
-    """Makes all topics of the contract under a prefix, with few partitions for speed: `make_topics(prefix, partitions=4)`."""
+    """Makes all topics of the contract under a prefix, few partitions for speed: `make_topics(prefix, 4)`."""
 
     def make(prefix: str, partitions: int = 4) -> None:
         from confluent_kafka.admin import AdminClient
