@@ -1,0 +1,138 @@
+"""A small client of the gateway's HTTP interface, for the command line and for Python programs.
+
+    with Client("http://127.0.0.1:8000") as client:
+        task = client.submit("prime", {"upper_bound": 100}, "demo")
+        for event in client.events(task["id"]): ...
+
+Refused says what the gateway said (its problem's detail and the fields at fault); Retryable that it did not answer.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Self
+
+import httpx
+import orjson
+
+from headrace.errors import HeadraceError, Retryable
+
+_TIMEOUT_S = 30.0
+_SILENCE_S = 30.0  # the gateway comments every 10 s: three missed mean it has gone
+TERMINAL = frozenset({"completed", "failed", "cancelled"})
+
+
+class Refused(HeadraceError):
+    """The gateway answered with a problem. `status` is the HTTP status, `problem` its JSON."""
+
+    def __init__(self, status: int, problem: dict[str, Any]) -> None:
+        fields = "; ".join(f"{e.get('pointer', '')}: {e.get('detail', '')}" for e in problem.get("errors", []))
+        detail = problem.get("detail") or problem.get("title") or f"HTTP status {status}"
+        super().__init__(f"{detail} ({fields})" if fields and fields not in detail else detail)
+        self.status = status
+        self.problem = problem
+
+
+@dataclass(frozen=True, slots=True)
+class ServerEvent:
+    """One Server-Sent Event: its name, the id to resume after, and its datum."""
+
+    event: str
+    id: str
+    data: dict[str, Any]
+
+
+class Client:
+    """One connection pool to one gateway. Not for use from several threads at once."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self._http = httpx.Client(base_url=url, timeout=_TIMEOUT_S)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self._http.close()
+
+    def submit(self, name: str, payload: dict[str, Any], directory: str, **more: Any) -> dict[str, Any]:
+        """`more`: timeout_s, max_attempts, expires_at, priority. Returns the acknowledgement with id and links."""
+        body = {"name": name, "payload": payload, "directory": directory} | {
+            k: v for k, v in more.items() if v is not None
+        }
+        return self.call("POST", "/tasks", json=body)
+
+    def call(self, method: str, path: str, **options: Any) -> dict[str, Any]:
+        """A JSON answer; Refused for a problem, Retryable when nobody answers."""
+        answer = self._send(method, path, **options)
+        found: dict[str, Any] = orjson.loads(answer.content) if answer.content else {}
+        return found
+
+    def events(self, task_id: str | None = None, params: dict[str, str] | None = None) -> Iterator[ServerEvent]:
+        """A task's events until its end, or everybody's without one; resumes by itself when the connection breaks."""
+        path = f"/tasks/{task_id}/events" if task_id else "/events"
+        last, failures = "", 0
+        while failures < 5:
+            try:
+                for event in self._stream(path, params or {}, last):
+                    last, failures = event.id or last, 0
+                    yield event
+                    if task_id and event.event in TERMINAL:
+                        return
+                if task_id:
+                    return
+            except httpx.TransportError:
+                failures += 1
+        raise Retryable(f"{self._url} does not answer: is the gateway up?")
+
+    def result(self, task_id: str) -> Iterator[bytes]:
+        """The stored bytes, piece by piece."""
+        with self._http.stream("GET", f"/tasks/{task_id}/result") as answer:
+            if answer.status_code != 200:
+                answer.read()
+                raise Refused(answer.status_code, _problem(answer))
+            yield from answer.iter_bytes()
+
+    def _send(self, method: str, path: str, **options: Any) -> httpx.Response:
+        try:
+            answer = self._http.request(method, path, **options)
+        except httpx.TransportError as e:
+            raise Retryable(f"{self._url} does not answer ({e}): is the gateway up? See `headrace up`") from None
+        if answer.status_code >= 400:
+            raise Refused(answer.status_code, _problem(answer))
+        return answer
+
+    def _stream(self, path: str, params: dict[str, str], last: str) -> Iterator[ServerEvent]:
+        headers = {"Last-Event-ID": last} if last else {}
+        timeout = httpx.Timeout(_TIMEOUT_S, read=_SILENCE_S)
+        with self._http.stream("GET", path, params=params, headers=headers, timeout=timeout) as answer:
+            if answer.status_code >= 400:
+                answer.read()
+                raise Refused(answer.status_code, _problem(answer))
+            yield from parse_events(answer.iter_lines())
+
+
+def parse_events(lines: Iterator[str]) -> Iterator[ServerEvent]:
+    """Server-Sent Events from lines; comments are passed over."""
+    fields: dict[str, str] = {}
+    for line in lines:
+        if line.startswith(":"):
+            continue
+        if line:
+            name, _, value = line.partition(":")
+            fields[name] = value.removeprefix(" ")
+        elif fields:
+            yield ServerEvent(
+                fields.get("event", "message"), fields.get("id", ""), orjson.loads(fields.get("data", "{}"))
+            )
+            fields = {}
+
+
+def _problem(answer: httpx.Response) -> dict[str, Any]:
+    try:
+        found = orjson.loads(answer.content)
+    except orjson.JSONDecodeError:
+        found = None
+    return found if isinstance(found, dict) else {"detail": answer.text[:300]}
