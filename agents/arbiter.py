@@ -23,6 +23,7 @@ from headrace.records import OWN_HEADERS, Outgoing, Record
 from headrace.states import Cause, Reason
 
 _WRITERS = 4  # threads that write and sync files; more made it slower
+_LOOK_UP_S, _SLOW_S = 0.5, 3.0  # while Kafka is waited for: whether the role ends; from when on it is worth a word
 _MOST_BYTES = 2_000_000  # of a record with its headers; a little below the topics' limit
 
 
@@ -189,11 +190,14 @@ class Arbiter:
             raise errors[0]
 
     def _answer(self, result: Callable[[float], tuple[str, int, int]]) -> tuple[str, int, int]:
+        waited_s = 0.0
         while True:
             try:
-                return result(1.0)
+                return result(_LOOK_UP_S)
             except TimeoutError:
-                self._patience.trouble = "Kafka: has not acknowledged a terminal event"
+                waited_s += _LOOK_UP_S
+                if waited_s >= _SLOW_S:
+                    self._patience.trouble = f"Kafka: has not acknowledged a terminal event for {waited_s:.0f} s"
                 if self._patience.stopped:
                     raise Stopped from None
 

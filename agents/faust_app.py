@@ -100,6 +100,11 @@ async def until_stopped(app: faust.App, stop: asyncio.Event) -> None:
             wait.cancel()
 
 
+def member_id(app: faust.App) -> str:
+    """Of the app's consumer in its group; "" outside it. Faust has no public name for it."""
+    return str(app.consumer._thread._consumer._coordinator.member_id or "")  # type: ignore[attr-defined]
+
+
 def credentials(security: Mapping[str, str]) -> Credentials | None:
     """librdkafka's security options as Faust's credentials; None for a cluster without security."""
     protocol = security.get("security.protocol", "plaintext").upper()

@@ -9,19 +9,22 @@ import contextlib
 import logging
 import signal
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import faust
 
 from agents.arbiter import Arbiter
-from agents.faust_app import make_app, quiet_logs, running, until_stopped
+from agents.faust_app import make_app, member_id, quiet_logs, running, until_stopped
 from agents.health_pages import add_health_pages
 from agents.lag import LagWatch
 from agents.patience import Patience
 from agents.result_store import ResultStore, RootExchanged
 from agents.storekeeper import GROUP, Storekeeper
 from agents.storekeeper_metrics import Metrics
+from agents.takeover import leave_groups
 from agents.terminal_index import TerminalIndex
 from agents.terminal_reader import TerminalReader
 from headrace.health import Health
@@ -83,13 +86,16 @@ async def _serve(settings: Settings, kafka: Kafka, root: ResultsRoot, at: At) ->
 
 @contextlib.asynccontextmanager
 async def _parts(settings: Settings, kafka: Kafka, root: ResultsRoot, at: At) -> AsyncIterator[_Parts]:
-    port = address(settings.storekeeper_http)[1]
+    own = settings.data / f"storekeeper-{address(settings.storekeeper_http)[1]}"
     metrics, patience, store = Metrics(), Patience(), ResultStore(root)
-    index = TerminalIndex(settings.data / f"storekeeper-{port}.sqlite")
+    index = TerminalIndex(own.with_suffix(".sqlite"))
     with contextlib.ExitStack() as closing:
         closing.callback(index.close)
         closing.callback(store.close)
         await asyncio.to_thread(patience.do, "results root", store.open)
+        member = own.with_suffix(".member")
+        if member.exists():  # of a process that was killed: the index's lock says that it is gone
+            await leave_groups(kafka, {GROUP: member.read_text()})
         arbiter = Arbiter(kafka, store, index, metrics, patience, at)
         closing.callback(arbiter.close)
         reader = TerminalReader(kafka, index)
@@ -98,12 +104,13 @@ async def _parts(settings: Settings, kafka: Kafka, root: ResultsRoot, at: At) ->
         lag = LagWatch(kafka, GROUP, storekeeper.partitions, ("results",))
         closing.callback(lag.close)
         app = make_app(
-            GROUP, settings, kafka, settings.storekeeper_http, settings.data / f"storekeeper-{port}",
+            GROUP, settings, kafka, settings.storekeeper_http, own,
             stream_buffer_maxsize=64,  # results may have half a megabyte each
             # Reading everything again is harmless: what has ended is passed over. Nothing may be skipped.
             consumer_auto_offset_reset="earliest",
         )  # fmt: skip
         storekeeper.attach(app)
+        app.on_partitions_assigned.connect(_remembers(member), weak=False)
         health = Health()
         health.add("storekeeper", storekeeper.heart.check)
         health.add("waiting", lambda: patience.trouble)
@@ -112,3 +119,12 @@ async def _parts(settings: Settings, kafka: Kafka, root: ResultsRoot, at: At) ->
         metrics.lag.set_function(lambda: float(sum((lag.waiting() or {}).values())))
         add_health_pages(app, health, metrics.registry)
         yield _Parts(app, storekeeper, patience, lag)
+
+
+def _remembers(member: Path) -> Callable[..., Awaitable[None]]:
+    """Keeps the membership for the process after a crash, which need not wait for the dead one's session to end."""
+
+    async def joined(app: faust.App, *_: Any, signal: Any, **__: Any) -> None:
+        await asyncio.to_thread(member.write_text, member_id(app))
+
+    return joined

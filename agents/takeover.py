@@ -1,12 +1,14 @@
 """What a new process of a node does for its dead predecessor: takes it out of its groups and says that it is dead.
 
-Called once, at start, when the kernel's locks have proved the whole old tree gone. Without it the group would wait for
-the dead member's session to end (6 s), and the reaper for the lease. A failure costs that time and nothing else.
+Called once, at start, when the kernel's locks have proved the whole old tree gone; the storekeeper does the first part.
+Without it the group would wait for the dead member's session to end, and the reaper for the lease. A failure costs that
+time and nothing else.
 """
 
 import asyncio
 import logging
 import time
+from collections.abc import Mapping
 from typing import Any
 
 from agents.node import Node, Predecessor
@@ -27,17 +29,22 @@ def take_over(kafka: Kafka, sender: Sender, node: Node, before: Predecessor) -> 
     """Declares `before` dead and makes it leave its groups; returns when Kafka has both, or after a few seconds."""
     said = sender.send(dead_word(node, before.boot).encode())
     if before.members:
-        try:
-            asyncio.run(asyncio.wait_for(_leave(kafka, before), _LEAVE_S))
-        except Exception as e:  # noqa: BLE001 - whatever aiokafka raises, the sessions end by themselves
-            log.info("The old memberships of %s end with their sessions: %s", node.name, e or type(e).__name__)
+        asyncio.run(leave_groups(kafka, before.members))
     try:
         said.result(_LEAVE_S)
     except TimeoutError:
         log.info("Kafka has not yet taken the word that the boot before this one is dead")
 
 
-async def _leave(kafka: Kafka, before: Predecessor) -> None:
+async def leave_groups(kafka: Kafka, members: Mapping[str, str]) -> None:
+    """Takes dead members (group without prefix -> member id) out of their groups, or gives up after a few seconds."""
+    try:
+        await asyncio.wait_for(_leave(kafka, members), _LEAVE_S)
+    except Exception as e:  # noqa: BLE001 - whatever aiokafka raises, the sessions end by themselves
+        log.info("The old memberships of %s end with their sessions: %s", ", ".join(members), e or type(e).__name__)
+
+
+async def _leave(kafka: Kafka, members: Mapping[str, str]) -> None:
     from aiokafka.client import AIOKafkaClient
     from aiokafka.protocol.group import LeaveGroupRequest
 
@@ -45,7 +52,7 @@ async def _leave(kafka: Kafka, before: Predecessor) -> None:
                             **_security(kafka))  # fmt: skip
     await client.bootstrap()
     try:
-        for group, member in before.members.items():
+        for group, member in members.items():
             name = kafka.group(group)
             coordinator = await client.coordinator_lookup(0, name)
             answer = await client.send(coordinator, LeaveGroupRequest(name, member), group=1)

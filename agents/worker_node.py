@@ -16,7 +16,7 @@ import faust
 
 from agents.control import Control
 from agents.delegation import Delegation
-from agents.faust_app import make_app, quiet_logs, running, until_stopped
+from agents.faust_app import make_app, member_id, quiet_logs, running, until_stopped
 from agents.fence import Fence
 from agents.finish import Finisher
 from agents.health_pages import add_health_pages
@@ -218,7 +218,7 @@ class WorkerNode:
 
     async def _joined(self, app: Any, *_: Any, signal: Any, **__: Any) -> None:
         """Keeps the receiver's membership for the process after a crash, which need not wait for its session to end."""
-        self._node.remember(RECEIVER_GROUP, _member_id(app))
+        self._node.remember(RECEIVER_GROUP, member_id(app))
 
     def _receiver_places(self) -> list[tuple[str, int]]:
         if self._app is None or not self._app.started:
@@ -236,8 +236,3 @@ def _signals(loop: asyncio.AbstractEventLoop) -> tuple[asyncio.Event, asyncio.Ev
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, lambda: hurry.set() if stop.is_set() else stop.set())
     return stop, hurry
-
-
-def _member_id(app: Any) -> str:
-    """Of Faust's consumer in its group. Faust has no public name for it."""
-    return str(app.consumer._thread._consumer._coordinator.member_id)
