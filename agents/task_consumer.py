@@ -6,7 +6,6 @@ started over. Retryable or KafkaException while Kafka is away.
 """
 
 import logging
-import re
 import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
@@ -14,9 +13,10 @@ from typing import Any
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from agents.admission import task_of
-from agents.log_reading import ANSWER_S, Place, offsets, place_of, read_ranges, words_of
+from agents.log_reading import ANSWER_S, Place, offsets, place_of, words_of
 from agents.merge import MergeBuffer, Pulled
-from agents.repeats import WINDOW_RECORDS, WINDOW_S, Repeats
+from agents.repeats import Repeats
+from agents.windows import Windows
 from headrace.errors import Retryable, UsageError
 from headrace.kafka import Kafka, log_throttled, member_of
 
@@ -37,8 +37,6 @@ _OPTIONS = {
     "queued.max.messages.kbytes": 8192,
 }
 
-_CANONICAL = re.compile(rb"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\Z")
-
 Membership = tuple[int, str]  # generation, member id
 
 
@@ -49,7 +47,7 @@ class TaskConsumer:
         self._kafka, self._buffer, self._on_member = kafka, buffer, on_member
         self._admin = kafka.admin()
         self._consumer: Consumer = kafka.consumer(GROUP, **_OPTIONS)
-        self._windows: dict[Place, Repeats] = {}
+        self._windows = Windows(kafka)
         self._lost: str | None = None
         self._retry_assignment = False
         self.membership: Membership | None = None  # while partitions may be worked on
@@ -63,7 +61,7 @@ class TaskConsumer:
         return self._buffer.places()
 
     def window(self, place: Place) -> Repeats:
-        return self._windows[place]
+        return self._windows.of(place)
 
     def join(self) -> None:
         """Asks to join the group; from now on `fill` must be called, or all members wait for this one."""
@@ -208,7 +206,7 @@ class TaskConsumer:
         if new:
             self._begin(new, first, ends)
             committed |= dict.fromkeys(new, 0)
-        self._read_windows(committed, first)
+        self._windows.read_back(self._consumer, committed, first)
         return {place: (at, ends[place]) for place, at in committed.items()}
 
     def _begin(self, new: list[Place], first: Mapping[Place, int], ends: Mapping[Place, int]) -> None:
@@ -225,46 +223,6 @@ class TaskConsumer:
             self._consumer.commit(offsets=begin, asynchronous=False)
         except KafkaException as e:
             raise Retryable(f"the first offsets could not be committed: {words_of(e)}") from None
-
-    def _read_windows(self, committed: Mapping[Place, int], first: Mapping[Place, int]) -> None:
-        """Rule D: what lies in the window before the committed offset; only what is not known from before."""
-        since_ms = int((time.time() - WINDOW_S) * 1000)
-        asked = [
-            TopicPartition(self._kafka.topic(t), p, since_ms) for (t, p), at in committed.items() if at > first[t, p]
-        ]
-        try:
-            recent = self._consumer.offsets_for_times(asked, timeout=ANSWER_S) if asked else []
-        except KafkaException as e:
-            raise Retryable(f"the window of repeats could not be found: {words_of(e)}") from None
-        young = {(self._kafka.unprefixed(r.topic), r.partition): r.offset for r in recent}
-        ranges, windows = {}, {}
-        for place, end in committed.items():
-            begin = young.get(place, end)
-            begin = max(first[place], end - WINDOW_RECORDS, begin if begin >= 0 else end)
-            kept = self._windows.get(place)
-            if kept is not None and kept.end is not None and begin <= kept.end <= end:
-                begin = kept.end
-            else:
-                kept = Repeats()
-            windows[place], ranges[place] = kept, (begin, end)
-
-        def know(message: Message) -> None:
-            place, offset = place_of(self._kafka, message)
-            if (identity := self._identity(place, offset, message)) is not None:
-                windows[place].add(*identity, offset)
-
-        read_ranges(self._kafka, ranges, know)
-        for place, end in committed.items():
-            windows[place].end = end
-        self._windows |= windows
-
-    def _identity(self, place: Place, offset: int, message: Message) -> tuple[str, int] | None:
-        """(id, attempt) of a record, read at a quarter of the cost where nothing but its key can matter."""
-        key = message.key()
-        if place[0] == "tasks.normal" and isinstance(key, bytes) and _CANONICAL.match(key):
-            return key.decode(), 1
-        task, broken = task_of(self._kafka.record(message))
-        return (task.id, task.attempt) if broken is None else None
 
 
 def _lost_words(kafka: Kafka, places: list[Place], why: str) -> str:

@@ -10,8 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from agents.node import Predecessor
-from agents.takeover import _leave, dead_word
+from agents.takeover import dead_word, leave_groups
 from headrace.cluster import Cancel
 from headrace.journal import Tombstone, decode_journal
 from headrace.kafka import Kafka, Sender
@@ -52,7 +51,7 @@ def throw_out(core: Core) -> None:
     """The group goes on without this node, which does not know it yet: a zombie."""
     member = core.intake._consumer.membership
     assert member is not None
-    asyncio.run(_leave(core.kafka, Predecessor("", {"headrace-tasks": member[1]})))
+    asyncio.run(leave_groups(core.kafka, {"headrace-tasks": member[1]}))
 
 
 def starts(log: Log) -> list[tuple[str, int]]:
