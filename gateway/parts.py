@@ -15,7 +15,7 @@ from gateway.cluster_view import ClusterView
 from gateway.feed import Feed
 from gateway.fold import Row, id_bytes
 from gateway.metrics import Metrics
-from gateway.partitioner import partition_of
+from headrace.partitioner import partition_of
 from gateway.problems import Problem
 from gateway.reach import Reach
 from gateway.source_reader import SourceReader

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway import vector
-from gateway.partitioner import partition_of
+from headrace.partitioner import partition_of
 from gateway.status_store import EVENT_TOPICS
 
 offsets = st.integers(0, 2**62)
