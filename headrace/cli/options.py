@@ -6,14 +6,14 @@ and the defaults. Wrong values raise UsageError, which `main` turns into one sen
 
 import functools
 from collections.abc import Callable, Iterable
-from dataclasses import Field, fields
+from dataclasses import Field, fields, replace
 from typing import Any
 
 import click
 
 from headrace.settings import Settings
 
-KAFKA = ("kafka", "kafka_security", "topic_prefix")
+KAFKA = ("kafka", "embedded_kafka", "kafka_security", "topic_prefix")
 GATEWAY = ("http",)
 _TABLE: dict[str, Field[Any]] = {f.name: f for f in fields(Settings)}
 ALL = tuple(_TABLE)
@@ -34,6 +34,11 @@ def with_settings(names: Iterable[str] = ALL) -> Callable[[Callable[..., Any]], 
         return command
 
     return decorate
+
+
+def with_a_kafka(settings: Settings) -> Settings:
+    """For a person's commands, which mean the broker of the `up` beside them when no other is named."""
+    return settings if settings.kafka else replace(settings, kafka=settings.embedded_kafka)
 
 
 def _option(setting: Field[Any]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:

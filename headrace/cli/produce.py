@@ -3,7 +3,7 @@
 import click
 import orjson
 
-from headrace.cli.options import KAFKA, with_settings
+from headrace.cli.options import KAFKA, with_a_kafka, with_settings
 from headrace.cli.tasks import payload_of
 from headrace.errors import Invalid, UsageError
 from headrace.ids import id_of_key, new_id
@@ -31,7 +31,7 @@ def produce(settings: Settings, name: str, payload: str, directory: str, task_id
     except Invalid as e:
         raise UsageError(f"{e.pointer or 'the submission'}: {e.detail}") from None
     key = task_id or new_id()
-    sender = Sender(Kafka(settings, "headrace-produce"), timeout_s=_TIMEOUT_S)
+    sender = Sender(Kafka(with_a_kafka(settings), "headrace-produce"), timeout_s=_TIMEOUT_S)
     try:
         [place] = sender.send_all([Outgoing("tasks.normal", key.encode(), orjson.dumps(body))])
     finally:

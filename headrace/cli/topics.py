@@ -6,7 +6,7 @@
 import click
 import orjson
 
-from headrace.cli.options import KAFKA, with_settings
+from headrace.cli.options import KAFKA, with_a_kafka, with_settings
 from headrace.settings import Settings
 from headrace.topics import Change, apply_topics, diff_topics
 
@@ -28,7 +28,9 @@ def topics() -> None: ...
 def apply(settings: Settings, partitions: int | None, replication: int, machine: bool) -> int:
     from headrace.kafka import Kafka
 
-    changes = apply_topics(Kafka(settings, "headrace-topics").admin(), settings.topic_prefix, partitions, replication)
+    changes = apply_topics(
+        Kafka(with_a_kafka(settings), "headrace-topics").admin(), settings.topic_prefix, partitions, replication
+    )
     _tell(changes, machine)
     return int(any(c.refused for c in changes))
 
@@ -40,7 +42,7 @@ def apply(settings: Settings, partitions: int | None, replication: int, machine:
 def diff(settings: Settings, partitions: int | None, machine: bool) -> int:
     from headrace.kafka import Kafka
 
-    changes = diff_topics(Kafka(settings, "headrace-topics").admin(), settings.topic_prefix, partitions)
+    changes = diff_topics(Kafka(with_a_kafka(settings), "headrace-topics").admin(), settings.topic_prefix, partitions)
     _tell(changes, machine)
     return int(bool(changes))
 
