@@ -39,20 +39,22 @@ def decode(records: DataFrame, prefix: str = "") -> DataFrame:
     `records` has Kafka's columns key, value, topic, partition, offset, timestamp, headers. `event` is received,
     started, completed, failed, cancelled or undecodable. `young`: no more than ten minutes after its submission.
     """
-    topic = F.substring(F.col("topic"), len(prefix) + 1, 100)
+    is_dead = F.col("topic") == prefix + "tasks.dead"
     found = records.select(
-        topic.alias("topic"), "partition", "offset", F.col("timestamp").alias("at"),
-        F.coalesce(_uuid("key"), F.when(topic != "tasks.dead", _uuid("value"))).alias("id"),
+        "topic", "partition", "offset", F.col("timestamp").alias("at"),
+        _uuid(F.coalesce("key", F.when(~is_dead, F.col("value"))).cast("string")).alias("id"),
         F.map_from_entries("headers").alias("headers"),
     )  # fmt: skip
+    started, completed = (F.col("topic") == f"{prefix}lifecycle.{event}" for event in ("started", "completed"))
     attempt = _number("attempt", _MOST_ATTEMPTS)
-    valid = F.col("id").isNotNull() & (~F.col("topic").isin("lifecycle.started") | attempt.isNotNull())
+    valid = F.col("id").isNotNull() & (~started | attempt.isNotNull())
     place = F.concat_ws("/", "topic", "partition", "offset").cast("binary")
     reason = F.when(_text("reason").isin([str(r) for r in Reason]), _text("reason")).otherwise(str(Reason.FAILED))
-    dead, completed = F.col("topic") == "tasks.dead", F.col("topic") == "lifecycle.completed"
     event = (
         F.when(~valid, "undecodable")
-        .when(~dead, F.substring_index("topic", ".", -1))
+        .when(started, "started")
+        .when(completed, "completed")
+        .when(~is_dead, "received")
         .when(reason == str(Reason.CANCELLED), "cancelled")
         .otherwise("failed")
     )
@@ -63,24 +65,22 @@ def decode(records: DataFrame, prefix: str = "") -> DataFrame:
         "at",
         F.when(valid, _name("name")).otherwise("").alias("name"),
         F.when(valid, _name("node")).otherwise("").alias("node"),
-        F.coalesce(attempt, F.lit(0)).cast("int").alias("attempt"),
-        F.when(valid & dead, reason).otherwise("").alias("reason"),
+        F.when(started & valid, attempt).otherwise(0).cast("int").alias("attempt"),
+        F.when(valid & is_dead, reason).otherwise("").alias("reason"),
         F.when(completed, _number("bytes", _MOST_BYTES)).alias("bytes"),
-        F.when(completed | dead, _number("queued-ms", 2**53)).alias("queued_ms"),
-        F.when(completed | dead, _number("duration-ms", 2**53)).alias("duration_ms"),
-        F.coalesce(F.unix_millis("at") - submitted_ms <= YOUNG_MS, F.lit(True)).alias("young"),
+        F.when(completed, _number("queued-ms", 2**53)).alias("queued_ms"),
+        F.when(completed, _number("duration-ms", 2**53)).alias("duration_ms"),
+        F.coalesce(F.when(started, F.unix_millis("at") - submitted_ms <= YOUNG_MS), F.lit(True)).alias("young"),
     )
 
 
 YOUNG_MS = 600_000  # no longer than the watermark, within which an earlier start of the same task is remembered
 
 
-def _uuid(column: str) -> Column:
-    """The 16 bytes of a UUID in any of the forms that headrace.ids takes; null when it is none."""
-    text = F.col(column).cast("string")
-    bare = F.translate(F.replace(F.replace(text, F.lit("urn:"), F.lit("")), F.lit("uuid:"), F.lit("")), "{}-", "")
-    hex_digits = F.when(F.length(text) == 36, F.translate(text, "-", "")).otherwise(bare)
-    return F.when(F.length(hex_digits) == 32, F.unhex(hex_digits))
+def _uuid(text: Column) -> Column:
+    """The 16 bytes of a UUID in text, with or without hyphens; null when it is none."""
+    digits = F.replace(text, F.lit("-"), F.lit(""))
+    return F.when(F.octet_length(digits) == 32, F.unhex(digits))
 
 
 def _text(name: str) -> Column:
@@ -91,7 +91,10 @@ def _text(name: str) -> Column:
 def _name(name: str) -> Column:
     """A header that becomes part of a key in the database, where trailing spaces do not tell texts apart."""
     valid = F.call_function("make_valid_utf8", _text(name))
-    return F.coalesce(F.rtrim(F.substring(valid, 1, MAX_NAME_CHARACTERS)), F.lit(""))
+    short = F.when(F.octet_length(valid) <= MAX_NAME_CHARACTERS, valid).otherwise(
+        F.substring(valid, 1, MAX_NAME_CHARACTERS)
+    )
+    return F.coalesce(F.rtrim(short), F.lit(""))
 
 
 def _number(name: str, most: int) -> Column:
