@@ -12,6 +12,7 @@ import orjson
 
 _TERMINAL = {"completed", "failed", "cancelled"}
 _RECONNECT_S = 0.5
+_PATIENCE_S = 30.0
 
 
 class Listener:
@@ -23,12 +24,19 @@ class Listener:
         self.resets = 0
         self.reconnects = 0
         self._last_id = ""
+        self._connected, self._heard = threading.Event(), threading.Event()
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._run, name="listener", daemon=True)
 
     def start(self) -> "Listener":
+        """Returns once the gateway listens to it: what is submitted from here on is heard of."""
         self._thread.start()
+        self._connected.wait(_PATIENCE_S)
         return self
+
+    def wait_heard(self) -> None:
+        """Until it has heard of something, and so has a place to resume from."""
+        self._heard.wait(_PATIENCE_S)
 
     def wait_for(self, ids: set[str], timeout_s: float) -> bool:
         """Whether it has heard of the end of all of them within that time."""
@@ -59,6 +67,7 @@ class Listener:
             client.stream("GET", f"{self._url}/events", headers=headers) as answer,
         ):
             answer.raise_for_status()
+            self._connected.set()
             event = {"event": "", "data": "", "id": ""}
             for line in answer.iter_lines():
                 if self._closing.is_set():
@@ -74,6 +83,7 @@ class Listener:
     def _take(self, event: dict[str, str]) -> None:
         if event["id"]:
             self._last_id = event["id"]
+            self._heard.set()
         if event["event"] == "reset":
             self.resets += 1
         elif event["event"] in _TERMINAL:

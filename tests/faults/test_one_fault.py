@@ -28,6 +28,7 @@ def test_nothing_is_lost_published_twice_or_run_in_vain(installation: Installati
     sender = Sender(installation.kafka)
     submit_http(installation.url, heavy(HEAVY, rng, 1.0, 3.0), submitted)
     submit_native(sender, mixture(MIXED, rng), submitted)
+    listener.wait_heard()
     done = FAULTS[name][0](installation, rng)
     submit_native(sender, mixture(TINY_AFTER, rng, heavy_share=0), submitted)
     assert sender.close(30) == 0
