@@ -35,7 +35,11 @@ def test_each_kind_of_outcome_gets_its_terminal_event_and_only_results_get_files
     assert rig.file(events[done.id]) == done.value
     assert events[done.id].file == f"demo/{done.id}.json"
     assert (events[done.id].topic, events[done.id].duration_ms) == ("lifecycle.completed", 12)
-    assert (events[broken.id].topic, events[broken.id].reason, events[broken.id].error) == ("tasks.dead", "failed", "it broke")
+    assert (events[broken.id].topic, events[broken.id].reason, events[broken.id].error) == (
+        "tasks.dead",
+        "failed",
+        "it broke",
+    )
     assert (events[stopped.id].topic, events[stopped.id].reason) == ("tasks.dead", "cancelled")
     assert [p.name for p in (rig.root / "demo").iterdir()] == [f"{done.id}.json"]
     assert terminate(process) == 0
@@ -110,7 +114,9 @@ def test_a_result_in_chunks_survives_a_kill_between_them(rig: Rig) -> None:
     big = completed(b"0123456789" * 200_000, suffix=".txt")
     chunks = in_chunks(big)
     rig.send(*chunks[:2])
-    wait_for(lambda: rig.ready().status_code == 200 and rig.metric("headrace_chunked_results_open") == 1, "a set is open")
+    wait_for(
+        lambda: rig.ready().status_code == 200 and rig.metric("headrace_chunked_results_open") == 1, "a set is open"
+    )
     process.kill()
     process.wait()
     assert len(list((rig.root / ".headrace").glob("*/*-*"))) == 1
@@ -162,7 +168,9 @@ def test_two_storekeepers_share_the_work_and_publish_nothing_twice(rig: Rig) -> 
     early = [completed() for _ in range(50)]
     rig.send(*early)
     rig.events(*(o.id for o in early))
-    other = rig.start(storekeeper_http=f"127.0.0.1:{free_port()}", data=rig.settings.data / "other", results=str(rig.root))
+    other = rig.start(
+        storekeeper_http=f"127.0.0.1:{free_port()}", data=rig.settings.data / "other", results=str(rig.root)
+    )
     late = [completed() for _ in range(200)]
     for outcome in late:
         rig.send(outcome)
