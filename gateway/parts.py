@@ -15,7 +15,6 @@ from gateway.cluster_view import ClusterView
 from gateway.feed import Feed
 from gateway.fold import Row, id_bytes
 from gateway.metrics import Metrics
-from headrace.partitioner import partition_of
 from gateway.problems import Problem
 from gateway.reach import Reach
 from gateway.source_reader import SourceReader
@@ -26,6 +25,7 @@ from gateway.submissions import Submissions
 from headrace.errors import Retryable
 from headrace.health import Health
 from headrace.kafka import Sender
+from headrace.partitioner import partition_of
 from headrace.results_root import ResultsRoot
 
 FIND_WAIT_S = 2.0  # how long a miss waits for the view to reach the end of the log before it says "ask again"

@@ -5,8 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway import vector
-from headrace.partitioner import partition_of
 from gateway.status_store import EVENT_TOPICS
+from headrace.partitioner import partition_of
 
 offsets = st.integers(0, 2**62)
 
