@@ -77,7 +77,8 @@ def set_up() -> None:
     if not python.exists():  # also when it points at a Python that has gone
         run([str(uv), "venv", "--quiet", "--clear", "--python", sys.executable, str(VENV)])
     say("Python packages")
-    sync = [str(uv), "pip", "sync", "--python", str(VENV), "--require-hashes", str(LOCK)]
+    # Compiled once here: where Python may not write bytecode, every role would else compile it all at each start.
+    sync = [str(uv), "pip", "sync", "--python", str(VENV), "--compile-bytecode", "--require-hashes", str(LOCK)]
     if subprocess.run([*sync, "--offline", "--quiet"], env=environ(), stderr=subprocess.DEVNULL).returncode:
         say("downloading them; the first time this takes some minutes")
         run(sync)
