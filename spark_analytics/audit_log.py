@@ -28,6 +28,11 @@ STOREKEEPER = "headrace-storekeeper"
 _ANSWER_S = 10.0
 _SILENT_S = 30.0
 _CHUNK = 5000
+_COMING_UP = (
+    KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
+    KafkaError.COORDINATOR_NOT_AVAILABLE,
+    KafkaError.NOT_COORDINATOR,
+)
 
 _LATEST, _EARLIEST = OffsetSpec.latest(), OffsetSpec.earliest()  # type: ignore[no-untyped-call]
 
@@ -62,11 +67,21 @@ class AuditLog:
         places = self.places(topics)
         name = self._kafka.group(group)
         asked = ConsumerGroupTopicPartitions(name, [TopicPartition(self._kafka.topic(t), p) for t, p in places])
-        answer = self._admin.list_consumer_group_offsets([asked], request_timeout=_ANSWER_S)[name]
         found = dict.fromkeys(places, 0)
-        for p in answer.result(_ANSWER_S).topic_partitions or []:
+        for p in self._answer(name, asked).topic_partitions or []:
             found[self._kafka.unprefixed(p.topic), p.partition] = max(0, p.offset)
         return found
+
+    def _answer(self, name: str, asked: ConsumerGroupTopicPartitions) -> ConsumerGroupTopicPartitions:
+        """Asks again while the group's coordinator is only coming up, as after a broker's start."""
+        deadline = time.monotonic() + _ANSWER_S
+        while True:
+            try:
+                return self._admin.list_consumer_group_offsets([asked], request_timeout=_ANSWER_S)[name].result(_ANSWER_S)
+            except KafkaException as e:
+                if e.args[0].code() not in _COMING_UP or time.monotonic() > deadline:
+                    raise
+                time.sleep(0.1)
 
     def read(self, begins: dict[Place, int], ends: dict[Place, int], take: Callable[[list[Record]], None]) -> None:
         """Gives `take` all records from `begins` to `ends`, in chunks."""

@@ -15,6 +15,8 @@ from headrace.topics import apply_topics
 from infra.local.kafka import EmbeddedKafka
 from infra.local.process import free_port
 
+pytest_plugins = ["tests.statistics_fixtures"]
+
 
 @pytest.fixture(scope="session")
 def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
