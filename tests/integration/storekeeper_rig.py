@@ -7,7 +7,8 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from headrace.messages import CHUNK_BYTES, Event, Outcome
 from headrace.records import Outgoing, Source
 from headrace.settings import Settings
 from headrace.states import Reason
+from headrace.topics import apply_topics
 from infra.local.process import free_port
 
 SUBMISSION = b'{"name": "prime", "payload": {"upper_bound": 10}, "directory": "demo"}'
@@ -27,7 +29,8 @@ SUBMISSION = b'{"name": "prime", "payload": {"upper_bound": 10}, "directory": "d
 def completed(value: bytes = b"[2,3,5,7]", **changes: object) -> Outcome:
     """An outcome of a task of its own unless `id` is given."""
     return replace(
-        Outcome(str(uuid.uuid4()), "completed", value, 1, "boot-1", "node-1", Source("tasks.normal", 0, 0), 1_764_000_000_000,
+        Outcome(str(uuid.uuid4()), "completed", value, 1, "boot-1", "node-1", Source("tasks.normal", 0, 0),
+                1_764_000_000_000,
                 name="prime", directory="demo", content_type="application/json", suffix=".json",
                 started_ms=1_764_000_000_004, ended_ms=1_764_000_000_016),
         **changes,
@@ -132,6 +135,18 @@ class Rig:
         finally:
             consumer.close()
         return found
+
+
+@contextmanager
+def installation(broker: str, folder: Path) -> Iterator[Rig]:
+    """A rig with topics of its own, for as long as the block."""
+    settings = Settings(kafka=broker, topic_prefix=f"t{uuid.uuid4().hex[:8]}.", data=folder)
+    rig = Rig(settings)
+    apply_topics(rig.kafka.admin(), settings.topic_prefix, 4)
+    try:
+        yield rig
+    finally:
+        rig.stop()
 
 
 def wait_for(condition: Callable[[], bool], what: str, timeout_s: float = 20.0) -> None:
