@@ -11,6 +11,7 @@ import uuid
 from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import orjson
 from confluent_kafka import Consumer
@@ -21,7 +22,7 @@ from headrace.records import Outgoing
 from infra.local.cluster import LocalCluster
 
 WARM_UP, LATENCY_TASKS, THROUGHPUT_TASKS, CRASHES = 200, 200, 2000, 20
-BODY = {"name": "prime", "payload": {"upper_bound": 10}, "directory": "bench"}
+BODY: dict[str, Any] = {"name": "prime", "payload": {"upper_bound": 10}, "directory": "bench"}
 
 
 def main() -> None:
