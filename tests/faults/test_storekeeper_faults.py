@@ -43,10 +43,9 @@ class TmpfsDisk:
         self.root = root
 
     def fill(self, pid: int) -> None:
-        with (self.root / "ballast").open("wb") as f, contextlib.suppress(OSError):
+        with contextlib.suppress(OSError), (self.root / "ballast").open("wb", buffering=0) as f:
             while True:
                 f.write(bytes(4096))
-                f.flush()
 
     def make_room(self, pid: int) -> None:
         (self.root / "ballast").unlink()
@@ -86,7 +85,7 @@ def test_storekeeper_killed_after_each_step_still_ends_each_task_once(rig: Rig) 
         sent += outcomes
         rig.send(*outcomes)
         victim = rig.start("-m", "tests.faults.storekeeper_victim", step)
-        assert victim.wait(30) == -signal.SIGKILL, step
+        assert victim.wait(60) == -signal.SIGKILL, step
     rig.start()
     last = completed()
     rig.send(*sent, last)  # and every outcome once more, as a reaper may send it
@@ -155,7 +154,7 @@ def test_a_storekeeper_on_another_root_refuses_to_start(rig: Rig, tmp_path: Path
         str(tmp_path / "d"),
     ]
     environment = {k: v for k, v in os.environ.items() if not k.startswith("HEADRACE_")} | rig.settings.environ()
-    done = subprocess.run([sys.executable, *command], env=environment, capture_output=True, text=True, timeout=30)
+    done = subprocess.run([sys.executable, *command], env=environment, capture_output=True, text=True, timeout=60)
     assert done.returncode == 2
     assert "another results root" in done.stderr
     assert "Traceback" not in done.stderr

@@ -112,7 +112,7 @@ class Rig:
         assert (len(data), hashlib.sha256(data).hexdigest()) == (event.size, event.sha256)
         return data
 
-    def _read(self, enough: Callable[[Sequence[Event]], bool], timeout_s: float = 30.0) -> list[Event]:
+    def _read(self, enough: Callable[[Sequence[Event]], bool], timeout_s: float = 60.0) -> list[Event]:
         consumer = self.kafka.consumer()
         topics = [self.kafka.topic(t) for t in ("lifecycle.completed", "tasks.dead")]
         known = consumer.list_topics(timeout=10).topics
@@ -149,7 +149,7 @@ def installation(broker: str, folder: Path) -> Iterator[Rig]:
         rig.stop()
 
 
-def wait_for(condition: Callable[[], bool], what: str, timeout_s: float = 20.0) -> None:
+def wait_for(condition: Callable[[], bool], what: str, timeout_s: float = 60.0) -> None:
     """Asks again and again, for what a test can only see from outside."""
     deadline = time.monotonic() + timeout_s
     while not condition():
@@ -159,4 +159,4 @@ def wait_for(condition: Callable[[], bool], what: str, timeout_s: float = 20.0) 
 
 def terminate(process: subprocess.Popen[bytes]) -> int:
     process.send_signal(signal.SIGTERM)
-    return process.wait(20)
+    return process.wait(60)
