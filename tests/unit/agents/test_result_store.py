@@ -1,0 +1,161 @@
+"""Results on a real filesystem: whole, confined, and cleared away after the dead."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from agents.result_store import Blocked, ResultStore, RootExchanged
+from headrace.ids import new_id
+from headrace.results_root import ResultsRoot, open_directory
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Iterator[ResultsRoot]:
+    root = open_directory(tmp_path / "results")
+    yield root
+    root.close()
+
+
+@pytest.fixture
+def store(root: ResultsRoot) -> Iterator[ResultStore]:
+    store = ResultStore(root)
+    store.open()
+    yield store
+    store.close()
+
+
+def leftovers(root: ResultsRoot) -> list[Path]:
+    return [p for p in (root.path / ".headrace").glob("*/*") if p.name != "lock"]
+
+
+def test_a_result_lies_where_its_task_wanted_it_and_nothing_is_left_over(store: ResultStore, root: ResultsRoot) -> None:
+    task = new_id()
+    stored = store.store("team/run-1", task, ".tar.gz", b"bytes")
+    store.sync("team/run-1")
+    assert stored.file == f"team/run-1/{task}.tar.gz"
+    assert (root.path / stored.file).read_bytes() == b"bytes"
+    assert (stored.size, stored.sha256) == (5, "277089d91c0bdf4f2e6862ba7e4a07605119431f5d13f726dd352b06f1b206a9")
+    assert leftovers(root) == []
+
+
+@pytest.mark.parametrize(
+    "directory",
+    ["", ".", "..", "../x", "/etc", "a//b", "a/../b", "a/./b", ".hidden", "a/.b", "a\0b", "ä", "a b", "x" * 201],
+)
+def test_directories_outside_the_rule_are_refused_again_here(
+    store: ResultStore, root: ResultsRoot, directory: str
+) -> None:
+    with pytest.raises(Blocked):
+        store.store(directory, new_id(), ".json", b"x")
+    assert {p.name for p in root.path.iterdir()} == {".headrace", ".headrace-root"}
+
+
+@pytest.mark.parametrize(
+    ("name", "suffix"),
+    [("../x", ".json"), ("no-uuid", ".json"), (new_id(), "/../x"), (new_id(), ".a/b"), (new_id(), "")],
+)
+def test_names_that_are_no_ids_and_suffixes_that_are_none_are_refused(
+    store: ResultStore, name: str, suffix: str
+) -> None:
+    with pytest.raises(Blocked):
+        store.store("demo", name, suffix, b"x")
+
+
+def test_a_symlinked_directory_is_not_followed(store: ResultStore, root: ResultsRoot, tmp_path: Path) -> None:
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (root.path / "link").symlink_to(outside)
+    (root.path / "a").mkdir()
+    (root.path / "a" / "link").symlink_to(outside)
+    for directory in ("link", "link/deeper", "a/link"):
+        with pytest.raises(Blocked, match="in the way"):
+            store.store(directory, new_id(), ".json", b"x")
+    assert list(outside.iterdir()) == []
+    assert leftovers(root) == []
+
+
+def test_a_planted_symlink_of_the_results_name_is_replaced_and_its_target_untouched(
+    store: ResultStore, root: ResultsRoot, tmp_path: Path
+) -> None:
+    target = tmp_path / "target"
+    target.write_text("untouched")
+    task = new_id()
+    (root.path / "demo").mkdir()
+    (root.path / "demo" / f"{task}.json").symlink_to(target)
+    stored = store.store("demo", task, ".json", b"[]")
+    assert not (root.path / stored.file).is_symlink()
+    assert (root.path / stored.file).read_bytes() == b"[]"
+    assert target.read_text() == "untouched"
+
+
+def test_a_directory_of_the_results_name_blocks_it_in_words(store: ResultStore, root: ResultsRoot) -> None:
+    task = new_id()
+    (root.path / "demo" / f"{task}.json").mkdir(parents=True)
+    with pytest.raises(Blocked, match="directory of the result's name"):
+        store.store("demo", task, ".json", b"[]")
+    assert leftovers(root) == []
+
+
+def test_storing_the_same_result_again_gives_the_same_file(store: ResultStore, root: ResultsRoot) -> None:
+    task = new_id()
+    assert store.store("demo", task, ".json", b"[]") == store.store("demo", task, ".json", b"[]")
+    assert len(list((root.path / "demo").iterdir())) == 1
+
+
+def test_a_part_that_could_not_be_written_is_as_it_was(store: ResultStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    part = store.begin()
+    part.append(b"begin")
+    real = os.write
+
+    def full_after_two_bytes(fd: int, data: memoryview) -> int:
+        if len(data) <= 2:
+            raise OSError(28, "No space left on device")
+        return real(fd, data[: len(data) - 2])
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "write", full_after_two_bytes)
+        with pytest.raises(OSError, match="No space left"):
+            part.append(b"-half")
+    part.append(b"-end")
+    stored = store.finish(part, "demo", new_id(), ".txt")
+    assert stored.size == 9
+    assert (store._root.path / stored.file).read_bytes() == b"begin-end"
+
+
+def test_what_a_dead_process_left_is_cleared_and_what_a_living_one_has_is_not(root: ResultsRoot) -> None:
+    living, dead = ResultStore(root), ResultStore(root)
+    living.open()
+    dead.open()
+    living.begin()
+    dead.begin()
+    os.close(dead._lock)  # as the kernel does for a process that is gone
+    dead._lock = -1
+    third = ResultStore(root)
+    third.open()
+    assert len(leftovers(root)) == 1
+    living.close()
+    third.close()
+    assert list((root.path / ".headrace").iterdir()) == []
+    os.close(dead._own)
+
+
+def test_a_root_that_is_gone_is_told_and_one_that_came_back_elsewhere_is_begun_anew(
+    store: ResultStore, root: ResultsRoot
+) -> None:
+    assert store.check() is None
+    away = root.path.with_name("away")
+    root.path.rename(away)
+    assert "is gone" in (store.check() or "")
+    root.path.mkdir()
+    assert "not the results root any more" in (store.check() or "")
+    root.path.rmdir()
+    away.rename(root.path)
+    assert store.check() is None
+    # The same root on another mount: a directory with the same marker.
+    root.path.rename(away)
+    root.path.mkdir()
+    (root.path / ".headrace-root").write_bytes((away / ".headrace-root").read_bytes())
+    with pytest.raises(RootExchanged):
+        store.check()
