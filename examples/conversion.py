@@ -23,7 +23,7 @@ from headrace.errors import Invalid
 
 Format = Literal["csv", "tsv", "json", "yaml"]
 
-MOST_VALUES = 2_000_000  # a YAML of some lines can stand for billions of values by its aliases
+MOST_VALUES = 1_000_000  # a YAML of some lines can stand for billions of values by its aliases
 MOST_LEVELS = 100
 _DELIMITERS = {"csv": ",", "tsv": "\t"}
 _JSON_INTEGER = re.compile(r"-?(0|[1-9][0-9]*)")
