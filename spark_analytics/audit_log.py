@@ -77,7 +77,9 @@ class AuditLog:
         deadline = time.monotonic() + _ANSWER_S
         while True:
             try:
-                return self._admin.list_consumer_group_offsets([asked], request_timeout=_ANSWER_S)[name].result(_ANSWER_S)
+                asking = self._admin.list_consumer_group_offsets([asked], request_timeout=_ANSWER_S)
+                found: ConsumerGroupTopicPartitions = asking[name].result(_ANSWER_S)
+                return found
             except KafkaException as e:
                 if e.args[0].code() not in _COMING_UP or time.monotonic() > deadline:
                     raise

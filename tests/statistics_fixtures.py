@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 from pyspark.sql import SparkSession
@@ -72,8 +71,8 @@ def statistics_settings(kafka_settings: Settings, mariadb: EmbeddedDatabase, dat
 
 
 @pytest.fixture
-def statistics(statistics_settings: Settings, topics: str) -> Iterator[Role]:
-    """The role over this test's topics, not yet started."""
+def statistics(statistics_settings: Settings) -> Iterator[Role]:
+    """The role over this test's topics, not yet started; the test makes the topics."""
     role = analytics_role(statistics_settings, statistics_settings.data / "logs")
     assert role is not None
     yield role

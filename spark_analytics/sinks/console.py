@@ -3,6 +3,7 @@
 import sys
 
 from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
 
 
 class ConsoleSink:
@@ -15,8 +16,8 @@ class ConsoleSink:
         pass
 
     def write(self, batch: DataFrame, batch_id: int) -> None:
-        for line in batch.toJSON().collect():
-            print(f'{{"batch":{batch_id},{line[1:]}', flush=True)
+        for (line,) in batch.select(F.to_json(F.struct(F.lit(batch_id).alias("batch"), "*"))).collect():
+            print(line, flush=True)
 
     def wrote(self, checkpoint: str, batch_id: int, late: int) -> None:
         if late and (checkpoint, batch_id) not in self._late:

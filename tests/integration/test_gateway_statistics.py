@@ -45,9 +45,9 @@ def fill(database: Database) -> None:
         bins = [(datetime(2026, 11, 2), m, "zip", bin_of(ms), n)
                 for m, ms, n in (("queued", 10, 90), ("queued", 1000, 10), ("duration", 50, 100))]  # fmt: skip
         cursor.executemany("INSERT INTO durations_hour VALUES (%s, %s, %s, %s, %s)", bins)
-        cursor.execute("INSERT INTO audits VALUES ('2026-11-02 00:05', '2026-11-02 00:04', 10, 7, 2, 0, 0, 1, 0, TRUE)")
-        cursor.execute("INSERT INTO audit_findings VALUES ('0b1ff0a4-3f0b-4a86-9a3a-5d3c3f7f0a11', 'lost', 'completed', "
-                       "'2026-11-02 00:05', NULL, 'gone')")  # fmt: skip
+        cursor.execute("INSERT INTO audits VALUES ('2026-11-02 00:05', '2026-11-02 00:04', 10, 7, 2, 0, 0, 1, 0, 1)")
+        cursor.execute("INSERT INTO audit_findings VALUES (%s, 'lost', 'completed', '2026-11-02 00:05', NULL, 'gone')",
+                       ("0b1ff0a4-3f0b-4a86-9a3a-5d3c3f7f0a11",))  # fmt: skip
     connection.commit()
     connection.close()
 
@@ -73,7 +73,10 @@ def test_completions_by_every_bucket_and_split(gateway: Gateway, database: Datab
     assert completed(gateway, "week") == [("2026-10-26T00:00:00Z", 3), ("2026-11-02T00:00:00Z", 4)]
     assert completed(gateway, "month") == [("2026-10-01T00:00:00Z", 1), ("2026-11-01T00:00:00Z", 6)]
     assert completed(gateway, "month", "&by=node") == [
-        ("2026-10-01T00:00:00Z", "a", 1), ("2026-11-01T00:00:00Z", "a", 4), ("2026-11-01T00:00:00Z", "b", 2)]  # fmt: skip
+        ("2026-10-01T00:00:00Z", "a", 1),
+        ("2026-11-01T00:00:00Z", "a", 4),
+        ("2026-11-01T00:00:00Z", "b", 2),
+    ]
     assert completed(gateway, "month", "&by=name&node=a&since=2026-11-15T00:00:00Z") == [
         ("2026-11-01T00:00:00Z", "zip", 4)
     ]

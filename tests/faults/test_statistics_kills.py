@@ -1,0 +1,79 @@
+"""The statistics' driver killed with SIGKILL in the middle of its batches, and the tables equal a recount all the same.
+
+Three times in `make test`, ten in `make faults`. A batch is under way while the checkpoint has its offsets and not yet
+its commit.
+"""
+
+import os
+import random
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from headrace.database import Database
+from headrace.settings import Settings
+from infra.local.roles import Role
+from tests.lifecycle import Sends, recount, rows, stories, wait_until_counted
+
+KILLS = 10 if os.environ.get("HEADRACE_FAULTS_MINUTES") else 3
+SEED = int(os.environ.get("HEADRACE_FAULTS_SEED") or random.randrange(10**6))
+PATIENCE_S = 120.0
+
+
+@contextmanager
+def submitting(settings: Settings) -> Iterator[None]:
+    """Stories of tasks all the while, repeats among them."""
+    over, send = threading.Event(), Sends(settings)
+
+    def run() -> None:
+        seed = SEED
+        while not over.is_set():
+            told = stories(20, seed)
+            send(r for story in [*told, *told[:4]] for r in story)
+            over.wait(0.1)
+            seed += 1
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+        send.close()
+
+
+def batch_under_way(checkpoint: Path, after: int) -> int:
+    """Waits for a batch later than `after` that has begun and is not committed; its number."""
+    deadline = time.monotonic() + PATIENCE_S
+    while time.monotonic() < deadline:
+        begun, done = (
+            {int(f.name) for f in (checkpoint / folder).glob("*") if f.name.isdigit()}
+            for folder in ("offsets", "commits")
+        )
+        if late := [n for n in begun - done if n > after]:
+            return max(late)
+        time.sleep(0.005)
+    raise AssertionError("no batch has begun")
+
+
+def test_a_driver_killed_in_the_middle_of_batches_counts_as_if_nothing_had_happened(
+    statistics: Role, statistics_settings: Settings, topics: str, database: Database
+) -> None:
+    chance = random.Random(SEED)
+    checkpoint, batch, replayed = statistics_settings.data / "analytics" / "checkpoint", -1, 0
+    with submitting(statistics_settings):
+        for kill in range(KILLS):
+            statistics.launch()
+            if kill:  # the batch that was cut short is run again: go on to one of this life
+                replayed += 1
+            batch = batch_under_way(checkpoint, batch)
+            time.sleep(chance.choice((0.0, 0.05, 0.2, 0.5, 1.0)))  # into it, at a point of its own
+            statistics.kill()
+    statistics.start(PATIENCE_S)
+    wait_until_counted(database, recount(statistics_settings.kafka, topics), PATIENCE_S)
+    assert replayed == KILLS - 1, f"seed {SEED}"
+    assert rows(database, "SELECT COUNT(DISTINCT checkpoint) FROM batches") == [(1,)]
+    statistics.stop()

@@ -1,0 +1,86 @@
+"""The statistics on a standalone Spark cluster: a master and two workers from the pip package, one of which dies."""
+
+import os
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from headrace.database import Database
+from headrace.settings import Settings
+from infra.local.java import java_home
+from infra.local.process import free_port
+from infra.local.roles import Role, analytics_role
+from infra.local.service import Service
+from tests.lifecycle import Sends, flat, recount, stories, wait_until_counted
+
+
+class SparkPart(Service):
+    """A master or a worker; ready when its log says so."""
+
+    def __init__(self, name: str, arguments: list[str], says: str, folder: Path) -> None:
+        super().__init__(name, folder / f"{name}.log")
+        self._arguments, self._says, self._folder = arguments, says, folder
+
+    def command(self) -> list[str]:
+        return [sys.executable, "-m", "infra.spark", *self._arguments]
+
+    def environ(self) -> Mapping[str, str]:
+        return {**os.environ, "JAVA_HOME": str(java_home()), "SPARK_LOCAL_IP": "127.0.0.1", "SPARK_DAEMON_MEMORY": "256m",
+                "SPARK_LOCAL_DIRS": str(self._folder)}  # fmt: skip
+
+    def ready(self) -> bool:
+        return self.log.exists() and self._says in self.log.read_text()
+
+
+@pytest.fixture
+def cluster(tmp_path: Path) -> Iterator[tuple[str, list[SparkPart]]]:
+    """The master's URL and its two workers."""
+    port, folder = free_port(), tmp_path / "spark"
+    folder.mkdir()
+    address = f"spark://127.0.0.1:{port}"
+    ports = ["--host", "127.0.0.1", "--port", str(port), "--webui-port", "0"]
+    master = SparkPart("master", ["master", *ports], "I have been elected leader", folder)
+    workers = [
+        SparkPart(f"worker-{i}", ["worker", address, "--host", "127.0.0.1", "--cores", "1", "--memory", "512m",
+                                  "--webui-port", "0", "--work-dir", str(folder / f"work-{i}")],
+                  "Successfully registered with master", folder)
+        for i in (1, 2)
+    ]  # fmt: skip
+    master.start(120)
+    for worker in workers:
+        worker.launch()
+    for worker in workers:
+        worker.wait_ready(120)
+    yield address, workers
+    for part in (*workers, master):
+        part.kill()
+
+
+def has_executor(worker: SparkPart) -> bool:
+    return "Asked to launch executor" in worker.log.read_text()
+
+
+@pytest.mark.timeout(300)
+def test_a_worker_that_dies_takes_no_count_with_it(
+    cluster: tuple[str, list[SparkPart]], statistics_settings: Settings, topics: str, database: Database
+) -> None:
+    address, workers = cluster
+    settings = replace(statistics_settings, spark_master=address, trigger_s=1.0)
+    statistics: Role | None = analytics_role(settings, settings.data / "logs")
+    assert statistics is not None
+    send, told = Sends(settings), stories(200)
+    try:
+        send(flat(told[:100]))
+        statistics.start(180)
+        wait_until_counted(database, recount(settings.kafka, topics), 120)
+        assert all(map(has_executor, workers)), "the work was to be on both"
+        send(flat(told[50:150]))
+        workers[0].kill()
+        send(flat(told[100:]))
+        wait_until_counted(database, recount(settings.kafka, topics), 180)
+    finally:
+        send.close()
+        statistics.kill()
