@@ -45,6 +45,8 @@ def decode_ledger(raw: bytes) -> tuple[Failure, ...]:
     """From a header; Undecodable when it is anything else than `encode_ledger` makes."""
     try:
         found = orjson.loads(raw)
+        if not isinstance(found, list):
+            raise ValueError("no list")
         return tuple(
             Failure(
                 int(f["attempt"]),
