@@ -28,7 +28,8 @@ class SparkPart(Service):
         return [sys.executable, "-m", "infra.spark", *self._arguments]
 
     def environ(self) -> Mapping[str, str]:
-        return {**os.environ, "JAVA_HOME": str(java_home()), "SPARK_LOCAL_IP": "127.0.0.1", "SPARK_DAEMON_MEMORY": "256m",
+        return {**os.environ, "JAVA_HOME": str(java_home()),
+                "SPARK_LOCAL_IP": "127.0.0.1", "SPARK_DAEMON_MEMORY": "256m",
                 "SPARK_LOCAL_DIRS": str(self._folder)}  # fmt: skip
 
     def ready(self) -> bool:
