@@ -14,6 +14,8 @@ import yaml
 from confluent_kafka import KafkaException, TopicPartition
 from confluent_kafka.admin import (  # type: ignore[attr-defined]  # its __init__ does not list what it imports
     AdminClient,
+    AlterConfigOpType,
+    ConfigEntry,
     ConfigResource,
     NewPartitions,
     NewTopic,
@@ -129,8 +131,12 @@ def apply_topics(
     if more:
         _wait(admin.create_partitions(more, operation_timeout=_ADMIN_TIMEOUT_S))
     for name in {c.topic for c in changes if c.what.startswith("config ")}:
-        resource = ConfigResource(ResourceType.TOPIC, prefix + name, set_config=dict(topics[name].config))
-        _wait(admin.alter_configs([resource]))
+        entries = [
+            ConfigEntry(key, value, incremental_operation=AlterConfigOpType.SET)
+            for key, value in topics[name].config.items()
+        ]
+        resource = ConfigResource(ResourceType.TOPIC, prefix + name, incremental_configs=entries)
+        _wait(admin.incremental_alter_configs([resource]))
     return changes
 
 
