@@ -6,13 +6,13 @@ away (Kafka, the disk, the results root) is waited for; `Stopped` when the role 
 """
 
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
 
 from agents.chunks import ChunkSets, Incomplete
 from agents.patience import Patience, Stopped
-from agents.result_store import Blocked, Part, ResultStore, Stored
+from agents.result_parts import Part
+from agents.result_store import Blocked, ResultStore, Stored
 from agents.storekeeper_metrics import Metrics
 from agents.terminal_index import TerminalIndex, Written
 from headrace.errors import Retryable, Undecodable
@@ -22,7 +22,6 @@ from headrace.messages import Outcome
 from headrace.records import OWN_HEADERS, Outgoing, Record
 from headrace.states import Cause, Reason
 
-_WRITERS = 4  # threads that write and sync files; more made it slower
 _LOOK_UP_S, _SLOW_S = 0.5, 3.0  # while Kafka is waited for: whether the role ends; from when on it is worth a word
 _MOST_BYTES = 2_000_000  # of a record with its headers; a little below the topics' limit
 
@@ -32,7 +31,7 @@ class Ending:
     """The first outcome of an id, on its way to its terminal event."""
 
     outcome: Outcome
-    part: Part | None = None  # the whole result, when it came in chunks
+    part: Part | None = None  # the whole result, on disk but not yet in its place
     stored: Stored | None = None
     place: tuple[str, int, int] | None = None  # topic, partition and offset of the terminal event
 
@@ -56,11 +55,9 @@ class Arbiter:
         self._kafka, self._store, self._index, self._metrics = kafka, store, index, metrics
         self._patience, self._at = patience, at
         self._sender: Sender | None = None
-        self._writers = ThreadPoolExecutor(_WRITERS, "result-writer")
         self.chunk_sets = ChunkSets(store.begin, store.drop)
 
     def close(self) -> None:
-        self._writers.shutdown()
         if self._sender is not None:
             self._sender.close(1.0)  # only what was not waited for can be left
 
@@ -119,56 +116,40 @@ class Arbiter:
     def _store_results(self, endings: Sequence[Ending]) -> None:
         """Puts every result into its place, durably; what can never be stored becomes a failure."""
         todo = [e for e in endings if e.unstored]
-        while todo:
-            self._patience.do("results root", self._check_root)
-            self._patience.do("results root", partial(self._put_all, todo))
-            moved = self._patience.do("results root", partial(self._sync, [e for e in todo if e.stored is not None]))
-            # A directory that was exchanged between the two steps has lost its files: they are stored again.
-            todo = [e for e in todo if e.stored is not None and e.outcome.directory in moved]
-            for ending in todo:
-                ending.stored = None
-
-    def _put_all(self, endings: Sequence[Ending]) -> None:
-        self._each([partial(self._put, e) for e in endings if e.unstored])
+        if not todo:
+            return
+        self._patience.do("results root", self._check_root)
+        self._patience.do("results root", partial(self._write, todo))
+        self._patience.do("results root", lambda: self._store.sync([e.part for e in todo if e.part is not None]))
+        by_directory: dict[str, list[Ending]] = {}
+        for ending in todo:
+            by_directory.setdefault(ending.outcome.directory, []).append(ending)
+        for directory, some in by_directory.items():
+            self._patience.do("results root", partial(self._place, directory, some))
 
     def _check_root(self) -> None:
         if reason := self._store.check():
             raise Retryable(reason)
 
-    def _put(self, ending: Ending) -> None:
-        o = ending.outcome
-        try:
+    def _write(self, endings: Sequence[Ending]) -> None:
+        for ending in endings:
             if ending.part is None:
-                ending.stored = self._store.store(o.directory, o.id, o.suffix, o.value)
-            else:
-                ending.stored = self._store.finish(ending.part, o.directory, o.id, o.suffix)
+                ending.part = self._store.write(ending.outcome.value)
+
+    def _place(self, directory: str, endings: Sequence[Ending]) -> None:
+        self._check_root()
+        wanted = [(e.part, e.outcome.id, e.outcome.suffix) for e in endings if e.part is not None]
+        answers: Sequence[Stored | Blocked]
+        try:
+            answers = self._store.place(directory, wanted)
         except Blocked as e:
-            if ending.part is not None:
+            answers = [e] * len(wanted)
+        for ending, answer in zip(endings, answers, strict=True):
+            if isinstance(answer, Stored):
+                ending.stored = answer
+            elif ending.part is not None:
                 self._store.drop(ending.part)
-            ending.outcome = self._failed(o, str(e))
-
-    def _sync(self, endings: Sequence[Ending]) -> set[str]:
-        """Makes the directories of stored results durable; returns those that are not what they were."""
-        moved: set[str] = set()
-
-        def sync(directory: str) -> None:
-            try:
-                self._store.sync(directory)
-            except Blocked:
-                moved.add(directory)
-
-        self._each([partial(sync, directory) for directory in {e.outcome.directory for e in endings}])
-        return moved
-
-    def _each(self, steps: Sequence[Callable[[], None]]) -> None:
-        """All steps, side by side; raises the first error after all have ended."""
-        if len(steps) == 1:
-            steps[0]()
-            return
-        futures = [self._writers.submit(step) for step in steps]
-        errors = [e for f in futures if (e := f.exception()) is not None]
-        if errors:
-            raise errors[0]
+                ending.outcome = self._failed(ending.outcome, str(answer))
 
     def _announce(self, endings: Sequence[Ending]) -> list[Written]:
         self._patience.do("Kafka", lambda: self._send([e for e in endings if e.place is None]))

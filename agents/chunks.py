@@ -8,7 +8,7 @@ that after any crash, by whoever takes over, it is read again. OSError = the dis
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from agents.result_store import Part
+from agents.result_parts import Part
 from headrace.messages import Outcome
 
 # By the log's own clock, so that every storekeeper judges alike. A node that cannot reach Kafka for a day has long been

@@ -1,20 +1,21 @@
 """Results on disk: whole or not at all, durable before anyone hears of them, never outside the results root.
 
-Used by the storekeeper, from several threads at once. A file is written in a folder of this process's own below the
+Used by the storekeeper, in its one thread. A file is written in a folder of this process's own below the
 root, synced, and renamed into its directory, which is opened from the root's descriptor one segment at a time without
 following symlinks. `Blocked` = this file can never be stored there; OSError = not now (disk full, root gone).
 """
 
 import errno
 import fcntl
-import hashlib
 import os
 import shutil
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+from agents.result_parts import Part, sync_parts
 from headrace.directory import check_directory
 from headrace.errors import Invalid, Permanent
 from headrace.ids import id_of_key
@@ -22,6 +23,7 @@ from headrace.kinds import valid_suffix
 from headrace.results_root import PRIVATE, ResultsRoot
 
 _LOCK = "lock"
+_SYNCERS = 4  # more made it slower
 _OPEN_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 # What stays as it is until a person changes it: something else of that name, or no right to it.
 _BLOCKED = frozenset({errno.ENOTDIR, errno.ELOOP, errno.EISDIR, errno.ENOTEMPTY, errno.EEXIST, errno.ENAMETOOLONG,
@@ -45,49 +47,6 @@ class Stored:
     sha256: str  # hex
 
 
-class Part:
-    """A result that comes piece by piece: appended to in constant memory, then stored or dropped.
-
-    Open only while it is written to: any number of parts may be unfinished at once.
-    """
-
-    def __init__(self, name: str, folder: int) -> None:
-        """Makes the file `name` in the directory with descriptor `folder`."""
-        self.name = name
-        self.size = 0  # bytes
-        self._folder = folder
-        self._digest = hashlib.sha256()
-        os.close(self._open(os.O_CREAT | os.O_EXCL))
-
-    def append(self, data: bytes) -> None:
-        """Writes it all, or leaves the part as it was and raises OSError."""
-        fd = self._open()
-        try:
-            os.lseek(fd, self.size, os.SEEK_SET)
-            _write_all(fd, data)
-        except OSError:
-            os.ftruncate(fd, self.size)
-            raise
-        finally:
-            os.close(fd)
-        self._digest.update(data)
-        self.size += len(data)
-
-    @property
-    def sha256(self) -> str:
-        return self._digest.hexdigest()
-
-    def sync(self) -> None:
-        fd = self._open()
-        try:
-            os.fsync(fd)
-        finally:
-            os.close(fd)
-
-    def _open(self, flags: int = 0) -> int:
-        return os.open(self.name, os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC | flags, 0o644, dir_fd=self._folder)
-
-
 class ResultStore:
     """Stores results below one root. `open()` first; `close()` removes what was not finished."""
 
@@ -96,6 +55,7 @@ class ResultStore:
         self._token = str(uuid.uuid4())
         self._own = -1  # descriptor of this process's own folder
         self._lock = -1
+        self._syncers = ThreadPoolExecutor(_SYNCERS, "result-sync")
 
     def open(self) -> None:
         """Makes the process's own folder, and clears away those of processes that are gone. OSError when it cannot."""
@@ -121,6 +81,7 @@ class ResultStore:
 
     def close(self) -> None:
         """Removes the process's own folder with whatever is in it."""
+        self._syncers.shutdown()
         if self._own < 0:
             return
         try:
@@ -146,31 +107,49 @@ class ResultStore:
         except OSError:
             pass
 
-    def store(self, directory: str, task_id: str, suffix: str, data: bytes) -> Stored:
-        """Puts `data` whole into `<directory>/<task id><suffix>`; durable after `sync` of the directory."""
+    def write(self, data: bytes) -> Part:
+        """A part with `data` in it, and nothing left over when that fails."""
         part = self.begin()
         try:
             part.append(data)
-            return self.finish(part, directory, task_id, suffix)
-        finally:
+        except OSError:
             self.drop(part)
+            raise
+        return part
 
-    def finish(self, part: Part, directory: str, task_id: str, suffix: str) -> Stored:
-        """Puts a part into its place, as `store` does. The part is used up then, and as it was when this raises."""
-        name = _file_name(task_id, suffix)
-        part.sync()
-        with self._directory(directory) as fd:
-            try:
-                # Rename replaces a file or a symlink of that name itself, whoever planted it, and follows nothing.
-                os.rename(part.name, name, src_dir_fd=self._own, dst_dir_fd=fd)
-            except OSError as e:
-                raise _as_blocked(e, f"{directory}/{name}") from e
-        return Stored(f"{directory}/{name}", part.size, part.sha256)
+    def sync(self, parts: Sequence[Part]) -> None:
+        """Makes what is in the parts durable."""
+        sync_parts(parts, self._own, self._syncers)
 
-    def sync(self, directory: str) -> None:
-        """Makes all that was put into the directory durable."""
+    def place(self, directory: str, results: Sequence[tuple[Part, str, str]]) -> list[Stored | Blocked]:
+        """Puts synced parts into `<directory>/<task id><suffix>` each, durably; `results` are (part, task id, suffix).
+
+        One answer each: stored (the part is used up), or blocked (the part is as it was). Blocked is raised when it is
+        the directory itself. After OSError all may be placed again: what has been is found.
+        """
+        answers: list[Stored | Blocked] = []
         with self._directory(directory) as fd:
+            for part, task_id, suffix in results:
+                try:
+                    name = _file_name(task_id, suffix)
+                    self._rename(part, fd, name)
+                    answers.append(Stored(f"{directory}/{name}", part.size, part.sha256))
+                except Blocked as e:
+                    answers.append(e)
             os.fsync(fd)
+        return answers
+
+    def _rename(self, part: Part, fd: int, name: str) -> None:
+        try:
+            # Replaces a file or a symlink of that name itself, whoever planted it, and follows nothing.
+            os.rename(part.name, name, src_dir_fd=self._own, dst_dir_fd=fd)
+        except FileNotFoundError:
+            if _there(self._own, part.name):
+                raise  # the directory has gone meanwhile: next time it is made anew
+            if not _there(fd, name):  # else it was placed by an earlier try
+                raise RootExchanged from None
+        except OSError as e:
+            raise _as_blocked(e, name) from e
 
     @contextmanager
     def _directory(self, directory: str) -> Iterator[int]:
@@ -223,10 +202,12 @@ def _as_blocked(e: OSError, what: str) -> Exception:
     return Blocked(f"the result cannot be stored as {what}: {why.get(e.errno or 0, e.strerror or str(e))}")
 
 
-def _write_all(fd: int, data: bytes) -> None:
-    view = memoryview(data)
-    while view:
-        view = view[os.write(fd, view) :]
+def _there(folder: int, name: str) -> bool:
+    try:
+        os.stat(name, dir_fd=folder, follow_symlinks=False)
+    except FileNotFoundError:
+        return False
+    return True
 
 
 def _clear_if_dead(private: int, name: str) -> None:

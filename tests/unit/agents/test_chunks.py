@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from agents.chunks import ABANDONED_MS, ChunkSets, Incomplete
-from agents.result_store import Part, ResultStore
+from agents.result_parts import Part
+from agents.result_store import ResultStore, Stored
 from headrace.ids import new_id
 from headrace.messages import Outcome
 from headrace.records import Source
@@ -46,7 +47,8 @@ def chunks_of(*values: bytes, attempt: int = 1, offset: int = 0, partition: int 
 
 def whole(store: ResultStore, part: Part | None) -> bytes:
     assert part is not None
-    stored = store.finish(part, "demo", new_id(), ".bin")
+    [stored] = store.place("demo", [(part, new_id(), ".bin")])
+    assert isinstance(stored, Stored)
     return (store._root.path / stored.file).read_bytes()
 
 

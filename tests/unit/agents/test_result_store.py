@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from agents.result_store import Blocked, ResultStore, RootExchanged
+from agents.result_parts import Part
+from agents.result_store import Blocked, ResultStore, RootExchanged, Stored
 from headrace.ids import new_id
 from headrace.results_root import ResultsRoot, open_directory
 
@@ -26,14 +27,26 @@ def store(root: ResultsRoot) -> Iterator[ResultStore]:
     store.close()
 
 
+def put(store: ResultStore, directory: str, task: str, suffix: str, data: bytes | Part) -> Stored:
+    """One result on its whole way, as the arbiter leads many."""
+    part = store.write(data) if isinstance(data, bytes) else data
+    store.sync([part])
+    try:
+        [answer] = store.place(directory, [(part, task, suffix)])
+        if isinstance(answer, Blocked):
+            raise answer
+        return answer
+    finally:
+        store.drop(part)
+
+
 def leftovers(root: ResultsRoot) -> list[Path]:
     return [p for p in (root.path / ".headrace").glob("*/*") if p.name != "lock"]
 
 
 def test_a_result_lies_where_its_task_wanted_it_and_nothing_is_left_over(store: ResultStore, root: ResultsRoot) -> None:
     task = new_id()
-    stored = store.store("team/run-1", task, ".tar.gz", b"bytes")
-    store.sync("team/run-1")
+    stored = put(store, "team/run-1", task, ".tar.gz", b"bytes")
     assert stored.file == f"team/run-1/{task}.tar.gz"
     assert (root.path / stored.file).read_bytes() == b"bytes"
     assert (stored.size, stored.sha256) == (5, "277089d91c0bdf4f2e6862ba7e4a07605119431f5d13f726dd352b06f1b206a9")
@@ -48,7 +61,7 @@ def test_directories_outside_the_rule_are_refused_again_here(
     store: ResultStore, root: ResultsRoot, directory: str
 ) -> None:
     with pytest.raises(Blocked):
-        store.store(directory, new_id(), ".json", b"x")
+        put(store, directory, new_id(), ".json", b"x")
     assert {p.name for p in root.path.iterdir()} == {".headrace", ".headrace-root"}
 
 
@@ -60,7 +73,7 @@ def test_names_that_are_no_ids_and_suffixes_that_are_none_are_refused(
     store: ResultStore, name: str, suffix: str
 ) -> None:
     with pytest.raises(Blocked):
-        store.store("demo", name, suffix, b"x")
+        put(store, "demo", name, suffix, b"x")
 
 
 def test_a_symlinked_directory_is_not_followed(store: ResultStore, root: ResultsRoot, tmp_path: Path) -> None:
@@ -71,7 +84,7 @@ def test_a_symlinked_directory_is_not_followed(store: ResultStore, root: Results
     (root.path / "a" / "link").symlink_to(outside)
     for directory in ("link", "link/deeper", "a/link"):
         with pytest.raises(Blocked, match="in the way"):
-            store.store(directory, new_id(), ".json", b"x")
+            put(store, directory, new_id(), ".json", b"x")
     assert list(outside.iterdir()) == []
     assert leftovers(root) == []
 
@@ -84,7 +97,7 @@ def test_a_planted_symlink_of_the_results_name_is_replaced_and_its_target_untouc
     task = new_id()
     (root.path / "demo").mkdir()
     (root.path / "demo" / f"{task}.json").symlink_to(target)
-    stored = store.store("demo", task, ".json", b"[]")
+    stored = put(store, "demo", task, ".json", b"[]")
     assert not (root.path / stored.file).is_symlink()
     assert (root.path / stored.file).read_bytes() == b"[]"
     assert target.read_text() == "untouched"
@@ -94,13 +107,13 @@ def test_a_directory_of_the_results_name_blocks_it_in_words(store: ResultStore, 
     task = new_id()
     (root.path / "demo" / f"{task}.json").mkdir(parents=True)
     with pytest.raises(Blocked, match="directory of the result's name"):
-        store.store("demo", task, ".json", b"[]")
+        put(store, "demo", task, ".json", b"[]")
     assert leftovers(root) == []
 
 
 def test_storing_the_same_result_again_gives_the_same_file(store: ResultStore, root: ResultsRoot) -> None:
     task = new_id()
-    assert store.store("demo", task, ".json", b"[]") == store.store("demo", task, ".json", b"[]")
+    assert put(store, "demo", task, ".json", b"[]") == put(store, "demo", task, ".json", b"[]")
     assert len(list((root.path / "demo").iterdir())) == 1
 
 
@@ -119,7 +132,7 @@ def test_a_part_that_could_not_be_written_is_as_it_was(store: ResultStore, monke
         with pytest.raises(OSError, match="No space left"):
             part.append(b"-half")
     part.append(b"-end")
-    stored = store.finish(part, "demo", new_id(), ".txt")
+    stored = put(store, "demo", new_id(), ".txt", part)
     assert stored.size == 9
     assert (store._root.path / stored.file).read_bytes() == b"begin-end"
 
@@ -159,3 +172,19 @@ def test_a_root_that_is_gone_is_told_and_one_that_came_back_elsewhere_is_begun_a
     (root.path / ".headrace-root").write_bytes((away / ".headrace-root").read_bytes())
     with pytest.raises(RootExchanged):
         store.check()
+
+
+def test_many_results_are_stored_together_and_one_that_is_blocked_stops_no_other(
+    store: ResultStore, root: ResultsRoot
+) -> None:
+    tasks = [new_id() for _ in range(40)]
+    (root.path / "demo" / f"{tasks[7]}.txt").mkdir(parents=True)
+    parts = [store.write(task.encode()) for task in tasks]
+    store.sync(parts)
+    wanted = [(part, task, ".txt") for part, task in zip(parts, tasks, strict=True)]
+    answers = store.place("demo", wanted)
+    assert [i for i, a in enumerate(answers) if isinstance(a, Blocked)] == [7]
+    assert all((root.path / a.file).read_text() in a.file for a in answers if isinstance(a, Stored))
+    assert [a for a in store.place("demo", wanted) if isinstance(a, Stored)] == [
+        a for a in answers if isinstance(a, Stored)
+    ]
