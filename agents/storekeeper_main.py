@@ -27,7 +27,7 @@ from agents.storekeeper_metrics import Metrics
 from agents.takeover import leave_groups
 from agents.terminal_index import TerminalIndex
 from agents.terminal_reader import TerminalReader
-from headrace.health import Health
+from headrace.health import STALE_S, Health
 from headrace.kafka import Kafka
 from headrace.results_root import ResultsRoot, open_results_root
 from headrace.settings import Settings, address
@@ -115,10 +115,19 @@ async def _parts(settings: Settings, kafka: Kafka, root: ResultsRoot, at: At) ->
         health.add("storekeeper", storekeeper.heart.check)
         health.add("waiting", lambda: patience.trouble)
         health.add("lag", lag.check)
+        health.add("Kafka", lambda: _silence(lag))
         health.add("group", lambda: None if app.started and not app.rebalancing else "has not joined its group")
         metrics.lag.set_function(lambda: float(sum((lag.waiting() or {}).values())))
         add_health_pages(app, health, metrics.registry)
         yield _Parts(app, storekeeper, patience, lag)
+
+
+def _silence(lag: LagWatch) -> str | None:
+    """Whether Kafka answers at all: an idle storekeeper would not notice by itself."""
+    age_s = lag.age_s()
+    if age_s is None:
+        return "has not answered yet"
+    return f"has not answered for {age_s:.0f} s" if age_s > STALE_S else None
 
 
 def _remembers(member: Path) -> Callable[..., Awaitable[None]]:
