@@ -1,0 +1,99 @@
+"""The statistics page in a real browser: its charts hold the database's numbers, and the audit's findings are red."""
+
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from playwright.sync_api import Page, expect, sync_playwright
+
+from headrace.database import Database
+from headrace.settings import Settings
+from infra.chromium import chromium
+from infra.local.database import EmbeddedDatabase
+from spark_analytics.migrate import migrate
+from tests.integration.gateway_rig import Gateway
+
+PATIENCE_MS = 20_000
+LOST = "0b1ff0a4-3f0b-4a86-9a3a-5d3c3f7f0a11"
+
+
+@pytest.fixture
+def gateway(kafka_settings: Settings, topics: str, mariadb: EmbeddedDatabase, database: Database) -> Iterator[Gateway]:
+    found = Gateway(replace(kafka_settings, database=mariadb.url)).start(until_ready=False)
+    yield found
+    found.stop()
+
+
+@pytest.fixture
+def page(gateway: Gateway) -> Iterator[Page]:
+    """The page, open; what the browser complains of fails the test."""
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium(), args=["--no-sandbox"])
+        found = browser.new_page()
+        found.set_default_timeout(PATIENCE_MS)
+        complaints: list[str] = []
+        found.on("pageerror", lambda e: complaints.append(str(e)))
+        found.on("console", lambda m: complaints.append(m.text) if m.type == "error" else None)
+        found.goto(f"{gateway.url}/stats")
+        yield found
+        browser.close()
+        assert complaints == []
+
+
+def fill(database: Database) -> None:
+    migrate(database)
+    connection = database.connect()
+    with connection.cursor() as cursor:
+        for name, node, count in (("prime", "a", 3), ("prime", "b", 4), ("zip", "a", 5)):
+            for table in ("counts_minute", "counts_hour"):
+                hour = "DATE_FORMAT(UTC_TIMESTAMP(), '%%Y-%%m-%%d %%H:00')"
+                values = f"VALUES ({hour}, 'completed', '', %s, %s, %s, 0, 9)"
+                cursor.execute(f"INSERT INTO {table} {values}", (name, node, count))
+        cursor.execute("INSERT INTO audits VALUES (UTC_TIMESTAMP(3), UTC_TIMESTAMP(3), 13, 12, 0, 0, 0, 1, 0, TRUE)")
+        cursor.execute(
+            "INSERT INTO audit_findings VALUES (%s, 'lost', 'completed', UTC_TIMESTAMP(3), NULL, 'gone')", (LOST,)
+        )
+    connection.commit()
+    connection.close()
+
+
+def drawn(page: Page, chart: str) -> dict[str, float]:
+    """The chart's traces: name -> the sum of what it shows."""
+    found: list[dict[str, Any]] = page.evaluate(
+        f"(document.getElementById('{chart}').data || []).map(t => ({{name: t.name, y: Array.from(t.y)}}))"
+    )
+    return {t["name"]: sum(t["y"]) for t in found}
+
+
+def wait_drawn(page: Page, chart: str, expected: dict[str, float]) -> None:
+    """The page's policy lets no test wait inside it: looks from outside."""
+    deadline = time.monotonic() + PATIENCE_MS / 1000
+    while (found := drawn(page, chart)) != expected:
+        assert time.monotonic() < deadline, found
+        page.wait_for_timeout(50)
+
+
+def test_an_empty_database_says_so(page: Page) -> None:
+    expect(page.locator("#state")).to_contain_text("nothing has been counted yet", timeout=PATIENCE_MS)
+    expect(page.locator("#completed")).to_have_text("nothing counted in this span yet")
+    expect(page.locator("#verdict")).to_have_text("No audit has been made yet.")
+
+
+def test_charts_show_the_tables_and_switch_and_the_audit_is_red(
+    page: Page, gateway: Gateway, database: Database
+) -> None:
+    fill(database)
+    page.reload()
+    page.get_by_role("button", name="Day", exact=True).click()
+    wait_drawn(page, "completed", {"completed": 12})
+    page.get_by_role("button", name="Kind", exact=True).click()
+    wait_drawn(page, "completed", {"prime": 7, "zip": 5})
+    page.get_by_role("button", name="Node", exact=True).click()
+    wait_drawn(page, "completed", {"a": 8, "b": 4})
+    expect(page.locator("#audit.bad")).to_contain_text(LOST)
+    expect(page.locator("#audit #verdict")).to_contain_text("1 lost")
+    with page.expect_download() as download:
+        page.locator("#csv-completed").click()
+    assert "a,8" in download.value.path().read_text()
