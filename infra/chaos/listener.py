@@ -48,8 +48,8 @@ class Listener:
         return True
 
     def close(self) -> None:
+        """Listens no more. Its thread ends with the next line from the gateway, and nobody need wait for that."""
         self._closing.set()
-        self._thread.join(15)
 
     def _run(self) -> None:
         while not self._closing.is_set():

@@ -105,7 +105,7 @@ class Log:
                 low, high = consumer.get_watermark_offsets(TopicPartition(name, partition), timeout=PATIENCE_S)
                 consumer.assign([TopicPartition(name, partition, low)])
                 while low < high:
-                    for message in consumer.consume(1000, timeout=1):
+                    for message in consumer.consume(min(1000, high - low), timeout=1):  # more would wait for more
                         assert message.error() is None, message.error()
                         found.append(message)
                         low = message.offset() + 1
