@@ -14,13 +14,14 @@ from pathlib import Path
 from typing import Any
 
 import orjson
-from confluent_kafka import Consumer
+from confluent_kafka import Consumer, TopicPartition
 
 from headrace.client import Client
 from headrace.kafka import Kafka, Sender
 from headrace.records import Outgoing
 from infra.local.cluster import LocalCluster
 
+PATIENCE_S = 300.0
 WARM_UP, LATENCY_TASKS, THROUGHPUT_TASKS, CRASHES = 200, 200, 2000, 20
 BODY: dict[str, Any] = {"name": "prime", "payload": {"upper_bound": 10}, "directory": "bench"}
 
@@ -79,10 +80,13 @@ class Native:
 
     def __init__(self, kafka: Kafka) -> None:
         self._sender = Sender(kafka)
-        self._consumer: Consumer = kafka.consumer("bench", **{"auto.offset.reset": "latest"})
-        self._consumer.subscribe([kafka.topic("lifecycle.completed")])
-        while not self._consumer.assignment():
-            self._consumer.poll(0.1)
+        self._consumer: Consumer = kafka.consumer()
+        topic = kafka.topic("lifecycle.completed")
+        partitions = self._consumer.list_topics(topic, timeout=10).topics[topic].partitions
+        # From the very end as it is now: "latest" is looked up later, and would miss what has completed by then.
+        places = [TopicPartition(topic, p) for p in partitions]
+        ends = [self._consumer.get_watermark_offsets(p, timeout=10)[1] for p in places]
+        self._consumer.assign([TopicPartition(p.topic, p.partition, end) for p, end in zip(places, ends, strict=True)])
         self.many(10)
 
     def one(self) -> None:
@@ -95,6 +99,8 @@ class Native:
         for task_id in waiting.copy():
             self._sender.send(Outgoing("tasks.normal", task_id.encode(), orjson.dumps(BODY)))
         while waiting:
+            if time.perf_counter() - begun > PATIENCE_S:
+                raise TimeoutError(f"{len(waiting)} of {count} tasks have not completed, such as {next(iter(waiting))}")
             message = self._consumer.poll(1.0)
             if message is not None and message.error() is None:
                 waiting.discard((message.key() or b"").decode())
