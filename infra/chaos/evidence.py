@@ -6,12 +6,12 @@ records that do not decode are counted, since a forged or garbage record must no
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from confluent_kafka import Consumer, KafkaError, TopicPartition
+from confluent_kafka import Message
 
+from agents.log_reading import ANSWER_S, offsets, read_ranges
 from headrace.errors import Undecodable
 from headrace.journal import Claim, decode_journal
 from headrace.kafka import Kafka
@@ -28,7 +28,7 @@ READ = (
     "lifecycle.started",
     "lifecycle.completed",
 )
-_READ_TIMEOUT_S = 60.0
+_READ_TIMEOUT_S = 600.0  # a long run leaves a long log
 
 
 @dataclass(slots=True)
@@ -57,17 +57,19 @@ class Evidence:
 
 
 def read_evidence(kafka: Kafka) -> Evidence:
-    """Reads every topic of `READ` from beginning to end."""
-    evidence = Evidence()
-    consumer = kafka.consumer(None, **{"auto.offset.reset": "earliest"})
-    try:
-        for record in _read_all(consumer, kafka):
-            try:
-                _take(evidence, record)
-            except Undecodable:
-                evidence.undecodable += 1
-    finally:
-        consumer.close()
+    """Reads every topic of `READ` from beginning to end; Retryable when Kafka does not answer."""
+    evidence, admin = Evidence(), kafka.admin()
+    found = admin.list_topics(timeout=ANSWER_S).topics
+    places = [(name, p) for name in READ for p in found[kafka.topic(name)].partitions]
+    begins, ends = offsets(kafka, admin, places, first=True), offsets(kafka, admin, places)
+
+    def take(message: Message) -> None:
+        try:
+            _take(evidence, kafka.record(message))
+        except Undecodable:
+            evidence.undecodable += 1
+
+    read_ranges(kafka, {place: (begins[place], ends[place]) for place in places}, take, _READ_TIMEOUT_S)
     return evidence
 
 
@@ -97,29 +99,3 @@ def _take(evidence: Evidence, record: Record) -> None:
         story = evidence.stories[event.id]
         getattr(story, record.topic.rsplit(".", 1)[1]).append(event)
         story.failures.update({f.attempt: f for f in event.ledger})
-
-
-def _read_all(consumer: Consumer, kafka: Kafka) -> Iterator[Record]:
-    metadata = consumer.list_topics(timeout=_READ_TIMEOUT_S)
-    ends: dict[tuple[str, int], int] = {}
-    begin = []
-    for name in READ:
-        topic = kafka.topic(name)
-        for partition in metadata.topics[topic].partitions:
-            low, high = consumer.get_watermark_offsets(TopicPartition(topic, partition), timeout=_READ_TIMEOUT_S)
-            if high > low:
-                ends[topic, partition] = high
-                begin.append(TopicPartition(topic, partition, low))
-    consumer.assign(begin)
-    while ends:
-        for message in consumer.consume(5000, timeout=1.0):
-            error = message.error()
-            if error is not None and error.code() != KafkaError._PARTITION_EOF:
-                continue  # librdkafka tries again by itself
-            record = kafka.record(message)
-            place = (kafka.topic(record.topic), record.partition)
-            if error is None and record.offset < ends.get(place, 0):
-                yield record
-            # an end-of-partition too: compaction may have taken the last record before the end
-            if record.offset + (error is None) >= ends.get(place, 1 << 62):
-                ends.pop(place, None)

@@ -5,18 +5,16 @@ Built over `headrace up` (whose `run.json` names the processes) or over a test's
 
 import os
 import signal
-import socket
-import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-import httpx
-
 from headrace.kafka import Kafka
+from headrace.process_tree import processes
 from headrace.settings import Settings
-from infra.local.service import Service
+from infra.local.process import free_port
+from infra.local.roles import Role, answers, reached_at
 
 _PATIENCE_S = 60.0
 
@@ -27,7 +25,7 @@ class Installation:
 
     settings: Settings
     pids: Callable[[], Mapping[str, int]]
-    extra: list["ExtraNode"] = field(default_factory=list)
+    extra: list[Role] = field(default_factory=list)
 
     @property
     def url(self) -> str:
@@ -57,8 +55,11 @@ class Installation:
             time.sleep(0.1)
         raise TimeoutError(f"{role} has not come back in {_PATIENCE_S:.0f} s")
 
-    def add_node(self) -> "ExtraNode":
-        node = ExtraNode(self.settings, len(self.extra) + 1)
+    def add_node(self) -> Role:
+        """A worker node beside those that the installation supervises."""
+        name = f"extra-{len(self.extra) + 1}-{os.getpid()}"
+        own = replace(self.settings, stats_http=f"127.0.0.1:{free_port()}", node=name)
+        node = Role(name, "worker", own, own.stats_http, "HEADRACE_STATS_HTTP", self.settings.data / "logs")
         node.launch()
         self.extra.append(node)
         node.wait_ready(_PATIENCE_S)
@@ -70,42 +71,7 @@ class Installation:
 
     def _ready(self, role: str) -> bool:
         addresses = {"gateway": self.settings.http, "storekeeper": self.settings.storekeeper_http}
-        return role not in addresses or answers(f"http://{addresses[role]}/readyz")
-
-
-class ExtraNode(Service):
-    """A worker node beside those that the installation supervises."""
-
-    def __init__(self, settings: Settings, number: int) -> None:
-        name = f"extra-{number}-{os.getpid()}"
-        super().__init__(name, Path(settings.data) / "logs" / f"{name}.log")
-        with socket.socket() as s:
-            s.bind(("127.0.0.1", 0))
-            port = s.getsockname()[1]
-        self._settings = replace(settings, stats_http=f"127.0.0.1:{port}", node=name)
-
-    def command(self) -> list[str]:
-        return [sys.executable, "-m", "headrace.cli.main", "worker"]
-
-    def environ(self) -> Mapping[str, str]:
-        return {**os.environ, **self._settings.environ()}
-
-    def ready(self) -> bool:
-        return answers(f"http://{self._settings.stats_http}/readyz")
-
-
-def answers(url: str) -> bool:
-    try:
-        return httpx.get(url, timeout=1).status_code == 200
-    except httpx.HTTPError:
-        return False
-
-
-def alive(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
-    except OSError:
-        return False
+        return role not in addresses or answers(*reached_at(addresses[role]), "/readyz")
 
 
 def node_name(pid: int) -> str:
@@ -119,17 +85,14 @@ def node_name(pid: int) -> str:
 
 def pool_children(node_pid: int) -> list[int]:
     """Processes that run attempts: children of the node's forkserver."""
-    return [child for server in children(node_pid) for child in children(server)]
+    seen = processes()
+    servers = {p.pid for p in seen.values() if p.parent == node_pid}
+    return [p.pid for p in seen.values() if p.parent in servers]
 
 
-def children(pid: int) -> list[int]:
-    found = []
-    for task in Path(f"/proc/{pid}/task").glob("*/children"):
-        try:
-            found += [int(c) for c in task.read_text().split()]
-        except OSError:
-            pass  # that thread has ended
-    return found
+def alive(pid: int) -> bool:
+    found = processes().get(pid)
+    return found is not None and not found.zombie
 
 
 def kill(pid: int, number: int = signal.SIGKILL) -> None:

@@ -6,11 +6,13 @@ What it hears is evidence: a reader of the event stream must see one terminal ev
 import threading
 import time
 from collections import Counter
+from itertools import takewhile
 
 import httpx
-import orjson
 
-_TERMINAL = {"completed", "failed", "cancelled"}
+from headrace.client import ServerEvent, parse_events
+from headrace.states import TERMINAL
+
 _RECONNECT_S = 0.5
 _PATIENCE_S = 30.0
 
@@ -68,23 +70,14 @@ class Listener:
         ):
             answer.raise_for_status()
             self._connected.set()
-            event = {"event": "", "data": "", "id": ""}
-            for line in answer.iter_lines():
-                if self._closing.is_set():
-                    return
-                if line:
-                    name, _, value = line.partition(":")
-                    if name in event:
-                        event[name] = value.removeprefix(" ")
-                else:
-                    self._take(event)
-                    event = {"event": "", "data": "", "id": ""}
+            for event in parse_events(takewhile(lambda _: not self._closing.is_set(), answer.iter_lines())):
+                self._take(event)
 
-    def _take(self, event: dict[str, str]) -> None:
-        if event["id"]:
-            self._last_id = event["id"]
+    def _take(self, event: ServerEvent) -> None:
+        if event.id:
+            self._last_id = event.id
             self._heard.set()
-        if event["event"] == "reset":
+        if event.event == "reset":
             self.resets += 1
-        elif event["event"] in _TERMINAL:
-            self.told[orjson.loads(event["data"])["id"]] += 1
+        elif event.event in TERMINAL:
+            self.told[event.data["id"]] += 1
