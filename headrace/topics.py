@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import yaml
 from confluent_kafka import KafkaException, TopicPartition
@@ -51,7 +51,11 @@ class Change:
     topic: str
     what: str  # in words
     fix: str  # what `apply` does, or why it does not
-    refused: bool = False
+    action: Literal["create", "grow", "configure", "refuse"]
+
+    @property
+    def refused(self) -> bool:
+        return self.action == "refuse"
 
 
 def find_topics_yaml() -> Path:
@@ -94,12 +98,14 @@ def diff_topics(admin: AdminClient, prefix: str = "", partitions: int | None = N
     for t in topics.values():
         wanted = _partitions(t, partitions)
         if prefix + t.name not in existing:
-            changes.append(Change(t.name, "is missing", f"create it with {wanted} partitions"))
+            changes.append(Change(t.name, "is missing", f"create it with {wanted} partitions", "create"))
             continue
         have = len(existing[prefix + t.name].partitions)
         if have > wanted:
             changes.append(
-                Change(t.name, f"has {have} partitions, the file says {wanted}", "never shrinks: left as it is", True)
+                Change(
+                    t.name, f"has {have} partitions, the file says {wanted}", "never shrinks: left as it is", "refuse"
+                )
             )
         elif have < wanted:
             busy = _live_tasks(admin, prefix, existing)
@@ -108,7 +114,9 @@ def diff_topics(admin: AdminClient, prefix: str = "", partitions: int | None = N
                 if busy
                 else f"add {wanted - have} partitions"
             )
-            changes.append(Change(t.name, f"has {have} partitions, the file says {wanted}", fix, busy))
+            changes.append(
+                Change(t.name, f"has {have} partitions, the file says {wanted}", fix, "refuse" if busy else "grow")
+            )
         changes += _config_changes(admin, prefix, t)
     return changes
 
@@ -122,15 +130,15 @@ def apply_topics(
     """
     changes = diff_topics(admin, prefix, partitions)
     topics = load_topics()
-    missing = [topics[c.topic] for c in changes if c.what == "is missing"]
+    missing = [topics[c.topic] for c in changes if c.action == "create"]
     new = [NewTopic(prefix + t.name, _partitions(t, partitions), replication, config=dict(t.config)) for t in missing]
-    grow = {c.topic for c in changes if "partitions, the file says" in c.what and not c.refused}
+    grow = {c.topic for c in changes if c.action == "grow"}
     more = [NewPartitions(prefix + name, _partitions(topics[name], partitions)) for name in grow]
     if new:
         _wait(admin.create_topics(new, operation_timeout=_ADMIN_TIMEOUT_S))
     if more:
         _wait(admin.create_partitions(more, operation_timeout=_ADMIN_TIMEOUT_S))
-    for name in {c.topic for c in changes if c.what.startswith("config ")}:
+    for name in {c.topic for c in changes if c.action == "configure"}:
         entries = [
             ConfigEntry(key, value, incremental_operation=AlterConfigOpType.SET)
             for key, value in topics[name].config.items()
@@ -148,7 +156,7 @@ def _config_changes(admin: AdminClient, prefix: str, topic: Topic) -> list[Chang
     [found] = admin.describe_configs([ConfigResource(ResourceType.TOPIC, prefix + topic.name)]).values()
     have = {k: v.value for k, v in found.result(_ADMIN_TIMEOUT_S).items()}
     return [
-        Change(topic.name, f"config {k} is {have.get(k)}, the file says {v}", f"set it to {v}")
+        Change(topic.name, f"config {k} is {have.get(k)}, the file says {v}", f"set it to {v}", "configure")
         for k, v in topic.config.items()
         if have.get(k) != v
     ]
