@@ -77,9 +77,6 @@ class ChunkSets:
         """Drops what there is of a task's results: it has ended otherwise."""
         self._remove(lambda key, _: key[0] == task_id)
 
-    def forget_partition(self, partition: int) -> None:
-        self._remove(lambda _, s: s.partition == partition)
-
     def forget_abandoned(self, partition: int, now_ms: int) -> int:
         """Drops sets whose newest chunk is a day older than the log is now; returns how many."""
         return self._remove(lambda _, s: s.partition == partition and s.last_ms < now_ms - ABANDONED_MS)

@@ -1,8 +1,7 @@
-"""What passes between the parts of a worker node: a job that may start, how its attempt ended, and who brings jobs."""
+"""What passes between the parts of a worker node: a job that may start, and how its attempt ended."""
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 from headrace.cluster import KindInfo
 from headrace.journal import Claim
@@ -41,11 +40,3 @@ class AttemptEnd:
     cause: Cause | None = None
     detail: str = ""  # the traceback's last lines, the signal, the limit
     invalid: bool = False  # cause error, and the payload is at fault: trying again cannot help
-
-
-class TaskSource(Protocol):
-    """What a worker node needs of whatever brings it tasks: share groups can become another one."""
-
-    def start(self) -> None: ...
-    def drain(self, timeout_s: float) -> bool: ...
-    def check(self) -> str | None: ...

@@ -15,10 +15,10 @@ import httpx
 import orjson
 
 from headrace.errors import HeadraceError, Retryable
+from headrace.states import TERMINAL
 
 _TIMEOUT_S = 30.0
 _SILENCE_S = 30.0  # the gateway comments every 10 s: three missed mean it has gone
-TERMINAL = frozenset({"completed", "failed", "cancelled"})
 
 
 class Refused(HeadraceError):

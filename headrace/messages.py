@@ -183,9 +183,7 @@ class Outcome:
             "attempt": self.attempt, "boot": self.boot, "node": self.node, "source": self.source,
             "submitted-ms": self.submitted_ms, "content-type": self.content_type if done else None,
             "suffix": self.suffix if done else None, "chunk": self.chunk, "chunks": self.chunks,
-            "queued-ms": max(0, self.started_ms - self.submitted_ms) if self.started_ms else None,
-            "duration-ms": max(0, self.ended_ms - self.started_ms) if self.started_ms else None,
-            "started-ms": self.started_ms, "error": self.error or None,
+            **self._times(), "started-ms": self.started_ms, "error": self.error or None,
             "attempts": encode_ledger(self.ledger) if self.ledger else None,
         }  # fmt: skip
         return Outgoing("results", self.id.encode(), self.value, headers_of(headers, self.foreign))
@@ -247,11 +245,15 @@ class Outcome:
             "tasks.dead", self.id.encode(), self.value, headers_of(headers | self._terminal(), self.foreign)
         )
 
+    def _times(self) -> dict[str, object]:
+        """How long it waited and how long it ran; None for what never started."""
+        queued_ms, duration_ms = self.started_ms - self.submitted_ms, self.ended_ms - self.started_ms
+        ran = bool(self.started_ms)
+        return {"queued-ms": max(0, queued_ms) if ran else None, "duration-ms": max(0, duration_ms) if ran else None}
+
     def _terminal(self) -> dict[str, object]:
         return {
-            "queued-ms": max(0, self.started_ms - self.submitted_ms) if self.started_ms else None,
-            "duration-ms": max(0, self.ended_ms - self.started_ms) if self.started_ms else None,
-            "source": self.source, "submitted-ms": self.submitted_ms, "outcome-offset": self.offset,
+            **self._times(), "source": self.source, "submitted-ms": self.submitted_ms, "outcome-offset": self.offset,
         }  # fmt: skip
 
 

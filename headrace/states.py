@@ -1,4 +1,4 @@
-"""The states of a task, in one table. README draws it; the status view moves by it."""
+"""The states of a task, in one table. README draws it, and a test holds every move."""
 
 from enum import StrEnum
 

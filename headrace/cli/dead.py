@@ -5,7 +5,7 @@ from typing import Any
 import click
 
 from headrace.cli.options import GATEWAY, with_settings
-from headrace.cli.tasks import as_json, client_of, show
+from headrace.cli.tasks import as_json, client_of, show, show_items
 from headrace.settings import Settings
 
 _FILTERS = (
@@ -31,16 +31,11 @@ def dead() -> None: ...
 @as_json
 @with_settings(GATEWAY)
 def list_dead(settings: Settings, machine: bool, **filters: str | None) -> int:
-    with client_of(settings) as client:
-        items = client.call("GET", "/dead", params={k: v for k, v in filters.items() if v})["items"]
-    if machine:
-        show(items)
-        return 0
-    for item in items:
-        click.echo(
-            f"{item['id']}  {item['name']}  {item.get('reason', item.get('status', ''))}  {item.get('error') or ''}"
-        )
-    return 0
+    return show_items(settings, "/dead", machine, _line, **filters)
+
+
+def _line(item: dict[str, Any]) -> str:
+    return f"{item['id']}  {item['name']}  {item.get('reason', item.get('status', ''))}  {item.get('error') or ''}"
 
 
 @dead.command("redrive", help="Submit the matching ones again, as new tasks.")

@@ -4,6 +4,7 @@ All talk to the gateway at HEADRACE_HTTP. `--json` prints what it answered, for 
 """
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,10 @@ import click
 import orjson
 
 from headrace.cli.options import GATEWAY, with_settings
-from headrace.client import TERMINAL, Client, ServerEvent
+from headrace.client import Client, ServerEvent
 from headrace.errors import UsageError
 from headrace.settings import Settings
+from headrace.states import TERMINAL
 
 as_json = click.option("--json", "machine", is_flag=True, help="Print JSON, for machines.")
 
@@ -124,33 +126,41 @@ def cancel(settings: Settings, task_id: str) -> int:
 @as_json
 @with_settings(GATEWAY)
 def kinds(settings: Settings, machine: bool) -> int:
-    with client_of(settings) as client:
-        items = client.call("GET", "/kinds")["items"]
-    if machine:
-        show(items)
-        return 0
-    for kind in items:
-        parameters = ", ".join(kind["schema"].get("properties", {}))
-        summary = (kind.get("description") or "").split("\n")[0]
-        click.echo(f"{kind['name']}({parameters})  {summary}  on {len(kind['live'])} node(s)")
-    return 0
+    return show_items(settings, "/kinds", machine, _kind_line)
 
 
 @click.command("nodes", help="The worker nodes, their slots and what runs there.")
 @as_json
 @with_settings(GATEWAY)
 def nodes(settings: Settings, machine: bool) -> int:
+    return show_items(settings, "/nodes", machine, _node_line)
+
+
+def show_items(
+    settings: Settings, path: str, machine: bool, line: Callable[[dict[str, Any]], str], **params: str | None
+) -> int:
+    """What the gateway lists at `path`: JSON for machines, else a line each."""
     with client_of(settings) as client:
-        items = client.call("GET", "/nodes")["items"]
+        items = client.call("GET", path, params={k: v for k, v in params.items() if v})["items"]
     if machine:
         show(items)
         return 0
-    for node in items:
-        click.echo(
-            f"{node['node']}  {node['host']}:{node['pid']}  {len(node['running'])} of {node['slots']} slots busy  "
-            f"heard {node['seen_s']:.0f} s ago  {node.get('state', '')}"
-        )
+    for item in items:
+        click.echo(line(item))
     return 0
+
+
+def _kind_line(kind: dict[str, Any]) -> str:
+    parameters = ", ".join(kind["schema"].get("properties", {}))
+    summary = (kind.get("description") or "").split("\n")[0]
+    return f"{kind['name']}({parameters})  {summary}  on {len(kind['live'])} node(s)"
+
+
+def _node_line(node: dict[str, Any]) -> str:
+    return (
+        f"{node['node']}  {node['host']}:{node['pid']}  {len(node['running'])} of {node['slots']} slots busy  "
+        f"heard {node['seen_s']:.0f} s ago  {node.get('state', '')}"
+    )
 
 
 def _follow(client: Client, task_id: str, machine: bool) -> int:

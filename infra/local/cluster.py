@@ -8,9 +8,7 @@ Roles are named as under `up`: gateway, storekeeper, worker-1, …; `kafka` too 
 StartError when a part does not come up, with the last line of its log.
 """
 
-import time
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -21,7 +19,7 @@ from headrace.settings import Settings
 from headrace.topics import apply_topics
 from infra.local.kafka import EmbeddedKafka
 from infra.local.process import bind_error, free_port
-from infra.local.roles import Role, machine_roles
+from infra.local.roles import machine_roles
 from infra.local.service import Service, StartError
 from infra.local.supervisor import Supervisor
 
@@ -79,16 +77,6 @@ class LocalCluster:
         )
         self._start({n: s for n, s in self.services.items() if n != "kafka"})
 
-    def add_worker(self, **settings: Any) -> str:
-        """Starts one more worker and returns its name. `settings`: fields that shall differ from the cluster's."""
-        number = 1 + sum(name.startswith("worker-") for name in self.services)
-        own = replace(self.settings, node=f"node-{number}", stats_http=f"{_HOST}:{free_port()}", **settings)
-        name = f"worker-{number}"
-        role = Role(name, "worker", own, own.stats_http, "HEADRACE_STATS_HTTP", self.folder / "logs")
-        self.services[name] = role
-        self._start({name: role})
-        return name
-
     def pid(self, role: str) -> int:
         """0 while it does not run."""
         return self.services[role].pid
@@ -108,16 +96,6 @@ class LocalCluster:
         """Kills what still runs of it, starts it and waits until it is ready; returns the seconds that took."""
         self.kill(role)
         return self.services[role].start()
-
-    def wait_back(self, role: str, not_pid: int, timeout_s: float = 60.0) -> float:
-        """Waits until a supervised role runs as another process and is ready; returns the seconds that took."""
-        begun = time.monotonic()
-        service = self.services[role]
-        while service.pid in (0, not_pid) or not service.ready():
-            if time.monotonic() - begun > timeout_s:
-                raise StartError(f"{role} has not come back in {timeout_s:.0f} s: {service.last_line()}")
-            time.sleep(0.05)
-        return time.monotonic() - begun
 
     def close(self) -> None:
         """Kills everything: tests that care how a role stops call `stop`."""
