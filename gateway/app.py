@@ -12,7 +12,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
-from gateway import cluster_routes, dead, events, health_routes, results, stats, submit, tasks
+from gateway import attempt_logs, cluster_routes, dead, events, health_routes, results, stats, submit, tasks
 from gateway.guard import Guard
 from gateway.page import routes as page
 from gateway.parts import Parts
@@ -26,6 +26,7 @@ ROUTERS: tuple[APIRouter, ...] = (
     submit.router,
     events.router,
     results.router,
+    attempt_logs.router,
     tasks.router,
     cluster_routes.router,
     dead.router,

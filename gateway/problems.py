@@ -24,6 +24,7 @@ TYPES: dict[str, tuple[int, str]] = {
     "not-found": (404, "There is nothing here"),
     "no-such-task": (404, "There is no such task"),
     "no-result": (404, "The task has no result"),
+    "no-log": (404, "Nothing that the attempt printed is kept"),
     "method-not-allowed": (405, "This method is not allowed here"),
     "already-ended": (409, "The task has ended"),
     "result-missing": (410, "The stored result is gone"),

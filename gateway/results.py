@@ -1,14 +1,12 @@
 """GET and HEAD /tasks/{id}/result: the stored bytes, streamed with constant memory, by range if wanted.
 
-The file is opened from the results root's descriptor, one component after another, without following a link: whatever
-a record or the file system says, nothing outside the root is read. A missing result is Problem no-result, with the
-task's status.
+The file is opened by `gateway.stored`, so that nothing outside the results root is read. A missing result is Problem
+no-result, with the task's status.
 """
 
 import asyncio
 import os
 import re
-import stat
 from collections.abc import AsyncIterator
 
 from fastapi import APIRouter
@@ -18,6 +16,7 @@ from starlette.responses import Response, StreamingResponse
 from gateway.fold import Row, id_text
 from gateway.parts import parts_of
 from gateway.problems import Problem
+from gateway.stored import open_below
 from headrace.directory import check_directory
 from headrace.errors import Invalid
 from headrace.states import Status
@@ -82,21 +81,10 @@ def open_result(root: int, row: Row) -> int:
         raise gone from None
     if not name.startswith(id_text(row.id)) or "\0" in name:
         raise gone
-    at = os.dup(root)
     try:
-        for segment in segments:
-            deeper = os.open(segment, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=at)
-            os.close(at)
-            at = deeper
-        fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=at)
+        return open_below(root, segments, name)
     except OSError:
         raise gone from None
-    finally:
-        os.close(at)
-    if not stat.S_ISREG(os.fstat(fd).st_mode):
-        os.close(fd)
-        raise gone
-    return fd
 
 
 def _headers(row: Row) -> dict[str, str]:

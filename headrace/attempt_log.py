@@ -11,9 +11,14 @@ from pathlib import Path
 LOG_BYTES = 256 * 1024
 
 
+def log_place(task_id: str, attempt: int) -> Path:
+    """The place of an attempt's log, relative to the results root. `task_id` must have been checked to be a UUID."""
+    return Path(".logs", task_id[:2], task_id, f"{attempt}.log")
+
+
 def log_file(results_root: Path, task_id: str, attempt: int) -> Path:
-    """The place of an attempt's log. `task_id` must have been checked to be a UUID."""
-    return results_root / ".logs" / task_id[:2] / task_id / f"{attempt}.log"
+    """The same below a root."""
+    return results_root / log_place(task_id, attempt)
 
 
 def keep_log(results_root: Path, task_id: str, attempt: int, printed: bytes) -> None:

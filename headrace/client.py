@@ -95,6 +95,10 @@ class Client:
                 raise Refused(answer.status_code, _problem(answer))
             yield from answer.iter_bytes()
 
+    def attempt_log(self, task_id: str, attempt: int) -> bytes:
+        """What an attempt has printed, at most its last 256 KiB; Refused when nothing is kept of it."""
+        return self._send("GET", f"/tasks/{task_id}/attempts/{attempt}/log").content
+
     def _send(self, method: str, path: str, **options: Any) -> httpx.Response:
         try:
             answer = self._http.request(method, path, **options)

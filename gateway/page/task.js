@@ -78,7 +78,8 @@ function waiting() {
 async function result(place, about) {
   const type = about.content_type.split(";")[0];
   const facts = el("p", { class: "facts" }, el("span", {}, el("b", {}, "Result "), size(about.bytes)), el("span", {}, type));
-  const actions = el("div", { class: "actions" }, el("a", { class: "button", href: about.href, download: "" }, "Download"));
+  const download = el("a", { class: "button", href: about.href, download: "" }, "Download");
+  const actions = el("div", { class: "actions" }, download, el("button", { type: "button", onclick: printed }, "Log"));
   place.replaceChildren(facts, actions);
   if (/^image\/(png|jpeg|gif|webp|avif|bmp)$/.test(type)) {
     place.append(el("img", { src: about.href, alt: "the task's result" }));
@@ -108,11 +109,23 @@ async function preview(answer, about) {
 async function failure(place, id, event) {
   place.replaceChildren(el("p", { class: "error" }, `${event.reason}: ${event.error.split("\n").at(-1)}`));
   if (event.error.includes("\n")) place.append(el("pre", { tabindex: 0 }, event.error));
+  place.append(el("div", { class: "actions" }, el("button", { type: "button", onclick: printed }, "Log")));
   const found = await api.task(id).catch(() => null);
   const tried = (found?.attempts || []).filter((a) => a.cause);
   if (tried.length && shown.id === id) {
     place.append(el("p", { class: "facts" }, ...tried.map((a) => el("span", {}, `attempt ${a.attempt}: ${a.cause} on ${a.node || "no node"}`))));
   }
+}
+
+/** Shows what the last attempt has printed, in place of the button that asked for it. */
+async function printed(event) {
+  const { id } = shown;
+  const actions = event.target.parentElement;
+  event.target.remove();
+  const { attempts } = await api.task(id).catch(() => ({ attempts: [] }));
+  const answer = await fetch(`/tasks/${id}/attempts/${attempts.at(-1)?.attempt || 1}/log`).catch(() => null);
+  const text = answer?.ok ? await answer.text() : "";
+  actions.after(text ? el("pre", { tabindex: 0, "aria-label": "log" }, text) : el("p", { class: "muted" }, "No log is kept of the last attempt."));
 }
 
 async function stop(event) {

@@ -24,6 +24,7 @@ COMMANDS: dict[str, str] = {
     "status": "headrace.cli.tasks:status",
     "events": "headrace.cli.tasks:events",
     "result": "headrace.cli.tasks:result",
+    "log": "headrace.cli.tasks:log",
     "cancel": "headrace.cli.tasks:cancel",
     "dead": "headrace.cli.dead:dead",
     "kinds": "headrace.cli.tasks:kinds",

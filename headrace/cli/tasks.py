@@ -112,6 +112,19 @@ def result(settings: Settings, task_id: str, output: Path | None) -> int:
     return 0
 
 
+@click.command("log", help="What an attempt of a task has printed: its last 256 KiB.")
+@click.argument("task_id")
+@click.option("--attempt", "-a", type=click.IntRange(min=1), help="Which attempt; default: the last one.")
+@with_settings(GATEWAY)
+def log(settings: Settings, task_id: str, attempt: int | None) -> int:
+    with client_of(settings) as client:
+        if attempt is None:
+            attempts = client.call("GET", f"/tasks/{task_id}")["attempts"]
+            attempt = max((a["attempt"] for a in attempts), default=1)
+        click.get_binary_stream("stdout").write(client.attempt_log(task_id, attempt))
+    return 0
+
+
 @click.command("cancel", help="Cancel a task: queued it never starts, running its processes are killed.")
 @click.argument("task_id")
 @with_settings(GATEWAY)

@@ -77,6 +77,8 @@ def test_a_task_that_fails_shows_why(page: Page) -> None:
     expect(page.locator(".way .failed")).to_be_visible(timeout=PATIENCE_MS)
     expect(page.locator("#outcome .error")).to_contain_text("failed")
     expect(page.locator("#outcome")).to_contain_text("attempt 1: error")
+    page.get_by_role("button", name="Log", exact=True).click()
+    expect(page.get_by_label("log", exact=True)).to_contain_text("attempt 3 goes wrong: raise", timeout=PATIENCE_MS)
 
 
 def test_nodes_and_kinds_are_shown(page: Page) -> None:
