@@ -13,6 +13,7 @@ from headrace.states import Cause
 from infra.chaos.evidence import Evidence, Story
 
 # Causes that a fault from outside must explain; errors and timeouts are the task's own.
+_REAPED_WITHIN_MS = 60_000
 _NEEDS_FAULT = {Cause.PROCESS_DEATH, Cause.NODE_LOSS, Cause.OUT_OF_MEMORY, Cause.DRAIN}
 
 
@@ -93,7 +94,7 @@ def judge(
             verdict.bad_files.append(task_id)
     verdict.unclosed = sorted(evidence.claims)
     verdict.unknown = sorted(
-        i for i, s in evidence.stories.items() if i not in known and s.terminal and not s.submitted
+        i for i, s in evidence.stories.items() if i not in known and s.terminal and not (s.submitted or s.received)
     )
     return verdict
 
@@ -114,9 +115,9 @@ def _started_twice(story: Story) -> bool:
 def _explained(failure: Failure, faults: Sequence[Done], suicidal: bool, lease_ms: int) -> bool:
     if failure.cause not in _NEEDS_FAULT or suicidal:
         return True
+    # What a lost node ran is known by when it was reaped alone, and partitions may have to move before that.
+    latest_ms = failure.started_ms or failure.ended_ms - _REAPED_WITHIN_MS
     return any(
-        f.node in ("", failure.node)
-        and f.begun_ms - 1000 <= failure.ended_ms
-        and failure.started_ms <= f.ended_ms + lease_ms
+        f.node in ("", failure.node) and f.begun_ms - 1000 <= failure.ended_ms and latest_ms <= f.ended_ms + lease_ms
         for f in faults
     )

@@ -1,7 +1,8 @@
-"""All that the log, the disk and the listeners say about the tasks of one run: what the conservation check judges.
+"""All that the log and the disk say about the tasks of one run: what the conservation check judges.
 
-Read with a plain consumer from the beginning of every topic to its end at the time of asking. Fails only as Kafka does;
-records that do not decode are counted, since a forged or garbage record must not blind the check.
+Read with plain consumers from the beginning of every topic, and on from there each time: the log is read once, however
+often it is looked at. Fails only as Kafka does; records that do not decode are counted, since a forged or garbage
+record must not blind the check.
 """
 
 import hashlib
@@ -11,7 +12,7 @@ from pathlib import Path
 
 from confluent_kafka import Message
 
-from agents.log_reading import ANSWER_S, offsets, read_ranges
+from agents.log_reading import ANSWER_S, Place, offsets, place_of, read_ranges
 from headrace.errors import Undecodable
 from headrace.journal import Claim, decode_journal
 from headrace.kafka import Kafka
@@ -56,21 +57,35 @@ class Evidence:
     undecodable: int = 0
 
 
-def read_evidence(kafka: Kafka) -> Evidence:
-    """Reads every topic of `READ` from beginning to end; Retryable when Kafka does not answer."""
-    evidence, admin = Evidence(), kafka.admin()
-    found = admin.list_topics(timeout=ANSWER_S).topics
-    places = [(name, p) for name in READ for p in found[kafka.topic(name)].partitions]
-    begins, ends = offsets(kafka, admin, places, first=True), offsets(kafka, admin, places)
+class EvidenceReader:
+    """Used by one thread at a time. `evidence` is what has been read so far."""
 
-    def take(message: Message) -> None:
+    def __init__(self, kafka: Kafka) -> None:
+        self._kafka = kafka
+        self._positions: dict[Place, int] = {}
+        self.evidence = Evidence()
+
+    def read(self) -> Evidence:
+        """Reads on to the present end of every topic; Retryable or KafkaException when Kafka does not answer."""
+        admin = self._kafka.admin()  # a new one each time: brokers have come and gone
+        found = admin.list_topics(timeout=ANSWER_S).topics
+        places = [(name, p) for name in READ for p in found[self._kafka.topic(name)].partitions]
+        begins, ends = offsets(self._kafka, admin, places, first=True), offsets(self._kafka, admin, places)
+        for place in places:  # what is trimmed meanwhile is passed over
+            self._positions[place] = max(begins[place], self._positions.get(place, 0))
+        read_ranges(self._kafka, {p: (self._positions[p], ends[p]) for p in places}, self._take, _READ_TIMEOUT_S)
+        self._positions |= {p: max(end, self._positions[p]) for p, end in ends.items()}
+        return self.evidence
+
+    def _take(self, message: Message) -> None:
+        place, offset = place_of(self._kafka, message)
+        if offset < self._positions[place]:
+            return  # taken in before a reading that was cut short
+        self._positions[place] = offset + 1
         try:
-            _take(evidence, kafka.record(message))
+            _take(self.evidence, self._kafka.record(message))
         except Undecodable:
-            evidence.undecodable += 1
-
-    read_ranges(kafka, {place: (begins[place], ends[place]) for place in places}, take, _READ_TIMEOUT_S)
-    return evidence
+            self.evidence.undecodable += 1
 
 
 def file_sha256(root: Path, event: Event) -> str | None:

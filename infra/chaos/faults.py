@@ -42,6 +42,17 @@ def kill_node(at: Installation, rng: random.Random) -> Done:
     return Done("kill_node", name, begun, _now_ms())
 
 
+def lose_node(at: Installation, rng: random.Random) -> Done:
+    """kill -9 of a node that stays away: its lease has to end before others send again what it ran."""
+    node = at.add_node()
+    time.sleep(rng.uniform(2, 5))
+    begun = _now_ms()
+    node.kill()
+    at.extra.remove(node)
+    time.sleep(at.settings.lease_s)
+    return Done("lose_node", node.name, begun, _now_ms())
+
+
 def freeze_node(at: Installation, rng: random.Random) -> Done:
     """SIGSTOP past the lease, then SIGCONT: the node must find out by itself that it was taken for dead."""
     node, pid = _some_node(at, rng)
@@ -61,9 +72,10 @@ def kill_gateway(at: Installation, rng: random.Random) -> Done:
 
 
 def kill_broker(at: Installation, rng: random.Random) -> Done:
-    """kill -9 of the broker. It touches every node: a claim's answer may be lost with it."""
-    done = _kill_role(at, "kafka")
-    return Done(done.what, "", done.begun_ms, done.ended_ms)
+    """kill -9 of one broker, until all replicas are in step again. It touches every node: a claim's answer may be lost
+    with it."""
+    done = _kill_role(at, rng.choice(at.brokers()))
+    return Done("kill_broker", "", done.begun_ms, done.ended_ms)
 
 
 def add_and_drain_node(at: Installation, rng: random.Random) -> Done:
@@ -91,6 +103,7 @@ FAULTS: dict[str, tuple[Fault, int]] = {
     "kill_child": (kill_child, 8),
     "kill_all_children": (kill_all_children, 3),
     "kill_node": (kill_node, 5),
+    "lose_node": (lose_node, 2),
     "freeze_node": (freeze_node, 2),
     "kill_storekeeper": (kill_storekeeper, 4),
     "kill_gateway": (kill_gateway, 4),

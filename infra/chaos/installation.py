@@ -10,13 +10,16 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from confluent_kafka import KafkaException
+
 from headrace.kafka import Kafka
 from headrace.process_tree import processes
 from headrace.settings import Settings
 from infra.local.process import free_port
 from infra.local.roles import Role, answers, reached_at
 
-_PATIENCE_S = 60.0
+_PATIENCE_S = 120.0  # a supervisor waits up to 30 s before it starts again what keeps dying
+_ANSWER_S = 5.0
 
 
 @dataclass(slots=True)
@@ -26,6 +29,7 @@ class Installation:
     settings: Settings
     pids: Callable[[], Mapping[str, int]]
     extra: list[Role] = field(default_factory=list)
+    _added: int = 0
 
     @property
     def url(self) -> str:
@@ -50,14 +54,15 @@ class Installation:
         begun = time.monotonic()
         while time.monotonic() - begun < _PATIENCE_S:
             pid = self.pids().get(role, 0)
-            if pid and pid != not_pid and alive(pid) and self._ready(role):
+            if pid and pid != not_pid and alive(pid) and (self.in_sync() if _is_broker(role) else self._ready(role)):
                 return time.monotonic() - begun
             time.sleep(0.1)
         raise TimeoutError(f"{role} has not come back in {_PATIENCE_S:.0f} s")
 
     def add_node(self) -> Role:
         """A worker node beside those that the installation supervises."""
-        name = f"extra-{len(self.extra) + 1}-{os.getpid()}"
+        self._added += 1
+        name = f"extra-{self._added}-{os.getpid()}"  # never one that was there before: that would be its next boot
         own = replace(self.settings, stats_http=f"127.0.0.1:{free_port()}", node=name)
         node = Role(name, "worker", own, own.stats_http, "HEADRACE_STATS_HTTP", self.settings.data / "logs")
         node.launch()
@@ -65,13 +70,33 @@ class Installation:
         node.wait_ready(_PATIENCE_S)
         return node
 
+    def brokers(self) -> list[str]:
+        """Roles that are brokers and run now."""
+        return sorted(name for name, pid in self.pids().items() if _is_broker(name) and alive(pid))
+
+    def in_sync(self) -> bool:
+        """Whether Kafka answers, and each partition has a leader and all its replicas in step."""
+        try:
+            found = self.kafka.admin().list_topics(timeout=_ANSWER_S).topics
+        except KafkaException:
+            return False
+        partitions = [p for t in found.values() for p in t.partitions.values()]
+        return bool(partitions) and all(p.leader >= 0 and len(p.isrs) == len(p.replicas) for p in partitions)
+
     def close(self) -> None:
         for node in self.extra:
             node.stop(40)
 
     def _ready(self, role: str) -> bool:
         addresses = {"gateway": self.settings.http, "storekeeper": self.settings.storekeeper_http}
+        if role.startswith("worker-"):  # they take ports in a row, as `machine_roles` gives them
+            host, _, first = self.settings.stats_http.rpartition(":")
+            addresses[role] = f"{host}:{int(first) + int(role.removeprefix('worker-')) - 1}"
         return role not in addresses or answers(*reached_at(addresses[role]), "/readyz")
+
+
+def _is_broker(role: str) -> bool:
+    return role == "kafka" or role.startswith("kafka-")
 
 
 def node_name(pid: int) -> str:

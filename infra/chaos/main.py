@@ -27,18 +27,22 @@ def main(settings: Settings, minutes: float = 5.0, seed: int | None = None, coun
     kafka = settings.kafka or settings.embedded_kafka
     own = replace(settings, kafka=kafka, data=settings.data.absolute(), results=str(settings.results_root.absolute()))
     at = Installation(own, lambda: running_roles(settings.data))
-    print(f"seed {seed}: {count} tasks and random faults for {minutes:g} minutes")
+    print(f"seed {seed}: {count} tasks on {len(at.nodes())} nodes, and random faults for {minutes:g} minutes")
     try:
-        run = run_schedule(at, list(mixture(count, random.Random(seed))), seed, minutes)
+        run = run_schedule(at, list(mixture(count, random.Random(seed))), seed, minutes, say)
     finally:
         at.close()
-    print(f"{run.verdict}\n{len(run.faults)} faults, {run.submitted.refused} submissions refused, seed {seed}")
+    print(f"{run.report()}\n{run.submitted.refused} submissions were refused and made again, seed {seed}")
     print(
         "good: nothing was lost"
         if run.verdict.good
         else "NOT GOOD: see above; the same seed draws the same faults again"
     )
     return 0 if run.verdict.good else 1
+
+
+def say(line: str) -> None:
+    print(line, flush=True)  # also into a file: who waits for half an hour wants to see how it goes
 
 
 def running_roles(data: Path) -> dict[str, int]:

@@ -7,19 +7,25 @@ seed draws the same faults in the same order; what each of them hits still depen
 import random
 import threading
 import time
+from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+from confluent_kafka import KafkaException
+
+from headrace.errors import Retryable
 from headrace.kafka import Sender
 from infra.chaos.conservation import Done, Verdict, judge
-from infra.chaos.evidence import Evidence, file_sha256, read_evidence
+from infra.chaos.evidence import Evidence, EvidenceReader, file_sha256
 from infra.chaos.faults import FAULTS, draw
 from infra.chaos.installation import Installation
 from infra.chaos.listener import Listener
+from infra.chaos.recovery import recoveries, told
 from infra.chaos.workloads import Planned, Submitted, submit_http, submit_native
 
-QUIET_S = 180.0  # after the last fault: a lease, the replays, and what was still queued
+QUIET_S = 180.0  # without the end of any task: a lease, the replays, a Kafka that comes back
 _SLICE = 200
+_TELL_S = 30.0
 
 Say = Callable[[str], None]
 
@@ -31,7 +37,15 @@ class Run:
     seed: int
     submitted: Submitted = field(default_factory=Submitted)
     faults: list[Done] = field(default_factory=list)
+    evidence: Evidence = field(default_factory=Evidence)
     verdict: Verdict = field(default_factory=Verdict)
+
+    def report(self) -> str:
+        """Counts by fault, recovery times and the verdict, in words."""
+        counts = Counter(f.what for f in self.faults)
+        lines = [f"{len(self.faults)} faults: " + ", ".join(f"{name} {n}" for name, n in sorted(counts.items()))]
+        lines += ["recovery:", told(recoveries(self.evidence, self.faults)), str(self.verdict)]
+        return "\n".join(lines)
 
 
 def run_schedule(
@@ -42,42 +56,76 @@ def run_schedule(
     say: Say = print,
     only: Sequence[str] = (),
 ) -> Run:
-    """Submits `planned` spread over the time, half over HTTP and half straight to Kafka, while faults are done."""
-    rng = random.Random(seed)
-    run = Run(seed)
+    """Submits `planned` spread over the time, half over HTTP and half straight to Kafka, while faults are done.
+
+    What is refused meanwhile is submitted again, so that in the end all of it has been acknowledged.
+    """
+    run, reader = Run(seed), EvidenceReader(at.kafka)
     listener = Listener(at.url).start()
-    deadline = time.monotonic() + minutes * 60
     over = threading.Event()
     feeder = threading.Thread(target=_feed, args=(at, planned, minutes * 60, run.submitted, over), name="feeder")
     feeder.start()
     try:
-        while time.monotonic() < deadline:
-            over.wait(min(rng.uniform(1, 5), max(0.0, deadline - time.monotonic())))
-            name = rng.choice(list(only)) if only else draw(rng)
-            done = FAULTS[name][0](at, rng)
-            run.faults.append(done)
-            seconds = (done.ended_ms - done.begun_ms) / 1000
-            say(f"{name:20} {done.node:14} {seconds:5.1f} s   {len(run.submitted.ids)} submitted")
+        _harm(at, run, reader, minutes * 60, say, only)
+        feeder.join(QUIET_S)
     finally:
-        feeder.join()
         over.set()
-    say("quiet: waiting for every task to end")
-    evidence = wait_quiet(at, run.submitted.ids)
+        feeder.join()
+    say(f"quiet: {len(run.submitted.ids)} tasks acknowledged, waiting for every one to end")
+    run.evidence = wait_quiet(reader, run.submitted.ids, say=say)
     listener.wait_for(run.submitted.ids, 20)
     listener.close()
-    run.verdict = check(at, run.submitted, evidence, run.faults, dict(listener.told))
+    run.verdict = check(at, run.submitted, run.evidence, run.faults, dict(listener.told))
     return run
 
 
-def wait_quiet(at: Installation, ids: set[str], timeout_s: float = QUIET_S) -> Evidence:
-    """Reads the log until every id has ended and no claim is left, or time is up."""
-    deadline = time.monotonic() + timeout_s
+def _harm(
+    at: Installation, run: Run, reader: EvidenceReader, seconds: float, say: Say, only: Sequence[str]
+) -> None:  # fmt: skip
+    """One fault after another until the time is over, with a line for each and one for the tasks now and then."""
+    rng = random.Random(run.seed)
+    begun = told_at = time.monotonic()
+    while (left_s := begun + seconds - time.monotonic()) > 0:
+        time.sleep(min(rng.uniform(1, 5), left_s))
+        name = rng.choice(list(only)) if only else draw(rng)
+        done = FAULTS[name][0](at, rng)
+        run.faults.append(done)
+        clock = time.strftime("%M:%S", time.gmtime(time.monotonic() - begun))
+        say(f"{clock} {name:20} {done.node:16} {(done.ended_ms - done.begun_ms) / 1000:5.1f} s")
+        if time.monotonic() - told_at > _TELL_S:
+            told_at = time.monotonic()
+            try:
+                reader.read()
+            except (Retryable, KafkaException):
+                continue  # next time
+            ids = run.submitted.ids.copy()
+            say(f"{clock} {len(ids)} tasks acknowledged, {len(ids) - _open(reader.evidence, ids)} have ended")
+
+
+def wait_quiet(
+    reader: EvidenceReader, ids: set[str], timeout_s: float = QUIET_S, say: Say = lambda _line: None
+) -> Evidence:
+    """Reads the log on until every id has ended and no claim is left, or nothing has ended for so long."""
+    least, deadline, told_at = len(ids) + 1, time.monotonic() + timeout_s, time.monotonic()
     while True:
-        evidence = read_evidence(at.kafka)
-        open_ids = sum(not (i in evidence.stories and evidence.stories[i].terminal) for i in ids)
-        if (not open_ids and not evidence.claims) or time.monotonic() > deadline:
+        try:
+            evidence = reader.read()
+        except (Retryable, KafkaException):
+            evidence = reader.evidence
+        left = _open(evidence, ids)
+        if left < least:
+            least, deadline = left, time.monotonic() + timeout_s
+        if (not left and not evidence.claims) or time.monotonic() > deadline:
             return evidence
-        time.sleep(1.0)
+        if time.monotonic() - told_at > _TELL_S:
+            told_at = time.monotonic()
+            say(f"quiet: {left} tasks have not ended, {len(evidence.claims)} claims")
+        time.sleep(0.5)
+
+
+def _open(evidence: Evidence, ids: set[str]) -> int:
+    """How many of these have not ended."""
+    return sum(not (i in evidence.stories and evidence.stories[i].terminal) for i in ids)
 
 
 def check(
@@ -101,17 +149,16 @@ def check(
 
 
 def _feed(at: Installation, planned: Sequence[Planned], seconds: float, into: Submitted, over: threading.Event) -> None:
-    """Slices of the workload in turn over HTTP and to Kafka, at an even pace."""
+    """Slices of the workload in turn over HTTP and to Kafka, at an even pace, until all of it has been acknowledged."""
     sender = Sender(at.kafka)
-    begun = time.monotonic()
+    begun, left, turn = time.monotonic(), deque(planned), 0
     try:
-        for number, start in enumerate(range(0, len(planned), _SLICE)):
-            piece = planned[start : start + _SLICE]
-            if number % 2:
-                submit_http(at.url, piece, into)
-            else:
-                submit_native(sender, piece, into)
-            due = begun + seconds * min(1.0, (start + _SLICE) / len(planned))
-            over.wait(max(0.0, due - time.monotonic()))
+        while left and not over.is_set():
+            piece = [left.popleft() for _ in range(min(_SLICE, len(left)))]
+            refused = submit_http(at.url, piece, into) if turn % 2 else submit_native(sender, piece, into)
+            turn += 1
+            left.extend(refused)
+            due = begun + seconds * (1 - len(left) / len(planned))
+            over.wait(max(1.0 if refused else 0.0, due - time.monotonic()))
     finally:
         sender.close(60)

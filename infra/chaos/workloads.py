@@ -4,7 +4,6 @@ All use the example kinds, so that anyone can run them against an installation a
 """
 
 import random
-import threading
 import uuid
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -71,7 +70,7 @@ class Submitted:
     ids: set[str] = field(default_factory=set)
     suicidal: set[str] = field(default_factory=set)
     poison: set[str] = field(default_factory=set)
-    refused: int = 0  # answered with an error, or not at all: no promise was made
+    refused: int = 0  # answered with an error, or not at all: no promise was made, and it may be submitted anew
 
     def add(self, task_id: str, planned: Planned) -> None:
         self.ids.add(task_id)
@@ -81,9 +80,9 @@ class Submitted:
             self.poison.add(task_id)
 
 
-def submit_native(sender: Sender, planned: Iterable[Planned], into: Submitted) -> None:
-    """Straight to `tasks.normal`, each with a key of its own; waits for every acknowledgement."""
-    pending = []
+def submit_native(sender: Sender, planned: Iterable[Planned], into: Submitted) -> list[Planned]:
+    """Straight to `tasks.normal`, each with a key of its own; waits for every acknowledgement. Returns the refused."""
+    pending, refused = [], []
     for p in planned:
         task_id = str(uuid.uuid4())
         pending.append((task_id, p, sender.send(Outgoing("tasks.normal", task_id.encode(), orjson.dumps(p.body)))))
@@ -91,38 +90,33 @@ def submit_native(sender: Sender, planned: Iterable[Planned], into: Submitted) -
         try:
             future.result()
         except HeadraceError:
-            into.refused += 1
-            into.suicidal.add(task_id)  # it may have been written all the same: its replays need no explaining
+            refused.append(p)
         else:
             into.add(task_id, p)
+    into.refused += len(refused)
+    return refused
 
 
-def submit_http(url: str, planned: Iterable[Planned], into: Submitted, stop: threading.Event | None = None) -> None:
-    """Through POST /tasks/batch; a batch that gets no answer is counted as refused, since nothing was promised."""
-    batch: list[Planned] = []
+def submit_http(url: str, planned: Iterable[Planned], into: Submitted) -> list[Planned]:
+    """Through POST /tasks/batch; a batch that gets no answer is refused, since nothing was promised. Returns those."""
+    left, refused = list(planned), []
     with httpx.Client(base_url=url, timeout=30) as client:
-        for p in planned:
-            batch.append(p)
-            if len(batch) == _BATCH:
-                _post(client, batch, into)
-                batch = []
-            if stop is not None and stop.is_set():
-                return
-        if batch:
-            _post(client, batch, into)
+        for start in range(0, len(left), _BATCH):
+            refused += _post(client, left[start : start + _BATCH], into)
+    into.refused += len(refused)
+    return refused
 
 
-def _post(client: httpx.Client, batch: list[Planned], into: Submitted) -> None:
+def _post(client: httpx.Client, batch: list[Planned], into: Submitted) -> list[Planned]:
     lines = b"\n".join(orjson.dumps(p.body) for p in batch)
     try:
         answer = client.post("/tasks/batch", content=lines, headers={"Content-Type": "application/x-ndjson"})
         answer.raise_for_status()
         said = [orjson.loads(line) for line in answer.content.splitlines() if line]
     except (httpx.HTTPError, orjson.JSONDecodeError):
-        into.refused += len(batch)
-        return
-    for p, line in zip(batch, said, strict=False):
-        if "id" in line:
-            into.add(line["id"], p)
-        else:
-            into.refused += 1
+        return batch
+    taken = [line.get("id") for line in said] + [None] * (len(batch) - len(said))
+    for p, task_id in zip(batch, taken, strict=True):
+        if task_id:
+            into.add(task_id, p)
+    return [p for p, task_id in zip(batch, taken, strict=True) if not task_id]

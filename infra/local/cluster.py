@@ -4,7 +4,8 @@
         httpx.post(f"{cluster.gateway_url}/tasks", json=...)
         cluster.kill("worker-1")
 
-Roles are named as under `up`: gateway, storekeeper, worker-1, …; `kafka` too where the cluster has a broker of its own.
+Roles are named as under `up`: gateway, storekeeper, worker-1, …; `kafka` too where the cluster has a broker of its own,
+`kafka-1` to `kafka-3` where it has three.
 StartError when a part does not come up, with the last line of its log.
 """
 
@@ -17,7 +18,7 @@ from confluent_kafka.admin import AdminClient
 
 from headrace.settings import Settings
 from headrace.topics import apply_topics
-from infra.local.kafka import EmbeddedKafka
+from infra.local.kafka import EmbeddedKafka, embedded_cluster
 from infra.local.process import bind_error, free_port
 from infra.local.roles import machine_roles
 from infra.local.service import Service, StartError
@@ -37,18 +38,20 @@ class LocalCluster:
         bootstrap: str = "",
         prefix: str = "",
         partitions: int = 4,
+        brokers: int = 1,
         roles: tuple[str, ...] = ("gateway", "storekeeper", "worker"),
         supervised: bool = False,
         say: Callable[[str], None] = lambda _line: None,
         **settings: Any,
     ) -> None:
-        """`bootstrap`: a broker to use, else the cluster has its own. `settings`: fields of Settings that differ."""
+        """`bootstrap`: a broker to use, else the cluster has `brokers` of its own, three of which keep all records
+        three times. `settings`: fields of Settings that differ."""
         self.folder = folder.absolute()
-        self.kafka = None if bootstrap else EmbeddedKafka(self.folder / "kafka", f"{_HOST}:{free_port()}")
+        self.brokers = [] if bootstrap else _brokers(self.folder, brokers)
         workers = int(settings.pop("workers", 1)) if "worker" in roles else 0
         values: dict[str, Any] = {
             "data": self.folder,
-            "kafka": bootstrap or (self.kafka.bootstrap if self.kafka else ""),
+            "kafka": bootstrap or ",".join(b.bootstrap for b in self.brokers),
             "topic_prefix": prefix,
             "results": str(self.folder / "results"),
             "slots": 2,
@@ -69,13 +72,14 @@ class LocalCluster:
         return f"http://{self.settings.http}"
 
     def start(self) -> None:
-        if self.kafka is not None:
-            self.services = {"kafka": self.kafka, **self.services}
-            self._start({"kafka": self.kafka})
+        if self.brokers:
+            kafka: dict[str, Service] = {b.name: b for b in self.brokers}
+            self.services = {**kafka, **self.services}
+            self._start(kafka)
         apply_topics(
             AdminClient({"bootstrap.servers": self.settings.kafka}), self.settings.topic_prefix, self._partitions
         )
-        self._start({n: s for n, s in self.services.items() if n != "kafka"})
+        self._start({n: s for n, s in self.services.items() if s not in self.brokers})
 
     def pid(self, role: str) -> int:
         """0 while it does not run."""
@@ -129,6 +133,12 @@ class LocalCluster:
             service.launch()
         for service in services.values():
             service.wait_ready()
+
+
+def _brokers(folder: Path, count: int) -> list[EmbeddedKafka]:
+    if count == 1:
+        return [EmbeddedKafka(folder / "kafka", f"{_HOST}:{free_port()}")]
+    return embedded_cluster(folder, [free_port() for _ in range(count)])
 
 
 def free_ports(count: int) -> int:

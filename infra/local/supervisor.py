@@ -102,6 +102,7 @@ class Supervisor:
         self._on_change = on_change
         self._watches: dict[str, Watch] = {}
         self._lock = threading.Lock()
+        self._telling = threading.Lock()
 
     def watch(self, service: Service, at: str = "") -> Watch:
         watch = Watch(service, self._say, self._changed, at)
@@ -154,7 +155,8 @@ class Supervisor:
         return not late
 
     def _changed(self) -> None:
-        self._on_change(self.pids())
+        with self._telling:  # each watch has its thread, and the newest state must be the last that is told
+            self._on_change(self.pids())
 
 
 def how_it_ended(returncode: int | None) -> str:

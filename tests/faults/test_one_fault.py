@@ -8,6 +8,7 @@ import random
 import pytest
 
 from headrace.kafka import Sender
+from infra.chaos.evidence import EvidenceReader
 from infra.chaos.faults import FAULTS
 from infra.chaos.installation import Installation
 from infra.chaos.listener import Listener
@@ -32,7 +33,7 @@ def test_nothing_is_lost_published_twice_or_run_in_vain(installation: Installati
     done = FAULTS[name][0](installation, rng)
     submit_native(sender, mixture(TINY_AFTER, rng, heavy_share=0), submitted)
     assert sender.close(30) == 0
-    evidence = wait_quiet(installation, submitted.ids, 120)
+    evidence = wait_quiet(EvidenceReader(installation.kafka), submitted.ids, 120)
     listener.wait_for(submitted.ids, 20)
     listener.close()
     verdict = check(installation, submitted, evidence, [done], dict(listener.told))

@@ -23,6 +23,6 @@ def test_a_random_schedule_of_faults_loses_nothing(installation: Installation) -
     print(f"seed {SEED}, {MINUTES:g} minutes")
     planned = list(mixture(int(TASKS_A_MINUTE * MINUTES), random.Random(SEED)))
     run = run_schedule(installation, planned, SEED, MINUTES)
-    print(run.verdict)
+    print(run.report())
     assert run.verdict.good, f"seed {SEED}\n{run.verdict}"
     assert run.submitted.ids

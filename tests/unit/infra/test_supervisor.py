@@ -53,6 +53,23 @@ def test_a_part_that_was_killed_is_started_again(supervisor: Supervisor, lines: 
     assert supervisor.pids()["program"] != first
 
 
+def test_changes_are_told_one_at_a_time(lines: Lines, tmp_path: Path) -> None:
+    telling, overlapped = threading.Lock(), threading.Event()
+
+    def on_change(_: dict[str, int]) -> None:
+        if not telling.acquire(blocking=False):
+            overlapped.set()
+            return
+        overlapped.wait(0.5)  # as long as a second one might come
+        telling.release()
+
+    made = Supervisor(lines, on_change)
+    watches = [made.watch(Program(tmp_path, name=name)) for name in ("a", "b", "c")]
+    assert all(w.settled.wait(20) for w in watches)
+    made.stop([("", 5)], threading.Event())
+    assert not overlapped.is_set(), "two at once would write run.json over each other"
+
+
 def test_one_that_keeps_dying_is_told_with_its_log_and_last_line(
     supervisor: Supervisor, lines: Lines, tmp_path: Path
 ) -> None:
