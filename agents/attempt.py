@@ -128,7 +128,7 @@ class Attempt:
         with contextlib.suppress(OSError):
             self._result_file.unlink()
         cause, detail = self._stopped.result() if self._stopped.done() else self._death(answered)
-        return AttemptEnd(self._started_ms, ended_ms, cause=cause, detail=detail)
+        return AttemptEnd(self._started_ms, ended_ms, cause=cause, detail=detail, chosen=cause is Cause.OUT_OF_MEMORY)
 
     def _death(self, answered: "asyncio.Future[Ended]") -> tuple[Cause, str]:
         error = answered.exception() if answered.done() else None

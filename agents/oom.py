@@ -1,4 +1,4 @@
-"""How often the kernel has killed a process of this node's control group for want of memory (cgroup v2, Linux).
+"""How often the kernel has killed a process of this node's control group for want of memory (cgroup v1 or v2, Linux).
 
 A SIGKILL that comes with a higher count is charged as out-of-memory. Where there is no such group the count stays 0,
 and such a death is a process death like any other.
@@ -11,10 +11,15 @@ _ROOT = Path("/sys/fs/cgroup")
 
 def _events_file() -> Path | None:
     try:
-        own = Path("/proc/self/cgroup").read_text().strip().rpartition("::")[2].lstrip("/")
+        groups = [line.split(":", 2) for line in Path("/proc/self/cgroup").read_text().splitlines()]
     except OSError:
         return None
-    return next((f for f in (_ROOT / own / "memory.events", _ROOT / "memory.events") if f.is_file()), None)
+    own = {controllers: path.lstrip("/") for _, controllers, path in groups}
+    candidates = [_ROOT / own.get("", "") / "memory.events", _ROOT / "memory.events"]
+    for controllers, path in own.items():
+        if "memory" in controllers.split(","):  # v1: the count of the own group alone
+            candidates = [_ROOT / "memory" / path / "memory.oom_control", _ROOT / "memory/memory.oom_control"]
+    return next((f for f in candidates if f.is_file()), None)
 
 
 _EVENTS = _events_file()

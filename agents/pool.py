@@ -19,6 +19,7 @@ from typing import Any
 from pebble import ProcessExpired
 
 from agents.attempt import Attempt
+from agents.company import Company, Stay
 from agents.pool_slot import PoolSlot
 from agents.work import AttemptEnd, Job
 from headrace.attempt_log import keep_log
@@ -72,6 +73,8 @@ class Pool:
         self._slots: list[PoolSlot] = []
         self._free: asyncio.LifoQueue[PoolSlot] = asyncio.LifoQueue()
         self._attempts: dict[tuple[str, int], Attempt] = {}
+        self._company = Company(lambda asked: self.on_alone(asked))
+        self.on_alone: Callable[[bool], None] = lambda _: None  # told when an attempt asks to be alone, and is done
         self._waiting: dict[str, _Ticket] = {}  # by task id, for a slot that is being made ready again
         self._forkserver = 0
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -123,17 +126,29 @@ class Pool:
             loop.add_reader(slot.output.fileno(), slot.output.read)
 
     async def run(self, job: Job) -> AttemptEnd:
-        """One attempt. Waits for a slot if none is free. Cancelling it kills the attempt's processes as well."""
+        """One attempt. Waits for a slot if none is free. Cancelling it kills the attempt's processes as well.
+
+        One that the kernel kills for want of memory while others run here is run again alone, and that end counts.
+        """
+        end, in_company = await self._run(job)
+        if end.chosen and in_company:
+            log.warning("Task %s was killed for want of memory beside others: it runs again, alone", job.task.id)
+            end, _ = await self._run(job, alone=True)
+        return end
+
+    async def _run(self, job: Job, alone: bool = False) -> tuple[AttemptEnd, bool]:
+        """How it ended, and whether anything else ran on the node meanwhile."""
         ticket = self._waiting[job.task.id] = _Ticket()
         try:
-            slot = await self._free.get()
+            slot, stay = await self._admitted(alone)
         finally:
             del self._waiting[job.task.id]
         if ticket.stopped is not None:
             self._free.put_nowait(slot)
+            stay.leave()
             now = time.time_ns() // 1_000_000
-            return AttemptEnd(now, now, cause=ticket.stopped[0], detail=ticket.stopped[1])
-        name = f"{job.task.id}-{job.task.attempt}"
+            return AttemptEnd(now, now, cause=ticket.stopped[0], detail=ticket.stopped[1]), stay.in_company
+        name = f"{job.task.id}-{job.task.attempt}" + "-alone" * alone  # what the first left may still be on its way out
         scratch = slot.folder / name
         scratch.mkdir(exist_ok=True)
         slot.output.take()
@@ -142,10 +157,19 @@ class Pool:
         try:
             end = await attempt.run()
             await self._keep_log(attempt, slot.output.take())
-            return end
+            return end, stay.in_company
         finally:
             del self._attempts[attempt.key]
+            stay.leave()
             self._chore(self._tidy(attempt, slot, scratch))
+
+    async def _admitted(self, alone: bool) -> tuple[PoolSlot, Stay]:
+        stay = await self._company.enter(alone)
+        try:
+            return await self._free.get(), stay
+        except BaseException:
+            stay.leave()
+            raise
 
     def cancel(self, task_id: str) -> bool:
         """Kills the task's attempt if it runs here, and says whether it does."""

@@ -1,7 +1,8 @@
 """The node's free slots, counted where threads and the event loop meet.
 
 The intake thread reserves before it claims; the worker agent gives back when an attempt has been finished. While the
-agent is not at work nothing can be reserved, so that nothing is claimed that would not run.
+agent is not at work, or an attempt has to run alone, nothing can be reserved, so that nothing is claimed that would not
+run.
 """
 
 import threading
@@ -14,13 +15,14 @@ class Slots:
         self.total = total
         self._used = 0
         self._open = False
+        self._held = False
         self._changed = threading.Condition()
 
     @property
     def free(self) -> int:
-        """Slots that may be reserved now; 0 while the worker agent is not at work."""
+        """Slots that may be reserved now; 0 while the worker agent is not at work or an attempt runs alone."""
         with self._changed:
-            return max(0, self.total - self._used) if self._open else 0
+            return self._left()
 
     @property
     def used(self) -> int:
@@ -29,7 +31,7 @@ class Slots:
     def reserve(self, most: int) -> int:
         """Takes up to `most` free slots and says how many."""
         with self._changed:
-            taken = min(most, max(0, self.total - self._used)) if self._open else 0
+            taken = min(most, self._left())
             self._used += taken
             return taken
 
@@ -50,6 +52,15 @@ class Slots:
             self._open = is_open
             self._changed.notify_all()
 
+    def hold(self, is_held: bool) -> None:
+        """While it is True nothing more can be reserved: an attempt waits to have the node for itself."""
+        with self._changed:
+            self._held = is_held
+            self._changed.notify_all()
+
     def wait_free(self, timeout_s: float) -> bool:
         with self._changed:
-            return self._changed.wait_for(lambda: self._open and self._used < self.total, timeout_s)
+            return self._changed.wait_for(lambda: self._left() > 0, timeout_s)
+
+    def _left(self) -> int:
+        return max(0, self.total - self._used) if self._open and not self._held else 0

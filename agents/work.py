@@ -40,3 +40,4 @@ class AttemptEnd:
     cause: Cause | None = None
     detail: str = ""  # the traceback's last lines, the signal, the limit
     invalid: bool = False  # cause error, and the payload is at fault: trying again cannot help
+    chosen: bool = False  # cause out-of-memory, and the kernel chose the process: a neighbour may be at fault

@@ -140,6 +140,7 @@ class WorkerNode:
     @contextlib.asynccontextmanager
     async def _working(self, app: faust.App) -> AsyncIterator[None]:
         """Everything at work; at the end everything ended, what others rely on last."""
+        self._pool.on_alone = self._slots.hold
         self._pool.listen(ProgressRelay(self._sender.send).report)
         parts = (self._view, self._control, self._delegation, self._heartbeats, self._fence)
         for part in parts:

@@ -115,6 +115,13 @@ def sleeps(seconds: float, flag: str = "") -> str:
 
 
 @task
+def waits(until: str) -> str:
+    while not Path(until).exists():
+        time.sleep(0.01)
+    return "waited"
+
+
+@task
 def ignores_sigterm() -> None:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     time.sleep(60)
