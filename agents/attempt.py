@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import os
 import signal
+import stat
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -21,6 +22,7 @@ from agents.oom import oom_kills
 from agents.pool_slot import PoolSlot
 from agents.work import AttemptEnd, Job
 from headrace.child import Ended, Request
+from headrace.child_user import ChildUser
 from headrace.cluster import Running
 from headrace.process_tree import kill_trees
 from headrace.states import Cause
@@ -42,8 +44,10 @@ class Attempt:
         self._hear = hear
         self._future: Future[Ended] | None = None
         self._slot = slot
-        self._scratch = scratch
-        self._result_file = result_file
+        self.scratch = scratch
+        self.memory_before = 0  # bytes that the idle child took, where its memory is limited
+        self._result_file = result_file  # where no child can reach it
+        self._handed_in = slot.results / result_file.name  # where the child puts it
         self._started_ms = _now_ms()
         self._loop = asyncio.get_running_loop()
         self._stopped: asyncio.Future[tuple[Cause, str]] = self._loop.create_future()
@@ -126,9 +130,10 @@ class Attempt:
             await asyncio.to_thread(kill_trees, [self.pid])
         ended_ms = _now_ms()
         with contextlib.suppress(OSError):
-            self._result_file.unlink()
+            self._handed_in.unlink()
         cause, detail = self._stopped.result() if self._stopped.done() else self._death(answered)
-        return AttemptEnd(self._started_ms, ended_ms, cause=cause, detail=detail, chosen=cause is Cause.OUT_OF_MEMORY)
+        chosen = cause is Cause.OUT_OF_MEMORY and not self._stopped.done()
+        return AttemptEnd(self._started_ms, ended_ms, cause=cause, detail=detail, chosen=chosen)
 
     def _death(self, answered: "asyncio.Future[Ended]") -> tuple[Cause, str]:
         error = answered.exception() if answered.done() else None
@@ -150,12 +155,31 @@ class Attempt:
             cause = Cause.OUT_OF_MEMORY if ended.out_of_memory else Cause.ERROR
             return AttemptEnd(self._started_ms, now, cause=cause, detail=ended.error, invalid=ended.invalid)
         file = self._result_file if ended.value is None else None
+        if file is not None and not self._taken():
+            error = "what the process left in the result's place is no file of its own"
+            return AttemptEnd(self._started_ms, now, cause=Cause.ERROR, detail=error)
         return AttemptEnd(self._started_ms, now, ended.value, file, ended.content_type, ended.suffix)
+
+    def _taken(self) -> bool:
+        """Moves the result out of the child's reach, and says whether it is a file that the child may well read.
+
+        A link would have the node, which may be root, publish what the task itself could not read.
+        """
+        try:
+            os.rename(self._handed_in, self._result_file)
+            found = self._result_file.lstat()
+        except OSError:
+            return False
+        if stat.S_ISREG(found.st_mode) and self._slot.user in (None, ChildUser(found.st_uid, found.st_gid)):
+            return True
+        with contextlib.suppress(OSError):
+            self._result_file.unlink()
+        return False
 
     def _request(self) -> Request:
         task, submission = self.job.task, self.job.submission
-        return Request(task.id, task.attempt, submission.name, orjson.dumps(submission.payload), str(self._scratch),
-                       str(self._result_file), str(self._slot.output.path), self.job.kind.memory_mb)  # fmt: skip
+        return Request(task.id, task.attempt, submission.name, orjson.dumps(submission.payload), str(self.scratch),
+                       str(self._handed_in), str(self._slot.output.path), self.job.kind.memory_mb)  # fmt: skip
 
     def _dead(self) -> None:
         self._unwatch()

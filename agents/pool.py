@@ -10,9 +10,10 @@ import logging
 import os
 import shutil
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import Future, wait
 from concurrent.futures import TimeoutError as FutureTimeout
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +21,13 @@ from pebble import ProcessExpired
 
 from agents.attempt import Attempt
 from agents.company import Company, Stay
+from agents.limits import NO_LIMITS, Limits, anonymous_bytes, keep_to_limits
 from agents.pool_slot import PoolSlot
 from agents.work import AttemptEnd, Job
 from headrace.attempt_log import keep_log
 from headrace.child import Setup, kinds_of
 from headrace.child_news import Begun, Born, NewsSocket, Reported
+from headrace.child_user import ChildUser
 from headrace.cluster import KindInfo, Running
 from headrace.errors import UsageError
 from headrace.kafka import log_throttled
@@ -59,16 +62,24 @@ class Pool:
         results_root: Path | None = None,
         children_lock: Path | None = None,
         import_path: Path | None = None,
+        users: Sequence[ChildUser] = (),
+        limits: Limits = NO_LIMITS,
     ) -> None:
-        """`folder` is the pool's own and is emptied; attempts' logs are kept below `results_root`."""
+        """`folder` is the pool's own and is emptied; attempts' logs are kept below `results_root`.
+
+        `users`: whom the child of each slot becomes; none = children stay the node's own user.
+        """
         self._folder = folder.resolve()
         self._results = self._folder / "results"
         self._logs = results_root
         self._on_progress: Callable[[Progress], None] = lambda _: None
         self._news = NewsSocket()
         self._setup = Setup(
-            tasks, str((import_path or Path.cwd()).resolve()), 0, self._news.address, str(children_lock or "")
-        )
+            tasks, str((import_path or Path.cwd()).resolve()), 0, self._news.address, str(children_lock or ""),
+            None, limits.memory_mb, limits.scratch_mb,
+        )  # fmt: skip
+        self._users, self._limits = users, limits
+        self._watching: asyncio.Task[None] | None = None
         self._count = slots
         self._slots: list[PoolSlot] = []
         self._free: asyncio.LifoQueue[PoolSlot] = asyncio.LifoQueue()
@@ -83,9 +94,11 @@ class Pool:
     def start(self) -> list[KindInfo]:
         """Makes all children; returns the kinds that they can run. UsageError says why there are none."""
         shutil.rmtree(self._folder, ignore_errors=True)
-        self._results.mkdir(parents=True)
+        self._folder.mkdir(mode=0o711, parents=True)
+        self._results.mkdir(mode=0o700)
         start_forkserver()
-        self._slots = [PoolSlot(number, self._setup, self._folder) for number in range(self._count)]
+        setups = [replace(self._setup, user=user) for user in self._users] or [self._setup] * self._count
+        self._slots = [PoolSlot(number, setup, self._folder) for number, setup in enumerate(setups)]
         asked = self._slots[0].describe()
         for slot in self._slots:
             slot.start()
@@ -124,6 +137,7 @@ class Pool:
         loop.add_reader(self._news.fileno(), self._hear)
         for slot in self._slots:
             loop.add_reader(slot.output.fileno(), slot.output.read)
+        self._watching = loop.create_task(keep_to_limits(self._limits, self._attempts.values))
 
     async def run(self, job: Job) -> AttemptEnd:
         """One attempt. Waits for a slot if none is free. Cancelling it kills the attempt's processes as well.
@@ -149,10 +163,11 @@ class Pool:
             now = time.time_ns() // 1_000_000
             return AttemptEnd(now, now, cause=ticket.stopped[0], detail=ticket.stopped[1]), stay.in_company
         name = f"{job.task.id}-{job.task.attempt}" + "-alone" * alone  # what the first left may still be on its way out
-        scratch = slot.folder / name
-        scratch.mkdir(exist_ok=True)
+        scratch = slot.own_directory(name)
         slot.output.take()
         attempt = Attempt(job, slot, scratch, self._results / name, self._hear)
+        if job.kind.memory_mb or self._limits.memory_mb:
+            attempt.memory_before = anonymous_bytes([slot.pid])
         self._attempts[attempt.key] = attempt
         try:
             end = await attempt.run()
@@ -198,6 +213,8 @@ class Pool:
 
     async def close(self) -> None:
         """Leaves the event loop and ends all children."""
+        if self._watching is not None:
+            self._watching.cancel()
         while self._chores:
             await asyncio.wait(self._chores)
         loop = asyncio.get_running_loop()

@@ -7,6 +7,7 @@ loop, the others take milliseconds and belong in a thread.
 """
 
 import logging
+import os
 import shutil
 import threading
 from concurrent.futures import Future, wait
@@ -33,12 +34,26 @@ class PoolSlot:
     def __init__(self, number: int, setup: Setup, folder: Path) -> None:
         self.number = number
         self.folder = folder / f"slot-{number}"
-        self.folder.mkdir(parents=True)
+        self.folder.mkdir(mode=0o711)
+        self.user = setup.user
+        self.results = self.own_directory("results")  # what the child writes there is moved away before it is read
         self.output = AttemptOutput(self.folder / "output")
+        self._hand_over(self.output.path)
         self.pid = 0
         self._setup = replace(setup, slot=number)
         self._lock = threading.Lock()
         self._pool = self._new_pool()
+
+    def own_directory(self, name: str) -> Path:
+        """A directory in the slot's folder, open to its child alone; one that is there already is taken."""
+        made = self.folder / name
+        made.mkdir(mode=0o700, exist_ok=True)
+        self._hand_over(made)
+        return made
+
+    def _hand_over(self, path: Path) -> None:
+        if self.user is not None:
+            os.chown(path, self.user.uid, self.user.gid, follow_symlinks=False)
 
     def start(self) -> None:
         """Has the child made now; else the first attempt would wait for it."""

@@ -11,8 +11,10 @@ import sys
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
+from agents.limits import Limits
 from agents.node import Node
 from agents.pool import Pool
+from agents.task_users import scratch_folder, task_users
 from headrace.cluster import KindInfo
 from headrace.errors import UsageError
 from headrace.kafka import Kafka
@@ -43,13 +45,15 @@ def main(settings: Settings, **faults: Any) -> int:
 def _pool(settings: Settings, node: Node) -> Pool:
     try:
         settings.results_root.mkdir(parents=True, exist_ok=True)
-        folder = settings.data / "scratch" / node.name  # the lock says that no other process uses it
+        users = task_users(settings)
         return Pool(
             settings.tasks,
             settings.slot_count,
-            folder,
+            scratch_folder(settings, node.name, users),
             results_root=settings.results_root.resolve(),
             children_lock=node.children_lock_path.resolve(),
+            users=users,
+            limits=Limits(settings.slot_memory_mb, settings.scratch_mb),
         )
     except OSError as e:
         raise UsageError(f"{e.filename} cannot be made: {e.strerror}") from None

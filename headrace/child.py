@@ -14,6 +14,7 @@ import resource
 import shutil
 import signal
 import sys
+import tempfile
 import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ from typing import Any
 import orjson
 
 from headrace.child_news import Begun, Born, Reported, tell
+from headrace.child_user import ChildUser, become
 from headrace.cluster import KindInfo
 from headrace.errors import Invalid, UsageError
 from headrace.kinds import Context, Kind, load_kinds
@@ -31,6 +33,7 @@ from headrace.process_tree import adopt_orphans, below, kill_trees, processes, s
 INLINE_BYTES = 64 * 1024  # up to here a result comes back through the pool's pipe
 TRACEBACK_LINES = 20
 _MIB = 1024 * 1024
+_OOM_SCORE = "500"  # the kernel, short of memory, takes a task's process before the node's or anybody else's
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +45,9 @@ class Setup:
     slot: int  # the slot it serves
     socket: str  # the node's datagram socket
     lock_path: str = ""  # of the boot: held as long as this child lives, so that no takeover comes before its end
+    user: ChildUser | None = None  # whom the child becomes; None = it stays the node's own
+    memory_mb: int = 0  # the limit of kinds that name none; 0 = none
+    scratch_mb: int = 0  # the largest file that an attempt may write; 0 = any
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,12 +90,13 @@ def initialize(setup: Setup) -> None:
     _setup = setup
     tell(setup.socket, Born(setup.slot, os.getppid()))  # before setsid: the node tells strays by their sessions
     os.setsid()  # a kill by session takes what a task has started too
-    die_with_parent()
-    adopt_orphans()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C in a terminal goes to the whole group: the node decides
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     if setup.lock_path:
-        fcntl.flock(os.open(setup.lock_path, os.O_RDWR | os.O_CREAT, 0o600), fcntl.LOCK_SH)
+        fcntl.flock(os.open(setup.lock_path, os.O_RDONLY | os.O_CREAT, 0o600), fcntl.LOCK_SH)
+    _confine(setup)
+    die_with_parent()  # after it: the kernel forgets a death signal with a change of user
+    adopt_orphans()
     nothing = os.open(os.devnull, os.O_RDWR)
     for number in (0, 1, 2):
         os.dup2(nothing, number)
@@ -100,6 +107,20 @@ def initialize(setup: Setup) -> None:
     sys.path[:] = [setup.import_path, *(p for p in sys.path if p and os.path.realpath(p) != own)]
     with contextlib.suppress(BaseException):  # a module may well call sys.exit
         _loaded()
+
+
+def _confine(setup: Setup) -> None:
+    """Gives up what no task needs. What fails here ends the child: no task may run with more than it should have."""
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a crash must not fill the disk
+    if setup.scratch_mb:
+        largest = setup.scratch_mb * _MIB
+        hard = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
+        largest = largest if hard == resource.RLIM_INFINITY else min(largest, hard)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (largest, largest))
+    with contextlib.suppress(OSError):  # not Linux
+        Path("/proc/self/oom_score_adj").write_text(_OOM_SCORE)
+    if setup.user is not None:
+        become(setup.user)
 
 
 def die_with_parent() -> None:
@@ -135,7 +156,9 @@ def run_attempt(request: Request) -> Ended:
     try:
         if _setup is not None:
             tell(_setup.socket, Begun(request.id, request.attempt), wait_s=5.0)
-        with _printing_to(request.output), _limited_memory(request.memory_mb):
+        _at_home_in(request.scratch)
+        limit_mb = request.memory_mb or (_setup.memory_mb if _setup else 0) or None
+        with _printing_to(request.output), _limited_memory(limit_mb):
             return _attempt(request)
     except BaseException as e:  # noqa: BLE001 - an exception whose own text raises, a task that closed our descriptors
         return Ended(False, error=f"{type(e).__name__}: the attempt's end could not be described")
@@ -143,6 +166,14 @@ def run_attempt(request: Request) -> Ended:
         if _has_children():
             kill_trees([os.getpid()], spare=frozenset(before), with_roots=False)
             _reap(before)
+
+
+def _at_home_in(scratch: str) -> None:
+    """Temporary files of an attempt go into its scratch, counted and removed with it; another user is at home there."""
+    os.environ["TMPDIR"] = scratch
+    tempfile.tempdir = None  # it remembers the last attempt's
+    if _setup is not None and _setup.user is not None:
+        os.environ["HOME"] = scratch
 
 
 def encode_result(value: Any, kind: Kind) -> tuple[bytes, str, str]:

@@ -11,7 +11,7 @@ import signal
 import sys
 import warnings
 
-import pydantic  # noqa: F401 - loaded here once, shared by all children
+import pydantic
 
 import headrace.child  # noqa: F401 - the same
 from headrace.process_tree import adopt_orphans, kill_trees, set_death_signal
@@ -36,5 +36,13 @@ def _outlive_nothing() -> None:
     atexit.register(lambda: kill_trees([me], with_roots=False) if os.getpid() == me else None)
 
 
+def _load_what_kinds_need() -> None:
+    """pydantic imports most of itself with its first model: done here once, all children share it."""
+    model = pydantic.create_model("Warm", field=(str | None, pydantic.Field(default=None, alias="name")))
+    model.model_json_schema()
+    model.model_validate_json(b"{}", strict=True)
+
+
+_load_what_kinds_need()
 if any("multiprocessing.forkserver" in argument for argument in sys.orig_argv):
     _outlive_nothing()

@@ -42,6 +42,24 @@ class Settings:
     tasks: str = _setting(
         "HEADRACE_TASKS", "modules or files with task kinds, comma-separated; empty = the examples", ""
     )
+    task_user: str = _setting(
+        "HEADRACE_TASK_USER",
+        "whom tasks run as where the worker is root: `auto` = each slot a user id of its own, `same` = the worker's "
+        "own user, or a user's name or number",
+        "auto",
+    )
+    slot_memory_mb: int = _setting(
+        "HEADRACE_SLOT_MEMORY_MB", "MiB an attempt may take when its kind names no memory_mb; 0 = no limit", 0
+    )
+    scratch_mb: int = _setting(
+        "HEADRACE_SCRATCH_MB", "MiB an attempt's scratch, and so its result file, may take; 0 = no limit", 10_240
+    )
+    scratch: str = _setting(
+        "HEADRACE_SCRATCH",
+        "directory for attempts' scratch, on a disk with room for results; empty = below the data directory, or "
+        "/var/tmp where tasks run as another user",
+        "",
+    )
     drain_s: float = _setting("HEADRACE_DRAIN_S", "seconds that running attempts get at SIGTERM", 30.0)
     kafka: str = _setting("HEADRACE_KAFKA", "bootstrap servers; empty = the embedded broker's under `up`", "")
     embedded_kafka: str = _setting(
@@ -134,6 +152,10 @@ class Settings:
             address(getattr(self, name), f"HEADRACE_{name.upper()}")
         if self.workers < 0 or self.slots < 0:
             raise UsageError("HEADRACE_WORKERS and HEADRACE_SLOTS must not be negative: give a count, or 0")
+        if self.slot_memory_mb < 0 or self.scratch_mb < 0 or 0 < self.slot_memory_mb < 16:
+            raise UsageError(
+                "HEADRACE_SLOT_MEMORY_MB must be 0 or at least 16, HEADRACE_SCRATCH_MB at least 0: give MiB"
+            )
         if self.lease_s < 7:
             raise UsageError(
                 "HEADRACE_LEASE_S must be at least 7: the group's session of 6 s has to end before the lease does"

@@ -68,7 +68,9 @@ class Nodes:
     started: list[NodeProcess] = field(default_factory=list)
 
     def start(self, **changes: object) -> NodeProcess:
-        base = replace(self.settings, tasks=HARD, slots=2, stats_http=f"127.0.0.1:{free_port()}", drain_s=20.0)
+        base = replace(
+            self.settings, tasks=HARD, task_user="same", slots=2, stats_http=f"127.0.0.1:{free_port()}", drain_s=20.0
+        )
         settings = replace(base, **changes)  # type: ignore[arg-type]
         log = self.folder / f"node-{len(self.started)}.log"
         environ = {k: v for k, v in os.environ.items() if not k.startswith("HEADRACE_")} | settings.environ()

@@ -2,9 +2,11 @@
 
 import ctypes
 import os
+import resource
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -168,3 +170,44 @@ def reports(context: Context) -> None:
 @task(timeout_s=0.4)
 def limited() -> None:
     time.sleep(60)
+
+
+@task
+def fills_scratch(context: Context, file_mb: int, files: int = 1_000_000) -> None:
+    for n in range(files):
+        (context.scratch / f"{n}").write_bytes(bytes(file_mb * 1024 * 1024))
+    time.sleep(60)
+
+
+@task
+def temporary_file_is_in_scratch(context: Context) -> bool:
+    with tempfile.NamedTemporaryFile() as file:
+        return Path(file.name).parent == context.scratch
+
+
+@task(memory_mb=64)
+def takes_memory_in_many_processes(processes: int, megabytes: int) -> None:
+    for _ in range(processes):
+        if os.fork() == 0:
+            kept = bytearray(os.urandom(1024)) * (megabytes * 1024)
+            time.sleep(60 + len(kept) % 2)
+    time.sleep(60)
+
+
+@task(memory_mb=64)
+def lifts_its_limit() -> None:
+    resource.setrlimit(resource.RLIMIT_DATA, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+    kept = bytearray(os.urandom(1024)) * (256 * 1024)
+    time.sleep(60 + len(kept) % 2)
+
+
+@task
+def takes_unlimited_memory(megabytes: int) -> int:
+    return len(bytearray(megabytes * 1024 * 1024))
+
+
+@task
+def dies_with_a_file(context: Context, file: str) -> None:
+    (context.scratch / "half").write_bytes(bytes(10_000_000))
+    Path(file).write_text(str(context.scratch))
+    os._exit(1)
