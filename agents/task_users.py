@@ -5,6 +5,7 @@ keeps scratch outside of both. Where such a user could not read Python, Headrace
 /root, `auto` goes on as root and says so loudly; a user that was named is a UsageError instead.
 """
 
+import hashlib
 import logging
 import os
 import stat
@@ -46,7 +47,8 @@ def scratch_folder(settings: Settings, node: str, users: Sequence[ChildUser]) ->
     if settings.scratch:
         folder = Path(settings.scratch) / node
     elif users:
-        folder = _ELSEWHERE / f"headrace-{node}"
+        installation = hashlib.sha256(str(settings.data.resolve()).encode()).hexdigest()[:8]
+        folder = _ELSEWHERE / f"headrace-{node}-{installation}"
         _check_ours(folder)
     else:
         folder = settings.data / "scratch" / node

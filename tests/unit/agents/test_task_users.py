@@ -206,7 +206,9 @@ if IS_ROOT:  # nobody else can become another user, and the tests above say what
         user = [ChildUser(61_184, 61_184)]
         settings = Settings(data=tmp_path)
         assert scratch_folder(settings, "n", []) == tmp_path / "scratch" / "n"
-        assert scratch_folder(settings, "n", user) == Path("/var/tmp/headrace-n")
+        elsewhere = scratch_folder(settings, "n", user)
+        assert (elsewhere.parent, elsewhere.name[:11]) == (Path("/var/tmp"), "headrace-n-")
+        assert scratch_folder(replace(settings, data=tmp_path / "other"), "n", user) != elsewhere
         assert scratch_folder(replace(settings, scratch=str(open_folder)), "n", user) == open_folder / "n"
         with pytest.raises(UsageError, match="HEADRACE_SCRATCH"):
             scratch_folder(replace(settings, scratch=str(tmp_path)), "n", user)
@@ -215,7 +217,9 @@ if IS_ROOT:  # nobody else can become another user, and the tests above say what
         monkeypatch: pytest.MonkeyPatch, open_folder: Path
     ) -> None:
         monkeypatch.setattr("agents.task_users._ELSEWHERE", open_folder)
-        (open_folder / "headrace-n").mkdir()
-        os.chown(open_folder / "headrace-n", 61_184, 61_184)
+        user = [ChildUser(61_184, 61_184)]
+        planted = scratch_folder(Settings(), "n", user)
+        planted.mkdir()
+        os.chown(planted, 61_184, 61_184)
         with pytest.raises(UsageError, match="somebody else"):
-            scratch_folder(Settings(), "n", [ChildUser(61_184, 61_184)])
+            scratch_folder(Settings(), "n", user)
