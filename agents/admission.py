@@ -11,7 +11,6 @@ from typing import Protocol
 
 from headrace.cluster import KindInfo
 from headrace.errors import Invalid, Undecodable
-from headrace.ids import id_of_key, id_of_place
 from headrace.messages import Submission, Task
 from headrace.records import Record
 from headrace.schemas import PayloadCheck
@@ -62,9 +61,7 @@ def task_of(record: Record) -> tuple[Task, str | None]:
     try:
         return Task.from_record(record), None
     except Undecodable as e:
-        task_id = id_of_key(record.key) or id_of_place(record.topic, record.partition, record.offset)
-        bare = Task(task_id, record.value or b"", 1, record.source, record.timestamp_ms, (), record.foreign_headers)
-        return bare, e.detail
+        return Task.bare(record), e.detail
 
 
 class Admission:

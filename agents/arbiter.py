@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from agents.chunks import ChunkSets, Incomplete
+from agents.homes import Homes
 from agents.patience import Patience, Stopped
 from agents.result_parts import Part
 from agents.result_store import Blocked, ResultStore, Stored
@@ -54,6 +55,7 @@ class Arbiter:
         """`at` is called with the name of each step done (file, event, index): fault tests end the process there."""
         self._kafka, self._store, self._index, self._metrics = kafka, store, index, metrics
         self._patience, self._at = patience, at
+        self._homes = Homes(kafka)
         self._sender: Sender | None = None
         self.chunk_sets = ChunkSets(store.begin, store.drop)
 
@@ -97,7 +99,10 @@ class Arbiter:
 
     def _decode(self, record: Record) -> Outcome | None:
         try:
-            return Outcome.decode(record)
+            outcome = Outcome.decode(record)
+            if not self._patience.do("Kafka", lambda: self._homes.is_home(outcome.id, record.partition)):
+                raise Undecodable("an outcome lies in its task id's partition", record.value)
+            return outcome
         except Undecodable as e:
             self._metrics.undecodable.inc()
             log_throttled("undecodable outcome", "%s passed over: %s", record.source, e)

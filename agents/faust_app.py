@@ -16,6 +16,7 @@ import faust
 from faust.auth import Credentials, GSSAPICredentials, SASLCredentials, SSLCredentials
 from faust.tables import TableManager
 
+from agents.tolerant_records import install
 from agents.web_guard import guard
 from headrace.errors import UsageError
 from headrace.kafka import Kafka, Throttle
@@ -44,6 +45,7 @@ def make_app(name: str, settings: Settings, kafka: Kafka, http: str, folder: Pat
 
     `folder` is the app's own; made here. `options` override Faust's settings.
     """
+    install()
     host, port = address(http)
     datadir = folder / "faust" / name
     datadir.mkdir(parents=True, exist_ok=True)  # Faust makes the last part only

@@ -7,7 +7,7 @@ made anew is read from its beginning, after `restarted` has been called.
 import logging
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from typing import Any
 
@@ -38,7 +38,7 @@ class Follower:
         self._heart = Heart(name)
         self._places: tuple[Place, ...] = ()
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
-        self.undecodable = 0
+        self.passed_over: Callable[[str], None] = lambda _: None  # told of the topic of each undecodable record
 
     def handle(self, record: Record) -> None:
         """Takes in one record; Undecodable is counted and passed over."""
@@ -151,7 +151,7 @@ class Follower:
                 try:
                     self.handle(self._kafka.record(message))
                 except Undecodable as e:
-                    self.undecodable += 1
+                    self.passed_over(place[0])
                     log_throttled(f"{self._name} undecodable", "%s passes a record over: %s", place[0], e.detail)
                 positions[place] = offset + 1
             elif error.code() == KafkaError._PARTITION_EOF:

@@ -6,6 +6,7 @@ partition in order, so that whatever lies between two offsets of its generation 
 claim of an older one on it is void.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from headrace.errors import Undecodable
@@ -30,11 +31,12 @@ class Held:
 class JournalState:
     """`next_offset` is where reading goes on; `caught_up` once the end has been seen."""
 
-    def __init__(self) -> None:
+    def __init__(self, passed_over: Callable[[], None] = lambda: None) -> None:
+        """`passed_over` is called for each record that is neither claim nor tombstone."""
+        self._passed_over = passed_over
         self.live: dict[str, Held] = {}
         self.next_offset = 0
         self.caught_up = False
-        self.undecodable = 0
         self._touched: dict[str, dict[int, tuple[int, int]]] = {}  # topic -> generation -> first and last offset
 
     def apply(self, record: Record) -> None:
@@ -43,7 +45,7 @@ class JournalState:
         try:
             entry = decode_journal(record)
         except Undecodable:  # forged: it holds nothing that could be sent again
-            self.undecodable += 1
+            self._passed_over()
             return
         key = str(entry.key)
         if isinstance(entry, Tombstone):

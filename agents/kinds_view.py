@@ -48,7 +48,7 @@ class KindsView(Follower):
             self._kinds[kind.name] = kind
         elif record.value is None:
             self.liveness.forget((record.key or b"").decode(errors="replace"))
-        else:
+        elif Heartbeat.is_one(record):
             self._heartbeat(record)
 
     def turn(self) -> None:

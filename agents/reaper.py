@@ -56,6 +56,7 @@ class Reaper:
         self._heart = Heart("the reaper")
         self._thread = threading.Thread(target=self._run, name="reaper", daemon=True)
         self.reaped = 0
+        self.passed_over: Callable[[str], None] = lambda _: None  # told of the topic of each undecodable record
 
     def start(self) -> None:
         self._thread.start()
@@ -93,6 +94,9 @@ class Reaper:
             committed.close()
             consumer.close()
 
+    def _new_state(self) -> JournalState:
+        return JournalState(lambda: self.passed_over(_TOPIC))
+
     def _read(self, consumer: Consumer, wait_s: float) -> None:
         message, count = consumer.poll(wait_s), 0
         while message is not None:
@@ -102,7 +106,7 @@ class Reaper:
                 if error.code() == KafkaError._PARTITION_EOF and state is not None:
                     state.next_offset, state.caught_up = max(state.next_offset, offset), True
                 elif error.code() in (KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE):
-                    self._owned[place[1]] = JournalState()
+                    self._owned[place[1]] = self._new_state()
                     consumer.seek(TopicPartition(self._kafka.topic(_TOPIC), place[1], OFFSET_BEGINNING))
             elif state is not None and offset >= state.next_offset:
                 state.apply(self._kafka.record(message))
@@ -197,8 +201,8 @@ class Reaper:
     def _on_assign(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         now = time.monotonic()
         for p in partitions:
-            parked_at, state = self._parked.get(p.partition, (0.0, JournalState()))
-            self._owned[p.partition] = state if now - parked_at < _KEEP_S else JournalState()
+            parked_at, state = self._parked.get(p.partition, (0.0, self._new_state()))
+            self._owned[p.partition] = state if now - parked_at < _KEEP_S else self._new_state()
         self._parked.clear()
         unread = [(_TOPIC, p.partition) for p in partitions if not self._owned[p.partition].next_offset]
         try:  # asked for here: librdkafka takes half a second to find out where a log begins

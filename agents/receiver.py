@@ -17,7 +17,6 @@ from confluent_kafka import KafkaException
 from agents.received_index import ReceivedIndex
 from headrace.errors import Permanent, Retryable, Undecodable
 from headrace.health import STALE_S
-from headrace.ids import id_of_key, id_of_place
 from headrace.kafka import Kafka, Sender, log_throttled
 from headrace.messages import Task, received
 from headrace.records import Outgoing, Record
@@ -134,8 +133,7 @@ def _task(record: Record) -> Task:
     try:
         return Task.from_record(record)
     except Undecodable:  # forged headers: a task that is dead at once, but it has come
-        task_id = id_of_key(record.key) or id_of_place(record.topic, record.partition, record.offset)
-        return Task(task_id, record.value or b"", 1, record.source, record.timestamp_ms)
+        return Task.bare(record)
 
 
 def _via(record: Record) -> str:

@@ -63,6 +63,9 @@ class NodeStats:
         self._run_seconds = Histogram(
             "headrace_attempt_seconds", "Run time of an attempt", ["name"], buckets=_SECONDS, registry=r
         )
+        self._undecodable = Counter(
+            "headrace_worker_undecodable", "Records that the node has passed over", ["topic"], registry=r
+        )
         self.slots = Gauge("headrace_slots", "Slots of the node, by what they do", ["state"], registry=r)
         self.waiting = Gauge("headrace_waiting_tasks", "Tasks not yet claimed, all nodes", ["topic"], registry=r)
         self.ready = Gauge("headrace_worker_ready", "1 when the node can do its work", registry=r)
@@ -85,6 +88,10 @@ class NodeStats:
             kind.causes[end.cause] = kind.causes.get(end.cause, 0) + 1
         self._attempts.labels(name, end.cause or "completed").inc()
         self._run_seconds.labels(name).observe(seconds)
+
+    def passed_over(self, topic: str) -> None:
+        """Counts a record that is not what its topic holds."""
+        self._undecodable.labels(topic).inc()
 
     def sample(self, used: int, total: int, waiting: dict[str, int] | None) -> None:
         """Notes how many slots are in use and how many tasks wait, by topic. Called about once a second."""

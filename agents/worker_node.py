@@ -102,6 +102,8 @@ class WorkerNode:
             sender, node, self._slots.total, kinds, pool.running, f"http://{settings.stats_http}/"
         )
         self._reaper = Reaper(kafka, sender, node, self._view, at)
+        for reader in (self._view, self._control, self._delegation, self._reaper):
+            reader.passed_over = self._stats.passed_over
         self._receiver = Receiver(kafka, sender)
         self._waiting = LagWatch(kafka, INTAKE_GROUP, lambda: self._intake.places)
         self._receiver_lag = LagWatch(kafka, RECEIVER_GROUP, self._receiver_places)

@@ -11,9 +11,11 @@ import orjson
 
 from headrace.errors import Undecodable
 from headrace.ids import id_of_key
+from headrace.limits import MOST_ATTEMPTS, MOST_MS, whole
 from headrace.records import Outgoing, Record, headers_of
 
 RESULTS_ROOT_KEY = b"results-root/"  # on `nodes` too: which results root this installation has (headrace.results_root)
+_MOST_SLOTS = 100_000
 PROTOCOL_VERSION = 1  # of the messages between roles; readers ignore fields and headers they do not know
 
 
@@ -60,13 +62,15 @@ class Heartbeat:
             f = orjson.loads(record.value or b"")
             boot = (record.key or b"").decode()
             running = tuple(
-                Running(str(r["id"]), str(r["name"]), int(r["attempt"]), int(r["started_ms"])) for r in f["running"]
-            )
+                Running(str(r["id"]), str(r["name"]), whole(r["attempt"], MOST_ATTEMPTS),
+                        whole(r["started_ms"], MOST_MS))
+                for r in f["running"]
+            )  # fmt: skip
             if f["state"] not in ("alive", "draining", "dead") or not boot or f["boot"] != boot:
                 raise ValueError("state or boot")
-            return cls(boot, str(f["node"]), str(f["host"]), int(f["pid"]), int(f["slots"]), int(f["started_ms"]),
-                       running, tuple(map(str, f["kinds"])), f["state"], str(f["stats_url"]),
-                       str(f["release"]))  # fmt: skip
+            return cls(boot, str(f["node"]), str(f["host"]), whole(f["pid"]), whole(f["slots"], _MOST_SLOTS),
+                       whole(f["started_ms"], MOST_MS), running, tuple(map(str, f["kinds"])), f["state"],
+                       str(f["stats_url"]), str(f["release"]))  # fmt: skip
         except (ValueError, KeyError, TypeError, OverflowError) as e:
             raise Undecodable(f"not a heartbeat: {e}", record.value) from None
 
@@ -98,10 +102,13 @@ class KindInfo:
         try:
             if not isinstance(f["schema"], dict):
                 raise ValueError("schema is no object")
-            memory = f.get("memory_mb")
-            return cls(str(f["name"]), f["schema"], float(f["timeout_s"]), int(f["max_attempts"]),
-                       f.get("content_type"), f.get("suffix"), None if memory is None else int(memory),
-                       str(f.get("description", "")), str(f.get("version", "")))  # fmt: skip
+            memory, timeout_s = f.get("memory_mb"), float(f["timeout_s"])
+            if not 0 < timeout_s < MOST_MS:  # which infinity and NaN are not
+                raise ValueError(f"timeout_s is {timeout_s}")
+            return cls(str(f["name"]), f["schema"], timeout_s, whole(f["max_attempts"], MOST_ATTEMPTS, 1),
+                       _text_or_none(f, "content_type"), _text_or_none(f, "suffix"),
+                       None if memory is None else whole(memory), str(f.get("description", "")),
+                       str(f.get("version", "")))  # fmt: skip
         except (ValueError, KeyError, TypeError, OverflowError, AttributeError) as e:
             raise Undecodable(f"not a kind: {e}") from None
 
@@ -143,3 +150,10 @@ class Cancel:
             return cls(task_id, str(found.get("by", ""))) if command == "cancel" else None
         except (ValueError, KeyError, TypeError, AttributeError) as e:
             raise Undecodable(f"not a command: {e}", record.value) from None
+
+
+def _text_or_none(fields: dict[str, Any], name: str) -> str | None:
+    value = fields.get(name)
+    if value is not None and not isinstance(value, str):
+        raise ValueError(f"{name} is no text")
+    return value

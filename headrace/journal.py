@@ -6,17 +6,19 @@ is ever encoded anew and a claim is no larger than what it holds. A tombstone sa
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 import orjson
 
 from headrace.errors import Undecodable
 from headrace.ids import id_of_key
 from headrace.ledger import decode_ledger, encode_ledger
+from headrace.limits import MOST, MOST_ATTEMPTS, MOST_MS, whole
 from headrace.messages import Task
 from headrace.records import Outgoing, Record, Source, headers_of
 
 Phase = Literal["claimed", "go"]
+_CLAIMED = ("tasks.normal", "tasks.high")
 Why = Literal["done", "retried", "void", "reaped"]
 
 
@@ -37,9 +39,18 @@ class ClaimKey:
             task_id, source, boot = (raw or b"").decode().split(":")
         except ValueError:
             raise Undecodable("a claim's key is id:topic/partition/offset:boot", raw) from None
-        if id_of_key(task_id.encode()) != task_id or not boot:
+        place = Source.parse(source)
+        if id_of_key(task_id.encode()) != task_id or not boot or place.topic not in _CLAIMED:
             raise Undecodable("a claim's key is id:topic/partition/offset:boot", raw)
-        return cls(task_id, Source.parse(source), boot)
+        return cls(task_id, place, boot)
+
+    @classmethod
+    def of(cls, record: Record) -> "ClaimKey":
+        """The key of a record of the journal; Undecodable when it does not lie in the partition of its source."""
+        key = cls.parse(record.key)
+        if record.partition != key.source.partition:
+            raise Undecodable("a claim lies in the partition of its source", record.value)
+        return key
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,24 +101,24 @@ class Claim:
 
     @classmethod
     def decode(cls, record: Record) -> "Claim":
-        key = ClaimKey.parse(record.key)
-        if record.partition != key.source.partition:
-            raise Undecodable("a claim lies in the partition of its source", record.value)
+        key = ClaimKey.of(record)
         raw, at, tasks = record.value or b"", 0, []
         try:
             for m in orjson.loads(record.text("members")):
-                size = int(m["bytes"])
-                if size < 0 or at + size > len(raw):
-                    raise ValueError("members' sizes and the value differ")
-                source = Source(key.source.topic, key.source.partition, int(m["offset"]))
-                foreign = tuple((str(k), bytes.fromhex(v)) for k, v in m["foreign"])
-                tasks.append(Task(str(m["id"]), raw[at : at + size], int(m["attempt"]), source, int(m["submitted_ms"]),
-                                  decode_ledger(orjson.dumps(m["ledger"])), foreign))  # fmt: skip
+                size = whole(m["bytes"], len(raw) - at)
+                tasks.append(_member(m, raw[at : at + size], key.source))
                 at += size
         except (ValueError, KeyError, TypeError, OverflowError) as e:
             raise Undecodable(f"not a claim: {e}", record.value) from None
         phase: Phase = "go" if record.text("phase") == "go" else "claimed"
-        if not tasks or at != len(raw) or record.text("phase") != phase or record.text("by") != key.boot:
+        if (
+            not tasks
+            or tasks[0].id != key.id
+            or tasks[0].source != key.source
+            or at != len(raw)
+            or record.text("phase") != phase
+            or record.text("by") != key.boot
+        ):
             raise Undecodable("not a claim: its parts do not fit together", record.value)
         runs, node = record.text("for"), record.text("node", "")
         return cls(tuple(tasks), key.boot, runs, record.number("generation"), node, phase)
@@ -123,12 +134,24 @@ class Tombstone:
 
     @classmethod
     def decode(cls, record: Record) -> "Tombstone":
-        return cls(ClaimKey.parse(record.key), record.number("generation", 0), record.text("why", ""))
+        return cls(ClaimKey.of(record), record.number("generation", 0), record.text("why", ""))
 
 
 def tombstone(key: ClaimKey, generation: int, why: Why) -> Outgoing:
     headers = headers_of({"source": key.source, "generation": generation, "why": why})
     return Outgoing("tasks.running", str(key).encode(), None, headers, key.source.partition)
+
+
+def _member(m: dict[str, Any], raw: bytes, first: Source) -> Task:
+    """One of a claim's tasks; `first` is the source of the first one, in whose partition all lie."""
+    task_id = str(m["id"])
+    if id_of_key(task_id.encode()) != task_id:
+        raise ValueError("a member's id is a task id")
+    source = Source(first.topic, first.partition, whole(m["offset"], MOST, first.offset))
+    foreign = tuple((str(k), bytes.fromhex(v)) for k, v in m["foreign"])
+    ledger = decode_ledger(orjson.dumps(m["ledger"]))
+    attempt, submitted_ms = whole(m["attempt"], MOST_ATTEMPTS, 1), whole(m["submitted_ms"], MOST_MS)
+    return Task(task_id, raw, attempt, source, submitted_ms, ledger, foreign)
 
 
 def sources_of(claims: Sequence[Claim]) -> dict[tuple[str, int], int]:

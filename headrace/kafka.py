@@ -5,6 +5,7 @@ is not raised but waited for: librdkafka reconnects by itself, and its complaint
 """
 
 import logging
+import operator
 import struct
 import threading
 import time
@@ -17,7 +18,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Produ
 from confluent_kafka.admin import AdminClient
 
 from headrace.errors import Retryable, Undecodable, UsageError
-from headrace.records import Outgoing, Record, Source
+from headrace.records import UNREADABLE, Outgoing, Record, Source
 from headrace.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -187,11 +188,21 @@ class Sender:
             self._producer.poll(_POLL_S)
 
 
+# Of a name that is no UTF-8 the client makes a pair with a hole, and leaves the exception pending. This way of calling,
+# other than the interpreter's own shortcut, looks for pending ones; whoever went on to use the pair would crash.
+_headers = operator.methodcaller("headers")
+
+
 def record_of(message: Message, prefix: str = "") -> Record:
     """What a consumed message is to our messages."""
     key, value = message.key(), message.value()
     topic, partition, offset = place_of_message(message)
-    headers: Any = message.headers() or ()  # a list of pairs, also where the client's types say dict
+    given: Any
+    try:
+        given = _headers(message) or ()  # a list of pairs, also where the client's types say dict
+        headers = tuple((k, v if v is not None else b"") for k, v in given)
+    except (SystemError, UnicodeDecodeError):  # then the client gives none of them
+        headers = ((UNREADABLE, b""),)
     return Record(
         topic=topic.removeprefix(prefix),
         partition=partition,
@@ -199,7 +210,7 @@ def record_of(message: Message, prefix: str = "") -> Record:
         timestamp_ms=message.timestamp()[1],
         key=key.encode() if isinstance(key, str) else key,
         value=value.encode() if isinstance(value, str) else value,
-        headers=tuple((k, v if v is not None else b"") for k, v in headers),
+        headers=headers,
     )
 
 

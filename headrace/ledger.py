@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, replace
 import orjson
 
 from headrace.errors import Undecodable
+from headrace.limits import MOST_ATTEMPTS, MOST_MS, whole
 from headrace.states import Cause
 
 MAX_LEDGER_BYTES = 32 * 1024
@@ -44,16 +45,18 @@ def encode_ledger(ledger: Sequence[Failure]) -> bytes:
 def decode_ledger(raw: bytes) -> tuple[Failure, ...]:
     """From a header; Undecodable when it is anything else than `encode_ledger` makes."""
     try:
+        if len(raw) > MAX_LEDGER_BYTES:
+            raise ValueError(f"{len(raw)} bytes")
         found = orjson.loads(raw)
         if not isinstance(found, list):
             raise ValueError("no list")
         return tuple(
             Failure(
-                int(f["attempt"]),
+                whole(f["attempt"], MOST_ATTEMPTS),
                 Cause(f["cause"]),
                 str(f["node"]),
-                int(f["started_ms"]),
-                int(f["ended_ms"]),
+                whole(f["started_ms"], MOST_MS),
+                whole(f["ended_ms"], MOST_MS),
                 str(f["detail"]),
             )
             for f in found

@@ -6,7 +6,7 @@ RFC 3339 where a person wrote them. Claims are in `journal.py`, heartbeats, kind
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, Literal
 
@@ -16,6 +16,7 @@ from headrace.directory import check_directory
 from headrace.errors import Invalid, Undecodable
 from headrace.ids import id_of_key, id_of_place
 from headrace.ledger import Failure, decode_ledger, encode_ledger
+from headrace.limits import MOST_ATTEMPTS, MOST_FOREIGN_BYTES, whole
 from headrace.records import Outgoing, Record, Source, headers_of
 from headrace.states import Reason
 
@@ -90,18 +91,30 @@ class Task:
 
     @classmethod
     def from_record(cls, record: Record) -> "Task":
-        """Never fails on the value. Headers on `tasks.high` that are not ours are Undecodable (a forged record)."""
-        task_id = id_of_key(record.key) or id_of_place(record.topic, record.partition, record.offset)
-        attempt, submitted_ms = 1, record.timestamp_ms
-        ledger: tuple[Failure, ...] = ()
+        """Never fails on the value. Headers on `tasks.high` that are not ours are Undecodable (a forged record).
+
+        So are foreign headers that are too many to travel along: they would not fit into a claim.
+        """
+        bare = cls.bare(record)
+        attempt, submitted_ms, ledger = 1, record.timestamp_ms, bare.ledger
+        if record.unreadable:
+            raise Undecodable("the name of one of its headers is no UTF-8", record.value)
+        if (size := _size(record.foreign_headers)) > MOST_FOREIGN_BYTES:
+            raise Undecodable(f"its headers have {size} bytes: {MOST_FOREIGN_BYTES} at most", record.value)
         # Replays come on tasks.high alone, where only Headrace may write: elsewhere such headers are a producer's own.
         if record.topic == "tasks.high":
-            attempt = record.number("attempt", 1)
-            if not 1 <= attempt <= 10_000:
+            attempt = record.number("attempt", 1, MOST_ATTEMPTS)
+            if attempt < 1:
                 raise Undecodable(f"attempt {attempt} is out of range", record.value)
             ledger = decode_ledger(record.text("ledger", "[]").encode())
-            submitted_ms = record.number("submitted-ms", record.timestamp_ms)
-        return cls(task_id, record.value or b"", attempt, record.source, submitted_ms, ledger, record.foreign_headers)
+            submitted_ms = record.milliseconds("submitted-ms", record.timestamp_ms)
+        return replace(bare, attempt=attempt, submitted_ms=submitted_ms, ledger=ledger, foreign=record.foreign_headers)
+
+    @classmethod
+    def bare(cls, record: Record) -> "Task":
+        """The task of a record whose headers are not to be believed: a first attempt, without them. Never fails."""
+        task_id = id_of_key(record.key) or id_of_place(record.topic, record.partition, record.offset)
+        return cls(task_id, record.value or b"", 1, record.source, record.timestamp_ms)
 
     def submission(self) -> Submission:
         return Submission.decode(self.raw)
@@ -199,16 +212,16 @@ class Outcome:
         chunk, chunks = record.number("chunk", 0), record.number("chunks", 1)
         if not 0 <= chunk < chunks:
             raise Undecodable(f"chunk {chunk} of {chunks}", record.value)
-        started_ms = record.number("started-ms", 0)
+        started_ms = record.milliseconds("started-ms", 0)
         return cls(
             id=task_id, outcome=outcome,  # type: ignore[arg-type]  # narrowed above
-            value=record.value or b"", attempt=record.number("attempt"),
+            value=record.value or b"", attempt=record.number("attempt", most=MOST_ATTEMPTS),
             boot=record.text("boot", ""), node=record.text("node", ""), source=Source.parse(record.text("source")),
-            submitted_ms=record.number("submitted-ms"), name=record.text("name", ""),
+            submitted_ms=record.milliseconds("submitted-ms"), name=record.text("name", ""),
             directory=record.text("directory", ""), reason=_reason(record, outcome), error=record.text("error", ""),
             content_type=record.text("content-type", "application/octet-stream"), suffix=record.text("suffix", ".bin"),
             chunk=chunk, chunks=chunks, started_ms=started_ms,
-            ended_ms=started_ms + record.number("duration-ms", 0) if started_ms else 0,
+            ended_ms=started_ms + record.milliseconds("duration-ms", 0) if started_ms else 0,
             ledger=decode_ledger(record.text("attempts", "[]").encode()),
             foreign=record.foreign_headers, offset=record.offset, partition=record.partition,
         )  # fmt: skip
@@ -289,16 +302,19 @@ class Event:
         task_id = id_of_key(record.key) or id_of_key(record.value if record.topic != "tasks.dead" else None)
         if task_id is None:
             raise Undecodable(f"a record of {record.topic} has a task id as its key", record.value)
+        if record.unreadable:
+            raise Undecodable("the name of a header is no UTF-8", record.value)
         timed = any(k == "duration-ms" for k, _ in record.headers)
         return cls(
             topic=record.topic, id=task_id, at_ms=record.timestamp_ms, name=record.text("name", ""),
-            directory=record.text("directory", ""), attempt=record.number("attempt", 0), node=record.text("node", ""),
+            directory=record.text("directory", ""), attempt=record.number("attempt", 0, MOST_ATTEMPTS),
+            node=record.text("node", ""),
             via=record.text("via", ""), source=record.text("source", ""),
-            submitted_ms=record.number("submitted-ms", record.timestamp_ms), file=record.text("file", ""),
+            submitted_ms=record.milliseconds("submitted-ms", record.timestamp_ms), file=record.text("file", ""),
             size=record.number("bytes", 0), sha256=record.text("sha256", ""),
             content_type=record.text("content-type", ""),
-            queued_ms=record.number("queued-ms", 0) if timed else None,
-            duration_ms=record.number("duration-ms") if timed else None,
+            queued_ms=record.milliseconds("queued-ms", 0) if timed else None,
+            duration_ms=record.milliseconds("duration-ms") if timed else None,
             outcome_offset=record.number("outcome-offset", 0),
             reason=_reason(record, "failed") if record.topic == "tasks.dead" else None,
             error=record.text("error", ""), ledger=decode_ledger(record.text("attempts", "[]").encode()),
@@ -328,7 +344,7 @@ class Progress:
                 raise ValueError("the key is no task id")
             return cls(
                 task_id,
-                int(found["attempt"]),
+                whole(found["attempt"], MOST_ATTEMPTS),
                 min(1.0, max(0.0, float(found["fraction"]))),
                 str(found.get("message", ""))[:1000],
             )
@@ -338,6 +354,11 @@ class Progress:
 
 def _lifecycle(topic: str, task_id: str, foreign: Foreign, /, **values: object) -> Outgoing:
     return Outgoing(topic, task_id.encode(), task_id.encode(), headers_of(values, foreign))
+
+
+def _size(headers: Foreign) -> int:
+    """Bytes of headers as they are counted: each costs something beside its text."""
+    return sum(len(k) + len(v) + 16 for k, v in headers)
 
 
 def _reason(record: Record, outcome: str) -> Reason | None:

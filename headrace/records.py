@@ -4,10 +4,12 @@ Messages decode from a `Record` and encode to an `Outgoing`; neither ever sends 
 Topic names here are the contract's, without the installation's prefix.
 """
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from headrace.errors import Undecodable
+from headrace.limits import MOST, MOST_MS
 
 # Headers that Headrace itself sets. Whatever else a producer sends (`traceparent`, …) travels along to the end.
 # `redrive-of` is among those: it belongs to the submission.
@@ -50,6 +52,12 @@ OWN_HEADERS = frozenset(
 )
 
 
+_SOURCE = re.compile(r"([A-Za-z0-9._-]{1,249})/([0-9]{1,9})/([0-9]{1,19})", re.ASCII)
+
+
+UNREADABLE = "\x1a"  # begins the name of a header whose own name is no UTF-8: Kafka takes any bytes
+
+
 @dataclass(frozen=True, slots=True)
 class Source:
     """The place of a record in the log: topic, partition, offset."""
@@ -63,11 +71,10 @@ class Source:
 
     @classmethod
     def parse(cls, text: str) -> "Source":
-        try:
-            topic, partition, offset = text.rsplit("/", 2)
-            return cls(topic, int(partition), int(offset))
-        except ValueError:
-            raise Undecodable(f"source {text!r} is not topic/partition/offset", text.encode()) from None
+        found = _SOURCE.fullmatch(text)
+        if found is None or int(found[3]) > MOST:
+            raise Undecodable(f"source {text[:80]!r} is not topic/partition/offset", text.encode(errors="replace"))
+        return cls(found[1], int(found[2]), int(found[3]))
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,13 +105,22 @@ class Record:
             raise Undecodable(f"header {name} is missing", self.value)
         return default
 
-    def number(self, name: str, default: int | None = None) -> int:
-        """The header as a whole number from 0 to 2^63-1."""
+    def number(self, name: str, default: int | None = None, most: int = MOST) -> int:
+        """The header as a whole number from 0 to `most`."""
         text = self.text(name, None if default is None else str(default))
         # isascii: int() would take digits of any script, and underscores and signs besides
-        if not (text.isascii() and text.isdigit() and len(text) <= 19 and int(text) < 2**63):
-            raise Undecodable(f"header {name} is {text[:40]!r}, not a whole number from 0 to 2^63-1", self.value)
+        if not (text.isascii() and text.isdigit() and len(text) <= 19 and int(text) <= most):
+            raise Undecodable(f"header {name} is {text[:40]!r}, not a whole number from 0 to {most}", self.value)
         return int(text)
+
+    def milliseconds(self, name: str, default: int | None = None) -> int:
+        """The header as a moment or a duration in milliseconds."""
+        return self.number(name, default, MOST_MS)
+
+    @property
+    def unreadable(self) -> bool:
+        """Whether a header's name is no UTF-8; then not all of the headers may be here."""
+        return any(k.startswith(UNREADABLE) for k, _ in self.headers)
 
     @property
     def foreign_headers(self) -> tuple[tuple[str, bytes], ...]:

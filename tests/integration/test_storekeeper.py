@@ -3,12 +3,14 @@
 import os
 import uuid
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
 import pytest
 
 from headrace.kafka import read_record
+from headrace.partitioner import partition_of
 from headrace.records import Outgoing, Source
 from infra.local.process import free_port
 from tests.integration.storekeeper_rig import (
@@ -85,9 +87,10 @@ def test_records_that_are_no_outcomes_are_counted_and_passed_over(shared: Rig) -
         Outgoing("results", ids[1].encode(), b"x", (("outcome", b"completed"), ("attempt", b"-1"))),
     ]
     last = completed()
-    shared.send(*garbage, last)
+    elsewhere = replace(completed(id=last.id).encode(), partition=(partition_of(last.id.encode(), 4) + 1) % 4)
+    shared.send(*garbage, elsewhere, last)
     assert [e.id for e in shared.events(last.id) if e.id in {last.id, *ids}] == [last.id]
-    wait_for(lambda: shared.metric("headrace_outcomes_undecodable_total") == 4, "four records counted")
+    wait_for(lambda: shared.metric("headrace_outcomes_undecodable_total") == 5, "five records counted")
 
 
 def test_a_lost_index_is_rebuilt_from_the_log_before_anything_is_judged(rig: Rig) -> None:

@@ -20,7 +20,11 @@ def claim(offset: int, generation: int, boot: str = "a", topic: str = "tasks.nor
 
 class Journal:
     def __init__(self) -> None:
-        self.state, self._next = JournalState(), 0
+        self.passed_over = 0
+        self.state, self._next = JournalState(self._count), 0
+
+    def _count(self) -> None:
+        self.passed_over += 1
 
     def write(self, out: Outgoing) -> None:
         self.state.apply(Record(out.topic, out.partition, self._next, 0, out.key, out.value, out.headers))
@@ -78,4 +82,4 @@ def test_a_forged_record_is_counted_and_changes_nothing(journal: Journal) -> Non
     journal.write(Outgoing("tasks.running", b"nonsense", b"{}", (), 3))
     journal.write(Outgoing("tasks.running", str(uuid.uuid4()).encode(), None, (), 3))
     assert journal.state.live == {}
-    assert journal.state.undecodable == 2
+    assert journal.passed_over == 2
