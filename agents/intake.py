@@ -7,6 +7,7 @@ else that Kafka does is waited for.
 
 import logging
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any
@@ -59,6 +60,7 @@ class Intake:
         self._thread = threading.Thread(target=self._run, name="intake", daemon=True)
         self.failure: str | None = None
         self.repeats = 0  # records passed over by rule D
+        self._left_at = float("-inf")  # when a task was last left waiting for a node that announces its kind
         self.on_failure: Callable[[str], None] = lambda _: None
 
     @property
@@ -69,6 +71,11 @@ class Intake:
     @property
     def buffered(self) -> int:
         return len(self._buffer)
+
+    @property
+    def waits_for_others(self) -> bool:
+        """Whether a task at the head of a partition waits for room on another node: its offset may stand still."""
+        return time.monotonic() - self._left_at < 10 * _ELSEWHERE_S
 
     def start(self) -> None:
         self._thread.start()
@@ -166,6 +173,7 @@ class Intake:
             return False
         host = self._delegation.host(pulled.verdict.submission.name) if self._delegation is not None else None
         if self._delegation is None or host is None:
+            self._left_at = time.monotonic()
             self._buffer.hold(pulled.place, _ELSEWHERE_S)
             return False
         self._take(turn, pulled)

@@ -6,6 +6,7 @@ written `dead` of a boot: a node that hears it of itself fences itself.
 
 from collections.abc import Callable, Collection, Iterable, Mapping
 
+from agents.dead_boots import DeadBoots
 from agents.follower import Follower
 from agents.liveness import Liveness
 from headrace.cluster import Heartbeat, KindInfo
@@ -25,6 +26,7 @@ class KindsView(Follower):
         super().__init__(kafka, "kinds-view", ["nodes", "kinds"])
         self.liveness = liveness
         self.on_declared_dead = on_declared_dead
+        self.dead_boots = DeadBoots()
         self._own = {kind.name: PayloadCheck(kind) for kind in own}
         self._kinds: dict[str, KindInfo] = {}
 
@@ -47,12 +49,18 @@ class KindsView(Follower):
             kind = KindInfo.decode(record)
             self._kinds[kind.name] = kind
         elif record.value is None:
-            self.liveness.forget((record.key or b"").decode(errors="replace"))
+            self._gone((record.key or b"").decode(errors="replace"))
         elif Heartbeat.is_one(record):
             self._heartbeat(record)
 
     def turn(self) -> None:
         self.liveness.turn()
+
+    def _gone(self, boot: str) -> None:
+        """Long dead; said to be so once more, in case that it is this node and it has never heard of it."""
+        self.liveness.forget(boot)
+        self.dead_boots.gone(boot)
+        self.on_declared_dead(boot)
 
     def _heartbeat(self, record: Record) -> None:
         try:
@@ -60,5 +68,6 @@ class KindsView(Follower):
         except UnicodeDecodeError:
             raise Undecodable("the key of a heartbeat is a boot id", record.value) from None
         self.liveness.heard(beat)
+        self.dead_boots.heard(beat.boot, beat.state == "dead", record.timestamp_ms)
         if beat.state == "dead":
             self.on_declared_dead(beat.boot)

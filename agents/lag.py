@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
 
-from confluent_kafka import ConsumerGroupTopicPartitions, KafkaException, TopicPartition
+from confluent_kafka import KafkaException, TopicPartition
 from confluent_kafka.admin import OffsetSpec  # type: ignore[attr-defined]
 
 from headrace.health import Advance
@@ -25,13 +25,21 @@ Place = tuple[str, int]
 
 
 class LagWatch:
-    """The lag of `group` (without prefix). `mine` gives the places that this process is to answer for."""
+    """The lag of `group` (without prefix). `mine` gives the places that this process is to answer for.
+
+    `is_excused` says that offsets may stand still at this moment; `moved` changes with work that they do not show yet.
+    """
 
     def __init__(
-        self, kafka: Kafka, group: str, mine: Callable[[], Iterable[Place]], topics: Sequence[str] = TOPICS
-    ) -> None:
+        self, kafka: Kafka, group: str, mine: Callable[[], Iterable[Place]], topics: Sequence[str] = TOPICS,
+        is_excused: Callable[[], bool] = lambda: False, moved: Callable[[], object] = lambda: None,
+    ) -> None:  # fmt: skip
         self._kafka, self._group, self._mine, self._topics = kafka, group, mine, topics
+        self._is_excused, self._moved = is_excused, moved
         self._admin = kafka.admin()
+        # Asks for the group's offsets, and never joins it. Not the admin client: librdkafka 2.16.1 aborts the whole
+        # process when a coordinator's connection breaks under the question (its issues 4605, 5397).
+        self._offsets = kafka.consumer(group)
         self._lag: dict[str, int] | None = None
         self._asked_at = 0.0
         self._advance = Advance(f"group {kafka.group(group)}")
@@ -43,7 +51,9 @@ class LagWatch:
 
     def close(self) -> None:
         self._closing.set()
-        self._thread.join(2 * _ANSWER_S)
+        if self._thread.is_alive():
+            self._thread.join(2 * _ANSWER_S)
+        self._offsets.close()
 
     def waiting(self) -> dict[str, int] | None:
         """Records not yet committed, by topic; None before Kafka has first answered."""
@@ -72,7 +82,8 @@ class LagWatch:
             lag[place[0]] += end - max(low, committed.get(place, low))
         mine = [place for place in self._mine() if place in ends]
         behind = sum(ends[p][1] - max(ends[p][0], committed.get(p, 0)) for p in mine)
-        self._advance.tell(tuple(committed.get(p, 0) for p in mine), behind)
+        position = *(committed.get(p, 0) for p in mine), self._moved()
+        self._advance.tell(position, 0 if self._is_excused() else behind)
         self._lag, self._asked_at = lag, time.monotonic()
 
     def _ends(self) -> dict[Place, tuple[int, int]]:
@@ -89,13 +100,11 @@ class LagWatch:
         return {place: (first[place], following[place]) for place in following}
 
     def _committed(self, places: Iterable[Place]) -> dict[Place, int]:
-        group = self._kafka.group(self._group)
         asked = [TopicPartition(self._kafka.topic(t), p) for t, p in places]
-        answer = self._admin.list_consumer_group_offsets(
-            [ConsumerGroupTopicPartitions(group, asked)], request_timeout=_ANSWER_S
-        )
-        partitions = answer[group].result().topic_partitions or []
-        return {(self._kafka.unprefixed(at.topic), at.partition): at.offset for at in partitions if at.offset >= 0}
+        found = self._offsets.committed(asked, timeout=_ANSWER_S)
+        if broken := [at.error for at in found if at.error is not None]:
+            raise KafkaException(broken[0])
+        return {(self._kafka.unprefixed(at.topic), at.partition): at.offset for at in found if at.offset >= 0}
 
     def _run(self) -> None:
         while not self._closing.is_set():

@@ -7,7 +7,7 @@ import contextlib
 import time
 from collections.abc import Callable, Iterable, Mapping
 
-from confluent_kafka import KafkaError, KafkaException, Message, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-defined]
 
 from headrace.errors import Retryable
@@ -38,6 +38,22 @@ def offsets(kafka: Kafka, admin: AdminClient, places: Iterable[Place], *, first:
     except KafkaException as e:
         forget_leaders(admin)
         raise Retryable(f"the ends of the log are not known: {words_of(e)}") from None
+
+
+def committed(kafka: Kafka, consumer: Consumer, places: Iterable[Place]) -> dict[Place, int]:
+    """The offsets that the consumer's group has committed, negative where there is none; Retryable.
+
+    By a consumer, which need not be a member: librdkafka 2.16.1 aborts the whole process when a coordinator's
+    connection breaks while the admin client asks for the same (its issues 4605, 5397).
+    """
+    asked = [TopicPartition(kafka.topic(t), p) for t, p in places]
+    try:
+        found = consumer.committed(asked, timeout=ANSWER_S) if asked else []
+    except KafkaException as e:
+        raise Retryable(f"the committed offsets are not known: {words_of(e)}") from None
+    if broken := [f for f in found if f.error is not None]:
+        raise Retryable(f"the committed offsets are not known: {broken[0].error}")
+    return {(kafka.unprefixed(f.topic), f.partition): f.offset for f in found}
 
 
 def forget_leaders(admin: AdminClient) -> None:

@@ -16,9 +16,11 @@ from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaExcepti
 from agents.journal_state import Held, JournalState
 from agents.kinds_view import KindsView
 from agents.log_reading import ANSWER_S, Place, offsets, place_of, read_ranges, words_of
+from agents.log_reading import committed as committed_offsets
 from agents.node import Node
-from agents.reaping import decide, word_of_death
+from agents.reaping import decide, last_word, word_of_death
 from agents.task_consumer import GROUP as TASKS
+from agents.trimmer import Trimmer
 from headrace.errors import Retryable
 from headrace.health import Heart
 from headrace.journal import Claim
@@ -43,9 +45,13 @@ At = Callable[[str], None]
 
 
 class Reaper:
-    """`at` names the places where fault tests step in."""
+    """`at` names the places where fault tests step in; `trimmer`, if given, is this reaper's to call and to close."""
 
-    def __init__(self, kafka: Kafka, sender: Sender, node: Node, view: KindsView, at: At = lambda _: None) -> None:
+    def __init__(
+        self, kafka: Kafka, sender: Sender, node: Node, view: KindsView, at: At = lambda _: None,
+        trimmer: Trimmer | None = None,
+    ) -> None:  # fmt: skip
+        self._trimmer = trimmer
         self._kafka, self._sender, self._node, self._view, self._at = kafka, sender, node, view, at
         self._admin = kafka.admin()
         self._owned: dict[int, JournalState] = {}
@@ -83,6 +89,7 @@ class Reaper:
                     self._finish_pending()
                     if time.monotonic() - self._looked_at >= _LOOK_S:
                         self._look(consumer, committed)
+                        self._trim(consumer)
                         self._looked_at = time.monotonic()
                 except (Retryable, KafkaException) as e:
                     words = words_of(e) if isinstance(e, KafkaException) else str(e)
@@ -91,8 +98,9 @@ class Reaper:
         except Exception:
             log.exception("The reaper has failed; other nodes take its partitions")
         finally:
-            committed.close()
-            consumer.close()
+            for one in (committed, consumer, self._trimmer):
+                if one is not None:
+                    one.close()
 
     def _new_state(self) -> JournalState:
         return JournalState(lambda: self.passed_over(_TOPIC))
@@ -118,12 +126,13 @@ class Reaper:
         liveness = self._view.liveness
         if 0 in self._owned:
             self._declare_dead()
+            self._retire()
         for partition, state in list(self._owned.items()):
             dead = [h for h in state.live.values() if state.caught_up and liveness.is_dead(h.responsible)]
             if not dead:
                 continue
             self._say_dead({h.responsible for h in dead})
-            ends = self._committed(committed, {(s.topic, s.partition) for h in dead for s in h.sources})
+            ends = committed_offsets(self._kafka, committed, {(s.topic, s.partition) for h in dead for s in h.sources})
             self._at("reaper between committed offset and journal")
             if not self._read_to_end(consumer, partition, state):
                 continue
@@ -182,12 +191,25 @@ class Reaper:
         record = self._kafka.record(found[0]) if found else None
         return Claim.decode(record) if record is not None and record.value is not None else None
 
-    def _committed(self, consumer: Consumer, places: Iterable[Place]) -> dict[Place, int]:
-        asked = [TopicPartition(self._kafka.topic(t), p) for t, p in places]
-        found = consumer.committed(asked, timeout=ANSWER_S)
-        if broken := [f for f in found if f.error is not None]:
-            raise Retryable(f"the intake's offsets are not known: {broken[0].error}")
-        return {(self._kafka.unprefixed(f.topic), f.partition): f.offset for f in found}
+    def _trim(self, consumer: Consumer) -> None:
+        """One partition a turn, and none whose claims we have not all read."""
+        ready = [p for p, state in self._owned.items() if state.caught_up]
+        partition = self._trimmer.due(ready) if self._trimmer is not None and not self._pending else None
+        if self._trimmer is None or partition is None:
+            return
+        state = self._owned[partition]
+
+        def live() -> Iterable[Held] | None:
+            return state.live.values() if self._read_to_end(consumer, partition, state) else None
+
+        self._trimmer.trim(partition, live)
+
+    def _retire(self) -> None:
+        """Boots that are long dead leave `nodes`; one reaper says so for all."""
+        claimed = {h.responsible for state in self._owned.values() for h in state.live.values()}
+        for boot in self._view.dead_boots.due(claimed):
+            self._view.dead_boots.gone(boot)
+            self._sender.send(last_word(boot))
 
     def _declare_dead(self) -> None:
         """One reaper says it for all: boots that are silent for longer than their lease."""

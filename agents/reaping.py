@@ -11,7 +11,7 @@ from headrace.errors import HeadraceError
 from headrace.journal import Claim
 from headrace.ledger import Failure
 from headrace.messages import Task
-from headrace.records import Outgoing
+from headrace.records import Outgoing, headers_of
 from headrace.states import Cause
 
 _UNCHARGED = 1_000_000  # the loss of a node has no budget of its own: only the cap on all attempts ends it
@@ -45,6 +45,11 @@ def word_of_death(boot: str, last: Heartbeat | None) -> Heartbeat:
     if last is None:
         return Heartbeat(boot, "", "", 0, 0, 0, state="dead")
     return replace(last, state="dead", running=())
+
+
+def last_word(boot: str) -> Outgoing:
+    """The tombstone by which a boot that is long dead leaves `nodes`."""
+    return Outgoing("nodes", boot.encode(), None, headers_of({}))
 
 
 def now_ms() -> int:

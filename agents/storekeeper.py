@@ -95,6 +95,12 @@ class Storekeeper:
         consumer = self._app.consumer if self._app is not None and self._app.started else None
         return [("results", tp.partition) for tp in consumer.assignment()] if consumer is not None else []
 
+    def held_back(self) -> object:
+        """What has been handled beyond offsets that a result in chunks holds: it moves although they stand still."""
+        progress = self._progress
+        done = progress.handled.copy().items()
+        return tuple((p, offset) for p, offset in done if offset > progress.safe.get(p, offset))
+
     async def _work(self, stream: Any) -> None:
         # Not `take`: it acknowledges what it has buffered when the agent is cancelled, done or not.
         async for event in stream.noack().events():

@@ -101,7 +101,7 @@ async def _parts(settings: Settings, kafka: Kafka, root: ResultsRoot, at: At) ->
         reader = TerminalReader(kafka, index)
         closing.callback(reader.close)
         storekeeper = Storekeeper(kafka, arbiter, reader, patience, at)
-        lag = LagWatch(kafka, GROUP, storekeeper.partitions, ("results",))
+        lag = LagWatch(kafka, GROUP, storekeeper.partitions, ("results",), moved=storekeeper.held_back)
         closing.callback(lag.close)
         app = make_app(
             GROUP, settings, kafka, settings.storekeeper_http, own,

@@ -13,7 +13,7 @@ from typing import Any
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from agents.admission import task_of
-from agents.log_reading import ANSWER_S, Place, offsets, place_of, words_of
+from agents.log_reading import Place, committed, offsets, place_of, words_of
 from agents.merge import MergeBuffer, Pulled
 from agents.repeats import Repeats
 from agents.windows import Windows
@@ -106,14 +106,8 @@ class TaskConsumer:
 
     def committed(self, places: Iterable[Place]) -> dict[Place, int]:
         """The group's committed offsets, -1 where there is none; Retryable."""
-        asked = [TopicPartition(self._kafka.topic(t), p) for t, p in places]
-        try:
-            found = self._consumer.committed(asked, timeout=ANSWER_S) if asked else []
-        except KafkaException as e:
-            raise Retryable(f"the committed offsets are not known: {words_of(e)}") from None
-        if broken := [f for f in found if f.error is not None]:
-            raise Retryable(f"the committed offsets are not known: {broken[0].error}")
-        return {(self._kafka.unprefixed(f.topic), f.partition): max(-1, f.offset) for f in found}
+        found = committed(self._kafka, self._consumer, places)
+        return {place: max(-1, offset) for place, offset in found.items()}
 
     def seek_back(self, starts: Mapping[Place, int]) -> None:
         """What was pulled from these offsets on has not been taken, and is pulled again."""
@@ -201,13 +195,13 @@ class TaskConsumer:
         self.journal_ends = {p: end for (_, p), end in journal.items()}
         ends = offsets(self._kafka, self._admin, places)
         first = offsets(self._kafka, self._admin, places, first=True)
-        committed = self.committed(places)
-        new = [place for place in places if committed[place] < 0]
+        begins = self.committed(places)
+        new = [place for place in places if begins[place] < 0]
         if new:
             self._begin(new, first, ends)
-            committed |= dict.fromkeys(new, 0)
-        self._windows.read_back(self._consumer, committed, first)
-        return {place: (at, ends[place]) for place, at in committed.items()}
+            begins |= dict.fromkeys(new, 0)
+        self._windows.read_back(self._consumer, begins, first)
+        return {place: (at, ends[place]) for place, at in begins.items()}
 
     def _begin(self, new: list[Place], first: Mapping[Place, int], ends: Mapping[Place, int]) -> None:
         """Partitions without a committed offset begin at 0 if nothing was ever claimed from them, and only then.

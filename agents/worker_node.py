@@ -37,6 +37,7 @@ from agents.stats import NodeStats
 from agents.stats_page import NodeView, add_stats_page
 from agents.takeover import dead_word, take_over
 from agents.task_consumer import GROUP as INTAKE_GROUP
+from agents.trimmer import Trimmer
 from agents.worker import Worker
 from headrace.cluster import KindInfo
 from headrace.errors import UsageError
@@ -65,7 +66,9 @@ def run(
     """Runs the node until SIGTERM or SIGINT; the exit code. `kinds`: what the children have loaded, or UsageError."""
     quiet_logs()
     wait_for_topics(kafka, _TOPICS, lambda: kinds.result() if kinds.done() else None)
-    check_offsets(LagWatch(kafka, RECEIVER_GROUP, lambda: ()), kafka.group(RECEIVER_GROUP))
+    receiver_lag = LagWatch(kafka, RECEIVER_GROUP, lambda: ())
+    check_offsets(receiver_lag, kafka.group(RECEIVER_GROUP))
+    receiver_lag.close()
     sender = Sender(kafka)
     try:
         if before is not None:
@@ -101,11 +104,14 @@ class WorkerNode:
         self._heartbeats = Heartbeats(
             sender, node, self._slots.total, kinds, pool.running, f"http://{settings.stats_http}/"
         )
-        self._reaper = Reaper(kafka, sender, node, self._view, at)
+        self._reaper = Reaper(kafka, sender, node, self._view, at, Trimmer(kafka, settings.keep_s, at=at))
         for reader in (self._view, self._control, self._delegation, self._reaper):
             reader.passed_over = self._stats.passed_over
         self._receiver = Receiver(kafka, sender)
-        self._waiting = LagWatch(kafka, INTAKE_GROUP, lambda: self._intake.places)
+        self._waiting = LagWatch(
+            kafka, INTAKE_GROUP, lambda: self._intake.places,
+            is_excused=lambda: not self._slots.free or self._intake.waits_for_others,
+        )  # fmt: skip
         self._receiver_lag = LagWatch(kafka, RECEIVER_GROUP, self._receiver_places)
         self._app: faust.App | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -193,7 +199,7 @@ class WorkerNode:
 
     def _health(self, app: faust.App) -> Health:
         health = Health()
-        health.add("intake", self._intake.check)
+        health.add("intake", lambda: self._intake.check() or self._waiting.check())
         health.add("control", self._control.check)
         health.add("kinds", self._view.check)
         health.add("delegation", self._delegation.check)

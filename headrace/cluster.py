@@ -16,7 +16,6 @@ from headrace.records import Outgoing, Record, headers_of
 
 RESULTS_ROOT_KEY = b"results-root/"  # on `nodes` too: which results root this installation has (headrace.results_root)
 _MOST_SLOTS = 100_000
-PROTOCOL_VERSION = 1  # of the messages between roles; readers ignore fields and headers they do not know
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,9 +45,7 @@ class Heartbeat:
     release: str = ""  # the version of Headrace it runs
 
     def encode(self) -> Outgoing:
-        return Outgoing(
-            "nodes", self.boot.encode(), orjson.dumps(asdict(self)), headers_of({"version": PROTOCOL_VERSION})
-        )
+        return Outgoing("nodes", self.boot.encode(), orjson.dumps(asdict(self)), headers_of({}))
 
     @staticmethod
     def is_one(record: Record) -> bool:
@@ -66,10 +63,12 @@ class Heartbeat:
                         whole(r["started_ms"], MOST_MS))
                 for r in f["running"]
             )  # fmt: skip
-            if f["state"] not in ("alive", "draining", "dead") or not boot or f["boot"] != boot:
+            if not isinstance(f["state"], str) or not boot or f["boot"] != boot:
                 raise ValueError("state or boot")
+            # A state that this version does not know is one of a node that lives, and is to be given no tasks.
+            state: Any = f["state"] if f["state"] in ("alive", "draining", "dead") else "draining"
             return cls(boot, str(f["node"]), str(f["host"]), whole(f["pid"]), whole(f["slots"], _MOST_SLOTS),
-                       whole(f["started_ms"], MOST_MS), running, tuple(map(str, f["kinds"])), f["state"],
+                       whole(f["started_ms"], MOST_MS), running, tuple(map(str, f["kinds"])), state,
                        str(f["stats_url"]), str(f["release"]))  # fmt: skip
         except (ValueError, KeyError, TypeError, OverflowError) as e:
             raise Undecodable(f"not a heartbeat: {e}", record.value) from None
@@ -90,9 +89,7 @@ class KindInfo:
     version: str = ""  # hash of the source, so that a changed kind is seen to be one
 
     def encode(self) -> Outgoing:
-        return Outgoing(
-            "kinds", self.name.encode(), orjson.dumps(self.to_json()), headers_of({"version": PROTOCOL_VERSION})
-        )
+        return Outgoing("kinds", self.name.encode(), orjson.dumps(self.to_json()), headers_of({}))
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -135,7 +132,7 @@ class Cancel:
             "tasks.control",
             self.id.encode(),
             orjson.dumps({"command": "cancel", "by": self.by}),
-            headers_of({"version": PROTOCOL_VERSION}),
+            headers_of({}),
         )
 
     @classmethod

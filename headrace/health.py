@@ -10,6 +10,7 @@ from collections.abc import Callable
 Check = Callable[[], str | None]
 
 STALE_S = 8.0  # the contract promises 10 s from losing the ability to saying so
+STUCK_S = 5.0  # less: positions are asked for every two seconds only, and the answer takes its time too
 
 
 class Health:
@@ -47,7 +48,7 @@ class Heart:
 class Advance:
     """Told of a position and of what lies behind it; says when the position stands still while there is lag."""
 
-    def __init__(self, what: str, stale_s: float = STALE_S, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, what: str, stale_s: float = STUCK_S, clock: Callable[[], float] = time.monotonic) -> None:
         self._what, self._stale_s, self._clock = what, stale_s, clock
         self._position: object = None
         self._since = clock()

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from headrace.errors import Undecodable
 from headrace.limits import MOST, MOST_MS
 
+PROTOCOL_VERSION = 1  # of the messages between roles; readers ignore fields and headers they do not know
+
 # Headers that Headrace itself sets. Whatever else a producer sends (`traceparent`, …) travels along to the end.
 # `redrive-of` is among those: it belongs to the submission.
 OWN_HEADERS = frozenset(
@@ -141,6 +143,6 @@ class Outgoing:
 def headers_of(
     values: Mapping[str, object], foreign: Iterable[tuple[str, bytes]] = ()
 ) -> tuple[tuple[str, bytes], ...]:
-    """Headers from plain values, those that are None left out, the foreign ones after our own."""
+    """Headers from plain values, those that are None left out, then the version, the foreign ones after our own."""
     own = tuple((k, v if isinstance(v, bytes) else str(v).encode()) for k, v in values.items() if v is not None)
-    return own + tuple(foreign)
+    return (*own, ("version", str(PROTOCOL_VERSION).encode()), *foreign)

@@ -98,6 +98,12 @@ class Settings:
         "so that its partitions have moved before its tasks are sent again",
         9.0,
     )
+    keep_s: float = _setting(
+        "HEADRACE_KEEP_S",
+        "seconds for which the task topics keep a record that was taken, before it is trimmed; at least 3600, "
+        "within which repeats are looked for",
+        86_400.0,
+    )
     trigger_s: float = _setting("HEADRACE_TRIGGER_S", "seconds between two micro-batches of the statistics", 5.0)
     audit_s: float = _setting("HEADRACE_AUDIT_S", "seconds between two audits that nothing was lost or repeated", 60.0)
     spark_jars: str = _setting(
@@ -160,6 +166,8 @@ class Settings:
             raise UsageError(
                 "HEADRACE_LEASE_S must be at least 7: the group's session of 6 s has to end before the lease does"
             )
+        if self.keep_s < 3600:
+            raise UsageError("HEADRACE_KEEP_S must be at least 3600: repeats are looked for within an hour")
         if self.drain_s < 0 or self.trigger_s <= 0 or self.audit_s <= 0:
             raise UsageError(
                 "HEADRACE_DRAIN_S must be at least 0, HEADRACE_TRIGGER_S and HEADRACE_AUDIT_S above 0: give seconds"

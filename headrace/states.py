@@ -1,6 +1,8 @@
 """The states of a task, in one table. README draws it, and a test holds every move."""
 
+import re
 from enum import StrEnum
+from typing import Self
 
 
 class Status(StrEnum):
@@ -28,7 +30,19 @@ MOVES: dict[Status, frozenset[Status]] = {
 TERMINAL = frozenset(s for s in Status if s.terminal)
 
 
-class Reason(StrEnum):
+class _Open(StrEnum):
+    """Grows with later versions: a word that this one does not know is kept as it came, and travels on."""
+
+    @classmethod
+    def _missing_(cls, value: object) -> Self | None:
+        if not isinstance(value, str) or not re.fullmatch(r"[a-z][a-z0-9-]{0,39}", value):
+            return None
+        word = str.__new__(cls, value)
+        word._name_, word._value_ = value.replace("-", "_").upper(), value
+        return word
+
+
+class Reason(_Open):
     """Why a task ended without a result: header `reason` of `tasks.dead`."""
 
     FAILED = "failed"
@@ -40,7 +54,7 @@ class Reason(StrEnum):
     CRASHED = "crashed"
 
 
-class Cause(StrEnum):
+class Cause(_Open):
     """Why one attempt ended without a result: an entry of the ledger."""
 
     ERROR = "error"

@@ -8,13 +8,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from uuid import UUID
 
-from confluent_kafka import (
-    Consumer,
-    ConsumerGroupTopicPartitions,
-    KafkaError,
-    KafkaException,
-    TopicPartition,
-)
+from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 from confluent_kafka.admin import OffsetSpec  # type: ignore[attr-defined]  # exported at run time
 
 from headrace.errors import Retryable
@@ -65,25 +59,31 @@ class AuditLog:
     def committed(self, group: str, topics: Sequence[str]) -> dict[Place, int]:
         """Where the group goes on in each partition; 0 where it has not begun."""
         places = self.places(topics)
-        name = self._kafka.group(group)
-        asked = ConsumerGroupTopicPartitions(name, [TopicPartition(self._kafka.topic(t), p) for t, p in places])
         found = dict.fromkeys(places, 0)
-        for p in self._answer(name, asked).topic_partitions or []:
+        for p in self._committed(group, [TopicPartition(self._kafka.topic(t), p) for t, p in places]):
             found[self._kafka.unprefixed(p.topic), p.partition] = max(0, p.offset)
         return found
 
-    def _answer(self, name: str, asked: ConsumerGroupTopicPartitions) -> ConsumerGroupTopicPartitions:
-        """Asks again while the group's coordinator is only coming up, as after a broker's start."""
-        deadline = time.monotonic() + _ANSWER_S
-        while True:
-            try:
-                asking = self._admin.list_consumer_group_offsets([asked], request_timeout=_ANSWER_S)
-                found: ConsumerGroupTopicPartitions = asking[name].result(_ANSWER_S)
-                return found
-            except KafkaException as e:
-                if e.args[0].code() not in _COMING_UP or time.monotonic() > deadline:
-                    raise
-                time.sleep(0.1)
+    def _committed(self, group: str, asked: list[TopicPartition]) -> list[TopicPartition]:
+        """Asks again while the group's coordinator is only coming up, as after a broker's start.
+
+        By a consumer that never joins: librdkafka 2.16.1 aborts the whole process when a coordinator's connection
+        breaks under the admin client's question (its issues 4605, 5397).
+        """
+        consumer, deadline = self._kafka.consumer(group), time.monotonic() + _ANSWER_S
+        try:
+            while True:
+                try:
+                    found: list[TopicPartition] = consumer.committed(asked, timeout=_ANSWER_S)
+                    if broken := [p.error for p in found if p.error is not None]:
+                        raise KafkaException(broken[0])
+                    return found
+                except KafkaException as e:
+                    if e.args[0].code() not in _COMING_UP or time.monotonic() > deadline:
+                        raise
+                    time.sleep(0.1)
+        finally:
+            consumer.close()
 
     def read(self, begins: dict[Place, int], ends: dict[Place, int], take: Callable[[list[Record]], None]) -> None:
         """Gives `take` all records from `begins` to `ends`, in chunks."""

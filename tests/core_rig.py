@@ -30,6 +30,7 @@ from agents.node import Node
 from agents.reaper import Reaper
 from agents.slots import Slots
 from agents.takeover import dead_word, take_over
+from agents.trimmer import Trimmer
 from agents.work import AttemptEnd, Job
 from headrace.cluster import KindInfo
 from headrace.journal import Claim, decode_journal
@@ -88,7 +89,8 @@ class Core:
         self.intake = Intake(
             self.kafka, self.sender, self.node, self.slots, self.view, self.control, self._handed, at, self.delegation
         )
-        self.reaper = Reaper(self.kafka, self.sender, self.node, self.view, at)
+        self.trimmer = Trimmer(self.kafka, settings.keep_s, 0.25, at)
+        self.reaper = Reaper(self.kafka, self.sender, self.node, self.view, at, self.trimmer)
         self.fence = Fence(self.node, settings.lease_s, [self._boot_over])
         self.view.on_declared_dead = self.fence.declared_dead
         self._fences = fence

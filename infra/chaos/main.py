@@ -3,6 +3,7 @@
 Anyone may try it at home. Exit code 0 when nothing was lost, published twice or run again without a crash, else 1.
 """
 
+import logging
 import random
 import secrets
 from dataclasses import replace
@@ -24,6 +25,7 @@ def main(settings: Settings, minutes: float = 5.0, seed: int | None = None, coun
     seed = secrets.randbelow(2**31) if seed is None else seed
     count = count or int(minutes * TASKS_A_MINUTE)
     running_roles(settings.data)
+    logging.getLogger("headrace.kafka").setLevel(logging.ERROR)  # that Kafka goes away is what this is about
     kafka = settings.kafka or settings.embedded_kafka
     own = replace(settings, kafka=kafka, data=settings.data.absolute(), results=str(settings.results_root.absolute()))
     at = Installation(own, lambda: running_roles(settings.data))

@@ -31,7 +31,11 @@ def main() -> None:
                 os.kill(os.getpid(), signal.SIGKILL if left[point][0] == "kill" else signal.SIGSTOP)
 
     settings = Settings(
-        kafka=told["kafka"], topic_prefix=told["prefix"], data=Path(told["data"]), lease_s=told["lease_s"]
+        kafka=told["kafka"],
+        topic_prefix=told["prefix"],
+        data=Path(told["data"]),
+        lease_s=told["lease_s"],
+        keep_s=told["keep_s"],
     )
     core = Core(settings, told["name"], told["slots"], at=at, fence=told["fence"])
 

@@ -21,7 +21,8 @@ class Victim:
     ) -> None:  # fmt: skip
         told: dict[str, Any] = {
             "kafka": settings.kafka, "prefix": settings.topic_prefix, "data": str(settings.data), "fence": fence,
-            "lease_s": settings.lease_s, "name": name, "slots": slots, "attempts": attempts, "at": at or {},
+            "lease_s": settings.lease_s, "keep_s": settings.keep_s, "name": name,
+            "slots": slots, "attempts": attempts, "at": at or {},
         }  # fmt: skip
         self._process = subprocess.Popen(
             [sys.executable, "-m", "tests.faults.node_process"],

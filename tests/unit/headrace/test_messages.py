@@ -10,7 +10,7 @@ import pytest
 from headrace.cluster import Cancel, Heartbeat, KindInfo, Running
 from headrace.errors import Invalid, Undecodable
 from headrace.journal import Claim, Tombstone, decode_journal, sources_of
-from headrace.ledger import Failure
+from headrace.ledger import MAX_LEDGER_BYTES, Failure, decode_ledger, encode_ledger
 from headrace.messages import MAX_SUBMISSION_BYTES, Event, Outcome, Progress, Submission, Task, received, started
 from headrace.records import Outgoing, Record, Source
 from headrace.states import Cause, Reason
@@ -222,3 +222,42 @@ def test_the_results_roots_record_is_no_heartbeat() -> None:
     assert not Heartbeat.is_one(Record("nodes", 0, 0, 0, b"results-root/1", b"{}"))
     assert not Heartbeat.is_one(Record("nodes", 0, 0, 0, b"boot", None))
     assert Heartbeat.is_one(as_read(Heartbeat("boot", "n", "h", 1, 1, 1).encode()))
+
+
+def test_what_a_later_version_has_put_into_a_ledger_travels_on() -> None:
+    raw = orjson.dumps(
+        [{"attempt": 1, "cause": "quota-met", "node": "n", "started_ms": 1, "ended_ms": 2, "detail": "", "later": [1]}]
+    )
+    failures = decode_ledger(raw)
+    assert [str(f.cause) for f in failures] == ["quota-met"]
+    assert orjson.loads(encode_ledger((*failures, LOSS)))[0] == orjson.loads(raw)[0]
+    task = as_read(Task(ID, RAW, 2, Source("tasks.high", 0, 1), 1, failures).next_attempt(LOSS))
+    assert Task.from_record(task).ledger == (*failures, LOSS)
+
+
+def test_a_ledger_of_a_later_version_stays_below_its_limit() -> None:
+    failures = [replace(LOSS, attempt=i + 1, more=orjson.dumps({"later": "x" * 9000}).decode()) for i in range(9)]
+    raw = encode_ledger(failures)
+    assert len(raw) <= MAX_LEDGER_BYTES
+    assert [f.attempt for f in decode_ledger(raw)] == list(range(1, 10))
+
+
+def test_words_of_a_later_version_are_kept_and_forged_ones_refused() -> None:
+    assert Reason("over-quota") == "over-quota"
+    assert Reason("over-quota") not in set(Reason)
+    for forged in ("", "Over Quota", "x" * 41, 7):
+        with pytest.raises(ValueError, match="is not a valid Reason"):
+            Reason(forged)
+
+
+def test_every_message_says_its_version_and_passes_over_a_later_one() -> None:
+    sent = replace(OUTCOME, foreign=(("later", b"\xff"),)).encode()
+    assert ("version", b"1") in sent.headers
+    later = replace(sent, headers=tuple((k, b"2" if k == "version" else v) for k, v in sent.headers))
+    assert Outcome.decode(as_read(later)).foreign == (("later", b"\xff"),)
+
+
+def test_a_heartbeat_in_a_state_of_a_later_version_is_of_a_node_that_lives_and_is_given_nothing() -> None:
+    beat = Heartbeat("b", "node-1", "h", 1, 2, 3)
+    later = replace(beat.encode(), value=orjson.dumps(orjson.loads(beat.encode().value or b"") | {"state": "idle"}))
+    assert Heartbeat.decode(as_read(later)).state == "draining"

@@ -1,0 +1,99 @@
+"""Boots that are long dead leave `nodes`, and nothing hangs on their records any more."""
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+
+import pytest
+
+from agents.dead_boots import DeadBoots
+from agents.reaping import last_word
+from headrace.kafka import Kafka, Sender
+from headrace.settings import Settings
+from tests.core_rig import Core, Log, cores, record
+from tests.faults.victim import Victim
+
+
+@pytest.fixture
+def settings(kafka_settings: Settings, topics: str) -> Settings:
+    return replace(kafka_settings, lease_s=2.0)
+
+
+@pytest.fixture
+def sender(settings: Settings) -> Iterator[Sender]:
+    sender = Sender(Kafka(settings, "test"))
+    yield sender
+    sender.close()
+
+
+def wait(reached: Callable[[], object], what: str) -> None:
+    deadline = time.monotonic() + 60
+    while not reached():
+        assert time.monotonic() < deadline, what
+
+
+def last_of(log: Log, boot: str) -> bytes | None:
+    """The last value that `nodes` has for the boot; b"" when it has none."""
+    return ([b""] + [r.value for r in log.read("nodes") if r.key == boot.encode()])[-1]  # type: ignore[list-item]
+
+
+def test_a_dead_boot_leaves_nodes_and_what_it_held_is_run(settings: Settings, sender: Sender) -> None:
+    log = Log(settings)
+    with Victim(settings) as victim:
+        victim.wait("ready")
+        sender.send_all([record()])
+        victim.wait("job")
+    core = Core(settings)
+    core.view.dead_boots.keep_ms = 0
+    assert core.before is not None
+    with cores(core):
+        [job] = core.wait_jobs(1, 60)
+        wait(lambda: last_of(log, core.before.boot) is None, "the dead boot's tombstone")  # type: ignore[union-attr]
+        assert job.task.attempt == 2
+        core.end(job)
+        log.wait_no_claims(60)
+        assert last_of(log, core.node.boot) not in (None, b""), "a living one stays"
+
+
+def test_a_claim_of_a_boot_that_nodes_no_longer_knows_is_reaped_all_the_same(
+    settings: Settings, sender: Sender
+) -> None:
+    with Victim(settings) as victim:
+        victim.wait("ready")
+        sender.send_all([record()])
+        victim.wait("job")
+    lock = settings.data / "nodes" / "node-1.lock"
+    kept = json.loads(lock.read_text())
+    sender.send_all([last_word(kept["boot"])])
+    lock.write_text(json.dumps(kept | {"boot": "0b1ff0a4-3f0b-4a86-9a3a-5d3c3f7f0a11"}))  # nothing says it is dead
+    core = Core(settings)
+    with cores(core):
+        [job] = core.wait_jobs(1, 60)
+        assert job.task.attempt == 2
+        core.end(job)
+        Log(settings).wait_no_claims(60)
+
+
+def test_a_node_whose_own_boot_is_taken_from_nodes_fences_itself(settings: Settings, sender: Sender) -> None:
+    core = Core(settings, fence=True)
+    with cores(core):
+        old = core.node.boot
+        sender.send_all([last_word(old)])
+        wait(lambda: core.node.boot != old, "a new boot")
+
+
+def test_a_boot_may_go_when_its_hour_is_over_by_the_logs_clock_and_no_claim_names_it() -> None:
+    boots = DeadBoots(1000)
+    boots.heard("a", True, 5000)
+    boots.heard("a", True, 5900)  # said once more: it has been dead since the first
+    boots.heard("b", True, 5100)
+    boots.heard("alive", False, 5999)
+    assert boots.due(()) == []
+    boots.heard("alive", False, 6000)
+    assert boots.due(()) == ["a"]
+    assert boots.due({"a"}) == []
+    boots.heard("alive", False, 6100)
+    assert boots.due(()) == ["a", "b"]
+    boots.gone("a")
+    assert boots.due(()) == ["b"]

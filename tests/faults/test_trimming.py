@@ -1,0 +1,127 @@
+"""Trimming: the task topics lose what nobody needs any more, and nothing else, whoever dies at which moment."""
+
+import threading
+import time
+import uuid
+from collections.abc import Iterator
+from dataclasses import replace
+
+import pytest
+from confluent_kafka import TopicPartition
+
+from agents.journal_state import Held
+from agents.log_reading import offsets
+from agents.receiver import GROUP as RECEIVER_GROUP
+from agents.trimmer import RECEIVER, bounds
+from headrace.kafka import Kafka, Sender
+from headrace.messages import Outcome
+from headrace.records import Source
+from headrace.settings import Settings
+from tests.core_rig import Core, Log, cores, record
+from tests.faults.victim import Victim
+
+NORMAL = ("tasks.normal", 0)
+
+
+@pytest.fixture
+def settings(kafka_settings: Settings, topics: str) -> Settings:
+    """What has been taken may go at once."""
+    return replace(kafka_settings, keep_s=0.0)
+
+
+@pytest.fixture
+def sender(settings: Settings) -> Iterator[Sender]:
+    sender = Sender(Kafka(settings, "test"))
+    yield sender
+    sender.close()
+
+
+def received(settings: Settings, offset: int) -> None:
+    """The receiver has told of everything before that offset of `NORMAL`."""
+    kafka = Kafka(settings, "test")
+    consumer = kafka.consumer(RECEIVER)
+    consumer.commit(offsets=[TopicPartition(kafka.topic(NORMAL[0]), NORMAL[1], offset)], asynchronous=False)
+    consumer.close()
+
+
+def begin(settings: Settings) -> int:
+    """Where the log of `NORMAL` begins now."""
+    kafka = Kafka(settings, "test")
+    return offsets(kafka, kafka.admin(), [NORMAL], first=True)[NORMAL]
+
+
+class Passes:
+    """Hears of the trimmer's steps; `next` returns when each of the 4 partitions has been looked at once more."""
+
+    def __init__(self) -> None:
+        self._count = 0
+        self._changed = threading.Condition()
+
+    def __call__(self, point: str) -> None:
+        if point == "trimmer between committed offset and journal":
+            with self._changed:
+                self._count += 1
+                self._changed.notify_all()
+
+    def next(self) -> None:
+        with self._changed:
+            wanted = self._count + 6  # one may have asked before; then a whole round, and its last has deleted
+            assert self._changed.wait_for(lambda: self._count >= wanted, 60)
+
+
+def test_only_what_both_groups_have_taken_and_no_claim_is_on_is_trimmed(settings: Settings, sender: Sender) -> None:
+    passes = Passes()
+    core = Core(settings, at=passes)
+    sender.send_all([record(partition=0) for _ in range(5)])
+    with cores(core):
+        first, second = core.wait_jobs(2)
+        core.end(second)
+        core.wait_jobs(3)
+        passes.next()
+        assert begin(settings) == 0, "the receiver has not told of them"
+        received(settings, 5)
+        passes.next()
+        assert begin(settings) == 0, "the first is still running, and the others come behind it"
+        core.end(first)
+        core.wait_jobs(4)
+        passes.next()
+        assert begin(settings) == 2, "two have ended; two run, and one has not been taken"
+    assert core.trimmer.trimmed == 2
+
+
+# where the node is killed -> records that may be gone by then
+CRASHES = {"before commit": 0, "after commit": 0, "trimmer before deleting": 0, "trimmer after deleting": 3}
+
+
+@pytest.mark.parametrize("place", CRASHES)
+def test_a_node_killed_there_has_trimmed_nothing_that_is_needed(place: str, settings: Settings, sender: Sender) -> None:
+    ids, log = [str(uuid.uuid4()) for _ in range(3)], Log(settings)
+    received(settings, len(ids))
+    with Victim(settings, attempts="complete", at={place: ("kill", 1)}) as victim:
+        victim.wait("ready")
+        sender.send_all([record(i, partition=0) for i in ids])
+        victim.wait(f"at {place}", 60)
+        victim.wait_end()
+    assert begin(settings) <= CRASHES[place]
+    core = Core(settings)
+    core.end_each()
+    with cores(core):
+        while {Outcome.decode(r).id for r in log.wait("results", len(ids), 60)} != set(ids):
+            pass  # one that ran in vain came first
+        log.wait_no_claims(60)
+        deadline = time.monotonic() + 60
+        while begin(settings) < len(ids):
+            assert time.monotonic() < deadline, "what has ended is trimmed in the end"
+
+
+def test_records_that_are_young_claimed_or_not_taken_stay() -> None:
+    held = Held("k", "boot", 1, (Source("tasks.normal", 0, 7),), 0)
+    high = ("tasks.high", 0)
+    assert bounds({NORMAL: 9, high: 5}, [], {}) == {NORMAL: 9, high: 5}
+    assert bounds({NORMAL: 9, high: 5}, [held], {}) == {NORMAL: 7, high: 5}
+    assert bounds({NORMAL: 9, high: 5}, [held], {NORMAL: 3, high: 6}) == {NORMAL: 3, high: 5}
+    assert bounds({NORMAL: -1001, high: 0}, [], {}) == {NORMAL: 0, high: 0}
+
+
+def test_the_trimmer_asks_for_the_group_that_the_receiver_is_in() -> None:
+    assert RECEIVER == RECEIVER_GROUP
