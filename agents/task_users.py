@@ -18,7 +18,7 @@ from headrace.settings import Settings, address
 
 log = logging.getLogger(__name__)
 
-_ELSEWHERE = Path("/var/tmp")  # noqa: S108 - on disk, where /tmp may be memory; the folder made there is checked to be ours
+ELSEWHERE = Path("/var/tmp")  # noqa: S108 - on disk, where /tmp may be memory; the folder made there is checked to be ours
 
 
 def task_users(settings: Settings) -> list[ChildUser]:
@@ -47,8 +47,7 @@ def scratch_folder(settings: Settings, node: str, users: Sequence[ChildUser]) ->
     if settings.scratch:
         folder = Path(settings.scratch) / node
     elif users:
-        installation = hashlib.sha256(str(settings.data.resolve()).encode()).hexdigest()[:8]
-        folder = _ELSEWHERE / f"headrace-{node}-{installation}"
+        folder = ELSEWHERE / f"headrace-{node}-{installation(settings)}"
         _check_ours(folder)
     else:
         folder = settings.data / "scratch" / node
@@ -60,6 +59,11 @@ def scratch_folder(settings: Settings, node: str, users: Sequence[ChildUser]) ->
                 "name a directory that everybody may enter"
             )
     return folder
+
+
+def installation(settings: Settings) -> str:
+    """Tells the folders of several installations on one machine apart: by their data directories."""
+    return hashlib.sha256(str(settings.data.resolve()).encode()).hexdigest()[:8]
 
 
 def _check_ours(folder: Path) -> None:

@@ -27,8 +27,8 @@ def main() -> None:
     parser.add_argument("--tasks", type=int, default=50_000, help="run so many tasks (default: 50000; 0 = none)")
     parser.add_argument("--result-mib", type=int, default=0, help="then a result of so many MiB (default: none)")
     asked = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder, LocalCluster(Path(folder), partitions=16) as cluster:
-        if asked.tasks:
+    if asked.tasks:
+        with tempfile.TemporaryDirectory() as folder, LocalCluster(Path(folder), partitions=16) as cluster:
             over_tasks(cluster, asked.tasks)
     if asked.result_mib:
         with tempfile.TemporaryDirectory() as folder, LocalCluster(Path(folder), tasks=KINDS) as cluster:

@@ -9,6 +9,7 @@ Roles are named as under `up`: gateway, storekeeper, worker-1, …; `kafka` too 
 StartError when a part does not come up, with the last line of its log.
 """
 
+import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
@@ -16,6 +17,7 @@ from typing import Any, Self
 
 from confluent_kafka.admin import AdminClient
 
+from agents.task_users import ELSEWHERE, installation
 from headrace.settings import Settings
 from headrace.topics import apply_topics
 from infra.local.kafka import EmbeddedKafka, embedded_cluster
@@ -109,6 +111,8 @@ class LocalCluster:
             for name, service in self.services.items():
                 if name.startswith(stage):
                     service.kill()
+        for folder in ELSEWHERE.glob(f"headrace-*-{installation(self.settings)}"):  # a killed worker's scratch
+            shutil.rmtree(folder, ignore_errors=True)
 
     def __enter__(self) -> Self:
         try:

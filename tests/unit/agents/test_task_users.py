@@ -216,7 +216,7 @@ if IS_ROOT:  # nobody else can become another user, and the tests above say what
     def test_somebody_elses_directory_is_not_taken_for_scratch(
         monkeypatch: pytest.MonkeyPatch, open_folder: Path
     ) -> None:
-        monkeypatch.setattr("agents.task_users._ELSEWHERE", open_folder)
+        monkeypatch.setattr("agents.task_users.ELSEWHERE", open_folder)
         user = [ChildUser(61_184, 61_184)]
         planted = scratch_folder(Settings(), "n", user)
         planted.mkdir()
