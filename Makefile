@@ -18,9 +18,11 @@ check: setup
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+# Tests at a time: most of them wait for something, so more than there are cores; 0 runs one after another.
+WORKERS ?= 4
 test: setup
 	@$(BIN)/python -m infra.chromium
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup --no-loadscope-reorder
 
 # The long form of the fault suite: make faults MINUTES=30 SEED=7
 MINUTES ?= 10

@@ -6,10 +6,10 @@ root) and otherwise says in a sentence what to install. Tests ask `chromium()` f
 
 import os
 import shutil
-import subprocess
 import sys
 
 from headrace.errors import UsageError
+from infra.setup import apt_install, can_apt
 
 _NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 
@@ -27,15 +27,13 @@ def main() -> int:
         chromium()
         return 0
     except UsageError as e:
-        if os.geteuid() != 0 or shutil.which("apt-get") is None:
+        if not can_apt():
             print(e, file=sys.stderr)
             return 2
     print("installing chromium, which the tests of the web page drive", flush=True)
-    environ = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
-    for arguments in (["update", "-qq"], ["install", "-y", "-qq", "--no-install-recommends", "chromium"]):
-        if subprocess.run(["apt-get", *arguments], env=environ, stdin=subprocess.DEVNULL).returncode:
-            print("chromium could not be installed: check the network, or install it by hand", file=sys.stderr)
-            return 2
+    if not apt_install("chromium"):
+        print("chromium could not be installed: check the network, or install it by hand", file=sys.stderr)
+        return 2
     return 0
 
 

@@ -5,8 +5,12 @@ Runs on the system's Python with the standard library alone. Everything download
 Says in a sentence what to do when something is missing, and exits with 2.
 """
 
+import configparser
 import hashlib
+import importlib.util
 import os
+import shutil
+import ssl
 import subprocess
 import sys
 import tempfile
@@ -95,18 +99,43 @@ def find_uv() -> Path:
         return uv
     say("uv, which installs the rest")
     home.mkdir(parents=True, exist_ok=True)
+    have_ensurepip()
     with tempfile.TemporaryDirectory(dir=home) as name:
-        try:
-            venv.create(name, with_pip=True)
-        except subprocess.CalledProcessError:
-            raise SetupError(
-                "this Python cannot make environments: "
-                "install its venv module (Debian and Ubuntu: apt install python3-venv)"
-            ) from None
+        venv.create(name, with_pip=True)
         pip = [f"{name}/bin/python", "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps"]
         run([*pip, "--require-hashes", "-r", str(UV_LOCK)])
         os.replace(f"{name}/bin/uv", uv)
     return uv
+
+
+def have_ensurepip() -> None:
+    """What `venv` takes pip from: Debian and Ubuntu ship it apart from Python, and root can fetch it in one command."""
+    if importlib.util.find_spec("ensurepip") is not None:
+        return
+    package = f"python{sys.version_info.major}.{sys.version_info.minor}-venv"
+    if can_apt():
+        say(f"{package}, which this system keeps apart from Python")
+        apt_install(package)
+        importlib.invalidate_caches()
+        if importlib.util.find_spec("ensurepip") is not None:
+            return
+    raise SetupError(
+        f"this Python cannot make environments: install its venv module (Debian and Ubuntu: apt install {package})"
+    )
+
+
+def can_apt() -> bool:
+    """Whether a system package is one command away: Debian and Ubuntu, as root."""
+    return os.geteuid() == 0 and shutil.which("apt-get") is not None
+
+
+def apt_install(package: str) -> bool:
+    """Installs a system package; False when it did not arrive."""
+    environ = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
+    return not any(
+        subprocess.run(["apt-get", *arguments], env=environ, stdin=subprocess.DEVNULL).returncode
+        for arguments in (["update", "-qq"], ["install", "-y", "-qq", "--no-install-recommends", package])
+    )
 
 
 def environ() -> dict[str, str]:
@@ -115,15 +144,27 @@ def environ() -> dict[str, str]:
     found.setdefault("UV_HTTP_TIMEOUT", "180")
     if not found.get("UV_DEFAULT_INDEX") and (index := found.get("PIP_INDEX_URL") or pip_config("global.index-url")):
         found["UV_DEFAULT_INDEX"] = index
-    if not found.get("SSL_CERT_FILE") and (certificates := found.get("PIP_CERT") or pip_config("global.cert")):
-        found["SSL_CERT_FILE"] = certificates
+    if not found.get("SSL_CERT_FILE"):
+        if certificates := found.get("PIP_CERT") or pip_config("global.cert"):
+            found["SSL_CERT_FILE"] = certificates
+        elif ssl.get_default_verify_paths().cafile:  # as pip does, and as a network with a CA of its own needs
+            found.setdefault("UV_SYSTEM_CERTS", "true")
     return found
 
 
 def pip_config(name: str) -> str:
-    """What someone has set in pip's configuration, or nothing."""
-    done = subprocess.run([sys.executable, "-m", "pip", "config", "get", name], capture_output=True, text=True)
-    return done.stdout.strip() if done.returncode == 0 else ""
+    """What someone has set in pip's configuration files, or nothing; read here, since a system may lack pip itself."""
+    section, _, option = name.partition(".")
+    home = Path.home()
+    places = (Path("/etc/xdg/pip/pip.conf"), Path("/etc/pip.conf"), home / ".pip" / "pip.conf",
+              Path(os.environ.get("XDG_CONFIG_HOME") or home / ".config") / "pip" / "pip.conf",
+              Path(os.environ.get("PIP_CONFIG_FILE") or os.devnull))  # fmt: skip
+    found = configparser.RawConfigParser()
+    try:
+        found.read(places)  # the later ones win
+    except (configparser.Error, UnicodeDecodeError) as e:
+        raise SetupError(f"pip's configuration cannot be read: {e}") from None
+    return found.get(section, option, fallback="")
 
 
 def run(command: list[str]) -> None:

@@ -1,9 +1,11 @@
 """Shared by all tests: one real broker a run, and a topic prefix a test, so that tests share it without meeting.
 
-`HEADRACE_TEST_KAFKA` points the run at a broker that is there already.
+`HEADRACE_TEST_KAFKA` points the run at a broker that is there already. Where workers share a run (`pytest -n`), the
+controller starts the broker and hands it to them in this variable.
 """
 
 import os
+import tempfile
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,11 +19,64 @@ from infra.local.process import free_port
 
 pytest_plugins = ["tests.statistics_fixtures"]
 
+_GIVEN = "HEADRACE_TEST_KAFKA"
+_SHARED = {"cluster": "product", "product": "faults", "mariadb": "statistics", "spark": "statistics"}
+_LONGEST_FIRST = (
+    "statistics",
+    "faults",
+    "product",
+    "tests/integration/test_spark_cluster.py",
+    "tests/faults/test_statistics_kills.py",
+    "tests/integration/test_statistics.py",
+    "tests/faults/test_random_schedule.py",
+    "tests/integration/test_up.py",
+)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """One broker for all workers of this run: they inherit our environment."""
+    # Java compiles for the long run by default, and none of ours lives long enough for that to pay.
+    os.environ.setdefault("JDK_JAVA_OPTIONS", "-XX:TieredStopAtLevel=1")
+    is_controller = bool(config.getoption("numprocesses", None)) and not hasattr(config, "workerinput")
+    if not is_controller or os.environ.get(_GIVEN) or config.option.collectonly:
+        return
+    folder = tempfile.TemporaryDirectory(prefix="headrace-test-broker-", ignore_cleanup_errors=True)
+    kafka = EmbeddedKafka(Path(folder.name), f"127.0.0.1:{free_port()}")
+    config.add_cleanup(folder.cleanup)
+    config.add_cleanup(kafka.kill)
+    kafka.start()
+    os.environ[_GIVEN] = kafka.bootstrap
+    config.add_cleanup(lambda: os.environ.pop(_GIVEN, None))
+
+
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Groups for `--dist loadgroup`, the long ones first, so that no worker is left with one at the end."""
+    for item in items:
+        item.add_marker(pytest.mark.xdist_group(_group(item)))
+    if os.environ.get("PYTEST_XDIST_WORKER"):
+        items.sort(key=_place)
+
+
+def _group(item: pytest.Item) -> str:
+    """A file's tests belong together; so do all that share what is dear to start, for one worker to start it."""
+    fixtures = getattr(item, "fixturenames", ())
+    found = next((group for fixture, group in _SHARED.items() if fixture in fixtures), None)
+    return found or item.nodeid.partition("::")[0]
+
+
+def _place(item: pytest.Item) -> tuple[int, int]:
+    file, group = item.nodeid.partition("::")[0], _group(item)
+    return (
+        _LONGEST_FIRST.index(group) if group in _LONGEST_FIRST else len(_LONGEST_FIRST),
+        _LONGEST_FIRST.index(file) if file in _LONGEST_FIRST else len(_LONGEST_FIRST),
+    )
+
 
 @pytest.fixture(scope="session")
 def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Bootstrap servers of a real Kafka."""
-    if given := os.environ.get("HEADRACE_TEST_KAFKA"):
+    if given := os.environ.get(_GIVEN):
         yield given
         return
     kafka = EmbeddedKafka(tmp_path_factory.mktemp("broker"), f"127.0.0.1:{free_port()}")

@@ -75,7 +75,7 @@ def recount(bootstrap: str, prefix: str) -> Counts:
     consumer.assign(places)
     open_partitions, seen, counts = len(places), set(), Counter[tuple[str, str, str, str]]()
     while open_partitions:
-        for message in consumer.consume(1000, 1.0):
+        for message in consumer.consume(1000, 0.1):
             if message.error() is not None:
                 open_partitions -= 1
                 continue

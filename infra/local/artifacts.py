@@ -20,7 +20,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from headrace.errors import UsageError
-from infra.local.java import java
+from infra.local.java import java, java_home
+from infra.local.trust import write_trust_store
 from infra.setup import cache_dir
 
 LOCK = Path(__file__).with_name("artifacts.lock")
@@ -82,7 +83,8 @@ def _fetch(a: Artifact, lock: dict[str, str] | None) -> dict[str, str]:
     with tempfile.TemporaryDirectory(dir=a.folder.parent, prefix=".fetch-") as name:
         into = Path(name) / "jars"
         command = [
-            java(), f"-Djava.io.tmpdir={name}", "-jar", str(_ivy_jar()), "-cache", str(ivy_cache), "-confs", "default",
+            java(), f"-Djava.io.tmpdir={name}", *_trust(Path(name) / "trust"), "-jar", str(_ivy_jar()),
+            "-cache", str(ivy_cache), "-confs", "default",
             "-warn", "-dependency", a.group, a.module, a.version,
             "-retrieve", f"{into}/[artifact]-[revision](-[classifier]).[ext]", "-types", "jar", "bundle",
         ]  # fmt: skip
@@ -120,6 +122,12 @@ def _alone() -> Iterator[None]:
     with (cache_dir() / ".lock").open("w") as held:
         fcntl.flock(held, fcntl.LOCK_EX)
         yield
+
+
+def _trust(store: Path) -> list[str]:
+    """What makes the packaged JRE trust whom this system trusts; the system's own Java is set up to already."""
+    packaged = java_home().is_relative_to(cache_dir())
+    return [f"-Djavax.net.ssl.trustStore={store}"] if packaged and write_trust_store(store) else []
 
 
 def _ivy_jar() -> Path:

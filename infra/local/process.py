@@ -5,6 +5,7 @@ Called by `service`, by the embedded parts and by tests. UsageError names the se
 
 import contextlib
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -17,6 +18,7 @@ from pathlib import Path
 from headrace.errors import UsageError
 from headrace.settings import address
 
+_FIRST_PORT = 10_000  # of those that free_port chooses from: well-known services lie below
 _LOG_MAX_BYTES = 8 * 2**20  # a log above this is set aside, once, when its process starts
 
 # Linux kills the child when the thread that forked it ends, so one thread that lives as long as we do forks them all.
@@ -89,11 +91,27 @@ def _command_line(pid: int) -> bytes:
 
 
 def free_port(host: str = "127.0.0.1") -> int:
-    """A port that nothing listens on at this moment."""
+    """A port that nothing listens on at this moment.
+
+    By chance, and below those that the kernel gives to outgoing connections: one of them cannot take it before its
+    server does, nor is another process that asks at the same time likely to.
+    """
+    below = _first_outgoing_port()
+    for port in random.sample(range(_FIRST_PORT, below), min(200, below - _FIRST_PORT)):
+        if not bind_error(host, port):
+            return port
     with socket.socket() as s:
         s.bind((host, 0))
-        port: int = s.getsockname()[1]
-        return port
+        chosen: int = s.getsockname()[1]
+        return chosen
+
+
+def _first_outgoing_port() -> int:
+    try:
+        first = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    except (OSError, ValueError, IndexError):
+        first = 32768  # Linux's default
+    return max(first, _FIRST_PORT)
 
 
 def bind_error(host: str, port: int) -> str:

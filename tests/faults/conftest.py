@@ -10,7 +10,7 @@ from infra.local.cluster import LocalCluster
 LEASE_S = 8.0
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def product(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalCluster]:
     """Three supervised nodes of two slots, gateway, storekeeper and broker, each a process."""
     folder = tmp_path_factory.mktemp("faults")

@@ -37,7 +37,7 @@ class SparkPart(Service):
 
 
 @pytest.fixture
-def cluster(tmp_path: Path) -> Iterator[tuple[str, list[SparkPart]]]:
+def standalone(tmp_path: Path) -> Iterator[tuple[str, list[SparkPart]]]:
     """The master's URL and its two workers."""
     port, folder = free_port(), tmp_path / "spark"
     folder.mkdir()
@@ -66,9 +66,9 @@ def has_executor(worker: SparkPart) -> bool:
 
 @pytest.mark.timeout(300)
 def test_a_worker_that_dies_takes_no_count_with_it(
-    cluster: tuple[str, list[SparkPart]], statistics_settings: Settings, topics: str, database: Database
+    standalone: tuple[str, list[SparkPart]], statistics_settings: Settings, topics: str, database: Database
 ) -> None:
-    address, workers = cluster
+    address, workers = standalone
     settings = replace(statistics_settings, spark_master=address, trigger_s=1.0)
     statistics: Role | None = analytics_role(settings, settings.data / "logs")
     assert statistics is not None

@@ -1,12 +1,13 @@
 """`make setup`'s decisions, the downloads' lock and the choice of Java."""
 
+import ssl
 import subprocess
 from pathlib import Path
 
 import pytest
 
 from infra import setup
-from infra.local import artifacts, java
+from infra.local import artifacts, java, trust
 from infra.local.kafka import Quorum, new_cluster_id
 
 
@@ -26,10 +27,35 @@ def test_who_pointed_pip_at_an_index_means_uv_too(monkeypatch: pytest.MonkeyPatc
     assert setup.environ()["UV_DEFAULT_INDEX"] == "https://uv.example/simple"
 
 
+def test_pips_configuration_is_read_without_pip_and_the_more_special_file_wins(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    for variable in ("UV_DEFAULT_INDEX", "PIP_INDEX_URL", "PIP_CERT", "SSL_CERT_FILE"):
+        monkeypatch.delenv(variable, raising=False)
+    special = tmp_path / "special.conf"
+    (tmp_path / "pip").mkdir()
+    (tmp_path / "pip" / "pip.conf").write_text("[global]\nindex-url = https://user.example\ncert = /user.crt\n")
+    special.write_text("[global]\nindex-url = https://special.example/%20\n")
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    monkeypatch.setenv("PIP_CONFIG_FILE", str(special))
+    found = setup.environ()
+    assert (found["UV_DEFAULT_INDEX"], found["SSL_CERT_FILE"]) == ("https://special.example/%20", "/user.crt")
+    special.write_text("index-url = before any section")
+    with pytest.raises(setup.SetupError, match="pip's configuration cannot be read"):
+        setup.environ()
+
+
 def test_a_python_that_will_not_do_is_told_what_will(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(setup.sys, "version_info", (3, 14, 0))
     with pytest.raises(setup.SetupError, match=r"3\.11, 3\.12 or 3\.13"):
         setup.check_python()
+
+
+def test_a_python_without_its_venv_module_is_told_the_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(setup.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(setup, "can_apt", lambda: False)
+    with pytest.raises(setup.SetupError, match=r"apt install python3\.\d+-venv"):
+        setup.have_ensurepip()
 
 
 @pytest.mark.parametrize("lock", [setup.LOCK, setup.UV_LOCK, java._JRE_LOCK])
@@ -54,6 +80,17 @@ def test_a_java_is_found_and_its_version_told() -> None:
     assert found is not None
     assert found >= java.LEAST
     assert java.java_version(Path("/nowhere/java")) is None
+
+
+def test_java_reads_the_systems_certificates(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    store = tmp_path / "trust"
+    assert trust.write_trust_store(store)
+    keytool = [java.java_home() / "bin" / "keytool", "-list", "-keystore", store, "-storepass", "changeit"]
+    listed = subprocess.run(keytool, capture_output=True, text=True, check=True).stdout
+    assert listed.count("trustedCertEntry") == len(ssl.create_default_context().get_ca_certs()) > 0
+    for place in ("SSL_CERT_FILE", "SSL_CERT_DIR"):
+        monkeypatch.setenv(place, str(tmp_path / "nothing"))
+    assert not trust.write_trust_store(store)
 
 
 def test_the_wrapper_drops_the_one_module_and_keeps_the_rest(tmp_path: Path) -> None:
