@@ -22,7 +22,7 @@ check: setup
 WORKERS ?= 4
 test: setup
 	@$(BIN)/python -m infra.chromium
-	$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup --no-loadscope-reorder
+	$(BIN)/python -m pytest -n $(WORKERS)
 
 # The long form of the fault suite: make faults MINUTES=30 SEED=7
 MINUTES ?= 10

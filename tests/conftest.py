@@ -9,6 +9,7 @@ import tempfile
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,21 +17,11 @@ from headrace.settings import Settings
 from headrace.topics import apply_topics
 from infra.local.kafka import EmbeddedKafka
 from infra.local.process import free_port
+from tests.parallel import place_of, scheduler
 
 pytest_plugins = ["tests.statistics_fixtures"]
 
 _GIVEN = "HEADRACE_TEST_KAFKA"
-_SHARED = {"cluster": "product", "product": "faults", "mariadb": "statistics", "spark": "statistics"}
-_LONGEST_FIRST = (
-    "statistics",
-    "faults",
-    "product",
-    "tests/integration/test_spark_cluster.py",
-    "tests/faults/test_statistics_kills.py",
-    "tests/integration/test_statistics.py",
-    "tests/faults/test_random_schedule.py",
-    "tests/integration/test_up.py",
-)
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -49,28 +40,14 @@ def pytest_configure(config: pytest.Config) -> None:
     config.add_cleanup(lambda: os.environ.pop(_GIVEN, None))
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Groups for `--dist loadgroup`, the long ones first, so that no worker is left with one at the end."""
-    for item in items:
-        item.add_marker(pytest.mark.xdist_group(_group(item)))
     if os.environ.get("PYTEST_XDIST_WORKER"):
-        items.sort(key=_place)
+        items.sort(key=lambda item: place_of(item.nodeid))
 
 
-def _group(item: pytest.Item) -> str:
-    """A file's tests belong together; so do all that share what is dear to start, for one worker to start it."""
-    fixtures = getattr(item, "fixturenames", ())
-    found = next((group for fixture, group in _SHARED.items() if fixture in fixtures), None)
-    return found or item.nodeid.partition("::")[0]
-
-
-def _place(item: pytest.Item) -> tuple[int, int]:
-    file, group = item.nodeid.partition("::")[0], _group(item)
-    return (
-        _LONGEST_FIRST.index(group) if group in _LONGEST_FIRST else len(_LONGEST_FIRST),
-        _LONGEST_FIRST.index(file) if file in _LONGEST_FIRST else len(_LONGEST_FIRST),
-    )
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    return scheduler(config, log)
 
 
 @pytest.fixture(scope="session")
