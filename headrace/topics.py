@@ -4,6 +4,7 @@ Used by `headrace topics`, by `up` and by tests. Fails with UsageError when the 
 be.
 """
 
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
@@ -26,6 +27,10 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]  # its __init_
 from headrace.errors import UsageError
 
 _ADMIN_TIMEOUT_S = 30.0
+_LOOK_S = 0.02
+_NOT_YET = frozenset(
+    {"NOT_LEADER_FOR_PARTITION", "LEADER_NOT_AVAILABLE", "UNKNOWN_TOPIC_OR_PART", "_UNKNOWN_PARTITION"}
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +143,8 @@ def apply_topics(
         _wait(admin.create_topics(new, operation_timeout=_ADMIN_TIMEOUT_S))
     if more:
         _wait(admin.create_partitions(more, operation_timeout=_ADMIN_TIMEOUT_S))
+    counts = {t.topic: t.num_partitions for t in new} | {m.topic: m.new_total_count for m in more}
+    _wait_led(admin, [TopicPartition(name, p) for name, count in counts.items() for p in range(count)])
     for name in {c.topic for c in changes if c.action == "configure"}:
         entries = [
             ConfigEntry(key, value, incremental_operation=AlterConfigOpType.SET)
@@ -173,6 +180,28 @@ def _live_tasks(admin: AdminClient, prefix: str, existing: Mapping[str, Any]) ->
     first = admin.list_offsets({p: OffsetSpec.earliest() for p in places})  # type: ignore[no-untyped-call]
     last = admin.list_offsets({p: OffsetSpec.latest() for p in places})  # type: ignore[no-untyped-call]
     return any(last[p].result(_ADMIN_TIMEOUT_S).offset > first[p].result(_ADMIN_TIMEOUT_S).offset for p in places)
+
+
+def _wait_led(admin: AdminClient, places: list[TopicPartition]) -> None:
+    """Until all new partitions answer: a broker learns of them a little later than the controller that makes them.
+
+    Who asks for their offsets sooner is told that they have no leader. Those that stay without one are no matter of
+    ours: the clients wait for them, and say so.
+    """
+    deadline = time.monotonic() + _ADMIN_TIMEOUT_S
+    while places and time.monotonic() < deadline:
+        asked = admin.list_offsets({p: OffsetSpec.latest() for p in places})  # type: ignore[no-untyped-call]
+        places = [p for p, future in asked.items() if _is_not_led(future)]
+        if places:
+            time.sleep(_LOOK_S)
+
+
+def _is_not_led(answer: Any) -> bool:
+    try:
+        answer.result(_ADMIN_TIMEOUT_S)
+    except KafkaException as e:
+        return e.args[0].name() in _NOT_YET
+    return False
 
 
 def _wait(futures: Mapping[Any, Any]) -> None:

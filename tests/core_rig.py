@@ -38,6 +38,8 @@ from headrace.kafka import Kafka, Sender
 from headrace.records import Outgoing, Record
 from headrace.settings import Settings
 
+PATIENCE_S = 60.0  # for an event that will come, on a machine that others load
+
 WORK = KindInfo("work", {"type": "object", "additionalProperties": {"type": "integer"}}, 60.0, 3)
 
 
@@ -105,7 +107,7 @@ class Core:
         self.view.start()
         self.control.start()
         self.delegation.start()
-        assert self.view.wait_caught_up(10)
+        assert self.view.wait_caught_up(PATIENCE_S)
         if self._beats:
             self.heartbeats.start()
         if self._fences:
@@ -121,7 +123,7 @@ class Core:
         self.loop.call_soon_threadsafe(self.finisher.started, job)
         self.on_job(job)
 
-    def wait_jobs(self, count: int, timeout_s: float = 15) -> list[Job]:
+    def wait_jobs(self, count: int, timeout_s: float = PATIENCE_S) -> list[Job]:
         with self._changed:
             assert self._changed.wait_for(lambda: len(self.jobs) >= count, timeout_s), (
                 f"{len(self.jobs)} of {count} jobs"
@@ -130,7 +132,7 @@ class Core:
 
     def end(self, job: Job, **how: Any) -> None:
         """Ends an attempt: completed with b"ok", or as `how` says; waits until Kafka has what follows."""
-        self.ended(job, **how).result(15)
+        self.ended(job, **how).result(PATIENCE_S)
 
     def ended(self, job: Job, **how: Any) -> "Future[None]":
         now = int(time.time() * 1000)
@@ -149,7 +151,7 @@ class Core:
         self.on_job = lambda job: void(self.ended(job))
 
     def close_finisher(self) -> None:
-        asyncio.run_coroutine_threadsafe(self.finisher.close(), self.loop).result(20)
+        asyncio.run_coroutine_threadsafe(self.finisher.close(), self.loop).result(PATIENCE_S)
 
     def close(self) -> None:
         self.intake.drain()
@@ -200,7 +202,7 @@ class Log:
         read_ranges(self.kafka, ranges, lambda message: found.append(self.kafka.record(message)))
         return found
 
-    def wait(self, topic: str, count: int, timeout_s: float = 15) -> list[Record]:
+    def wait(self, topic: str, count: int, timeout_s: float = PATIENCE_S) -> list[Record]:
         deadline = time.monotonic() + timeout_s
         while len(found := self.read(topic)) < count:
             assert time.monotonic() < deadline, f"{len(found)} of {count} records on {topic}"
@@ -217,7 +219,7 @@ class Log:
                 live.pop(str(entry.key), None)
         return list(live.values())
 
-    def wait_no_claims(self, timeout_s: float = 15) -> None:
+    def wait_no_claims(self, timeout_s: float = PATIENCE_S) -> None:
         deadline = time.monotonic() + timeout_s
         while claims := self.live_claims():
             assert time.monotonic() < deadline, f"claims stay: {[str(c.key) for c in claims]}"

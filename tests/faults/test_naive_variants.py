@@ -38,10 +38,10 @@ class Gate:
     def __call__(self, point: str) -> None:
         if point == self._place and not self._reached.is_set():
             self._reached.set()
-            assert self._open.wait(30)
+            assert self._open.wait(60)
 
     def wait(self) -> None:
-        assert self._reached.wait(20), f"{self._place} is never reached"
+        assert self._reached.wait(60), f"{self._place} is never reached"
 
     def open(self) -> None:
         self._open.set()
@@ -165,7 +165,7 @@ def test_reaper_drops_an_uncommitted_claim_commit_still_on_its_way(
         gate.wait()
         sender.send_all([dead_word(slow.node, slow.node.boot).encode()])
         for _ in range(3):
-            assert looks.acquire(timeout=10)
+            assert looks.acquire(timeout=60)
         assert log.read("tasks.high") == []
         assert len(log.live_claims()) == 1
         gate.open()
@@ -223,12 +223,12 @@ def test_start_without_having_read_the_control_log_to_its_end(kafka_settings: Se
 
     def on_cancel(_: str) -> None:
         reached.set()
-        assert slow.wait(20)
+        assert slow.wait(60)
 
     core.control.on_cancel = on_cancel
     with cores(core):
         sender.send_all([Cancel(str(uuid.uuid4())).encode()])
-        assert reached.wait(10)
+        assert reached.wait(60)
         sender.send_all([Cancel(task_id).encode()])
         sender.send_all([record(task_id)])
         log.wait("tasks.running", 1)
@@ -266,5 +266,5 @@ def test_tombstone_before_the_outcome_is_acknowledged(kafka_settings: Settings, 
             pass
         assert [t.key.id for t in tombstones(log)] == [second]
         withheld.answer.set_result(("results", 0, 0))
-        ending.result(10)
+        ending.result(60)
         log.wait_no_claims()

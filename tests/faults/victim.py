@@ -36,7 +36,7 @@ class Victim:
         self._lines: queue.Queue[str] = queue.Queue()
         threading.Thread(target=self._read, daemon=True).start()
 
-    def wait(self, start: str, timeout_s: float = 20) -> str:
+    def wait(self, start: str, timeout_s: float = 60) -> str:
         """The next line that starts so; lines before it are passed over."""
         while True:
             line = self._lines.get(timeout=timeout_s)
@@ -59,7 +59,7 @@ class Victim:
 
     def kill(self) -> None:
         self._process.kill()
-        self._process.wait(10)
+        self._process.wait(60)
 
     def stop(self) -> None:
         os.kill(self._process.pid, signal.SIGSTOP)
@@ -68,7 +68,7 @@ class Victim:
         os.kill(self._process.pid, signal.SIGCONT)
 
     def wait_end(self) -> None:
-        self._process.wait(20)
+        self._process.wait(60)
 
     def close(self) -> None:
         self.kill()

@@ -48,8 +48,8 @@ class Gateway:
 
     def start(self, until_ready: bool = True) -> "Gateway":
         self._thread.start()
-        assert self._ready.wait(20), "the gateway has not come up"
-        self.http = httpx.Client(base_url=self.url, timeout=20)
+        assert self._ready.wait(60), "the gateway has not come up"
+        self.http = httpx.Client(base_url=self.url, timeout=60)
         deadline = time.monotonic() + 20
         while until_ready and self.http.get("/readyz").status_code != 200:
             assert time.monotonic() < deadline, self.http.get("/readyz").text
@@ -94,11 +94,11 @@ class Platform:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        self.sender = Sender(Kafka(settings, "platform"), timeout_s=10)
+        self.sender = Sender(Kafka(settings, "platform"), timeout_s=60)
         self.names: set[str] = set()
 
     def say(self, *records: Outgoing) -> list[tuple[str, int, int]]:
-        return self.sender.send_all(records, timeout_s=10)
+        return self.sender.send_all(records, timeout_s=60)
 
     def announce(self, name: str = "prime", schema: dict[str, Any] = SCHEMA, node: str = "node-1") -> None:
         kind = KindInfo(name, schema, 60.0, 3, description="The primes below a bound.")

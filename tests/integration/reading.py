@@ -8,7 +8,7 @@ from headrace.kafka import Kafka
 from headrace.records import Record
 
 
-def read_until(kafka: Kafka, topic: str, count: int, timeout_s: float = 20.0) -> list[Record]:
+def read_until(kafka: Kafka, topic: str, count: int, timeout_s: float = 60.0) -> list[Record]:
     """All records of the topic, from its beginning, once there are at least `count`; AssertionError without them.
 
     Goes on to the end of each partition then, so that one too many would be seen.

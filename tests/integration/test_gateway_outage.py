@@ -36,7 +36,7 @@ def test_while_kafka_is_away_it_says_so_in_time_and_then_goes_on_by_itself(tmp_p
             answer = gw.http.post("/tasks", content=submission(), headers=JSON)
             assert (answer.status_code, answer.json()["type"]) == (503, "/problems/kafka-unavailable")
             assert answer.elapsed.total_seconds() < 5
-        assert answer.elapsed.total_seconds() < 0.5
+        assert answer.elapsed.total_seconds() < 2
         until_ready(gw, False, within_s=10)
         assert gw.http.get(f"/tasks/{before}").status_code == 200  # what it knows it still tells
         kafka.start()

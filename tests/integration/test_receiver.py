@@ -130,7 +130,7 @@ def rewind(kafka: Kafka) -> None:
         done.result()
 
 
-async def until(met: "asyncio.Future[bool] | object", timeout_s: float = 10.0) -> None:
+async def until(met: "asyncio.Future[bool] | object", timeout_s: float = 60.0) -> None:
     assert callable(met)
     async with asyncio.timeout(timeout_s):
         while not met():  # noqa: ASYNC110 - the receiver counts, and knows of no event

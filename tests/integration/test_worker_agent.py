@@ -47,7 +47,7 @@ class Ends:
     async def finish(self, job: Job, end: AttemptEnd) -> None:
         self.ended.append((job, end))
 
-    async def until(self, count: int, timeout_s: float = 10.0) -> list[AttemptEnd]:
+    async def until(self, count: int, timeout_s: float = 60.0) -> list[AttemptEnd]:
         async with asyncio.timeout(timeout_s):
             while len(self.ended) < count:  # noqa: ASYNC110 - the agent under test knows of no event of ours
                 await asyncio.sleep(0.01)
@@ -118,11 +118,10 @@ async def test_the_agent_runs_what_it_is_handed_and_gives_the_slots_back(node: N
 
 
 async def test_attempts_run_beside_each_other(node: Node) -> None:
-    began = time.monotonic()
     await node.hand_over(node.job("sleeps", seconds=0.6), node.job("sleeps", seconds=0.6))
     assert node.slots.free == 0
-    await node.ends.until(2)
-    assert time.monotonic() - began < 1.1
+    ends = await node.ends.until(2)
+    assert max(e.started_ms for e in ends) < min(e.ended_ms for e in ends)
 
 
 async def test_stopped_the_agent_kills_what_runs_and_nothing_can_be_reserved(node: Node) -> None:
@@ -149,7 +148,7 @@ async def test_drain_waits_for_what_ends_in_time_and_kills_the_rest(node: Node) 
     await node.hand_over(node.job("sleeps", seconds=0.3), node.job("sleeps", seconds=60.0))
     began = time.monotonic()
     await node.worker.drain(1.0)
-    assert 1.0 <= time.monotonic() - began < 2.5
+    assert 1.0 <= time.monotonic() - began < 30  # the other sleeps for 60
     assert sorted(str(e.cause) for e in await node.ends.until(2)) == ["None", "drain"]
 
 

@@ -41,7 +41,7 @@ class NodeProcess:
     def url(self) -> str:
         return f"http://{self.settings.stats_http}"
 
-    def wait_ready(self, timeout_s: float = 30.0) -> None:
+    def wait_ready(self, timeout_s: float = 60.0) -> None:
         def ready() -> bool:
             assert self.process.poll() is None, self.log.read_text()
             try:
@@ -103,14 +103,14 @@ def submit(kafka: Kafka) -> Iterator[Callable[..., str]]:
     def send(name: str, **payload: object) -> str:
         task_id = str(uuid.uuid4())
         value = orjson.dumps({"name": name, "payload": payload, "directory": "demo"})
-        sender.send(Outgoing("tasks.normal", task_id.encode(), value)).result(10)
+        sender.send(Outgoing("tasks.normal", task_id.encode(), value)).result(60)
         return task_id
 
     yield send
     sender.close()
 
 
-def until(met: Callable[[], object], timeout_s: float = 15.0) -> None:
+def until(met: Callable[[], object], timeout_s: float = 60.0) -> None:
     deadline = time.monotonic() + timeout_s
     while not met():
         assert time.monotonic() < deadline, f"not within {timeout_s} s"
