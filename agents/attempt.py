@@ -10,18 +10,16 @@ import os
 import signal
 import stat
 import time
-from collections.abc import Callable
-from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
 import orjson
-from pebble import ProcessExpired
 
 from agents.oom import oom_kills
+from agents.pool_child import Child, ChildDied
 from agents.pool_slot import PoolSlot
 from agents.work import AttemptEnd, Job
-from headrace.child import Ended, Request
+from headrace.child_link import Ended, Request
 from headrace.child_user import ChildUser
 from headrace.cluster import Running
 from headrace.process_tree import kill_trees
@@ -30,30 +28,24 @@ from headrace.states import Cause
 _START_S = 60.0  # a child that has not begun by then never will: importing the kinds hangs
 _NEVER_BEGAN = f"the process did not begin within {_START_S:.0f} s: do the task kinds hang while they are imported?"
 _STARTS = 3  # an idle child may be killed once, hardly twice
-_ANSWER_S = 0.5  # what a dead child has sent before it ended is read by then, and its exit code known
 
 
 class Attempt:
     """`await run()` once. `begun` is called as the child takes it up; `stop` ends it from outside."""
 
-    def __init__(self, job: Job, slot: PoolSlot, scratch: Path, result_file: Path, hear: Callable[[], None]) -> None:
-        """`hear` takes in what children have told so far, which leads to `begun`."""
-        self.job = job
-        self.pid = 0  # of the child, once it has begun
+    def __init__(self, job: Job, slot: PoolSlot, scratch: Path, result_file: Path) -> None:
+        self.job, self.slot, self.scratch = job, slot, scratch
+        self.child: Child | None = None  # that it was given to
         self.child_lost = True  # until it has answered
-        self._hear = hear
-        self._future: Future[Ended] | None = None
-        self._slot = slot
-        self.scratch = scratch
+        self.is_cleared_up = False  # set by the pool
+        self._has_begun = False
         self.memory_before = 0  # bytes that the idle child took, where its memory is limited
         self._result_file = result_file  # where no child can reach it
         self._handed_in = slot.results / result_file.name  # where the child puts it
         self._started_ms = _now_ms()
         self._loop = asyncio.get_running_loop()
         self._stopped: asyncio.Future[tuple[Cause, str]] = self._loop.create_future()
-        self._died: asyncio.Future[None] = self._loop.create_future()
         self._limit = self._loop.call_later(_START_S, self.stop, Cause.PROCESS_DEATH, _NEVER_BEGAN)
-        self._watched = -1
         self._oom_kills = oom_kills()
 
     @property
@@ -61,27 +53,22 @@ class Attempt:
         return self.job.task.id, self.job.task.attempt
 
     @property
+    def pid(self) -> int:
+        """Of the child that is at it; 0 before it has begun."""
+        return self.child.pid if self.child is not None and self._has_begun else 0
+
+    @property
     def running(self) -> Running:
         return Running(self.job.task.id, self.job.submission.name, self.job.task.attempt, self._started_ms)
 
-    def begun(self, pid: int) -> None:
-        """The child has taken it up: from now the time limit counts, and its death is seen at once."""
-        if self.pid:
-            return
-        self.pid, self._started_ms = pid, _now_ms()
+    def _begun(self) -> None:
+        """The child has taken it up: from now the time limit counts, and its death is the attempt's."""
+        self._has_begun, self._started_ms = True, _now_ms()
         self._limit.cancel()
         limit_s = self.job.timeout_s
         self._limit = self._loop.call_later(
             limit_s, self.stop, Cause.TIMEOUT, f"the time limit of {limit_s:g} s has passed"
         )
-        try:
-            self._watched = os.pidfd_open(pid)
-        except ProcessLookupError:
-            self._dead()
-        except (OSError, AttributeError):
-            pass  # not Linux: pebble sees the death within 0.1 s
-        else:
-            self._loop.add_reader(self._watched, self._dead)
 
     def stop(self, cause: Cause, detail: str) -> None:
         """Ends the attempt with that cause, unless it has ended."""
@@ -92,42 +79,27 @@ class Attempt:
         """How it ended. Afterwards nothing that it started is alive, but for a child that has answered."""
         try:
             for _ in range(_STARTS):
-                answered = await self._wait()
-                if not answered.done() or answered.cancelled() or answered.exception() is None:
-                    break
-                self._hear()
-                if self.pid or self._stopped.done():
+                answered = await self._ask()
+                if self._has_begun or self._stopped.done() or not answered.exception():
                     break
                 # The slot's idle child was killed: nothing of the task has run, and it is not to be charged.
-                await asyncio.to_thread(self.recover_slot)
             if answered.done() and not answered.exception():
                 self.child_lost = False
                 return self._answered(answered.result())
             return await self._cut_short(answered)
         finally:
             self._limit.cancel()
-            self._unwatch()
 
-    def recover_slot(self) -> None:
-        """After the loss of the child: makes the slot fit for the next attempt. Takes up to a second, in a thread."""
-        if self._future is not None:
-            self._slot.recover(self._future, begun=self.pid != 0)
-
-    async def _wait(self) -> "asyncio.Future[Ended]":
+    async def _ask(self) -> "asyncio.Future[Ended]":
         """Until the child has answered, or has died, or must stop."""
-        self._future = self._slot.submit(self._request())
-        answered = asyncio.wrap_future(self._future)
-        answered.add_done_callback(lambda f: f.cancelled() or f.exception())  # may come when nobody asks any more
+        self.child = child = await self.slot.ready()
+        answered = child.ask(self._request(), self._begun)
         either: set[asyncio.Future[Any]] = {answered, self._stopped}
-        await asyncio.wait({*either, self._died}, return_when=asyncio.FIRST_COMPLETED)
-        if not answered.done() and not self._stopped.done():
-            await asyncio.wait(either, timeout=_ANSWER_S, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
         return answered
 
     async def _cut_short(self, answered: "asyncio.Future[Ended]") -> AttemptEnd:
-        self._hear()
-        if self.pid:
-            await asyncio.to_thread(kill_trees, [self.pid])
+        await asyncio.to_thread(kill_trees, [self.child.pid] if self.child else [])
         ended_ms = _now_ms()
         with contextlib.suppress(OSError):
             self._handed_in.unlink()
@@ -136,14 +108,14 @@ class Attempt:
         return AttemptEnd(self._started_ms, ended_ms, cause=cause, detail=detail, chosen=chosen)
 
     def _death(self, answered: "asyncio.Future[Ended]") -> tuple[Cause, str]:
-        error = answered.exception() if answered.done() else None
-        if error is None:
-            return Cause.PROCESS_DEATH, "the process ended itself with exit code 0"  # which pebble does not tell
-        code = int(error.exitcode) if isinstance(error, ProcessExpired) else None
+        error = answered.exception()
+        code = error.exit_code if isinstance(error, ChildDied) else None
         if code in (None, -signal.SIGKILL) and oom_kills() > self._oom_kills:
             return Cause.OUT_OF_MEMORY, "the kernel killed the process for want of memory"
-        if code is None:  # the pool broke with it
-            when = "" if self.pid else " before the task began"
+        if isinstance(error, ChildDied) and error.words:
+            return Cause.PROCESS_DEATH, error.words
+        if code is None:  # the forkserver has died with it
+            when = "" if self._has_begun else " before the task began"
             return Cause.PROCESS_DEATH, f"the process was killed, or ended itself{when}: its exit code is not known"
         if code < 0:
             return Cause.PROCESS_DEATH, f"killed by {signal.Signals(-code).name}"
@@ -170,7 +142,7 @@ class Attempt:
             found = self._result_file.lstat()
         except OSError:
             return False
-        if stat.S_ISREG(found.st_mode) and self._slot.user in (None, ChildUser(found.st_uid, found.st_gid)):
+        if stat.S_ISREG(found.st_mode) and self.slot.user in (None, ChildUser(found.st_uid, found.st_gid)):
             return True
         with contextlib.suppress(OSError):
             self._result_file.unlink()
@@ -179,18 +151,7 @@ class Attempt:
     def _request(self) -> Request:
         task, submission = self.job.task, self.job.submission
         return Request(task.id, task.attempt, submission.name, orjson.dumps(submission.payload), str(self.scratch),
-                       str(self._handed_in), str(self._slot.output.path), self.job.kind.memory_mb)  # fmt: skip
-
-    def _dead(self) -> None:
-        self._unwatch()
-        if not self._died.done():
-            self._died.set_result(None)
-
-    def _unwatch(self) -> None:
-        if self._watched >= 0:
-            self._loop.remove_reader(self._watched)
-            os.close(self._watched)
-            self._watched = -1
+                       str(self._handed_in), str(self.slot.output.path), self.job.kind.memory_mb)  # fmt: skip
 
 
 def _now_ms() -> int:

@@ -6,6 +6,7 @@ may be the answer to the second of two sends, the first of which was accepted.
 """
 
 import logging
+import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
@@ -112,14 +113,32 @@ class Claims:
         ]  # fmt: skip
 
 
-def end_claim(sender: Sender, claim: Claim, outcome: Outgoing) -> None:
-    """The outcome of a claim that is not to start, and its tombstone once Kafka has the outcome. Does not wait."""
+class Members:
+    """Which claims of several tasks still have unfinished ones. Safe from any thread; holds nothing of single ones."""
+
+    def __init__(self) -> None:
+        self._left: dict[str, int] = {}
+        self._lock = threading.Lock()
+
+    def is_last(self, claim: Claim) -> bool:
+        """To be asked once for each member, when Kafka has what follows from its end: is the claim over with it?"""
+        if len(claim.tasks) == 1:
+            return True
+        key = str(claim.key)
+        with self._lock:
+            self._left[key] = self._left.get(key, len(claim.tasks)) - 1
+            return self._left[key] == 0 and self._left.pop(key) == 0
+
+
+def end_member(sender: Sender, members: Members, claim: Claim, outcome: Outgoing) -> None:
+    """The outcome of a task that is not to start, and its claim's tombstone if it is the last and Kafka has the
+    outcome. Does not wait."""
 
     def then(answer: Sent) -> None:
-        if answer.exception() is None:
+        if answer.exception() is not None:  # only a broken client does that
+            log.error("The outcome of a task of claim %s could not be sent: %s", claim.key, answer.exception())
+        elif members.is_last(claim):
             sender.send(claim.tombstone("done"))
-        else:  # only a broken client does that
-            log.error("The outcome of task %s could not be sent: %s", claim.key.id, answer.exception())
 
     sender.send(outcome).add_done_callback(then)
 

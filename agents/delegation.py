@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping
 from confluent_kafka import KafkaException
 
 from agents.admission import Admission, Admitted, Refused
-from agents.claims import end_claim
+from agents.claims import Members, end_member
 from agents.control import Control
 from agents.follower import Follower
 from agents.kinds_view import KindsView
@@ -23,7 +23,7 @@ from agents.log_reading import Place, offsets
 from agents.node import Node
 from agents.outcomes import without_result
 from agents.slots import Slots
-from agents.work import Job
+from agents.work import Job, Jobs
 from headrace.cluster import Heartbeat
 from headrace.errors import Retryable
 from headrace.journal import Claim, ClaimKey
@@ -42,7 +42,7 @@ class Delegation(Follower):
 
     def __init__(
         self, kafka: Kafka, sender: Sender, node: Node, slots: Slots, view: KindsView, control: Control,
-        hand_over: Callable[[Job], None], at: Callable[[str], None] = lambda _: None,
+        hand_over: Callable[[Jobs], None], at: Callable[[str], None] = lambda _: None,
     ) -> None:  # fmt: skip
         super().__init__(kafka, "delegation", ["tasks.running"])
         self._sender, self._node, self._slots, self._view, self._control = sender, node, slots, view, control
@@ -148,11 +148,11 @@ class Delegation(Follower):
         verdict = self._admission.judge(task)
         refused = self._admission.at_last(task, verdict) if isinstance(verdict, Admitted) else verdict
         if isinstance(verdict, Admitted) and refused is None:
-            self._hand_over(Job(claim, task, verdict.submission, verdict.kind))
+            self._hand_over([Job(claim, task, verdict.submission, verdict.kind)])
             return True
         if not isinstance(refused, Refused):  # it was announced, and is not loaded any more
             refused = Refused(Reason.UNKNOWN_KIND, "the node that announced the kind does not have it any more")
         outcome = without_result(task, claim.for_, self._node.name, refused.reason, refused.error,
                                  name=refused.name, directory=refused.directory)  # fmt: skip
-        end_claim(self._sender, claim, outcome)
+        end_member(self._sender, Members(), claim, outcome)
         return False

@@ -14,13 +14,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import BinaryIO
 
+from agents.claims import Members
 from agents.node import Node
 from agents.outcomes import without_result
 from agents.retry import Again, Over, after
 from agents.waiting import Waiting
 from agents.work import AttemptEnd, Job
 from headrace.errors import Retryable
-from headrace.journal import Claim, Why
+from headrace.journal import Why
 from headrace.kafka import Sender, log_throttled
 from headrace.ledger import Failure
 from headrace.messages import CHUNK_BYTES, Outcome, started
@@ -44,11 +45,12 @@ class Finisher:
     """All methods belong to the event loop. `at` names the places where fault tests step in."""
 
     def __init__(
-        self, sender: Sender, node: Node, is_cancelled: Callable[[str], bool] = lambda _: False, at: At = lambda _: None
-    ) -> None:
+        self, sender: Sender, node: Node, is_cancelled: Callable[[str], bool] = lambda _: False,
+        at: At = lambda _: None, members: Members | None = None,
+    ) -> None:  # fmt: skip
         self._sender, self._node, self._is_cancelled, self._at = sender, node, is_cancelled, at
         self._started: dict[Key, asyncio.Future[object]] = {}
-        self._left: dict[str, int] = {}  # unfinished members of claims with several
+        self._members = members or Members()
         self._waiting = Waiting()
         self._ending: set[asyncio.Future[None]] = set()  # tombstones that Kafka has not acknowledged yet
 
@@ -64,7 +66,8 @@ class Finisher:
         """Returns when Kafka has the outcome or the next attempt, or nothing of it because the node is fenced."""
         try:
             self._check(job)
-            await self._started_acknowledged(job)
+            if end.begun:
+                await self._started_acknowledged(job)
             if end.cause is None:
                 await self._send_result(job, end)
                 await self._end_claim(job, "done")
@@ -120,7 +123,7 @@ class Finisher:
 
     async def _end_claim(self, job: Job, why: Why) -> None:
         self._at("before tombstone")
-        if self._is_last(job.claim):
+        if self._members.is_last(job.claim):
             # Nobody waits for it: should it be lost with this node, the reaper's attempt runs in vain, no more.
             ending = asyncio.ensure_future(self._tombstone(job, why))
             self._ending.add(ending)
@@ -131,13 +134,6 @@ class Finisher:
     async def _tombstone(self, job: Job, why: Why) -> None:
         with contextlib.suppress(Fenced):
             await self._send(job, job.claim.tombstone(why))
-
-    def _is_last(self, claim: Claim) -> bool:
-        if len(claim.tasks) == 1:
-            return True
-        key = str(claim.key)
-        self._left[key] = self._left.get(key, len(claim.tasks)) - 1
-        return self._left[key] == 0 and self._left.pop(key) == 0
 
     async def _send_outcome(self, job: Job, over: Over, end: AttemptEnd) -> None:
         self._at("before outcome")

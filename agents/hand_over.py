@@ -1,7 +1,7 @@
 """The in-memory channel between the intake thread and the worker agent.
 
 A Faust channel whose queue no rebalance touches: the queues that Faust manages itself are emptied when its consumer
-gets new partitions, and a job that was claimed would be lost with them. All clones share one queue, so that a job
+gets new partitions, and a job that was claimed would be lost with them. All clones share one queue, so that what is
 handed over while the agent restarts waits for it.
 """
 
@@ -10,11 +10,11 @@ from typing import Any
 from faust.channels import Channel
 from mode.utils.queues import FlowControlEvent, ThrowableQueue
 
-from agents.work import Job
+from agents.work import Jobs
 
 
-class HandOverChannel(Channel[Job]):
-    """`put_job` belongs to the event loop. The number of jobs is bounded by the node's slots."""
+class HandOverChannel(Channel[Jobs]):
+    """`put_jobs` belongs to the event loop. The number of jobs is bounded by the node's slots."""
 
     @property
     def queue(self) -> Any:
@@ -24,5 +24,5 @@ class HandOverChannel(Channel[Job]):
             root._queue = ThrowableQueue(flow_control=flow, clear_on_resume=False)
         return root._queue
 
-    def put_job(self, job: Job) -> None:
-        self.queue.put_nowait(job)
+    def put_jobs(self, jobs: Jobs) -> None:
+        self.queue.put_nowait(jobs)

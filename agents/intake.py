@@ -8,6 +8,7 @@ else that Kafka does is waited for.
 import logging
 import threading
 import time
+from collections import defaultdict
 from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any
@@ -15,17 +16,18 @@ from typing import Any
 from confluent_kafka import KafkaException
 
 from agents.admission import Admission, Admitted, Elsewhere, Kinds, Refused
-from agents.claims import At, Claims, end_claim
+from agents.claims import At, Claims, Members, end_member
 from agents.control import Control
 from agents.delegation import Delegation
 from agents.log_reading import Place, words_of
 from agents.merge import MergeBuffer, Pulled
 from agents.node import Node
 from agents.outcomes import without_result
+from agents.run_times import Chunk, Chunks, RunTimes
 from agents.slots import Slots
 from agents.task_consumer import TaskConsumer
 from agents.turn import Turn
-from agents.work import Job
+from agents.work import Job, Jobs
 from headrace.errors import Retryable, UsageError
 from headrace.health import Heart
 from headrace.journal import Claim
@@ -39,18 +41,23 @@ Ends = dict[Place, Future[Any]]
 _IDLE_S = 0.1  # nothing to do: how long to wait for a record
 _BUSY_S = 0.05  # records wait for a slot: how often the group is served meanwhile
 _ELSEWHERE_S = 0.1  # how often to ask again whether a node that announces the kind has room
-_MOST_AT_ONCE = 256  # records settled in one turn
+_MOST_AT_ONCE = 512  # records settled in one turn
 
 
 class Intake:
-    """`hand_over` is called in the intake's thread, with a job whose slot is reserved. `at`: see `agents.claims`."""
+    """`hand_over` is called in the intake's thread, with jobs for which one slot is reserved, to be run in that order.
+
+    `members` is shared with the finisher. `at`: see `agents.claims`.
+    """
 
     def __init__(
         self, kafka: Kafka, sender: Sender, node: Node, slots: Slots, kinds_view: Kinds, control: Control,
-        hand_over: Callable[[Job], None], at: At = lambda _: None, delegation: Delegation | None = None,
+        hand_over: Callable[[Jobs], None], at: At = lambda _: None, delegation: Delegation | None = None,
+        run_times: RunTimes | None = None, members: Members | None = None,
     ) -> None:  # fmt: skip
         self._sender, self._node, self._slots, self._control = sender, node, slots, control
         self._hand_over, self._delegation, self._at = hand_over, delegation, at
+        self._run_times, self._members = run_times or RunTimes(), members or Members()
         self._buffer = MergeBuffer()
         self._consumer = TaskConsumer(kafka, self._buffer, node.remember)
         self._stopping = threading.Event()
@@ -133,8 +140,8 @@ class Intake:
         used = 0
         try:
             self._sweep(turn)
-            self._choose(turn, reserved)
-            used = len(turn.jobs)
+            self._choose(turn, Chunks(self._run_times, reserved, len(self._buffer)))
+            used = len(turn.groups)
         finally:
             if reserved > used:
                 self._slots.release(reserved - used)
@@ -151,21 +158,33 @@ class Intake:
                     break
                 following = self._buffer.head(place)
 
-    def _choose(self, turn: Turn, free: int) -> None:
+    def _choose(self, turn: Turn, chunks: Chunks) -> None:
         """Takes what comes next by the merge's order, as long as there are slots."""
-        while len(turn.settled) < _MOST_AT_ONCE and len(turn.jobs) < free:
+        while len(turn.settled) < _MOST_AT_ONCE:
             pulled = self._buffer.next()
             if pulled is None:
-                return
+                break
             if self._settled_without_slot(turn, pulled):
                 continue
             if isinstance(pulled.verdict, Elsewhere):
                 self._left_to_others(turn, pulled)
                 continue
             assert isinstance(pulled.verdict, Admitted)
+            if not chunks.take(pulled, pulled.verdict):
+                break
             self._take(turn, pulled)
-            claim = Claim((pulled.task,), turn.boot, turn.boot, turn.membership[0], self._node.name)
-            turn.jobs.append(Job(claim, pulled.task, pulled.verdict.submission, pulled.verdict.kind))
+        turn.groups = [self._jobs(turn, chunk) for chunk in chunks.made]
+
+    def _jobs(self, turn: Turn, chunk: Chunk) -> list[Job]:
+        """With one claim for all members from the same partition."""
+        tasks = defaultdict(list)
+        for pulled, _ in chunk.members:
+            tasks[pulled.place].append(pulled.task)
+        claims = {
+            place: Claim(tuple(of_place), turn.boot, turn.boot, turn.membership[0], self._node.name)
+            for place, of_place in tasks.items()
+        }
+        return [Job(claims[p.place], p.task, verdict.submission, verdict.kind) for p, verdict in chunk.members]
 
     def _left_to_others(self, turn: Turn, pulled: Pulled) -> bool:
         """Claims for a node that announces the kind; while none has room, what is behind it in its partition waits."""
@@ -211,23 +230,23 @@ class Intake:
 
     def _settle(self, turn: Turn) -> None:
         """Step 3: claims and outcomes → one commit → start. The slots of what does not start are given back."""
-        control_ends: Ends = self._control.ends() if turn.jobs else {}
+        control_ends: Ends = self._control.ends() if turn.groups else {}
         self._at("before claim")
         sent = self._claims.write([*(c.encode() for c in turn.claims), *turn.outcomes])
-        unstarted = len(turn.jobs)
+        unstarted = len(turn.groups)
         try:
             if not self._claims.acknowledged(sent):
                 self._claims.void_when_sent(turn.claims)
                 self._consumer.seek_back(turn.starts)
                 return
-            held = self._held(turn)
+            held = {id(claim) for claim in self._held(turn)}
             if self._delegation is not None and self._node.is_current(turn.boot):
                 for claim in turn.handed:
-                    if claim in held:
+                    if id(claim) in held:
                         self._delegation.go(claim)
             if held and self._read_control(control_ends):
-                for job in turn.jobs:
-                    unstarted -= job.claim in held and self._start(job)
+                for group in turn.groups:
+                    unstarted -= self._start([job for job in group if id(job.claim) in held])
         finally:
             if unstarted:
                 self._slots.release(unstarted)
@@ -250,15 +269,21 @@ class Intake:
             ends = self._control.ends()
         return True
 
-    def _start(self, job: Job) -> bool:
+    def _start(self, group: list[Job]) -> bool:
+        """Whether any of them has been handed over."""
+        going = [job for job in group if self._may_start(job)]
+        if going:
+            self._at("before start")
+            self._hand_over(going)
+        return bool(going)
+
+    def _may_start(self, job: Job) -> bool:
         if not self._node.is_current(job.claim.by):
             return False  # fenced meanwhile: the claim is the reaper's
         if self._control.is_cancelled(job.task.id):
             s = job.submission
             outcome = without_result(job.task, job.claim.by, self._node.name, Reason.CANCELLED,
                                      "cancelled before it started", name=s.name, directory=s.directory)  # fmt: skip
-            end_claim(self._sender, job.claim, outcome)
+            end_member(self._sender, self._members, job.claim, outcome)
             return False
-        self._at("before start")
-        self._hand_over(job)
         return True

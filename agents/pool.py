@@ -1,8 +1,8 @@
 """The node's process pool: as many slots as the node has, each with one child that runs one attempt after another.
 
-The worker agent awaits `run(job)`; control, drain and self-fencing end attempts through `cancel` and `stop_running`.
-`start` is called before the node's threads and sockets are made and raises UsageError when the task kinds cannot be
-loaded; later no failure of a child gets further than the AttemptEnd of its own attempt.
+The worker agent awaits `run_all(jobs)`; control, drain and self-fencing end attempts through `cancel` and
+`stop_running`. `start` is called before the node's threads and sockets are made and raises UsageError when the task
+kinds cannot be loaded; later no failure of a child gets further than the AttemptEnd of its own attempt.
 """
 
 import asyncio
@@ -10,23 +10,21 @@ import logging
 import os
 import shutil
 import time
+from collections import deque
 from collections.abc import Callable, Coroutine, Sequence
-from concurrent.futures import Future, wait
-from concurrent.futures import TimeoutError as FutureTimeout
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from pebble import ProcessExpired
-
 from agents.attempt import Attempt
-from agents.company import Company, Stay
+from agents.company import Company
 from agents.limits import NO_LIMITS, Limits, anonymous_bytes, keep_to_limits
+from agents.pool_child import ChildDied
 from agents.pool_slot import PoolSlot
 from agents.work import AttemptEnd, Job
 from headrace.attempt_log import keep_log
 from headrace.child import Setup, kinds_of
-from headrace.child_news import Begun, Born, NewsSocket, Reported
+from headrace.child_news import Born, NewsSocket, Reported
 from headrace.child_user import ChildUser
 from headrace.cluster import KindInfo, Running
 from headrace.errors import UsageError
@@ -38,11 +36,15 @@ from headrace.states import Cause
 
 log = logging.getLogger(__name__)
 
+_DEATH_S = 5.0  # a killed child is seen dead at once, unless the kernel cannot let it go
 _LOAD_S = 60.0  # importing the task kinds, machine-learning packages included
 
 
+Key = tuple[str, int]  # id, attempt
+
+
 class _Ticket:
-    """A job that waits for its slot, and may be stopped before it has begun."""
+    """A job that waits for its turn, and may be stopped before it has begun."""
 
     stopped: tuple[Cause, str] | None = None
 
@@ -83,10 +85,10 @@ class Pool:
         self._count = slots
         self._slots: list[PoolSlot] = []
         self._free: asyncio.LifoQueue[PoolSlot] = asyncio.LifoQueue()
-        self._attempts: dict[tuple[str, int], Attempt] = {}
+        self._attempts: dict[Key, Attempt] = {}
         self._company = Company(lambda asked: self.on_alone(asked))
         self.on_alone: Callable[[bool], None] = lambda _: None  # told when an attempt asks to be alone, and is done
-        self._waiting: dict[str, _Ticket] = {}  # by task id, for a slot that is being made ready again
+        self._waiting: dict[Key, _Ticket] = {}  # for the jobs before them in their slot, or for a slot
         self._forkserver = 0
         self._loop: asyncio.AbstractEventLoop | None = None
         self._chores = set[asyncio.Task[None]]()
@@ -98,33 +100,25 @@ class Pool:
         self._results.mkdir(mode=0o700)
         start_forkserver()
         setups = [replace(self._setup, user=user) for user in self._users] or [self._setup] * self._count
-        self._slots = [PoolSlot(number, setup, self._folder) for number, setup in enumerate(setups)]
-        asked = self._slots[0].describe()
+        self._slots = [PoolSlot(number, setup, self._folder, self._bereft) for number, setup in enumerate(setups)]
         for slot in self._slots:
-            slot.start()
             self._free.put_nowait(slot)
         try:
-            return kinds_of(self._described(asked))
+            return kinds_of(self._described())
         except UsageError:
             self.stop()
             raise
 
-    def _described(self, asked: "Future[bytes]") -> bytes:
+    def _described(self) -> bytes:
         """The answer of the first child. One that ends while it imports the kinds would be made again for ever."""
-        deadline = time.monotonic() + _LOAD_S
-        born = set[int]()
-        while not wait([asked], 0.02).done:
-            self._hear()
-            born |= {self._slots[0].pid} - {0}
-            ended = len(born) > 1 or any(not os.path.exists(f"/proc/{pid}") for pid in born)
-            if ended and not wait([asked], 0.5).done:
-                break
-            if time.monotonic() > deadline:
-                raise UsageError(f"{self._tasks_setting} cannot be imported: it has not ended after {_LOAD_S:.0f} s")
         try:
-            return asked.result(0)
-        except (ProcessExpired, RuntimeError, FutureTimeout):
+            return self._slots[0].child.kinds(_LOAD_S)
+        except ChildDied:
             raise UsageError(f"{self._tasks_setting} cannot be imported: the import ended the process") from None
+        except TimeoutError:
+            raise UsageError(
+                f"{self._tasks_setting} cannot be imported: it has not ended after {_LOAD_S:.0f} s"
+            ) from None
 
     @property
     def _tasks_setting(self) -> str:
@@ -136,60 +130,94 @@ class Pool:
         self._loop = loop = asyncio.get_running_loop()
         loop.add_reader(self._news.fileno(), self._hear)
         for slot in self._slots:
-            loop.add_reader(slot.output.fileno(), slot.output.read)
+            slot.listen(loop)
         self._watching = loop.create_task(keep_to_limits(self._limits, self._attempts.values))
 
     async def run(self, job: Job) -> AttemptEnd:
-        """One attempt. Waits for a slot if none is free. Cancelling it kills the attempt's processes as well.
+        """One attempt. Waits for a slot if none is free. Cancelling it kills the attempt's processes as well."""
+        ends: list[AttemptEnd] = []
+        await self.run_all(deque([job]), lambda _: True, lambda _, end: ends.append(end))
+        return ends[0]
 
-        One that the kernel kills for want of memory while others run here is run again alone, and that end counts.
+    async def run_all(
+        self, jobs: deque[Job], begins: Callable[[Job], bool], ended: Callable[[Job, AttemptEnd], None]
+    ) -> None:
+        """The attempts of all jobs in one slot, one after another, each with its own end, limits and blame.
+
+        `begins` is asked right before each: False passes it over. `ended` is told of each that was not. Jobs leave the
+        deque as their turn comes; those that the caller has taken out meanwhile can be run elsewhere.
         """
-        end, in_company = await self._run(job)
-        if end.chosen and in_company:
-            log.warning("Task %s was killed for want of memory beside others: it runs again, alone", job.task.id)
-            end, _ = await self._run(job, alone=True)
-        return end
-
-    async def _run(self, job: Job, alone: bool = False) -> tuple[AttemptEnd, bool]:
-        """How it ended, and whether anything else ran on the node meanwhile."""
-        ticket = self._waiting[job.task.id] = _Ticket()
+        for job in jobs:
+            self._waiting.setdefault(_key(job), _Ticket())
+        lost: list[Attempt] = []  # those whose child may not have been cleared away yet
+        slot: PoolSlot | None = None
         try:
-            slot, stay = await self._admitted(alone)
+            slot = await self._free.get()
+            while jobs:
+                await self._run_next(jobs, slot, begins, ended, lost)
         finally:
-            del self._waiting[job.task.id]
-        if ticket.stopped is not None:
-            self._free.put_nowait(slot)
-            stay.leave()
-            now = time.time_ns() // 1_000_000
-            return AttemptEnd(now, now, cause=ticket.stopped[0], detail=ticket.stopped[1]), stay.in_company
+            for job in jobs:
+                self._waiting.pop(_key(job), None)
+            if slot is not None:
+                self._give_back(slot, lost)
+
+    async def _run_next(
+        self, jobs: deque[Job], slot: PoolSlot, begins: Callable[[Job], bool],
+        ended: Callable[[Job, AttemptEnd], None], lost: list[Attempt],
+    ) -> None:  # fmt: skip
+        """One that the kernel kills for want of memory while others run here is run again alone, and that end counts."""
+        job, alone, begun = jobs.popleft(), False, False
+        while True:
+            ticket = self._waiting.setdefault(_key(job), _Ticket())
+            stay = await self._company.enter(alone)
+            try:
+                del self._waiting[_key(job)]
+                if ticket.stopped is not None:
+                    ended(job, _not_begun(*ticket.stopped, begun=begun))
+                    return
+                if not begun and not begins(job):
+                    return
+                begun = True
+                end = await self._attempt(job, slot, alone, lost)
+                if not (end.chosen and stay.in_company):
+                    ended(job, end)
+                await self._clear_up(lost)
+            finally:
+                self._waiting.pop(_key(job), None)
+                stay.leave()
+            if not (end.chosen and stay.in_company):
+                return
+            log.warning("Task %s was killed for want of memory beside others: it runs again, alone", job.task.id)
+            alone = True
+
+    async def _attempt(self, job: Job, slot: PoolSlot, alone: bool, lost: list[Attempt]) -> AttemptEnd:
+        try:
+            attempt = self._new_attempt(job, slot, alone)
+            lost.append(attempt)
+            try:
+                end = await attempt.run()
+                await self._keep_log(attempt)
+                return end
+            finally:
+                del self._attempts[attempt.key]
+        except Exception as e:  # a full disk, no more processes: the node's fault, not the task's
+            log.exception("Task %s could not be run", job.task.id)
+            return _not_begun(Cause.NODE_LOSS, f"the node could not run it: {type(e).__name__}: {e}", begun=True)
+
+    def _new_attempt(self, job: Job, slot: PoolSlot, alone: bool) -> Attempt:
         name = f"{job.task.id}-{job.task.attempt}" + "-alone" * alone  # what the first left may still be on its way out
         scratch = slot.own_directory(name)
         slot.output.take()
-        attempt = Attempt(job, slot, scratch, self._results / name, self._hear)
+        attempt = Attempt(job, slot, scratch, self._results / name)
         if job.kind.memory_mb or self._limits.memory_mb:
-            attempt.memory_before = anonymous_bytes([slot.pid])
+            attempt.memory_before = anonymous_bytes([slot.child.pid])
         self._attempts[attempt.key] = attempt
-        try:
-            end = await attempt.run()
-            await self._keep_log(attempt, slot.output.take())
-            return end, stay.in_company
-        finally:
-            del self._attempts[attempt.key]
-            stay.leave()
-            self._chore(self._tidy(attempt, slot, scratch))
-
-    async def _admitted(self, alone: bool) -> tuple[PoolSlot, Stay]:
-        stay = await self._company.enter(alone)
-        try:
-            return await self._free.get(), stay
-        except BaseException:
-            stay.leave()
-            raise
+        return attempt
 
     def cancel(self, task_id: str) -> bool:
         """Kills the task's attempt if it runs here, and says whether it does."""
         found: list[Attempt | _Ticket] = [a for (running, _), a in self._attempts.items() if running == task_id]
-        found += [self._waiting[task_id]] if task_id in self._waiting else []
+        found += [t for (waiting, _), t in self._waiting.items() if waiting == task_id]
         for attempt in found:
             attempt.stop(Cause.PROCESS_DEATH, "cancelled")
         return bool(found)
@@ -205,8 +233,7 @@ class Pool:
         if self._loop is not None:
             why = "the node was frozen past its lease"
             self._loop.call_soon_threadsafe(self.stop_running, Cause.NODE_LOSS, why)
-        attempts = {attempt.pid for attempt in list(self._attempts.values())}
-        kill_trees((attempts | {slot.pid for slot in self._slots}) - {0})
+        kill_trees({pid for slot in self._slots for pid in slot.pids})
 
     def running(self) -> tuple[Running, ...]:
         return tuple(a.running for a in list(self._attempts.values()))
@@ -220,7 +247,7 @@ class Pool:
         loop = asyncio.get_running_loop()
         loop.remove_reader(self._news.fileno())
         for slot in self._slots:
-            loop.remove_reader(slot.output.fileno())
+            slot.unlisten()
         await asyncio.to_thread(self.stop)
 
     def stop(self) -> None:
@@ -235,34 +262,56 @@ class Pool:
         for pid, news in self._news.read():
             match news:
                 case Born(slot=number, parent=parent) if number < len(self._slots):
-                    self._slots[number].pid, self._forkserver = pid, parent
-                case Begun(id=task_id, attempt=number) if attempt := self._attempts.get((task_id, number)):
-                    attempt.begun(pid)
+                    self._slots[number].born, self._forkserver = pid, parent
                 case Reported() if (news.id, news.attempt) in self._attempts:
                     self._on_progress(Progress(news.id, news.attempt, min(1.0, max(0.0, news.fraction)), news.message))
 
-    async def _keep_log(self, attempt: Attempt, printed: bytes) -> None:
+    async def _keep_log(self, attempt: Attempt) -> None:
+        printed = attempt.slot.output.take()
         if printed and self._logs:
             try:
                 await asyncio.to_thread(keep_log, self._logs, *attempt.key, printed)
             except OSError as e:
                 log_throttled("attempt log", "What a task printed cannot be kept in %s: %s", self._logs, e)
 
-    async def _tidy(self, attempt: Attempt, slot: PoolSlot, scratch: Path) -> None:
-        """Makes the slot fit for the next attempt and gives it back; then removes what the last one left on disk."""
+    def _bereft(self, slot: PoolSlot) -> None:
+        """A slot's child has died: the next one is made now, not when an attempt waits for it."""
+        self._chore(self._renew(slot))
+
+    async def _renew(self, slot: PoolSlot) -> None:
         try:
-            if attempt.child_lost:
-                await asyncio.to_thread(kill_trees, [attempt.pid] if attempt.pid else [])
-                await asyncio.to_thread(self._kill_strays)
-                await asyncio.to_thread(attempt.recover_slot)
+            await slot.ready()
         except Exception:
-            log.exception("Slot %d could not be made ready again in order", slot.number)
-        finally:
+            log.exception("Slot %d has no child; its next attempt tries again", slot.number)
+
+    async def _clear_up(self, lost: list[Attempt]) -> None:
+        """Nothing that an attempt has started or left on disk may outlive it; then its slot is fit for the next."""
+        for attempt in list(lost):
+            try:
+                if attempt.child_lost and attempt.child is not None:
+                    await asyncio.to_thread(kill_trees, [attempt.child.pid])
+                    await asyncio.to_thread(self._kill_strays)
+                    await asyncio.wait_for(attempt.child.death.wait(), _DEATH_S)
+                    await attempt.slot.ready()
+            except Exception:
+                log.exception("Slot %d could not be made ready again in order", attempt.slot.number)
+            lost.remove(attempt)
+            try:
+                os.rmdir(attempt.scratch)  # most attempts leave it empty
+            except OSError:
+                self._chore(asyncio.to_thread(shutil.rmtree, attempt.scratch, ignore_errors=True))
+
+    def _give_back(self, slot: PoolSlot, lost: list[Attempt]) -> None:
+        """After a job that its caller has given up, the slot is free when nothing of the job is left."""
+        if not lost:
             self._free.put_nowait(slot)
-        try:
-            os.rmdir(scratch)  # most attempts leave it empty
-        except OSError:
-            await asyncio.to_thread(shutil.rmtree, scratch, ignore_errors=True)
+            return
+
+        async def clear_up() -> None:
+            await self._clear_up(lost)
+            self._free.put_nowait(slot)
+
+        self._chore(clear_up())
 
     def _kill_strays(self) -> None:
         """Kills what a dead child's task has left behind in sessions of its own: the forkserver has adopted it."""
@@ -272,9 +321,18 @@ class Pool:
         home = seen[self._forkserver].session
         strays = {p.pid for p in seen.values() if p.parent == self._forkserver and p.session != home}
         self._hear()  # a child tells of its birth before it leaves the forkserver's session: all we saw are known now
-        kill_trees(strays - {slot.pid for slot in self._slots})
+        kill_trees(strays - {pid for slot in self._slots for pid in slot.pids})
 
     def _chore(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)
         self._chores.add(task)
         task.add_done_callback(self._chores.discard)
+
+
+def _not_begun(cause: Cause, detail: str, begun: bool = False) -> AttemptEnd:
+    now = time.time_ns() // 1_000_000
+    return AttemptEnd(now, now, cause=cause, detail=detail, begun=begun)
+
+
+def _key(job: Job) -> Key:
+    return job.task.id, job.task.attempt

@@ -6,6 +6,8 @@ run.
 """
 
 import threading
+from collections import deque
+from collections.abc import Callable
 
 
 class Slots:
@@ -16,6 +18,7 @@ class Slots:
         self._used = 0
         self._open = False
         self._held = False
+        self._next: deque[Callable[[], None]] = deque()
         self._changed = threading.Condition()
 
     @property
@@ -35,11 +38,23 @@ class Slots:
             self._used += taken
             return taken
 
+    def reserve_next(self, given: Callable[[], None]) -> None:
+        """Takes the next slot that falls free, before anybody else; `given` is called then, from any thread."""
+        with self._changed:
+            if self._used < self.total:
+                self._used += 1
+                given()
+            else:
+                self._next.append(given)
+
     def release(self, count: int = 1) -> None:
         with self._changed:
             if count > self._used:
                 raise ValueError(f"{count} slots given back, {self._used} in use")
             self._used -= count
+            while self._next and self._used < self.total:
+                self._used += 1
+                self._next.popleft()()
             self._changed.notify_all()
 
     @property

@@ -19,7 +19,7 @@ class Turn:
     boot: str
     starts: dict[Place, int] = field(default_factory=dict)
     ends: dict[Place, int] = field(default_factory=dict)
-    jobs: list[Job] = field(default_factory=list)
+    groups: list[list[Job]] = field(default_factory=list)  # each for one slot
     handed: list[Claim] = field(default_factory=list)  # for other nodes
     outcomes: list[Outgoing] = field(default_factory=list)
     settled: list[Task] = field(default_factory=list)
@@ -31,7 +31,8 @@ class Turn:
 
     @property
     def claims(self) -> list[Claim]:
-        return [*(job.claim for job in self.jobs), *self.handed]
+        own = {id(job.claim): job.claim for group in self.groups for job in group}
+        return [*own.values(), *self.handed]
 
     def include(self, pulled: Pulled) -> None:
         self.starts.setdefault(pulled.place, pulled.record.offset)

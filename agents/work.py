@@ -1,5 +1,6 @@
-"""What passes between the parts of a worker node: a job that may start, and how its attempt ended."""
+"""What passes between the parts of a worker node: jobs that may start, and how their attempts ended."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,6 +28,9 @@ class Job:
         return self.submission.max_attempts or self.kind.max_attempts
 
 
+Jobs = Sequence[Job]  # for one slot, one after another: a single one, or a chunk of tiny ones
+
+
 @dataclass(frozen=True, slots=True)
 class AttemptEnd:
     """How an attempt ended. With `cause` None it completed, and the result is `value` or, when large, `result_file`."""
@@ -39,5 +43,6 @@ class AttemptEnd:
     suffix: str = ""
     cause: Cause | None = None
     detail: str = ""  # the traceback's last lines, the signal, the limit
+    begun: bool = True  # False: it was stopped before its turn came, and lifecycle.started is not sent
     invalid: bool = False  # cause error, and the payload is at fault: trying again cannot help
     chosen: bool = False  # cause out-of-memory, and the kernel chose the process: a neighbour may be at fault

@@ -14,6 +14,7 @@ from typing import Any
 
 import faust
 
+from agents.claims import Members
 from agents.control import Control
 from agents.delegation import Delegation
 from agents.faust_app import make_app, member_id, quiet_logs, running, until_stopped
@@ -31,6 +32,7 @@ from agents.progress_relay import ProgressRelay
 from agents.reaper import Reaper
 from agents.receiver import GROUP as RECEIVER_GROUP
 from agents.receiver import Receiver
+from agents.run_times import RunTimes
 from agents.slots import Slots
 from agents.start_checks import check_offsets, wait_for_topics
 from agents.stats import NodeStats
@@ -93,14 +95,19 @@ class WorkerNode:
         self._fence = Fence(node, settings.lease_s, [self._end_boot, self._say_dead])
         self._view = KindsView(kafka, kinds, Liveness(settings.lease_s), self._fence.declared_dead)
         self._control = Control(kafka, node.control_path)
-        self._finisher = Finisher(sender, node, self._control.is_cancelled, at)
-        self._worker = Worker(self._slots, pool, self._finisher, self._stats, lambda job: job.claim.for_ == node.boot)
+        members, run_times = Members(), RunTimes()
+        self._finisher = Finisher(sender, node, self._control.is_cancelled, at, members)
+        self._worker = Worker(
+            self._slots, pool, self._finisher, self._stats, run_times,
+            lambda job: job.claim.for_ == node.boot, self._control.is_cancelled,
+        )  # fmt: skip
         self._delegation = Delegation(
             kafka, sender, node, self._slots, self._view, self._control, self._worker.hand_over, at
         )
         self._intake = Intake(
-            kafka, sender, node, self._slots, self._view, self._control, self._worker.hand_over, at, self._delegation
-        )
+            kafka, sender, node, self._slots, self._view, self._control, self._worker.hand_over, at, self._delegation,
+            run_times, members,
+        )  # fmt: skip
         self._heartbeats = Heartbeats(
             sender, node, self._slots.total, kinds, pool.running, f"http://{settings.stats_http}/"
         )

@@ -1,9 +1,9 @@
 """What runs inside a pool's child: loads the kinds once, then one attempt after another.
 
-Forked by the forkserver, which has imported only `headrace`. Everything that crosses back to the node is an `Ended`
-of plain numbers, text and bytes made here: the node never unpickles what a task made. Results above `INLINE_BYTES`
-stay in a file that the node has named, so memory does not grow with them. What an attempt prints goes into a pipe that
-the node reads; that it begins, and its progress, go to the node's datagram socket (`headrace.child_news`).
+Forked by the forkserver, which has imported only `headrace`. Everything that crosses back to the node is a frame
+(`headrace.child_link`) of plain numbers, text and bytes: the node never unpickles what a task made. Results above
+`INLINE_BYTES` stay in a file that the node has named, so memory does not grow with them. What an attempt prints goes
+into a pipe that the node reads; its progress goes to the node's datagram socket (`headrace.child_news`).
 """
 
 import contextlib
@@ -23,14 +23,14 @@ from typing import Any
 
 import orjson
 
-from headrace.child_news import Begun, Born, Reported, tell
+from headrace.child_link import INLINE_BYTES, Ended, Request
+from headrace.child_news import Born, Reported, tell
 from headrace.child_user import ChildUser, become
 from headrace.cluster import KindInfo
 from headrace.errors import Invalid, UsageError
 from headrace.kinds import Context, Kind, load_kinds
 from headrace.process_tree import adopt_orphans, below, kill_trees, processes, set_death_signal
 
-INLINE_BYTES = 64 * 1024  # up to here a result comes back through the pool's pipe
 TRACEBACK_LINES = 20
 _MIB = 1024 * 1024
 _OOM_SCORE = "500"  # the kernel, short of memory, takes a task's process before the node's or anybody else's
@@ -50,39 +50,12 @@ class Setup:
     scratch_mb: int = 0  # the largest file that an attempt may write; 0 = any
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
-    """One attempt, as the node asks for it. Paths are the node's choice, in a directory of its own."""
-
-    id: str
-    attempt: int
-    name: str
-    payload: bytes  # JSON
-    scratch: str  # made before the call, removed by the node after it
-    result_file: str  # where a result above INLINE_BYTES goes
-    output: str  # what the task prints: a named pipe, or a file
-    memory_mb: int | None = None  # how much more memory than before it the attempt may take
-
-
-@dataclass(frozen=True, slots=True)
-class Ended:
-    """How an attempt ended in the child. `value` is None when the result is in `result_file`."""
-
-    ok: bool
-    value: bytes | None = None
-    content_type: str = ""
-    suffix: str = ""
-    invalid: bool = False  # the payload does not fit: trying again cannot help
-    out_of_memory: bool = False
-    error: str = ""  # last lines of the traceback
-
-
 _setup: Setup | None = None
 _kinds: dict[str, Kind] | None = None
 
 
 def initialize(setup: Setup) -> None:
-    """Pool initializer: a session of its own, the parent's end its own, the user's path first, the kinds loaded.
+    """A child's beginning: a session of its own, the parent's end its own, the user's path first, the kinds loaded.
 
     Kinds that cannot be loaded are no failure here: the attempts that need them will say so.
     """
@@ -154,8 +127,6 @@ def run_attempt(request: Request) -> Ended:
     """One attempt, from payload to encoded result. Raises nothing that the task could have raised."""
     before = below([os.getpid()], processes()) if _has_children() else set()
     try:
-        if _setup is not None:
-            tell(_setup.socket, Begun(request.id, request.attempt), wait_s=5.0)
         _at_home_in(request.scratch)
         limit_mb = request.memory_mb or (_setup.memory_mb if _setup else 0) or None
         with _printing_to(request.output), _limited_memory(limit_mb):

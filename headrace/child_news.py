@@ -1,4 +1,4 @@
-"""What a child tells its node while it works: that it was born, that an attempt has begun, how far it is.
+"""What a child tells its node beside its answers: that it was born, and how far an attempt is.
 
 Datagrams on a socket in Linux's abstract namespace (a temporary path elsewhere), sent by `headrace.child`, read by the
 node's pool. The kernel adds the sender's pid, which the node trusts in place of anything a task could write. News is
@@ -30,14 +30,6 @@ class Born:
 
 
 @dataclass(frozen=True, slots=True)
-class Begun:
-    """The attempt begins in the child that says so."""
-
-    id: str
-    attempt: int
-
-
-@dataclass(frozen=True, slots=True)
 class Reported:
     """A running attempt's progress: `fraction` from 0 to 1."""
 
@@ -47,8 +39,8 @@ class Reported:
     message: str
 
 
-News = Born | Begun | Reported
-_KINDS: dict[str, type[News]] = {"born": Born, "begun": Begun, "reported": Reported}
+News = Born | Reported
+_KINDS: dict[str, type[News]] = {"born": Born, "reported": Reported}
 _NAMES = {kind: name for name, kind in _KINDS.items()}
 
 

@@ -1,8 +1,8 @@
 """Preloaded by the node's forkserver, in which alone it acts: the lean parent of all of the node's children.
 
-It has imported what children need (`headrace.child`, pydantic) and nothing of the node's. When the node is gone, even
-by `kill -9`, the kernel tells this process, which then kills every child and all that tasks have started: being a
-subreaper, it is still above them. Without it a child's own children would outlive a killed node.
+It has imported what children need (`headrace.child_loop`, pydantic) and nothing of the node's. When the node is gone,
+even by `kill -9`, the kernel tells this process, which then kills every child and all that tasks have started: being
+a subreaper, it is still above them. Without it a child's own children would outlive a killed node.
 """
 
 import atexit
@@ -13,7 +13,7 @@ import warnings
 
 import pydantic
 
-import headrace.child  # noqa: F401 - the same
+import headrace.child_loop  # noqa: F401 - the same
 from headrace.process_tree import adopt_orphans, kill_trees, set_death_signal
 
 

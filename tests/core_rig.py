@@ -31,7 +31,7 @@ from agents.reaper import Reaper
 from agents.slots import Slots
 from agents.takeover import dead_word, take_over
 from agents.trimmer import Trimmer
-from agents.work import AttemptEnd, Job
+from agents.work import AttemptEnd, Job, Jobs
 from headrace.cluster import KindInfo
 from headrace.journal import Claim, decode_journal
 from headrace.kafka import Kafka, Sender
@@ -116,12 +116,13 @@ class Core:
         self.reaper.start()
         return self
 
-    def _handed(self, job: Job) -> None:
+    def _handed(self, jobs: Jobs) -> None:
         with self._changed:
-            self.jobs.append(job)
+            self.jobs += jobs
             self._changed.notify_all()
-        self.loop.call_soon_threadsafe(self.finisher.started, job)
-        self.on_job(job)
+        for job in jobs:
+            self.loop.call_soon_threadsafe(self.finisher.started, job)
+            self.on_job(job)
 
     def wait_jobs(self, count: int, timeout_s: float = PATIENCE_S) -> list[Job]:
         with self._changed:

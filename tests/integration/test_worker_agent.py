@@ -75,7 +75,7 @@ class Node:
         """As the intake thread does it."""
         for job in jobs:
             assert await asyncio.to_thread(self.slots.reserve, 1) == 1
-            await asyncio.to_thread(self.worker.hand_over, job)
+            await asyncio.to_thread(self.worker.hand_over, [job])
 
 
 @pytest_asyncio.fixture
