@@ -37,7 +37,7 @@ def main() -> None:
         lease_s=told["lease_s"],
         keep_s=told["keep_s"],
     )
-    core = Core(settings, told["name"], told["slots"], at=at, fence=told["fence"])
+    core = Core(settings, told["name"], told["slots"], at=at, fence=told["fence"], tiny=told["tiny"])
 
     jobs: list[Job] = []
 

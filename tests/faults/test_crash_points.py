@@ -2,6 +2,7 @@
 
 import time
 import uuid
+from collections import Counter
 from collections.abc import Iterator
 
 import pytest
@@ -67,6 +68,30 @@ def test_node_killed_before_its_tombstone_runs_it_in_vain_at_most(kafka_settings
         log.wait_no_claims()
     assert [o.attempt for o in outcomes] == [1, 2]  # the storekeeper takes the first
     assert {o.id for o in outcomes} == {task_id}
+
+
+@pytest.mark.parametrize("place", ["before commit", "after commit", "before outcome", "before tombstone"])
+def test_node_killed_amid_a_chunk_of_tiny_tasks_loses_none(
+    place: str, kafka_settings: Settings, sender: Sender
+) -> None:
+    """With all of its members on one claim: those that had ended run in vain, at most once more."""
+    ids, log = [str(uuid.uuid4()) for _ in range(30)], Log(kafka_settings)
+    nth = 7 if place == "before outcome" else 1
+    sender.send_all(record(task_id, partition=n % 2) for n, task_id in enumerate(ids))
+    with Victim(kafka_settings, slots=1, attempts="complete", at={place: ("kill", nth)}, tiny=["work"]) as victim:
+        victim.wait(f"at {place}")
+        victim.wait_end()
+    core = Core(kafka_settings, tiny=["work"])
+    core.end_each()
+    with cores(core):
+        log.wait_no_claims()
+        deadline = time.monotonic() + 20
+        while {o.id for o in map(Outcome.decode, log.read("results"))} != set(ids):
+            assert time.monotonic() < deadline, "some have no outcome"
+        log.wait_no_claims()
+    starts = Counter((e.id, e.attempt) for e in map(Event.decode, log.read("lifecycle.started")))
+    assert set(starts.values()) == {1}
+    assert max(attempt for _, attempt in starts) <= 2
 
 
 def test_the_loss_of_a_node_is_in_the_ledger_and_charged_to_no_budget(kafka_settings: Settings, sender: Sender) -> None:

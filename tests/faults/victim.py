@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Sequence
 from typing import Any
 
 from headrace.settings import Settings
@@ -17,12 +18,14 @@ class Victim:
 
     def __init__(
         self, settings: Settings, name: str = "node-1", slots: int = 2, attempts: str = "hold",
-        at: dict[str, tuple[str, int]] | None = None, fence: bool = False,
+        at: dict[str, tuple[str, int]] | None = None, fence: bool = False, tiny: Sequence[str] = (),
     ) -> None:  # fmt: skip
         told: dict[str, Any] = {
             "kafka": settings.kafka, "prefix": settings.topic_prefix, "data": str(settings.data), "fence": fence,
             "lease_s": settings.lease_s, "keep_s": settings.keep_s, "name": name,
             "slots": slots, "attempts": attempts, "at": at or {},
+            "lease_s": settings.lease_s, "name": name, "slots": slots, "attempts": attempts, "at": at or {},
+            "tiny": list(tiny),
         }  # fmt: skip
         self._process = subprocess.Popen(
             [sys.executable, "-m", "tests.faults.node_process"],

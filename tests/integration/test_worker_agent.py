@@ -65,6 +65,7 @@ class Node:
     url: str
     kinds: dict[str, KindInfo]
     state: list[str]
+    cancelled: set[str]
 
     def job(self, name: str, **payload: Any) -> Job:
         submission = Submission(name, payload, "demo")
@@ -86,7 +87,8 @@ async def node(kafka_settings: Settings, topics: str, tmp_path: Path) -> AsyncIt
     pool = Pool(HARD, 2, tmp_path / "pool")
     kinds = await asyncio.to_thread(pool.start)
     app = make_app(GROUP, kafka_settings, kafka, http, tmp_path)
-    worker = Worker(slots, pool, ends, stats)
+    cancelled = set[str]()
+    worker = Worker(slots, pool, ends, stats, is_cancelled=lambda task_id: task_id in cancelled)
     worker.attach(app)
     app.agent(app.topic(kafka.topic("tasks.control")), name="other")(_nothing)  # an app must follow some topic
     view = NodeView(
@@ -100,7 +102,8 @@ async def node(kafka_settings: Settings, topics: str, tmp_path: Path) -> AsyncIt
     pool.listen()
     async with running(app):
         await asyncio.to_thread(slots.wait_free, 10)
-        yield Node(app, worker, slots, pool, ends, health, f"http://{http}", {k.name: k for k in kinds}, state)
+        yield Node(app, worker, slots, pool, ends, health, f"http://{http}", {k.name: k for k in kinds}, state,
+                   cancelled)  # fmt: skip
     await pool.close()
 
 
@@ -122,6 +125,24 @@ async def test_attempts_run_beside_each_other(node: Node) -> None:
     assert node.slots.free == 0
     ends = await node.ends.until(2)
     assert max(e.started_ms for e in ends) < min(e.ended_ms for e in ends)
+
+
+async def test_what_waits_behind_a_slow_member_of_a_chunk_goes_to_the_next_free_slot(node: Node) -> None:
+    assert node.slots.reserve(1) == 1
+    node.worker.hand_over([node.job("sleeps", seconds=60.0), *(node.job("echo", value=v) for v in "ab")])
+    assert {e.value for e in await node.ends.until(2)} == {b"a", b"b"}
+    assert [r.name for r in node.pool.running()] == ["sleeps"]
+    assert node.slots.used == 1
+
+
+async def test_cancelled_before_its_turn_a_member_of_a_chunk_never_begins(node: Node) -> None:
+    cancelled = node.job("echo", value="never")
+    node.cancelled.add(cancelled.task.id)
+    assert node.slots.reserve(1) == 1
+    node.worker.hand_over([node.job("echo", value="a"), cancelled, node.job("echo", value="b")])
+    ends = await node.ends.until(3)
+    assert [(e.value, e.begun) for e in ends if e.cause is None] == [(b"a", True), (b"b", True)]
+    assert [(e.detail, e.begun) for e in ends if e.cause is not None] == [("cancelled", False)]
 
 
 async def test_stopped_the_agent_kills_what_runs_and_nothing_can_be_reserved(node: Node) -> None:

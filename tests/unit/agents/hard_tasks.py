@@ -4,6 +4,7 @@ import ctypes
 import os
 import resource
 import signal
+import stat
 import subprocess
 import sys
 import tempfile
@@ -127,6 +128,19 @@ def waits(until: str) -> str:
 def ignores_sigterm() -> None:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     time.sleep(60)
+
+
+@task
+def speaks_to_the_node(words: str) -> str:
+    """Writes what it likes into its process's link."""
+    for descriptor in range(3, 256):
+        try:
+            if stat.S_ISSOCK(os.fstat(descriptor).st_mode):
+                os.write(descriptor, bytes.fromhex(words))
+        except OSError:
+            pass
+    time.sleep(60)
+    return "not reached"
 
 
 @task

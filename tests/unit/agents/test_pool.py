@@ -3,17 +3,23 @@
 import asyncio
 import contextlib
 import os
+import pickle
 import signal
+import struct
 import time
+from collections import deque
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import orjson
 import pytest
 import pytest_asyncio
 
 from agents.pool import Pool
+from agents.work import AttemptEnd
 from headrace.attempt_log import LOG_BYTES, log_file
+from headrace.child_link import Kinds, pack
 from headrace.errors import UsageError
 from headrace.messages import Progress
 from headrace.states import Cause
@@ -114,6 +120,59 @@ async def test_the_node_never_unpickles_what_a_task_raised(bench: Bench) -> None
     assert end.cause is Cause.ERROR
     assert "Hostile" in end.detail
     assert not os.path.exists("/tmp/headrace-hostile-reduce")  # noqa: ASYNC240
+
+
+class Evil:
+    def __reduce__(self) -> Any:
+        return (os.system, ("touch /tmp/headrace-hostile-reduce",))
+
+
+@pytest.mark.parametrize(
+    "words", [b"\0" * 64, b"\xff" * 64, pickle.dumps(Evil()), pack(Kinds(b"[]"))[:-1] + b"\1" * 99]
+)
+async def test_a_child_that_sends_what_is_no_answer_is_ended_and_says_so(bench: Bench, words: bytes) -> None:
+    end = await bench.run("speaks_to_the_node", words=words.hex())
+    assert end.cause is Cause.PROCESS_DEATH
+    assert end.detail.startswith("the process was ended, since it sent what is no answer")
+    assert not os.path.exists("/tmp/headrace-hostile-reduce")  # noqa: ASYNC240
+    assert (await bench.run("echo", value="on")).value == b"on"
+
+
+async def test_an_answer_of_wrong_types_is_none(bench: Bench) -> None:
+    forged = orjson.dumps(["Ended", False, {"ok": True, "content_type": 7, "suffix": "", "invalid": False,
+                                            "out_of_memory": False, "error": ""}])  # fmt: skip
+    end = await bench.run("speaks_to_the_node", words=(struct.pack("!II", len(forged), 0) + forged).hex())
+    assert "content_type is int" in end.detail
+
+
+async def test_each_job_of_a_chunk_has_its_own_end(bench: Bench) -> None:
+    jobs = [
+        bench.job("echo", value="a"), bench.job("raises", message="b"), bench.job("dies_of", number=9),
+        bench.job("ignores_sigterm", timeout_s=0.2), bench.job("echo", value=3), bench.job("who"),
+    ]  # fmt: skip
+    ends: dict[str, AttemptEnd] = {}
+    await bench.pool.run_all(deque(jobs), lambda _: True, lambda job, end: ends.update({job.task.id: end}))
+    a, b, dead, late, invalid, who = (ends[job.task.id] for job in jobs)
+    assert list(ends) == [job.task.id for job in jobs]
+    assert (a.value, b.cause, dead.detail) == (b"a", Cause.ERROR, "killed by SIGKILL")
+    assert (late.cause, invalid.invalid, who.cause) == (Cause.TIMEOUT, True, None)
+
+
+async def test_jobs_whose_turn_has_not_come_can_be_cancelled_or_taken_elsewhere(bench: Bench, tmp_path: Path) -> None:
+    flag = tmp_path / "pid"
+    slow, cancelled, taken = bench.job("sleeps", seconds=0.5, flag=str(flag)), bench.job("who"), bench.job("who")
+    jobs, ends = deque([slow, cancelled, taken]), {}
+    running = asyncio.create_task(
+        bench.pool.run_all(jobs, lambda _: True, lambda job, end: ends.update({job.task.id: end}))
+    )
+    await until(flag.exists)
+    assert list(jobs) == [cancelled, taken]
+    assert bench.pool.cancel(cancelled.task.id)
+    jobs.remove(taken)
+    await running
+    assert ends[slow.task.id].value == b"slept"
+    assert (ends[cancelled.task.id].detail, ends[cancelled.task.id].begun) == ("cancelled", False)
+    assert taken.task.id not in ends
 
 
 @pytest.mark.parametrize(
