@@ -37,9 +37,11 @@ class Limited(Protocol):
     """An attempt that can be ended: `agents.attempt`."""
 
     job: Job
-    pid: int
     scratch: Path
     memory_before: int
+
+    @property
+    def pid(self) -> int: ...
 
     def stop(self, cause: Cause, detail: str) -> None: ...
 

@@ -165,13 +165,16 @@ class Pool:
         self, jobs: deque[Job], slot: PoolSlot, begins: Callable[[Job], bool],
         ended: Callable[[Job, AttemptEnd], None], lost: list[Attempt],
     ) -> None:  # fmt: skip
-        """One that the kernel kills for want of memory while others run here is run again alone, and that end counts."""
+        """One that the kernel kills for want of memory beside others is run again alone, and that end counts."""
         job, alone, begun = jobs.popleft(), False, False
         while True:
             ticket = self._waiting.setdefault(_key(job), _Ticket())
-            stay = await self._company.enter(alone)
             try:
-                del self._waiting[_key(job)]
+                stay = await self._company.enter(alone)
+            finally:
+                self._waiting.pop(_key(job), None)
+            again = False
+            try:
                 if ticket.stopped is not None:
                     ended(job, _not_begun(*ticket.stopped, begun=begun))
                     return
@@ -179,13 +182,15 @@ class Pool:
                     return
                 begun = True
                 end = await self._attempt(job, slot, alone, lost)
-                if not (end.chosen and stay.in_company):
+                again = end.chosen and stay.in_company
+                if again:
+                    self._waiting[_key(job)] = _Ticket()  # at once: it can be cancelled at any moment
+                else:
                     ended(job, end)
                 await self._clear_up(lost)
             finally:
-                self._waiting.pop(_key(job), None)
                 stay.leave()
-            if not (end.chosen and stay.in_company):
+            if not again:
                 return
             log.warning("Task %s was killed for want of memory beside others: it runs again, alone", job.task.id)
             alone = True
