@@ -98,14 +98,11 @@ class Core:
             self.kafka, self.sender, self.node, self.slots, self.view, self.control, self._handed, at
         )
         self.intake = Intake(
-            self.kafka, self.sender, self.node, self.slots, self.view, self.control, self._handed, at, self.delegation
-        )
-        self.trimmer = Trimmer(self.kafka, settings.keep_s, 0.25, at)
-        self.reaper = Reaper(self.kafka, self.sender, self.node, self.view, at, self.trimmer)
             self.kafka, self.sender, self.node, self.slots, self.view, self.control, self._handed, at, self.delegation,
             run_times, members,
         )  # fmt: skip
-        self.reaper = Reaper(self.kafka, self.sender, self.node, self.view, at)
+        self.trimmer = Trimmer(self.kafka, settings.keep_s, 0.25, at)
+        self.reaper = Reaper(self.kafka, self.sender, self.node, self.view, at, self.trimmer)
         self.fence = Fence(self.node, settings.lease_s, [self._boot_over])
         self.view.on_declared_dead = self.fence.declared_dead
         self._fences = fence

@@ -24,7 +24,6 @@ class Victim:
             "kafka": settings.kafka, "prefix": settings.topic_prefix, "data": str(settings.data), "fence": fence,
             "lease_s": settings.lease_s, "keep_s": settings.keep_s, "name": name,
             "slots": slots, "attempts": attempts, "at": at or {},
-            "lease_s": settings.lease_s, "name": name, "slots": slots, "attempts": attempts, "at": at or {},
             "tiny": list(tiny),
         }  # fmt: skip
         self._process = subprocess.Popen(

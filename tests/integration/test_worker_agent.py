@@ -176,16 +176,16 @@ async def test_drain_waits_for_what_ends_in_time_and_kills_the_rest(node: Node) 
 async def test_the_stats_say_what_runs_waits_and_has_been_done(node: Node) -> None:
     await node.hand_over(node.job("echo", value="a"), node.job("exits", code=3))
     await node.ends.until(2)
-    await node.hand_over(long := node.job("sleeps", seconds=1.0))
-    async with httpx.AsyncClient(base_url=node.url) as http, asyncio.timeout(5):
+    await node.hand_over(long := node.job("sleeps", seconds=60.0))
+    async with httpx.AsyncClient(base_url=node.url) as http, asyncio.timeout(20):
         stats = (await http.get("/stats.json")).json()
-        while not stats["running"]:
+        while not stats["running"] or stats["slots"]["used"] > 1:  # the one of the dead child is made ready again
             stats = (await http.get("/stats.json")).json()
     kinds = {k["name"]: k for k in stats["kinds"]}
     assert stats["node"] == "test-node"
     assert stats["slots"] == {"total": 2, "used": 1, "free": 1}
     assert (stats["running"][0]["id"], stats["running"][0]["name"]) == (long.task.id, "sleeps")
-    assert 0 <= stats["running"][0]["runs_s"] < 5
+    assert 0 <= stats["running"][0]["runs_s"] < 20
     assert (stats["waiting"]["normal"], stats["waiting"]["high"]) == (7, 1)
     assert (kinds["echo"]["done"], kinds["exits"]["causes"]) == (1, {"process-death": 1})
     assert kinds["echo"]["p99_s"] < 5
