@@ -1,5 +1,6 @@
 """A supervised product with a broker of its own, for faults that must not touch the other tests."""
 
+import os
 from collections.abc import Iterator
 
 import pytest
@@ -8,13 +9,16 @@ from infra.chaos.installation import Installation
 from infra.local.cluster import LocalCluster
 
 LEASE_S = 8.0
+LONG = "HEADRACE_FAULTS_MINUTES" in os.environ  # `make faults`
 
 
 @pytest.fixture(scope="session")
 def product(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalCluster]:
-    """Three supervised nodes of two slots, gateway, storekeeper and broker, each a process."""
+    """Three supervised nodes of two slots, gateway, storekeeper and broker, each a process; in the long form three
+    brokers, which keep every record three times and acknowledge it when two have it."""
     folder = tmp_path_factory.mktemp("faults")
-    with LocalCluster(folder, workers=3, supervised=True, lease_s=LEASE_S, drain_s=10.0) as cluster:
+    brokers = 3 if LONG else 1
+    with LocalCluster(folder, brokers=brokers, workers=3, supervised=True, lease_s=LEASE_S, drain_s=10.0) as cluster:
         yield cluster
 
 

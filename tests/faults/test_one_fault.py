@@ -28,10 +28,10 @@ from infra.chaos.workloads import Submitted, heavy, mixture, submit_http, submit
 from infra.local.process import free_port
 from infra.local.roles import Role
 from tests.core_rig import Log
+from tests.faults.conftest import LONG
 from tests.faults.next_version import LATER_HEADER
 
 # The long form takes the workloads as they are meant; the short one a tenth of them, so that all faults fit.
-LONG = "HEADRACE_FAULTS_MINUTES" in os.environ
 TINY, HEAVY, MIXED = (2000, 60, 500) if LONG else (0, 6, 120)
 TINY_AFTER = 40
 
