@@ -54,7 +54,12 @@ class Installation:
         begun = time.monotonic()
         while time.monotonic() - begun < _PATIENCE_S:
             pid = self.pids().get(role, 0)
-            if pid and pid != not_pid and alive(pid) and (self.in_sync() if _is_broker(role) else self._ready(role)):
+            if (
+                pid
+                and pid != not_pid
+                and alive(pid)
+                and (self.in_sync(role) if _is_broker(role) else self._ready(role))
+            ):
                 return time.monotonic() - begun
             time.sleep(0.1)
         raise TimeoutError(f"{role} has not come back in {_PATIENCE_S:.0f} s")
@@ -74,10 +79,16 @@ class Installation:
         """Roles that are brokers and run now."""
         return sorted(name for name, pid in self.pids().items() if _is_broker(name) and alive(pid))
 
-    def in_sync(self) -> bool:
-        """Whether Kafka answers, and each partition has a leader and all its replicas in step."""
+    def in_sync(self, broker: str) -> bool:
+        """Whether that broker answers, and by its word each partition has a leader and all its replicas in step.
+
+        Asked of the one that was killed: for two seconds the others do not yet know that it is away.
+        """
+        servers = self.settings.kafka.split(",")
+        number = broker.removeprefix("kafka").removeprefix("-")
+        own = replace(self.settings, kafka=servers[int(number) - 1] if number else servers[0])
         try:
-            found = self.kafka.admin().list_topics(timeout=_ANSWER_S).topics
+            found = Kafka(own, "chaos").admin().list_topics(timeout=_ANSWER_S).topics
         except KafkaException:
             return False
         partitions = [p for t in found.values() for p in t.partitions.values()]
