@@ -193,6 +193,7 @@ def _wait_led(admin: AdminClient, places: list[TopicPartition]) -> None:
         asked = admin.list_offsets({p: OffsetSpec.latest() for p in places})  # type: ignore[no-untyped-call]
         places = [p for p, future in asked.items() if _is_not_led(future)]
         if places:
+            admin.list_topics(timeout=_ADMIN_TIMEOUT_S)  # else librdkafka asks with the leaders that it knows
             time.sleep(_LOOK_S)
 
 

@@ -44,9 +44,15 @@ def main(settings: Settings) -> int:
     sink = sink_of(settings.database)
     folder = settings.data.absolute() / "analytics"
     folder.mkdir(parents=True, exist_ok=True)
-    told = threading.Event()
+    told, running = threading.Event(), threading.Event()
+
+    def end(*_: object) -> None:
+        told.set()
+        if not running.is_set():  # Spark takes its time to start, and nothing has begun that had to be ended in order
+            raise SystemExit(0)
+
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: told.set())
+        signal.signal(number, end)
     with _alone(folder) as jvm_file:
         health, metrics = Health(), Metrics()
         health.add("spark", lambda: "it is starting")
@@ -58,6 +64,7 @@ def main(settings: Settings) -> int:
             kafka = Kafka(settings, "headrace-analytics")
             job = Job(spark, settings, kafka, sink, folder, metrics)
             job.add_checks(health)
+            running.set()
             threading.Thread(target=_pass_on, args=(told, job), daemon=True).start()
             auditor = None
             if isinstance(sink, MySqlSink):
