@@ -201,6 +201,8 @@ class Pool:
             lost.append(attempt)
             try:
                 end = await attempt.run()
+                if attempt.child_lost:  # all of it is dead before anybody is told
+                    await asyncio.to_thread(self._kill_strays)
                 await self._keep_log(attempt)
                 return end
             finally:

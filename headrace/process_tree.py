@@ -76,21 +76,26 @@ def kill_trees(roots: Iterable[int], spare: frozenset[int] = frozenset(), with_r
     roots = set(roots)
     if with_roots:
         for pid in roots:
-            _kill(pid)
+            _kill(pid, signal.SIGSTOP)  # alive they adopt what their victims leave behind: it is found below them
     for turn in range(_ROUNDS):
         if turn:
             time.sleep(0.001 * turn)  # a kill takes a moment to be one
         seen = processes()
-        victims = below(roots, seen) - spare - below(spare, seen) - {os.getpid()}
-        if with_roots:
-            victims |= roots & seen.keys()
-        victims = {pid for pid in victims if not seen[pid].zombie}
+        victims = _alive(below(roots, seen) - spare - below(spare, seen) - {os.getpid()}, seen)
+        if not victims and with_roots:
+            victims = _alive(roots, seen)
         if not victims:
             return
         for pid in victims:
             _kill(pid, signal.SIGSTOP)  # none of them may fork while the others die
         for pid in victims:
             _kill(pid)
+    for pid in roots if with_roots else ():
+        _kill(pid)
+
+
+def _alive(pids: Iterable[int], seen: dict[int, Seen]) -> set[int]:
+    return {pid for pid in pids if pid in seen and not seen[pid].zombie}
 
 
 def _kill(pid: int, number: int = signal.SIGKILL) -> None:
