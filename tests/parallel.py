@@ -11,7 +11,6 @@ import pytest
 # Group -> the files of it, by how their paths begin. What comes first, starts first.
 GROUPS = {
     "statistics": (
-        "tests/integration/test_spark_cluster.py",
         "tests/faults/test_statistics_kills.py",
         "tests/integration/test_statistics.py",
         "tests/integration/test_sinks.py",
@@ -21,6 +20,7 @@ GROUPS = {
         "tests/unit/spark_analytics/",
     ),
     "faults": ("tests/faults/test_random_schedule.py", "tests/faults/test_one_fault.py"),
+    "standalone": ("tests/integration/test_spark_cluster.py",),
     "product": ("tests/acceptance/",),
     "up": ("tests/integration/test_up.py",),
 }
