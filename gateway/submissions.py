@@ -7,7 +7,7 @@ The record's value is the body as it came, so that Kafka holds what the person w
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import orjson
@@ -16,7 +16,7 @@ from gateway.batch import DIGEST_HEADER
 from gateway.cluster_view import ClusterView
 from gateway.problems import Problem
 from headrace.errors import Invalid
-from headrace.ids import id_of_idempotency_key, new_id
+from headrace.ids import id_of_idempotency_key, id_of_key_reused, new_id
 from headrace.messages import MAX_SUBMISSION_BYTES, Submission
 from headrace.records import Outgoing
 
@@ -32,6 +32,11 @@ class Prepared:
     submission: Submission
     record: Outgoing
     digest: str = ""  # set when it came with an Idempotency-Key
+
+    def under_reused_key(self) -> "Prepared":
+        """The same with the id that follows: what the key stood for is too old to be what a repeat means."""
+        new = id_of_key_reused(self.id)
+        return replace(self, id=new, record=replace(self.record, key=new.encode()))
 
 
 class Submissions:

@@ -15,7 +15,7 @@ from fastapi import APIRouter
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
-from gateway.fold import id_bytes
+from gateway.fold import Row, id_bytes
 from gateway.parts import Parts, parts_of
 from gateway.problems import Problem
 from gateway.submissions import Prepared, too_large
@@ -30,6 +30,7 @@ _WINDOW_BYTES = 8 << 20  # far below the sender's queue, so that sending never b
 # Up to here a body that is too large is read and dropped: a connection that is closed with bytes on their way is reset,
 # and the client would never see why.
 _DRAINED_BYTES = 8 << 20
+_KEY_KEPT_MS = 24 * 3600 * 1000  # how long an Idempotency-Key stands for its task
 _SIZE_ONLY = MAX_SUBMISSION_BYTES + 1
 
 
@@ -40,7 +41,7 @@ async def submit(request: Request) -> Response:
     try:
         body = await read_body(request, "application/json")
         prepared = await _prepare(parts, body, request)
-        await _send(parts, prepared)
+        prepared = await _send(parts, prepared)
     except Problem as e:
         parts.metrics.submitted.labels(e.type).inc()
         raise
@@ -61,10 +62,15 @@ async def _prepare(parts: Parts, body: bytes, request: Request) -> Prepared:
     return parts.submissions.prepare(body, headers)
 
 
-async def _send(parts: Parts, prepared: Prepared) -> None:
-    """Sends it, unless the same Idempotency-Key has been here before; Problem when the body was another one then."""
-    if prepared.digest and await _known(parts, prepared):
-        return
+async def _send(parts: Parts, prepared: Prepared) -> Prepared:
+    """Sends it, unless its Idempotency-Key has been here within a day; Problem when the body was another one then.
+
+    Returns it with the id that the key stands for.
+    """
+    if prepared.digest:
+        prepared, known = await _under_key(parts, prepared)
+        if known:
+            return prepared
     if parts.reach.away:
         raise Problem("kafka-unavailable", parts.reach.away)
     try:
@@ -72,20 +78,33 @@ async def _send(parts: Parts, prepared: Prepared) -> None:
     except Retryable as e:
         parts.reach.lost(str(e))
         raise Problem("kafka-unavailable", str(e)) from None
-    if prepared.digest:
-        await _known(
-            parts, prepared
-        )  # two gateways may have sent at once: the first record in the log decides for both
+    if prepared.digest:  # two gateways may have sent at once: the first record in the log decides for both
+        await _under_key(parts, prepared)
+    return prepared
 
 
-async def _known(parts: Parts, prepared: Prepared) -> bool:
-    await parts.read_on(prepared.id)
-    row = parts.store.row(id_bytes(prepared.id))
-    if row is not None and row.digest and row.digest != prepared.digest:
+async def _under_key(parts: Parts, prepared: Prepared) -> tuple[Prepared, bool]:
+    """With the id that its key stands for now, and whether that task is there; Problem when its body was another."""
+    while True:
+        row = parts.store.row(id_bytes(prepared.id))
+        if row is None or not _is_over(row):
+            await parts.read_on(prepared.id)
+            row = parts.store.row(id_bytes(prepared.id))
+        if row is None:
+            return prepared, False
+        if not _is_over(row):
+            break
+        prepared = prepared.under_reused_key()
+    if row.digest and row.digest != prepared.digest:
         raise Problem(
             "idempotency-conflict", "this Idempotency-Key was used with another body: use a new key for a new task"
         )
-    return row is not None
+    return prepared, True
+
+
+def _is_over(row: Row) -> bool:
+    """Whether the day is over for which a key stands for that task. By Kafka's time of its submission."""
+    return 0 < row.submitted_ms < time.time() * 1000 - _KEY_KEPT_MS
 
 
 def _accepted(parts: Parts, prepared: Prepared) -> Response:

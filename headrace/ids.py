@@ -33,5 +33,10 @@ def id_of_redrive(old_id: str, count: int) -> str:
 
 
 def id_of_idempotency_key(holder: str, key: str) -> str:
-    """The id that every repeat of one submission under an Idempotency-Key gets, on any gateway."""
+    """The id that every repeat of one submission under an Idempotency-Key gets, on any gateway, for a day."""
     return str(uuid.uuid5(_NAMESPACE, f"idempotency/{holder}/{key}"))
+
+
+def id_of_key_reused(old_id: str) -> str:
+    """The id under the same Idempotency-Key once its day is over: each follows from the one before it."""
+    return str(uuid.uuid5(_NAMESPACE, f"idempotency-again/{old_id}"))

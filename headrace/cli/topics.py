@@ -1,12 +1,17 @@
-"""`headrace topics apply|diff`: make a cluster match `topics.yaml`, or show where it does not.
+"""`headrace topics apply|diff|acls`: make a cluster match `topics.yaml`, or show where it does not, or who may do what.
 
 `diff` exits with 1 when there is a difference; `apply` with 1 when it refused one.
 """
 
+import shlex
+from collections.abc import Iterable
+
 import click
 import orjson
 
+from headrace.acls import ROLES, commands, rules
 from headrace.cli.options import KAFKA, with_a_kafka, with_settings
+from headrace.errors import UsageError
 from headrace.settings import Settings
 from headrace.topics import Change, apply_topics, diff_topics
 
@@ -45,6 +50,44 @@ def diff(settings: Settings, partitions: int | None, machine: bool) -> int:
     changes = diff_topics(Kafka(with_a_kafka(settings), "headrace-topics").admin(), settings.topic_prefix, partitions)
     _tell(changes, machine)
     return int(bool(changes))
+
+
+@topics.command("acls", help="What each role must be allowed to do on Kafka, and no more, as lines of kafka-acls.")
+@click.option("--role", "roles", multiple=True, type=click.Choice(ROLES), help="Only this role's; may be repeated.")
+@click.option("--principal", "principals", multiple=True, metavar="ROLE=PRINCIPAL",
+              help="Who a role is, such as worker=User:CN=worker; default: User:headrace-<role>.")  # fmt: skip
+@click.option("--command-config", metavar="FILE", default="admin.properties", show_default=True,
+              help="What kafka-acls connects with: the properties of a client that may alter ACLs.")  # fmt: skip
+@_options[1]
+@with_settings(KAFKA)
+def acls(
+    settings: Settings, roles: tuple[str, ...], principals: tuple[str, ...], command_config: str, machine: bool
+) -> int:
+    who = _principals(roles or ROLES, principals)
+    if machine:
+        for r in rules():
+            if r.role in who:
+                row = {"role": r.role, "principal": who[r.role], "operations": r.operations, "resource": r.kind,
+                       "name": settings.topic_prefix + r.name, "prefixed": r.prefixed}  # fmt: skip
+                click.echo(orjson.dumps(row).decode())
+        return 0
+    server, config = shlex.quote(with_a_kafka(settings).kafka), shlex.quote(command_config)
+    for line in commands(
+        settings.topic_prefix, who, f"kafka-acls.sh --bootstrap-server {server} --command-config {config}"
+    ):
+        click.echo(line)
+    return 0
+
+
+def _principals(roles: Iterable[str], given: Iterable[str]) -> dict[str, str]:
+    who = {role: f"User:headrace-{role}" for role in roles}
+    for text in given:
+        role, _, principal = text.partition("=")
+        if role not in ROLES or ":" not in principal:
+            raise UsageError(f"--principal {text}: give ROLE=TYPE:NAME, such as worker=User:alice")
+        if role in who:
+            who[role] = principal
+    return who
 
 
 def _tell(changes: list[Change], machine: bool) -> None:

@@ -18,6 +18,7 @@ from typing import Any, Self
 from confluent_kafka.admin import AdminClient
 
 from agents.task_users import ELSEWHERE, installation
+from headrace.kafka import load_security
 from headrace.settings import Settings
 from headrace.topics import apply_topics
 from infra.local.kafka import EmbeddedKafka, embedded_cluster
@@ -78,9 +79,8 @@ class LocalCluster:
             kafka: dict[str, Service] = {b.name: b for b in self.brokers}
             self.services = {**kafka, **self.services}
             self._start(kafka)
-        apply_topics(
-            AdminClient({"bootstrap.servers": self.settings.kafka}), self.settings.topic_prefix, self._partitions
-        )
+        admin = AdminClient({"bootstrap.servers": self.settings.kafka, **load_security(self.settings.kafka_security)})
+        apply_topics(admin, self.settings.topic_prefix, self._partitions)
         self._start({n: s for n, s in self.services.items() if s not in self.brokers})
 
     def pid(self, role: str) -> int:

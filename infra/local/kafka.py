@@ -11,9 +11,10 @@ import shutil
 import socket
 import subprocess
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
@@ -44,15 +45,18 @@ class EmbeddedKafka(Service):
 
     def __init__(self, folder: Path, listen: str = "127.0.0.1:9092", *, logs: Path | None = None,
                  node_id: int = 1, quorum: Quorum | None = None, extra: str = "",
+                 client: Mapping[str, str] = MappingProxyType({}),
                  jvm_options: Sequence[str] = ()) -> None:  # fmt: skip
         """`logs`: folder of its logs (default `<folder>/logs`). `quorum` None: a cluster of this node alone.
 
-        `extra`: lines put at the end of server.properties. `jvm_options`: in the place of the class archive.
+        `extra`: lines put at the end of server.properties. `client`: security options to reach it with.
+        `jvm_options`: in the place of the class archive.
         """
         self.folder = folder.absolute()
         self.host, self.port = address(listen, "HEADRACE_EMBEDDED_KAFKA")
         self.node_id = node_id
         self._quorum, self._extra, self._jvm_options = quorum, extra, tuple(jvm_options)
+        self._client = dict(client)
         logs = (logs or self.folder / "logs").absolute()
         name = "kafka" if quorum is None else f"kafka-{node_id}"
         super().__init__(name, logs / f"{name}-console.log")
@@ -93,7 +97,12 @@ class EmbeddedKafka(Service):
             if self._admin is None:  # a client that fails to connect would back off, so knock first
                 socket.create_connection((self._reached_at, self.port), 0.2).close()
                 self._admin = AdminClient(
-                    {"bootstrap.servers": self.bootstrap, "reconnect.backoff.max.ms": 100, "log_level": 0}
+                    {
+                        "bootstrap.servers": self.bootstrap,
+                        "reconnect.backoff.max.ms": 100,
+                        "log_level": 0,
+                        **self._client,
+                    }
                 )
             known: bool = self.node_id in self._admin.list_topics(timeout=1).brokers
         except (OSError, KafkaException):

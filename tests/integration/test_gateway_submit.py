@@ -1,6 +1,7 @@
 """Submitting over HTTP, against a real Kafka: what is acknowledged, and what is refused in which words."""
 
 import threading
+import time
 import uuid
 from concurrent.futures import ThreadPoolExecutor
 
@@ -8,7 +9,8 @@ import httpx
 import orjson
 import pytest
 
-from headrace.records import Record
+from headrace.ids import id_of_idempotency_key
+from headrace.records import Outgoing, Record
 from tests.integration.gateway_rig import BODY, Gateway, Stage, records_on, submission
 
 JSON = {"content-type": "application/json"}
@@ -119,6 +121,22 @@ def test_a_repeat_under_an_idempotency_key_is_the_same_task_on_any_gateway(
     assert first["id"] == again["id"] == elsewhere["id"]
     assert (conflict.status_code, conflict.json()["type"]) == (422, "/problems/idempotency-conflict")
     assert len(records_of(stage, "tasks.normal", first["id"])) == 1
+
+
+@pytest.mark.parametrize(("hours", "is_same"), [(23, True), (25, False)])
+def test_an_idempotency_key_is_free_again_after_a_day(
+    gw: Gateway, other: Gateway, stage: Stage, hours: int, is_same: bool
+) -> None:
+    key = f"day-{hours}"
+    old = id_of_idempotency_key("", key)
+    submitted = (("submitted-ms", str(int(time.time() - hours * 3600) * 1000).encode()),)
+    stage.platform.say(Outgoing("tasks.high", old.encode(), submission(), submitted))
+    first = post(gw, idempotency_key=key).json()["id"]
+    assert (first == old) is is_same
+    assert post(other, idempotency_key=key).json()["id"] == first
+    assert len(records_of(stage, "tasks.normal", first)) == (0 if is_same else 1)
+    conflict = post(other, submission(directory="x"), idempotency_key=key)
+    assert conflict.status_code == (202 if is_same else 422), "the old record tells no digest"
 
 
 def test_of_two_bodies_sent_at_once_under_one_key_only_one_is_accepted(gw: Gateway, other: Gateway) -> None:
