@@ -10,6 +10,7 @@ from agents.result_parts import Part
 from agents.result_store import Blocked, ResultStore, RootExchanged, Stored
 from headrace.ids import new_id
 from headrace.results_root import ResultsRoot, open_directory
+from tests.swapping import swapped
 
 AN_ID = "0f6e3c1a-2b4d-4e8f-9a1b-3c5d7e9f1a2b"  # fixed, where it names a test: every worker must collect the same
 
@@ -89,6 +90,24 @@ def test_a_symlinked_directory_is_not_followed(store: ResultStore, root: Results
             put(store, directory, new_id(), ".json", b"x")
     assert list(outside.iterdir()) == []
     assert leftovers(root) == []
+
+
+def test_a_directory_swapped_for_a_symlink_meanwhile_leads_nowhere(
+    store: ResultStore, root: ResultsRoot, tmp_path: Path
+) -> None:
+    outside = tmp_path / "outside"
+    (outside / "b").mkdir(parents=True)
+    (root.path / "a" / "b").mkdir(parents=True)
+    stored = 0
+    with swapped(root.path / "a", outside) as turns:
+        while turns[0] < 30 or not stored:
+            try:
+                put(store, "a/b", new_id(), ".json", b"x")
+                stored += 1
+            except (Blocked, FileNotFoundError):
+                pass
+    assert [p.name for p in outside.rglob("*")] == ["b"]
+    assert len(list(root.path.rglob("*.json"))) == stored
 
 
 def test_a_planted_symlink_of_the_results_name_is_replaced_and_its_target_untouched(
