@@ -151,6 +151,13 @@ def prints(lines: int) -> None:
 
 
 @task
+def prints_much(megabytes: int) -> None:
+    for n in range(megabytes * 16):
+        os.write(1, f"{n:06d}".encode() + b"." * (65_536 - 6))
+    os.write(2, b"the last words\n")
+
+
+@task
 def closes_descriptors() -> str:
     os.closerange(0, 256)
     return "closed"

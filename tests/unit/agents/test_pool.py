@@ -16,6 +16,7 @@ import orjson
 import pytest
 import pytest_asyncio
 
+from agents.limits import anonymous_bytes
 from agents.pool import Pool
 from agents.work import AttemptEnd
 from headrace.attempt_log import LOG_BYTES, log_file
@@ -323,13 +324,14 @@ async def test_an_attempt_given_up_by_its_caller_is_killed(bench: Bench, tmp_pat
     await until(lambda: not alive(int(flag.read_text())))
 
 
-async def test_the_last_256_kib_of_what_a_task_prints_are_kept(bench: Bench) -> None:
-    job = bench.job("prints", lines=200_000)  # 20 MB
+async def test_the_last_256_kib_of_100_mb_are_kept_and_the_rest_fills_neither_disk_nor_memory(bench: Bench) -> None:
+    before = anonymous_bytes([os.getpid()])
+    job = bench.job("prints_much", megabytes=100)
     assert (await bench.pool.run(job)).cause is None
     printed = log_file(bench.results, job.task.id, 1).read_bytes()
-    assert len(printed) == LOG_BYTES
-    assert printed.endswith(b"the last words\n")
-    assert b"line 000199998" in printed
+    assert (len(printed), printed[-15:]) == (LOG_BYTES, b"the last words\n")
+    assert b"001599." in printed
+    assert anonymous_bytes([os.getpid()]) - before < 30_000_000
 
 
 async def test_a_task_that_closes_all_descriptors_harms_itself_alone(bench: Bench) -> None:
