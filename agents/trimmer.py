@@ -65,7 +65,6 @@ class Trimmer:
         if wanted:
             self._at("trimmer before deleting")
             self._delete(wanted)
-            self._at("trimmer after deleting")
             self.trimmed += sum(at - first[place] for place, at in wanted.items())
 
     def _young(self, places: Iterable[Place]) -> dict[Place, int]:

@@ -34,6 +34,7 @@ def test_settings_survive_the_way_through_a_childs_environment(tmp_path: Path) -
         ("HEADRACE_DRAIN_S", "soon", "a number of seconds"),
         ("HEADRACE_DRAIN_S", "-1", "at least 0"),
         ("HEADRACE_LEASE_S", "6.9", "at least 7"),
+        ("HEADRACE_KEEP_S", "3599", "at least 3600"),
         ("HEADRACE_INSECURE", "maybe", "0 or 1"),
         ("HEADRACE_HTTP", "8000", "host:port"),
         ("HEADRACE_HTTP", "localhost:99999", "host:port"),

@@ -1,0 +1,53 @@
+"""Recovery times are between a harm and what repaired it, each counted for the fault that did it."""
+
+from headrace.ledger import Failure
+from headrace.messages import Event
+from headrace.states import Cause
+from infra.chaos.conservation import Done
+from infra.chaos.evidence import Evidence, Story
+from infra.chaos.recovery import BROKER, CHILD, NODE, SAME_HOST, recoveries, told
+
+
+def story(*failures: Failure, starts: tuple[int, ...]) -> Story:
+    """One whose attempts began at these times."""
+    began = [Event("lifecycle.started", "x", at_ms, attempt=n) for n, at_ms in enumerate(starts, 1)]
+    return Story(1, [], began, [], [], {f.attempt: f for f in failures})
+
+
+def times(*stories: Story, faults: tuple[Done, ...] = ()) -> dict[str, list[float]]:
+    return recoveries(Evidence({str(i): s for i, s in enumerate(stories)}), faults)
+
+
+def death(attempt: int, ended_ms: int) -> Failure:
+    return Failure(attempt, Cause.PROCESS_DEATH, "node-1", ended_ms - 5, ended_ms)
+
+
+def test_of_a_tasks_deaths_the_first_counts_for_the_second_waits_for_its_backoff() -> None:
+    found = times(story(death(1, 2000), death(2, 3000), starts=(1000, 2200, 4000)), story(starts=(1,)))
+    assert found == {CHILD: [0.2], SAME_HOST: [], NODE: [], BROKER: []}
+
+
+def test_a_lost_node_counts_from_its_own_last_kill() -> None:
+    lost = Failure(1, Cause.NODE_LOSS, "node-1", 0, 12_000)
+    faults = (
+        Done("kill_node", "node-1", 1000, 2000),
+        Done("kill_node", "node-1", 10_000, 11_000),
+        Done("lose_node", "node-2", 11_500, 11_600),
+    )
+    assert times(story(lost, starts=(500, 12_500)), faults=faults)[SAME_HOST] == [2.5]
+    away = Failure(1, Cause.NODE_LOSS, "node-2", 0, 20_000)
+    assert times(story(away, starts=(500, 21_000)), faults=faults)[NODE] == [9.5]
+    drained = Failure(1, Cause.DRAIN, "node-1", 0, 12_000)
+    assert times(story(drained, starts=(500, 12_500)), faults=faults) == times()
+
+
+def test_a_broker_counts_until_the_next_start_of_any_task() -> None:
+    faults = (Done("kill_broker", "", 10_000, 14_000),)
+    assert times(story(starts=(9000,)), story(starts=(15_500,)), faults=faults)[BROKER] == [5.5]
+    assert times(story(starts=(9000,)), faults=faults)[BROKER] == []
+
+
+def test_they_are_told_with_median_and_longest() -> None:
+    text = told({CHILD: [0.1, 0.2, 4.0], NODE: []})
+    assert "3 times, median 0.20 s, 95% within 0.20 s, longest 4.00 s" in text
+    assert text.splitlines()[1].endswith("not met")
