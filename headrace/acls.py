@@ -1,7 +1,8 @@
 """What each role may do on Kafka, from `topics.yaml` alone: the rules that Kafka's own access control has to enforce.
 
-A role may write where the file names it as a producer, read where it names it as a consumer, and join or look at the
-groups that the file gives it. `headrace topics acls` prints the rules; a test runs every role under them and no others.
+A role may write where the file names it as a producer, read where it names it as a consumer, delete records where it is
+a trimmer, and join or look at the groups that the file gives it. `headrace topics acls` prints the rules; a test runs
+every role under them and no others.
 UsageError when the file names a role that there is none of.
 """
 
@@ -60,8 +61,8 @@ def _on_topics(role: str) -> Iterator[Rule]:
         if role == "operator":
             yield Rule(role, _OPERATES, "topic", topic.name)
             continue
-        reads, writes = role in _roles(topic.consumers), role in _roles(topic.producers)
-        if operations := (("Read",) if reads else ()) + (("Write",) if writes else ()):
+        named = {"Read": topic.consumers, "Write": topic.producers, "Delete": topic.trimmers}  # Delete: of records
+        if operations := tuple(o for o, who in named.items() if role in _roles(who)):
             yield Rule(role, operations, "topic", topic.name)
 
 

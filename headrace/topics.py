@@ -47,6 +47,7 @@ class Topic:
     partitions: int
     config: Mapping[str, str]
     example: Mapping[str, Any] = field(hash=False)
+    trimmers: tuple[str, ...] = ()  # who deletes records that nobody needs any more
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +85,8 @@ def load_topics(path: Path | None = None) -> Mapping[str, Topic]:
             config = {k: str(v) for k, v in {**defaults["config"], **t["config"]}.items()}
             partitions = int(t.get("partitions", defaults["partitions"]))
             topics[name] = Topic(name, t["description"], tuple(t["producers"]), tuple(t["consumers"]), t["key"],
-                                 t["value"], t["headers"], partitions, config, t["example"])  # fmt: skip
+                                 t["value"], t["headers"], partitions, config, t["example"],
+                                 tuple(t.get("trimmers", ())))  # fmt: skip
         except (KeyError, TypeError, ValueError) as e:
             raise UsageError(f"{path}: topic {name}: {e!r}") from None
     keyed = {t.partitions for t in topics.values() if t.name not in ("nodes", "kinds")}
