@@ -28,6 +28,7 @@ INPUTS = (
     ROOT / "pyproject.toml",
     ROOT / "infra" / "local" / "artifacts.py",
     ROOT / "infra" / "local" / "artifacts.lock",
+    ROOT / "infra" / "local" / "spark_archive.py",
 )
 
 

@@ -8,9 +8,8 @@ from pyspark.sql import SparkSession
 
 from headrace.database import Database
 from headrace.settings import Settings
-from infra.local.artifacts import artifact
+from infra.local import spark_archive
 from infra.local.database import EmbeddedDatabase
-from infra.local.java import java_home
 from infra.local.process import free_port
 from infra.local.roles import Role, analytics_role
 from spark_analytics.session import start_session
@@ -20,16 +19,12 @@ from spark_analytics.session import start_session
 def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SparkSession]:
     """Spark in this process, as the role has it, on two threads."""
     patch = pytest.MonkeyPatch()
-    patch.setenv("JAVA_HOME", str(java_home()))
-    session = start_session(Settings(spark_jars=connector(), spark_memory="512m"), tmp_path_factory.mktemp("spark"))
+    for name, value in spark_archive.environ().items():
+        patch.setenv(name, value)
+    session = start_session(Settings(spark_jars=spark_archive.connector(), spark_memory="512m"), tmp_path_factory.mktemp("spark"))
     yield session
     session.stop()
     patch.undo()
-
-
-def connector() -> str:
-    """Spark's Kafka connector, as HEADRACE_SPARK_JARS takes it."""
-    return ",".join(sorted(str(p) for p in artifact("spark-kafka").glob("*.jar")))
 
 
 @pytest.fixture(scope="session")
@@ -63,7 +58,7 @@ def statistics_settings(kafka_settings: Settings, mariadb: EmbeddedDatabase, dat
         kafka_settings,
         database=mariadb.url,
         analytics_http=f"127.0.0.1:{free_port()}",
-        spark_jars=connector(),
+        spark_jars=spark_archive.connector(),
         spark_memory="512m",
         trigger_s=0.5,
         audit_s=2.0,

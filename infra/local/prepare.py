@@ -4,6 +4,7 @@
 cache that was cleared) is fetched by `up` itself.
 """
 
+import subprocess
 import sys
 import tempfile
 from pathlib import Path
@@ -13,6 +14,7 @@ from confluent_kafka.admin import AdminClient
 
 from headrace.errors import HeadraceError
 from headrace.topics import apply_topics
+from infra.local import spark_archive
 from infra.local.artifacts import ARTIFACTS, artifact, forget_downloads
 from infra.local.database import server_home
 from infra.local.kafka import EmbeddedKafka, class_archive
@@ -26,6 +28,7 @@ def main() -> int:
             artifact(name)
         forget_downloads()
         train_class_archive()
+        train_spark()
     except HeadraceError as e:
         print(f"setup: {e}", file=sys.stderr)
         return 2
@@ -56,6 +59,23 @@ def train_class_archive() -> None:
             kafka.kill()
         if made.exists():
             made.replace(archive)
+
+
+def train_spark() -> None:
+    """The same for the statistics' Spark, over a broker of its own."""
+    if spark_archive.class_archive().exists():
+        return
+    print("setup: Spark's first start, so that later ones are fast", flush=True)
+    with tempfile.TemporaryDirectory(prefix="headrace-train-") as name:
+        kafka = EmbeddedKafka(Path(name), f"127.0.0.1:{free_port()}")
+        try:
+            kafka.start()
+            apply_topics(AdminClient({"bootstrap.servers": kafka.bootstrap, "log_level": 0}), partitions=1)
+            spark_archive.train(kafka.bootstrap)
+        except (HeadraceError, KafkaException, subprocess.SubprocessError, OSError) as e:
+            print(f"setup: passed over ({e})", file=sys.stderr)
+        finally:
+            kafka.kill()
 
 
 if __name__ == "__main__":

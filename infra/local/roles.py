@@ -75,11 +75,9 @@ def analytics_role(settings: Settings, logs: Path) -> Role | None:
     """The statistics, or None where that package is not installed. Fetches Java and Spark's connector if need be."""
     if not _installed("spark_analytics.main"):
         return None
-    from infra.local.artifacts import artifact
-    from infra.local.java import java_home
+    from infra.local import spark_archive
 
-    jars = ",".join(sorted(str(p) for p in artifact("spark-kafka").glob("*.jar")))
-    extra = {"JAVA_HOME": str(java_home()), "HEADRACE_SPARK_JARS": jars}
+    extra = spark_archive.environ() | {"HEADRACE_SPARK_JARS": spark_archive.connector()}
     return Role("analytics", "analytics", settings, settings.analytics_http, "HEADRACE_ANALYTICS_HTTP", logs, extra)
 
 
