@@ -25,7 +25,6 @@ OPTIONS = {
     "spark.ui.enabled": "false",
     "spark.ui.showConsoleProgress": "false",
     "spark.sql.session.timeZone": "UTC",
-    "spark.sql.mapKeyDedupPolicy": "LAST_WIN",  # of headers with one name the last counts, as everywhere
     "spark.sql.adaptive.enabled": "false",  # streams of state have none, and it would only cost planning
     f"{_STATE}.providerClass": "org.apache.spark.sql.execution.streaming.state.RocksDBStateStoreProvider",
     f"{_STATE}.rocksdb.changelogCheckpointing.enabled": "true",  # a batch costs what it changed
@@ -42,6 +41,10 @@ OPTIONS = {
     "spark.task.maxFailures": "8",
     "spark.python.worker.reuse": "true",
 }
+
+# Metaspace that begins small costs collections of the whole heap at every start. The code that Spark generates for a
+# stage is one method of more than 8,000 bytecodes, which Java interprets for ever unless told otherwise.
+_JAVA = "-XX:+UseParallelGC -XX:MetaspaceSize=160m -XX:MaxMetaspaceSize=256m -XX:-DontCompileHugeMethods"
 
 
 def start_session(settings: Settings, folder: Path) -> SparkSession:
@@ -72,12 +75,12 @@ def start_session(settings: Settings, folder: Path) -> SparkSession:
 
 def _memory(settings: Settings, temporary: Path) -> dict[str, str]:
     log4j = files(__package__).joinpath("log4j2.properties")
-    java = f"-XX:+UseParallelGC -XX:MaxMetaspaceSize=256m -Djava.io.tmpdir={temporary}"
+    java = f"{_JAVA} -Djava.io.tmpdir={temporary}"
     found = {
         "spark.driver.memory": settings.spark_memory,
         "spark.executor.memory": settings.spark_memory,
         "spark.driver.extraJavaOptions": f"{java} -Dlog4j2.configurationFile={log4j}",
-        "spark.executor.extraJavaOptions": "-XX:+UseParallelGC -XX:MaxMetaspaceSize=256m",
+        "spark.executor.extraJavaOptions": _JAVA,
         "spark.local.dir": str(temporary),
     }
     if settings.spark_master.startswith("local"):

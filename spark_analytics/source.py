@@ -28,6 +28,8 @@ def read(spark: SparkSession, settings: Settings) -> DataFrame:
         "startingOffsets": "earliest",
         "failOnDataLoss": "true",
         "kafka.fetch.max.wait.ms": "10",
+        "kafka.max.poll.records": "5000",  # of a backlog: ten times fewer polls
+        "kafka.max.partition.fetch.bytes": str(4 * 2**20),
         "includeHeaders": "true",
     }
     return spark.readStream.format("kafka").options(**options).load()
@@ -43,8 +45,8 @@ def decode(records: DataFrame, prefix: str = "") -> DataFrame:
     found = records.select(
         "topic", "partition", "offset", F.col("timestamp").alias("at"),
         _uuid(F.coalesce("key", F.when(~is_dead, F.col("value"))).cast("string")).alias("id"),
-        F.map_from_entries("headers").alias("headers"),
-    )  # fmt: skip
+        F.reverse("headers").alias("headers"),  # the last of a name counts, as everywhere
+    ).withColumn("names", F.col("headers.key"))  # fmt: skip
     started, completed = (F.col("topic") == f"{prefix}lifecycle.{event}" for event in ("started", "completed"))
     attempt = _number("attempt", _MOST_ATTEMPTS)
     valid = F.col("id").isNotNull() & (~started | attempt.isNotNull())
@@ -85,7 +87,8 @@ def _uuid(text: Column) -> Column:
 
 def _text(name: str) -> Column:
     """The last header of that name, or null."""
-    return F.col("headers")[name].cast("string")
+    at = F.array_position("names", name) - 1
+    return F.get("headers", at.cast("int"))["value"].cast("string")
 
 
 def _name(name: str) -> Column:

@@ -14,14 +14,19 @@ from infra.local.process import free_port
 from infra.local.roles import Role, analytics_role
 from spark_analytics.session import start_session
 
+SHORT_LIVED = "-XX:TieredStopAtLevel=1"  # C1's code is there at once, and C2's would come when the test is over
+
 
 @pytest.fixture(scope="session")
 def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SparkSession]:
     """Spark in this process, as the role has it, on two threads."""
     patch = pytest.MonkeyPatch()
+    patch.setenv("SPARK_SUBMIT_OPTS", SHORT_LIVED)
     for name, value in spark_archive.environ().items():
         patch.setenv(name, value)
-    session = start_session(Settings(spark_jars=spark_archive.connector(), spark_memory="512m"), tmp_path_factory.mktemp("spark"))
+    session = start_session(
+        Settings(spark_jars=spark_archive.connector(), spark_memory="512m"), tmp_path_factory.mktemp("spark")
+    )
     yield session
     session.stop()
     patch.undo()
@@ -66,8 +71,10 @@ def statistics_settings(kafka_settings: Settings, mariadb: EmbeddedDatabase, dat
 
 
 @pytest.fixture
-def statistics(statistics_settings: Settings) -> Iterator[Role]:
-    """The role over this test's topics, not yet started; the test makes the topics."""
+def statistics(statistics_settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Iterator[Role]:
+    """The role over this test's topics, not yet started; the test makes the topics. Its machine's clock is not UTC."""
+    monkeypatch.setenv("TZ", "Asia/Kolkata")
+    monkeypatch.setenv("SPARK_SUBMIT_OPTS", SHORT_LIVED)
     role = analytics_role(statistics_settings, statistics_settings.data / "logs")
     assert role is not None
     yield role

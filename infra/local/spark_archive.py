@@ -36,7 +36,8 @@ def environ() -> dict[str, str]:
     """What a process that starts Spark's driver needs in its environment: Java, and the archive if there is one."""
     found = {"JAVA_HOME": str(java_home())}
     if class_archive().exists():
-        found["SPARK_SUBMIT_OPTS"] = f"-XX:SharedArchiveFile={class_archive()}"
+        theirs = os.environ.get("SPARK_SUBMIT_OPTS", "")
+        found["SPARK_SUBMIT_OPTS"] = f"-XX:SharedArchiveFile={class_archive()} {theirs}".strip()
     return found
 
 

@@ -12,8 +12,10 @@ from typing import Any
 
 import pymysql
 from dbutils.pooled_db import PooledDB
+from pyspark.accumulators import Accumulator, AccumulatorParam
 from pyspark.errors import PySparkException
 from pyspark.sql import DataFrame, Row
+from pyspark.sql import functions as F
 
 from headrace.database import Database
 from headrace.errors import Retryable
@@ -50,6 +52,7 @@ class MySqlSink:
 
     def __init__(self, url: str) -> None:
         self.database = Database.parse(url)
+        self._hours: Accumulator[set[str]] | None = None  # one for all batches: Spark never forgets one
 
     def prepare(self) -> None:
         with away():
@@ -59,15 +62,20 @@ class MySqlSink:
         database = self.database
         with away():
             _pool(database).connection().close()  # tried here first: a task that fails is told of at length
+        if self._hours is None:
+            self._hours = batch.sparkSession.sparkContext.accumulator(set[str](), _Union())
+        self._hours.value = set()
+        hours = self._hours
         try:
-            batch.foreachPartition(lambda rows: write_rows(database, rows))
+            # as text, in UTC: Python would get the time of its own zone
+            rows = batch.withColumn("bucket", F.date_format("bucket", "yyyy-MM-dd HH:mm:ss"))
+            rows.foreachPartition(lambda rows: hours.add(write_rows(database, rows)))
         except PySparkException as e:
             if any(f"pymysql.err.{error.__name__}" in str(e) for error in _AWAY):
                 raise Retryable("the database went away while a batch was written") from None
             raise
-        hours = [r["hour"] for r in batch.selectExpr("date_trunc('hour', bucket) AS hour").distinct().collect()]
         with away(), connection(database) as c, c.cursor() as cursor:
-            for hour in sorted(hours):
+            for hour in sorted(hours.value):
                 cursor.execute(_HOUR, {"hour": hour})
             c.commit()
 
@@ -91,8 +99,18 @@ class MySqlSink:
         return None
 
 
-def write_rows(database: Database, rows: Iterable[Row]) -> None:
-    """One partition's rows, as one transaction. Runs in an executor's process."""
+class _Union(AccumulatorParam[set[str]]):
+    """Brings the hours that partitions have written back to the driver, with no job of its own."""
+
+    def zero(self, value: set[str]) -> set[str]:
+        return set()
+
+    def addInPlace(self, value1: set[str], value2: set[str]) -> set[str]:
+        return value1 | value2
+
+
+def write_rows(database: Database, rows: Iterable[Row]) -> set[str]:
+    """One partition's rows, as one transaction; the hours of its minutes. Runs in an executor's process."""
     counts: list[tuple[Any, ...]] = []
     durations: list[tuple[Any, ...]] = []
     for r in rows:
@@ -103,7 +121,7 @@ def write_rows(database: Database, rows: Iterable[Row]) -> None:
         else:
             durations.append((r["bucket"], r["measure"], r["name"], r["bin"], r["count"]))
     if not counts and not durations:
-        return
+        return set()
     with connection(database) as c, c.cursor() as cursor:
         for statement, values in (
             (_COUNTS, sorted(counts)),
@@ -112,6 +130,7 @@ def write_rows(database: Database, rows: Iterable[Row]) -> None:
             for at in range(0, len(values), _ROWS):
                 cursor.executemany(statement, values[at : at + _ROWS])
         c.commit()
+    return {f"{bucket[:13]}:00:00" for bucket, *_ in counts}
 
 
 @contextmanager

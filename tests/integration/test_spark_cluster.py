@@ -14,7 +14,9 @@ from infra.local.java import java_home
 from infra.local.process import free_port
 from infra.local.roles import Role, analytics_role
 from infra.local.service import Service
+from infra.local.spark_archive import class_archive
 from tests.lifecycle import Sends, flat, recount, stories, wait_until_counted
+from tests.statistics_fixtures import SHORT_LIVED
 
 
 class SparkPart(Service):
@@ -28,7 +30,8 @@ class SparkPart(Service):
         return [sys.executable, "-m", "infra.spark", *self._arguments]
 
     def environ(self) -> Mapping[str, str]:
-        return {**os.environ, "JAVA_HOME": str(java_home()),
+        java = f"-XX:SharedArchiveFile={class_archive()} {SHORT_LIVED}" if class_archive().exists() else SHORT_LIVED
+        return {**os.environ, "JAVA_HOME": str(java_home()), "JDK_JAVA_OPTIONS": java,  # executors have it too
                 "SPARK_LOCAL_IP": "127.0.0.1", "SPARK_DAEMON_MEMORY": "256m",
                 "SPARK_LOCAL_DIRS": str(self._folder)}  # fmt: skip
 
@@ -66,10 +69,15 @@ def has_executor(worker: SparkPart) -> bool:
 
 @pytest.mark.timeout(300)
 def test_a_worker_that_dies_takes_no_count_with_it(
-    standalone: tuple[str, list[SparkPart]], statistics_settings: Settings, topics: str, database: Database
+    standalone: tuple[str, list[SparkPart]],
+    statistics_settings: Settings,
+    topics: str,
+    database: Database,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     address, workers = standalone
-    settings = replace(statistics_settings, spark_master=address, trigger_s=1.0)
+    monkeypatch.setenv("SPARK_SUBMIT_OPTS", SHORT_LIVED)
+    settings = replace(statistics_settings, spark_master=address, trigger_s=0.5)
     statistics: Role | None = analytics_role(settings, settings.data / "logs")
     assert statistics is not None
     send, told = Sends(settings), stories(200)
