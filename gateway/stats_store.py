@@ -133,7 +133,7 @@ class Statistics:
     def _rows(self, sql: str, values: Sequence[object] = ()) -> list[Row]:
         try:
             with self._connection() as connection, connection.cursor(pymysql.cursors.DictCursor) as cursor:
-                cursor.execute(sql, values or None)
+                cursor.execute(sql, list(values))  # none given: `%%` means `%` all the same
                 return list(cursor.fetchall())
         except pymysql.ProgrammingError as e:
             if e.args[0] == _NO_TABLE:

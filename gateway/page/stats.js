@@ -13,6 +13,8 @@ const USUAL = { minute: "the last hour", hour: "the last day", day: "the last 30
 const LENGTHS = { minute: 60_000, hour: HOUR, day: DAY, week: 7 * DAY };
 // Told apart by colour-blind people too (Okabe and Ito's set, without its yellow).
 const COLOURS = ["#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#8c8c8c", "#7a5cc0"];
+const ON_DARK = ["#56b4e9", "#e69f00", "#00b386", "#cc79a7", "#0072b2", "#d55e00", "#8c8c8c", "#a78bdb"];
+const dark = matchMedia("(prefers-color-scheme: dark)");
 
 const chosen = { bucket: "minute", by: "", name: "", span: USUAL.minute };
 
@@ -27,8 +29,8 @@ function layout(more = {}) {
   const axis = { gridcolor: c.line, linecolor: c.line, zerolinecolor: c.line, tickfont: { color: c.muted }, automargin: true };
   const { yaxis = {}, ...rest } = more;
   return { paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", font: { family: "system-ui, sans-serif", size: 12, color: c.ink },
-    margin: { l: 8, r: 8, t: 8, b: 8 }, colorway: COLOURS, hovermode: "x unified", hoverlabel: { bgcolor: c.card, bordercolor: c.line, font: { color: c.ink } },
-    legend: { orientation: "h", y: -0.18, font: { color: c.muted } }, showlegend: true,
+    margin: { l: 8, r: 8, t: 8, b: 8 }, colorway: dark.matches ? ON_DARK : COLOURS, hovermode: "x unified", hoverlabel: { bgcolor: c.card, bordercolor: c.line, font: { color: c.ink } },
+    legend: { orientation: "h", y: -0.18, font: { color: c.muted } },
     xaxis: { ...axis, type: "date", ...shownRange() }, yaxis: { ...axis, rangemode: "tozero", ...yaxis }, ...rest };
 }
 
@@ -64,7 +66,7 @@ function draw(id, traces, more) {
     return;
   }
   at.querySelector(".empty")?.remove();
-  window.Plotly.react(at, traces, layout(more), { displaylogo: false, responsive: true, modeBarButtonsToRemove: ["lasso2d", "select2d"] });
+  window.Plotly.react(at, traces, layout({ showlegend: traces.length > 1, ...more }), { displaylogo: false, responsive: true, modeBarButtonsToRemove: ["lasso2d", "select2d"] });
 }
 
 /** Rows in groups by a field, in order of their first coming. */
@@ -87,7 +89,7 @@ const width = () => (LENGTHS[chosen.bucket] ? { width: LENGTHS[chosen.bucket] * 
 
 function line(rows, value, name, more = {}) {
   const shown = rows.filter((r) => r[value] !== null);
-  return { type: "scatter", mode: "lines+markers", x: shown.map((r) => r.bucket), y: shown.map((r) => r[value]), name, marker: { size: 5 }, ...more };
+  return { type: "scatter", mode: "lines+markers", x: shown.map((r) => r.bucket), y: shown.map((r) => r[value]), name, marker: { size: shown.length < 3 ? 9 : 5 }, ...more };
 }
 
 function query(more = {}) {
@@ -142,8 +144,11 @@ function drawPercentiles(id, timed, measure) {
   }
   const c = look();
   const ticks = [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000, 20_000, 60_000, 120_000, 300_000, 600_000, 1_800_000, HOUR, 3 * HOUR, 10 * HOUR];
-  draw(id, traces.map((t) => ({ ...t, y: t.y.map((v) => Math.max(v, 1)) })),
-    { yaxis: { type: "log", rangemode: "normal", tickvals: ticks, ticktext: ticks.map(duration), gridcolor: c.line } });
+  const drawn = traces.map((t) => ({ ...t, y: t.y.map((v) => Math.max(v, 1)) }));
+  const all = drawn.flatMap((t) => t.y); // values close together would lie between two ticks: show some above and below
+  const range = [Math.log10(Math.min(...all) / 2.5), Math.log10(Math.max(...all) * 2.5)];
+  draw(id, drawn, { yaxis: { type: "log", rangemode: "normal", range, tickvals: ticks, ticktext: ticks.map(duration), gridcolor: c.line } });
+  byId(`${id}-by`).textContent = chosen.bucket === "minute" ? "by the hour" : "";
 }
 
 function showFigures(s) {
@@ -241,7 +246,7 @@ choices("by", SPLITS, "by");
 byId("span").append(...Object.keys(SPANS).map((s) => el("option", { value: s, selected: s === chosen.span }, s)));
 byId("span").addEventListener("change", (event) => { chosen.span = event.target.value; refresh(); });
 byId("name").addEventListener("change", (event) => { chosen.name = event.target.value; refresh(); });
-matchMedia("(prefers-color-scheme: dark)").addEventListener("change", refresh);
+dark.addEventListener("change", refresh);
 
 refresh();
 setInterval(() => { if (!document.hidden) refresh(); }, EVERY_MS);

@@ -105,6 +105,7 @@ def test_counts_rates_and_percentiles(gateway: Gateway, database: Database) -> N
     assert timed["queued_ms_p50"] == pytest.approx(10, rel=0.02)
     assert timed["queued_ms_p99"] == pytest.approx(1000, rel=0.02)
     assert timed["duration_ms_p90"] == pytest.approx(50, rel=0.02)
+    assert [r["bucket"] for r in items(gateway, "/stats/durations?bucket=month")] == ["2026-11-01T00:00:00Z"]
 
 
 def test_the_summary_names_what_the_audit_names(gateway: Gateway, database: Database) -> None:
