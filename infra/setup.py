@@ -28,7 +28,6 @@ INPUTS = (
     ROOT / "pyproject.toml",
     ROOT / "infra" / "local" / "artifacts.py",
     ROOT / "infra" / "local" / "artifacts.lock",
-    ROOT / "infra" / "local" / "spark_archive.py",
 )
 
 
