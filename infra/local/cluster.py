@@ -128,7 +128,7 @@ class LocalCluster:
     def _start(self, services: Mapping[str, Service]) -> None:
         if self._supervisor is not None:
             for watch in [self._supervisor.watch(s) for s in services.values()]:
-                if not watch.settled.wait(60) or watch.failure:
+                if not watch.settled.wait(120) or watch.failure:
                     raise StartError(
                         f"{watch.service.name} does not start: {watch.failure or watch.service.last_line()}"
                     )

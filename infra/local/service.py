@@ -49,7 +49,7 @@ class Service(ABC):
         self._process = start_tied(self.command(), self.log, dict(self.environ()))
         self.started_at = time.monotonic()
 
-    def wait_ready(self, timeout_s: float = 60.0) -> None:
+    def wait_ready(self, timeout_s: float = 120.0) -> None:
         """Waits until a process that was launched is ready; StartError when it ends first, or takes too long."""
         deadline = time.monotonic() + timeout_s
         while not self.ready():
@@ -62,7 +62,7 @@ class Service(ABC):
                 )
             time.sleep(_POLL_S)
 
-    def start(self, timeout_s: float = 60.0) -> float:
+    def start(self, timeout_s: float = 120.0) -> float:
         """Starts and waits until ready; returns the seconds it took."""
         begun = time.monotonic()
         self.launch()

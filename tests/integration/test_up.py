@@ -17,7 +17,7 @@ import pytest
 
 from infra.local.process import free_port
 
-_PATIENCE_S = 60.0
+_PATIENCE_S = 100.0
 
 
 class Up:
