@@ -16,6 +16,7 @@ from agents.journal_state import Held
 from agents.log_reading import ANSWER_S, Place, committed, offsets
 from agents.task_consumer import GROUP as INTAKE
 from agents.task_consumer import TOPICS
+from headrace.errors import Retryable
 from headrace.kafka import Kafka
 
 log = logging.getLogger(__name__)
@@ -77,7 +78,10 @@ class Trimmer:
     def _delete(self, before: Mapping[Place, int]) -> None:
         asked = [TopicPartition(self._kafka.topic(t), p, at) for (t, p), at in before.items()]
         for at, done in self._admin.delete_records(asked, request_timeout=ANSWER_S).items():
-            done.result()
+            try:
+                done.result(2 * ANSWER_S)
+            except TimeoutError:
+                raise Retryable(f"Kafka does not say whether {at.topic}/{at.partition} is trimmed") from None
             log.info("%s/%d is trimmed before offset %d", at.topic, at.partition, at.offset)
 
 
