@@ -26,8 +26,6 @@ _GIVEN = "HEADRACE_TEST_KAFKA"
 
 def pytest_configure(config: pytest.Config) -> None:
     """One broker for all workers of this run: they inherit our environment."""
-    # Java compiles for the long run by default, and none of ours lives long enough for that to pay.
-    os.environ.setdefault("JDK_JAVA_OPTIONS", "-XX:TieredStopAtLevel=1")
     is_controller = bool(config.getoption("numprocesses", None)) and not hasattr(config, "workerinput")
     if not is_controller or os.environ.get(_GIVEN) or config.option.collectonly:
         return
