@@ -12,6 +12,7 @@ import uuid
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+from headrace.asking import in_few_lengths
 from headrace.errors import UsageError
 
 OUTPUTS = ("lifecycle.completed", "tasks.dead")
@@ -20,7 +21,6 @@ _SCHEMA = """
 CREATE TABLE terminal (id BLOB PRIMARY KEY, output INTEGER, partition INTEGER, offset INTEGER) WITHOUT ROWID;
 CREATE TABLE position (output INTEGER, partition INTEGER, next INTEGER, PRIMARY KEY (output, partition)) WITHOUT ROWID;
 """
-_ASKED_AT_ONCE = 500
 
 Place = tuple[str, int]  # output topic, partition
 Written = tuple[str, str, int, int]  # task id, output topic, partition, offset
@@ -54,8 +54,7 @@ class TerminalIndex:
         """Which of the ids are terminal."""
         wanted = [uuid.UUID(i).bytes for i in ids]
         found: set[str] = set()
-        for at in range(0, len(wanted), _ASKED_AT_ONCE):
-            some = wanted[at : at + _ASKED_AT_ONCE]
+        for some in in_few_lengths(wanted):
             marks = ",".join("?" * len(some))
             rows = self._db.execute(f"SELECT id FROM terminal WHERE id IN ({marks})", some)  # noqa: S608 - question marks
             found.update(str(uuid.UUID(bytes=row[0])) for row in rows)

@@ -14,6 +14,7 @@ import orjson
 
 from gateway.fold import COLUMNS, Attempt, Row, id_text, place_of, values_of
 from gateway.status_file import STORED, StatusFile
+from headrace.asking import in_few_lengths
 from headrace.states import Status
 
 _ROW = ", ".join(STORED)
@@ -97,8 +98,7 @@ class StatusStore:
     def rows(self, ids: Sequence[bytes]) -> dict[bytes, Row]:
         """The rows of those ids that are known."""
         found: dict[bytes, Row] = {}
-        for i in range(0, len(ids), 500):
-            part = ids[i : i + 500]
+        for part in in_few_lengths(ids):
             marks = ",".join("?" * len(part))
             for values in self._writer.execute(f"SELECT {_ROW} FROM tasks WHERE id IN ({marks})", part):  # noqa: S608
                 row = _row(values)
