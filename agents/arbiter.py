@@ -5,7 +5,9 @@ event acknowledged, then the index; only then does `handle` return, and only the
 away (Kafka, the disk, the results root) is waited for; `Stopped` when the role ends meanwhile.
 """
 
+import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -63,18 +65,28 @@ class Arbiter:
         if self._sender is not None:
             self._sender.close(1.0)  # only what was not waited for can be left
 
+    def tend(self) -> None:
+        """To be called now and then while there is nothing to do: takes in what the sender's client has to say."""
+        if self._sender is not None:
+            self._sender.serve(0)
+
     def handle(self, batch: Sequence[Record]) -> None:
         """Brings every record of the batch to its end; Stopped when that was interrupted."""
         with self._metrics.batch_seconds.time():
+            if batch:
+                self._metrics.reached(batch[-1])  # the one that has waited least
             endings = self._decide(batch)
             self._metrics.open_chunk_sets.set(len(self.chunk_sets))
             if not endings:
                 return
-            self._store_results(endings)
+            with self._metrics.stage("file"):
+                self._store_results(endings)
             self._at("file")
-            written = self._announce(endings)
+            with self._metrics.stage("event"):
+                written = self._announce(endings)
             self._at("event")
-            self._patience.do("index", lambda: self._index.add(written))
+            with self._metrics.stage("index"):
+                self._patience.do("index", lambda: self._index.add(written))
             for ending in endings:
                 self.chunk_sets.forget(ending.outcome.id)
                 self._metrics.ended(ending.outcome, ending.stored.size if ending.stored else 0)
@@ -162,12 +174,13 @@ class Arbiter:
 
     def _send(self, endings: Sequence[Ending]) -> None:
         """Sends terminal events and waits for all; Retryable when some were not taken, with a new sender next time."""
-        sender = self._sender = self._sender or Sender(self._kafka)
+        sender = self._sender = self._sender or Sender(self._kafka, own_thread=False)
         futures = [(ending, sender.send(ending.event)) for ending in endings]
         errors = []
         for ending, future in futures:
+            self._wait(sender, future)
             try:
-                ending.place = self._answer(future.result)
+                ending.place = future.result(0)
             except Retryable as e:
                 errors.append(e)
         if errors:
@@ -175,17 +188,15 @@ class Arbiter:
             sender.close(0.1)
             raise errors[0]
 
-    def _answer(self, result: Callable[[float], tuple[str, int, int]]) -> tuple[str, int, int]:
-        waited_s = 0.0
-        while True:
-            try:
-                return result(_LOOK_UP_S)
-            except TimeoutError:
-                waited_s += _LOOK_UP_S
-                if waited_s >= _SLOW_S:
-                    self._patience.trouble = f"Kafka: has not acknowledged a terminal event for {waited_s:.0f} s"
-                if self._patience.stopped:
-                    raise Stopped from None
+    def _wait(self, sender: Sender, future: Future[tuple[str, int, int]]) -> None:
+        began = time.monotonic()
+        while not future.done():
+            sender.serve(_LOOK_UP_S)
+            waited_s = time.monotonic() - began
+            if waited_s >= _SLOW_S:
+                self._patience.trouble = f"Kafka: has not acknowledged a terminal event for {waited_s:.0f} s"
+            if self._patience.stopped and waited_s >= _LOOK_UP_S:
+                raise Stopped
 
     def _failed(self, outcome: Outcome, why: str) -> Outcome:
         """The outcome as a failure: its result cannot be kept. The dead letter holds the submission, as all do."""

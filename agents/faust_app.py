@@ -40,16 +40,29 @@ class _NoTables(TableManager):
 _NoTables.logger = logging.getLogger(TableManager.__module__)  # so that it is as quiet as the original
 
 
-def make_app(name: str, settings: Settings, kafka: Kafka, http: str, folder: Path, **options: Any) -> faust.App:
+class AppWithoutConsumer(faust.App):
+    """An app whose agents are fed over channels alone: it runs no client of Kafka, and so no thread for one."""
+
+    class BootStrategy(faust.app.BootStrategy):
+        enable_kafka = False
+
+    async def _wait_for_table_recovery_completed(self) -> bool:
+        return False  # as it answers when all is recovered; the original would wait for a consumer
+
+
+def make_app(
+    name: str, settings: Settings, kafka: Kafka, http: str, folder: Path, app: type[faust.App] = faust.App,
+    **options: Any,
+) -> faust.App:  # fmt: skip
     """An app whose group is `name` with the installation's prefix, serving only our own pages at `http` (host:port).
 
-    `folder` is the app's own; made here. `options` override Faust's settings.
+    `folder` is the app's own; made here. `app`: its class. `options` override Faust's settings.
     """
     install()
     host, port = address(http)
     datadir = folder / "faust" / name
     datadir.mkdir(parents=True, exist_ok=True)  # Faust makes the last part only
-    app = faust.App(
+    made = app(
         kafka.group(name),
         **{
             "broker": ";".join(f"kafka://{server.strip()}" for server in kafka.bootstrap.split(",")),
@@ -75,9 +88,9 @@ def make_app(name: str, settings: Settings, kafka: Kafka, http: str, folder: Pat
             **options,
         },
     )
-    app.web.blueprints = type(app.web.blueprints)()  # not even the index page: what is served is ours
-    guard(app.web.web_app, settings, http)  # type: ignore[attr-defined]  # aiohttp's, the only driver there is
-    return app
+    made.web.blueprints = type(made.web.blueprints)()  # not even the index page: what is served is ours
+    guard(made.web.web_app, settings, http)  # type: ignore[attr-defined]  # aiohttp's, the only driver there is
+    return made
 
 
 @contextlib.asynccontextmanager

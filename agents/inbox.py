@@ -1,10 +1,11 @@
-"""What the storekeeper's agent has been given and its arbiter has not yet taken: bounded in number and in bytes.
+"""What the storekeeper's consumer has read and its agent has not yet taken: bounded in number and in bytes.
 
-Used in one event loop. The agent waits when it is full, and then Faust stops fetching: `results` is the only topic of
-that app, so nobody else is held up.
+The consumer's thread puts, the agent takes; both may be asked from any thread. What a generation of the group has left
+here when it ends is dropped: nobody commits it, so it comes again, to whoever has its partition then.
 """
 
-import asyncio
+import threading
+import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -15,66 +16,81 @@ MOST_BYTES = 16 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
-class Delivered:
-    """A record of one partition, or (with `record` None) the news that this partition has been given to us."""
+class Batch:
+    """All that was there. `given`: partitions that this generation has brought and no batch has named before."""
 
-    record: Record | None
     generation: int
-    given: int = -1
-
-    @property
-    def partition(self) -> int:
-        return self.given if self.record is None else self.record.partition
-
-    @property
-    def size(self) -> int:
-        return 0 if self.record is None else len(self.record.value or b"")
+    given: frozenset[int]
+    records: list[Record]
 
 
 class Inbox:
     """One reader, one writer."""
 
     def __init__(self) -> None:
-        self._waiting: list[Delivered] = []
+        self._changed = threading.Condition()
+        self._generation = -1
+        self._given: frozenset[int] = frozenset()
+        self._records: list[Record] = []
         self._bytes = 0
-        self._arrived = asyncio.Event()
-        self._room = asyncio.Event()
-        self._room.set()
+        self._taken_at: float | None = None  # while the reader is at work on what it took
         self._closed = False
 
-    async def put(self, delivered: Delivered) -> None:
-        """Waits for room first. After `close` it is dropped: nobody commits it, so it comes again."""
-        await self._room.wait()
-        if self._closed:
-            return
-        self._add(delivered)
+    def begin(self, generation: int, partitions: Iterable[int]) -> None:
+        """A new generation of the group, with these partitions."""
+        with self._changed:
+            self._generation, self._given = generation, frozenset(partitions)
+            self._records, self._bytes = [], 0
+            self._changed.notify_all()
 
-    def assigned(self, generation: int, partitions: Iterable[int]) -> None:
-        for partition in partitions:
-            self._add(Delivered(None, generation, partition))
+    def end(self) -> None:
+        """The generation is over: what has not been taken is dropped."""
+        with self._changed:
+            self._given, self._records, self._bytes = frozenset(), [], 0
+            self._changed.notify_all()
 
-    async def take(self, timeout_s: float) -> list[Delivered]:
-        """All that is there, as soon as there is something; empty after `timeout_s` or `wake`."""
-        try:
-            await asyncio.wait_for(self._arrived.wait(), timeout_s)
-        except TimeoutError:
-            return []
-        self._arrived.clear()
-        taken, self._waiting, self._bytes = self._waiting, [], 0
-        self._room.set()
-        return taken
+    def put(self, records: list[Record]) -> None:
+        with self._changed:
+            self._records += records
+            self._bytes += sum(len(r.value or b"") for r in records)
 
-    def wake(self) -> None:
-        self._arrived.set()
+    @property
+    def full(self) -> bool:
+        return len(self._records) >= MOST_RECORDS or self._bytes >= MOST_BYTES
+
+    def wait_room(self, timeout_s: float) -> bool:
+        """Whether there is room, within that time."""
+        with self._changed:
+            return self._changed.wait_for(lambda: not self.full, timeout_s)
+
+    def take(self) -> Batch | None:
+        """All that is there; None when that is nothing, or after `close`. Then `done` is to be called."""
+        with self._changed:
+            if self._closed or not (self._records or self._given):
+                return None
+            taken = Batch(self._generation, self._given, self._records)
+            self._given, self._records, self._bytes = frozenset(), [], 0
+            self._taken_at = time.monotonic()
+            self._changed.notify_all()
+            return taken
+
+    def done(self) -> None:
+        """The reader is no longer at work."""
+        with self._changed:
+            self._taken_at = None
+            self._changed.notify_all()
+
+    def wait_done(self, timeout_s: float) -> bool:
+        """Whether the reader is not at work, within that time."""
+        with self._changed:
+            return self._changed.wait_for(lambda: self._taken_at is None, timeout_s)
+
+    def busy_s(self) -> float:
+        """For how long the reader has been at work on what it took; 0 when it is not."""
+        since = self._taken_at
+        return 0.0 if since is None else time.monotonic() - since
 
     def close(self) -> None:
-        """Lets a writer that waits go on, and takes in nothing more."""
-        self._closed = True
-        self._room.set()
-
-    def _add(self, delivered: Delivered) -> None:
-        self._waiting.append(delivered)
-        self._bytes += delivered.size
-        self._arrived.set()
-        if len(self._waiting) >= MOST_RECORDS or self._bytes >= MOST_BYTES:
-            self._room.clear()
+        """Nothing more is taken."""
+        with self._changed:
+            self._closed = True

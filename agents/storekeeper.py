@@ -1,32 +1,34 @@
-"""The storekeeper: a Faust agent on `results` that brings each outcome to its terminal event.
+"""The storekeeper: a Faust agent that brings each outcome on `results` to its terminal event.
 
-The agent gathers what arrives while the arbiter is at work, so a lone outcome waits for nothing and many share one
-round of syncing, sending and indexing. Offsets are committed only up to what the arbiter has done, and never past a
-result in chunks that is not whole. Any error that is not waited for ends the role, which is started again.
+It is fed from a plain consumer over an in-memory channel, which holds no outcome but only the word that some have come:
+the agent takes all that is in the inbox, so a lone outcome waits for nothing and many share one round of syncing,
+sending and indexing. Offsets are committed only up to what the arbiter has done, and never past a result in chunks that
+is not whole. Any error that is not waited for ends the role, which is started again.
 """
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
 import faust
-from faust.types import TP
 
 from agents.arbiter import Arbiter
-from agents.inbox import Delivered, Inbox
+from agents.hand_over import HandOverChannel
+from agents.inbox import Batch, Inbox
+from agents.outcome_consumer import GROUP, OutcomeConsumer, Safe
 from agents.patience import Patience, Stopped
 from agents.terminal_reader import TerminalReader
-from headrace.health import Heart
+from headrace.health import STALE_S
 from headrace.kafka import Kafka
-from headrace.records import Record
+
+__all__ = ["GROUP", "Progress", "Storekeeper"]
 
 log = logging.getLogger(__name__)
 
-GROUP = "headrace-storekeeper"
-_COMMIT_EVERY_S = 0.2  # what is not committed is read again after a crash and passed over: cheap, but not for nothing
+_TEND_S = 1.0
 
 
 @dataclass(slots=True)
@@ -36,64 +38,67 @@ class Progress:
     generation: int = -1
     ready: set[int] = field(default_factory=set)  # partitions whose outputs have been read into the index
     handled: dict[int, int] = field(default_factory=dict)  # partition -> offset after the last record handled
-    safe: dict[int, int] = field(
-        default_factory=dict
-    )  # partition -> offset that may be committed; replaced, never changed
-    committed: dict[int, int] = field(default_factory=dict)
+    # partition -> offset that may be committed; replaced, never changed
+    safe: dict[int, int] = field(default_factory=dict)
 
 
 class Storekeeper:
-    """One per process. `attach` before the app starts, then `run` until `stop`."""
+    """One per process. `attach` before the app starts, then `run` until `stop`, then `close`. All in the event loop."""
 
-    def __init__(self, kafka: Kafka, arbiter: Arbiter, reader: TerminalReader, patience: Patience,
-                 at: Callable[[str], None] = lambda _: None) -> None:  # fmt: skip
-        self._topic = kafka.topic("results")
-        self._arbiter, self._reader, self._patience, self._at = arbiter, reader, patience, at
+    def __init__(
+        self, kafka: Kafka, arbiter: Arbiter, reader: TerminalReader, patience: Patience,
+        on_member: Callable[[str], None] = lambda _: None, at: Callable[[str], None] = lambda _: None,
+    ) -> None:  # fmt: skip
+        """`on_member` is told this process's member id in its group; `at` of steps done (for fault tests)."""
+        self._arbiter, self._reader, self._patience = arbiter, reader, patience
         self._inbox = Inbox()
         self._progress = Progress()
         # Index, chunk sets and reader belong to one thread, so that the event loop never waits for disk or Kafka.
         self._thread = ThreadPoolExecutor(1, "arbiter")
-        self._app: faust.App | None = None
-        self._commit: asyncio.Task[None] | None = None
-        self.heart = Heart("the storekeeper")
+        self._consumer = OutcomeConsumer(kafka, self._inbox, self._wake, self._safe, on_member, at)
+        self._loop = asyncio.get_running_loop()
+        self._ended: asyncio.Future[None] = self._loop.create_future()
+        self._channel: HandOverChannel | None = None
 
     def attach(self, app: faust.App) -> None:
         """Gives the app its agent."""
-        self._app = app
-        topic = app.topic(self._topic, key_type=bytes, value_type=bytes, key_serializer="raw", value_serializer="raw")
-        app.agent(topic, name="storekeeper")(self._work)
-        app.on_partitions_assigned.connect(self._on_assigned)  # type: ignore[arg-type]  # any keyword is fine
+        self._channel = HandOverChannel(app)
+        app.agent(self._channel, name="storekeeper")(self._work)
 
     async def run(self) -> None:
         """Handles what arrives; returns after `stop`. Raises what ends the role."""
-        loop = asyncio.get_running_loop()
-        try:
-            while not self._patience.stopped:
-                self.heart.beat()
-                batch = await self._inbox.take(timeout_s=1.0)
-                await loop.run_in_executor(self._thread, self._handle, batch)
-                self._commit_soon()
-        except Stopped:
-            log.info("stopped while waiting: %s", self._patience.trouble)
-        finally:
-            self._inbox.close()
+        self._consumer.start()
+        while not self._ended.done():
+            await asyncio.wait({self._ended}, timeout=_TEND_S)
+            if not self._inbox.busy_s():
+                self._loop.run_in_executor(self._thread, self._arbiter.tend)
+        self._ended.result()
 
     def stop(self) -> None:
         """The batch at work is finished, unless something is being waited for; nothing more is begun."""
         self._patience.stop()
-        self._inbox.wake()
+        self._inbox.close()
+        if not self._inbox.busy_s():
+            self._end(None)
 
-    async def finish(self) -> None:
-        """Commits what has been done; call after `run` and before the app stops."""
-        if self._commit is not None:
-            await self._commit
-        await self._commit_now()
+    async def close(self) -> None:
+        """Commits what has been done and leaves the group."""
+        await asyncio.to_thread(self._consumer.close)
         self._thread.shutdown()
 
     def partitions(self) -> list[tuple[str, int]]:
         """The partitions this process has now, as (topic, partition)."""
-        consumer = self._app.consumer if self._app is not None and self._app.started else None
-        return [("results", tp.partition) for tp in consumer.assignment()] if consumer is not None else []
+        return [("results", p) for p in self._consumer.partitions]
+
+    def check(self) -> str | None:
+        """For the role's health: the reason why it does not get on, in words."""
+        busy_s = self._inbox.busy_s()
+        return f"has been at one batch for {busy_s:.0f} s" if busy_s > STALE_S else self._consumer.check()
+
+    def _wake(self) -> None:
+        """There is something in the inbox; from the consumer's thread."""
+        if self._channel is not None and not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._channel.queue.put_nowait, True)
 
     def held_back(self) -> object:
         """What has been handled beyond offsets that a result in chunks holds: it moves although they stand still."""
@@ -102,33 +107,50 @@ class Storekeeper:
         return tuple((p, offset) for p, offset in done if offset > progress.safe.get(p, offset))
 
     async def _work(self, stream: Any) -> None:
-        # Not `take`: it acknowledges what it has buffered when the agent is cancelled, done or not.
-        async for event in stream.noack().events():
-            message = event.message
-            await self._inbox.put(Delivered(_record(message), message.generation_id or 0))
+        async for _ in stream:
+            batch = self._inbox.take()
+            if batch is None:
+                continue
+            try:
+                await self._loop.run_in_executor(self._thread, self._handle, batch)
+            except Stopped:
+                log.info("stopped while waiting: %s", self._patience.trouble)
+                self._end(None)
+            except BaseException as e:
+                # Whatever the reason, be it that Faust has cancelled its agent: the batch is not done, and no later
+                # one may be, or its offsets would be committed.
+                self._end(e)
+                raise
+            finally:
+                self._inbox.done()
+            if self._patience.stopped:
+                self._end(None)
 
-    async def _on_assigned(self, _app: Any, assigned: Iterable[TP], **_: Any) -> None:
-        """Has the index brought up to date now, rather than when the first outcome waits for it."""
-        assert self._app is not None
-        self._inbox.assigned(
-            self._app.consumer_generation_id, [tp.partition for tp in assigned if tp.topic == self._topic]
-        )
+    def _end(self, error: BaseException | None) -> None:
+        """Nothing more is begun; `run` returns, or raises the error."""
+        self._inbox.close()
+        if self._ended.done():
+            return
+        if error is None:
+            self._ended.set_result(None)
+        elif isinstance(error, Exception):
+            self._ended.set_exception(error)
+        else:
+            self._ended.set_exception(RuntimeError("the storekeeper's agent was cancelled in the middle of a batch"))
 
-    def _handle(self, batch: list[Delivered]) -> None:
-        for generation, part in _by_generation(batch):
-            self._enter(generation)
-            fresh = {d.partition for d in part} - self._progress.ready
-            if fresh:
-                count = self._patience.do("Kafka", lambda fresh=fresh: self._reader.read(fresh))  # type: ignore[misc]
-                log.info("partitions %s: %d terminal events read into the index", sorted(fresh), count)
-                self._progress.ready |= fresh
-            records = [d.record for d in part if d.record is not None]
-            self._arbiter.handle(records)
-            for record in records:
-                self._progress.handled[record.partition] = record.offset + 1
+    def _handle(self, batch: Batch) -> None:
+        self._enter(batch.generation)
+        fresh = (batch.given | {r.partition for r in batch.records}) - self._progress.ready
+        if fresh:
+            count = self._patience.do("Kafka", lambda: self._reader.read(fresh))
+            log.info("partitions %s: %d terminal events read into the index", sorted(fresh), count)
+            self._progress.ready |= fresh
+        self._arbiter.handle(batch.records)
+        for record in batch.records:
+            self._progress.handled[record.partition] = record.offset + 1
         # Taken here, between batches: while one is at work, a set that has just become whole holds nothing back, and
         # its event is not out yet.
-        self._progress.safe = {p: self._safe(p, handled) for p, handled in self._progress.handled.items()}
+        self._progress.safe = {p: self._offset(p, handled) for p, handled in self._progress.handled.items()}
 
     def _enter(self, generation: int) -> None:
         """A new generation begins at the committed offsets, with partitions that others may have had meanwhile."""
@@ -136,53 +158,10 @@ class Storekeeper:
             self._progress = Progress(generation)
             self._arbiter.chunk_sets.clear()
 
-    def _commit_soon(self) -> None:
-        if self._commit is None or self._commit.done():
-            self._commit = asyncio.create_task(self._commit_later())
-
-    async def _commit_later(self) -> None:
-        await self._commit_now()
-        await asyncio.sleep(_COMMIT_EVERY_S)
-
-    async def _commit_now(self) -> None:
+    def _safe(self) -> Safe:
         progress = self._progress
-        moved = {p: offset for p, offset in progress.safe.items() if progress.committed.get(p) != offset}
-        if not moved or self._app is None:
-            return
-        self._at("commit")
-        if await commit(self._app, {TP(self._topic, p): offset for p, offset in moved.items()}):
-            progress.committed.update(moved)
+        return progress.generation, progress.safe
 
-    def _safe(self, partition: int, handled: int) -> int:
+    def _offset(self, partition: int, handled: int) -> int:
         hold = self._arbiter.chunk_sets.hold(partition)
         return handled if hold is None else min(handled, hold)
-
-
-async def commit(app: faust.App, offsets: Mapping[TP, int]) -> bool:
-    """Commits these offsets through the app's own consumer; False when the group has moved on.
-
-    Faust's acknowledgements cannot say "not past this one yet" without keeping every later message, so they are not
-    used here; its consumer's own commit is.
-    """
-    done: bool = await app.consumer._commit(offsets)  # type: ignore[attr-defined]
-    return done
-
-
-def _by_generation(batch: list[Delivered]) -> Iterable[tuple[int, list[Delivered]]]:
-    """Runs of one generation, in order."""
-    run: list[Delivered] = []
-    for delivered in batch:
-        if run and delivered.generation != run[0].generation:
-            yield run[0].generation, run
-            run = []
-        run.append(delivered)
-    if run:
-        yield run[0].generation, run
-
-
-def _record(message: Any) -> Record:
-    headers = message.headers or ()
-    pairs = headers.items() if isinstance(headers, Mapping) else headers
-    own = tuple((k, v if v is not None else b"") for k, v in pairs)
-    at_ms = round(message.timestamp * 1000)
-    return Record("results", message.partition, message.offset, at_ms, message.key, message.value, own)

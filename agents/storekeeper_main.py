@@ -9,15 +9,15 @@ import contextlib
 import logging
 import signal
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import faust
 
 from agents.arbiter import Arbiter
-from agents.faust_app import make_app, member_id, quiet_logs, running, until_stopped
+from agents.faust_app import AppWithoutConsumer, make_app, quiet_logs, running, until_stopped
 from agents.health_pages import add_health_pages
 from agents.lag import LagWatch
 from agents.patience import Patience
@@ -79,8 +79,6 @@ async def _serve(settings: Settings, kafka: Kafka, root: ResultsRoot, at: At) ->
         waiting.cancel()
         parts.storekeeper.stop()
         await work  # raises what ended it
-        if not parts.app.crashed:
-            await parts.storekeeper.finish()
     return 0
 
 
@@ -100,26 +98,22 @@ async def _parts(settings: Settings, kafka: Kafka, root: ResultsRoot, at: At) ->
         closing.callback(arbiter.close)
         reader = TerminalReader(kafka, index)
         closing.callback(reader.close)
-        storekeeper = Storekeeper(kafka, arbiter, reader, patience, at)
+        storekeeper = Storekeeper(kafka, arbiter, reader, patience, partial(_remember, member), at)
         lag = LagWatch(kafka, GROUP, storekeeper.partitions, ("results",), moved=storekeeper.held_back)
         closing.callback(lag.close)
-        app = make_app(
-            GROUP, settings, kafka, settings.storekeeper_http, own,
-            stream_buffer_maxsize=64,  # results may have half a megabyte each
-            # Reading everything again is harmless: what has ended is passed over. Nothing may be skipped.
-            consumer_auto_offset_reset="earliest",
-        )  # fmt: skip
+        app = make_app(GROUP, settings, kafka, settings.storekeeper_http, own, app=AppWithoutConsumer)
         storekeeper.attach(app)
-        app.on_partitions_assigned.connect(_remembers(member), weak=False)
         health = Health()
-        health.add("storekeeper", storekeeper.heart.check)
+        health.add("storekeeper", storekeeper.check)
         health.add("waiting", lambda: patience.trouble)
         health.add("lag", lag.check)
         health.add("Kafka", lambda: _silence(lag))
-        health.add("group", lambda: None if app.started and not app.rebalancing else "has not joined its group")
         metrics.lag.set_function(lambda: float(sum((lag.waiting() or {}).values())))
         add_health_pages(app, health, metrics.registry)
-        yield _Parts(app, storekeeper, patience, lag)
+        try:
+            yield _Parts(app, storekeeper, patience, lag)
+        finally:
+            await storekeeper.close()
 
 
 def _silence(lag: LagWatch) -> str | None:
@@ -130,10 +124,6 @@ def _silence(lag: LagWatch) -> str | None:
     return f"has not answered for {age_s:.0f} s" if age_s > STALE_S else None
 
 
-def _remembers(member: Path) -> Callable[..., Awaitable[None]]:
+def _remember(file: Path, member: str) -> None:
     """Keeps the membership for the process after a crash, which need not wait for the dead one's session to end."""
-
-    async def joined(app: faust.App, *_: Any, signal: Any, **__: Any) -> None:
-        await asyncio.to_thread(member.write_text, member_id(app))
-
-    return joined
+    file.write_text(member)

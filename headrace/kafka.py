@@ -134,16 +134,23 @@ class Sender:
     """Sends records from any thread; a future answers each with (topic, partition, offset).
 
     `timeout_s` None waits through any outage. A future fails with Retryable when Kafka has not acknowledged in time;
-    the record may still have been written. `close()` flushes.
+    the record may still have been written. `close()` flushes. With `own_thread` False the answers come in whichever
+    thread calls `serve`: for one that sends and then waits anyway, a thread's turn less.
     """
 
-    def __init__(self, kafka: Kafka, timeout_s: float | None = None, **options: Any) -> None:
+    def __init__(self, kafka: Kafka, timeout_s: float | None = None, own_thread: bool = True, **options: Any) -> None:
         self._kafka = kafka
         timeout_ms = 0 if timeout_s is None else int(timeout_s * 1000)
         self._producer = Producer(kafka.producer_config(**{"message.timeout.ms": timeout_ms} | options))
         self._closing = threading.Event()
-        self._thread = threading.Thread(target=self._poll, name="kafka-sender", daemon=True)
-        self._thread.start()
+        self._thread: threading.Thread | None = None
+        if own_thread:
+            self._thread = threading.Thread(target=self._poll, name="kafka-sender", daemon=True)
+            self._thread.start()
+
+    def serve(self, timeout_s: float) -> None:
+        """Lets answers come in; returns as soon as some have, or after that time."""
+        self._producer.poll(timeout_s)
 
     def send(self, record: Outgoing) -> "Future[tuple[str, int, int]]":
         done: Future[tuple[str, int, int]] = Future()
@@ -164,8 +171,8 @@ class Sender:
             try:
                 self._producer.produce(self._kafka.topic(record.topic), record.value, **arguments)
                 return done
-            except BufferError:  # the queue is full: the poll thread is making room
-                time.sleep(0.005)
+            except BufferError:  # the queue is full: answers make room
+                self._producer.poll(0.005)
             except KafkaException as e:
                 done.set_exception(Retryable(f"Kafka has not taken the record: {e.args[0].str()}"))
                 return done
@@ -180,7 +187,8 @@ class Sender:
         """Flushes; returns how many records are still unsent."""
         left: int = self._producer.flush(timeout_s)
         self._closing.set()
-        self._thread.join(5)
+        if self._thread is not None:
+            self._thread.join(5)
         return left
 
     def _poll(self) -> None:
