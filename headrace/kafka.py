@@ -154,14 +154,23 @@ class Sender:
 
     def send(self, record: Outgoing) -> "Future[tuple[str, int, int]]":
         done: Future[tuple[str, int, int]] = Future()
+        self._produce(record, done)
+        return done
 
+    def _produce(self, record: Outgoing, done: "Future[tuple[str, int, int]]") -> None:
         def answered(error: KafkaError | None, message: Message) -> None:
-            if not done.set_running_or_notify_cancel():
+            topic, partition, offset = place_of_message(message)
+            if error is None and offset < 0 and not done.cancelled():
+                # The broker says that it has a later one of ours there, which the client takes for "this one too". Not
+                # so when the first record to a partition was refused for a moment (its leader is new) and the second,
+                # already on its way, was taken: then this one is in no log (seen with 2.16.1). Twice does no harm.
+                log_throttled("in no log", "a record for %s was acknowledged without a place and is sent again", topic)
+                self._produce(record, done)
+            elif not done.set_running_or_notify_cancel():
                 return
-            if error is not None:
+            elif error is not None:
                 done.set_exception(Retryable(f"Kafka has not taken the record: {error.str()}"))
             else:
-                topic, partition, offset = place_of_message(message)
                 done.set_result((self._kafka.unprefixed(topic), partition, offset))
 
         arguments: dict[str, Any] = {"key": record.key, "headers": list(record.headers), "on_delivery": answered}
@@ -170,12 +179,12 @@ class Sender:
         while True:
             try:
                 self._producer.produce(self._kafka.topic(record.topic), record.value, **arguments)
-                return done
+                return
             except BufferError:  # the queue is full: answers make room
                 self._producer.poll(0.005)
             except KafkaException as e:
                 done.set_exception(Retryable(f"Kafka has not taken the record: {e.args[0].str()}"))
-                return done
+                return
 
     def send_all(self, records: Iterable[Outgoing], timeout_s: float | None = None) -> list[tuple[str, int, int]]:
         """Sends and waits for every answer; TimeoutError or Retryable when one is missing."""

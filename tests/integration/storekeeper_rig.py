@@ -56,7 +56,8 @@ class Rig:
     def __init__(self, settings: Settings) -> None:
         self.settings = replace(settings, storekeeper_http=f"127.0.0.1:{free_port()}")
         self.kafka = Kafka(self.settings, "test")
-        self.sender = Sender(self.kafka)
+        # One request at a time: chunks have an order, which a partition that is new would not keep otherwise.
+        self.sender = Sender(self.kafka, **{"max.in.flight.requests.per.connection": 1})
         self._processes: list[subprocess.Popen[bytes]] = []
 
     @property
