@@ -6,10 +6,11 @@ ended when it was asked.
 
 import asyncio
 import uuid
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from starlette.requests import Request
 
+from gateway.acknowledged import Acknowledged
 from gateway.cluster_view import TOPICS as CLUSTER_TOPICS
 from gateway.cluster_view import ClusterView
 from gateway.feed import Feed
@@ -47,6 +48,7 @@ class Parts:
     metrics: Metrics
     results: ResultsRoot
     statistics: Statistics
+    acknowledged: Acknowledged = field(default_factory=Acknowledged)
 
     async def find(self, text: str) -> Row:
         """The row of a task id as it stands in a path; Problem no-such-task, or 503 when that cannot be said yet."""
@@ -54,8 +56,12 @@ class Parts:
         row = self.store.row(id_bytes(task_id))
         if row is not None:
             return row
-        await self.read_on(task_id)
-        row = self.store.row(id_bytes(task_id))
+        if (ends := self.acknowledged.ends(task_id)) is not None:
+            await self.feed.until(lambda: self.view.snapshot.reached(ends), FIND_WAIT_S / 2)
+            row = self.store.row(id_bytes(task_id))
+        if row is None:
+            await self.read_on(task_id)
+            row = self.store.row(id_bytes(task_id))
         if row is None:
             raise no_such_task(text)
         return row

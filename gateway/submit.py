@@ -74,10 +74,11 @@ async def _send(parts: Parts, prepared: Prepared) -> Prepared:
     if parts.reach.away:
         raise Problem("kafka-unavailable", parts.reach.away)
     try:
-        await asyncio.wrap_future(parts.sender.send(prepared.record))
+        place = await asyncio.wrap_future(parts.sender.send(prepared.record))
     except Retryable as e:
         parts.reach.lost(str(e))
         raise Problem("kafka-unavailable", str(e)) from None
+    parts.acknowledged.add(prepared.id, *place)
     if prepared.digest:  # two gateways may have sent at once: the first record in the log decides for both
         await _under_key(parts, prepared)
     return prepared
