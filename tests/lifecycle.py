@@ -116,7 +116,7 @@ def rows(database: Database, sql: str) -> list[tuple]:  # type: ignore[type-arg]
         connection.close()
 
 
-def wait_until_counted(database: Database, expected: Counts, timeout_s: float = 90.0) -> None:
+def wait_until_counted(database: Database, expected: Counts, timeout_s: float = 240.0) -> None:
     """Returns when the tables say what was expected; fails, with the difference, when they do not in time."""
     deadline = time.monotonic() + timeout_s
     while (found := tables(database)) != expected:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import pytest
 from confluent_kafka import Producer
 from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource, ResourceType
 from pyspark.sql import SparkSession
@@ -24,8 +25,11 @@ from spark_analytics.metrics import Metrics
 from spark_analytics.sinks import sink_of
 from tests.lifecycle import Counts, Sends, flat, recount, rows, stories, wait_until_counted
 
+# A session and a first batch, with nothing compiled, on a machine that others load.
+pytestmark = pytest.mark.timeout(600)
 
-def wait(condition: Callable[[], bool], timeout_s: float = 60.0) -> None:
+
+def wait(condition: Callable[[], bool], timeout_s: float = 180.0) -> None:
     deadline = time.monotonic() + timeout_s
     while not condition():
         assert time.monotonic() < deadline, "it has not come to pass"
