@@ -4,6 +4,7 @@
 root) and otherwise says in a sentence what to install. Tests ask `chromium()` for its path.
 """
 
+import ctypes
 import os
 import shutil
 import sys
@@ -11,6 +12,7 @@ import sys
 from headrace.errors import UsageError
 from infra.setup import apt_install, can_apt
 
+_DRIVER_NEEDS = "libatomic.so.1"  # the Node in Playwright's package does, and small systems lack it
 _NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 
 
@@ -23,17 +25,24 @@ def chromium() -> str:
 
 
 def main() -> int:
+    wanted, why = [], ""
     try:
         chromium()
-        return 0
     except UsageError as e:
-        if not can_apt():
-            print(e, file=sys.stderr)
-            return 2
-    print("installing chromium, which the tests of the web page drive", flush=True)
-    if not apt_install("chromium"):
-        print("chromium could not be installed: check the network, or install it by hand", file=sys.stderr)
+        wanted, why = ["chromium"], str(e)
+    try:
+        ctypes.CDLL(_DRIVER_NEEDS)
+    except OSError:
+        wanted.append("libatomic1")
+        why = why or f"the tests of the web page need {_DRIVER_NEEDS}: install it"
+    if wanted and not can_apt():
+        print(why, file=sys.stderr)
         return 2
+    for package in wanted:
+        print(f"installing {package}, for the tests of the web page", flush=True)
+        if not apt_install(package):
+            print(f"{package} could not be installed: check the network, or install it by hand", file=sys.stderr)
+            return 2
     return 0
 
 
