@@ -143,6 +143,7 @@ async def send_unreadable_headers(bootstrap: str, topic: str, key: bytes) -> Non
         await client.close()
 
 
+@pytest.mark.timeout(300)  # every role is started for it
 def test_no_record_stops_a_role_and_no_forged_end_wins(cluster: LocalCluster, client: Client) -> None:
     log = Log(cluster.settings.kafka, cluster.settings.topic_prefix)
     sender = Sender(Kafka(cluster.settings, "hostile"))

@@ -44,6 +44,8 @@ from spark_analytics.metrics import Metrics
 from spark_analytics.source import TOPICS
 from tests.acceptance.conftest import Client, until
 
+pytestmark = pytest.mark.timeout(300)  # the first test waits for a broker of its own and for every role
+
 PREFIX = "secured."
 PASSWORD = "a-password"
 BROKER = """
@@ -249,7 +251,6 @@ def test_the_audit_reads_under_these_rules(
     assert store.audits == [audit]
 
 
-@pytest.mark.timeout(300)  # Spark may have to be started for it
 def test_spark_reads_under_these_rules(secured: Secured, product: LocalCluster, client: Client,
                                        spark: SparkSession) -> None:  # fmt: skip
     task_id = client.submit()
