@@ -27,6 +27,7 @@ from confluent_kafka.admin import (
     ScramMechanism,
     UserScramCredentialUpsertion,
 )
+from pyspark.sql import SparkSession
 
 from headrace.acls import ROLES
 from headrace.cli.topics import topics
@@ -38,7 +39,9 @@ from infra.local.kafka import EmbeddedKafka
 from infra.local.process import free_port
 from spark_analytics.audit import Auditor
 from spark_analytics.audit_store import Audit
+from spark_analytics.kafka_options import kafka_options
 from spark_analytics.metrics import Metrics
+from spark_analytics.source import TOPICS
 from tests.acceptance.conftest import Client, until
 
 pytestmark = pytest.mark.timeout(300)  # the first test waits for a broker of its own and for every role
@@ -246,6 +249,17 @@ def test_the_audit_reads_under_these_rules(
     auditor.stop()
     assert audit.completed > 0
     assert store.audits == [audit]
+
+
+@pytest.mark.timeout(800)  # Spark may have to be started for it, on a machine that is busy
+def test_spark_reads_under_these_rules(secured: Secured, product: LocalCluster, client: Client,
+                                       spark: SparkSession) -> None:  # fmt: skip
+    task_id = client.submit()
+    assert client.wait(task_id)["status"] == "completed"
+    settings = replace(product.settings, kafka_security=secured.file("headrace-analytics"))
+    options = kafka_options(settings) | {"subscribe": ",".join(PREFIX + t for t in TOPICS), "failOnDataLoss": "true"}
+    records = spark.read.format("kafka").options(**options).load()
+    assert task_id.encode() in {bytes(row.key) for row in records.select("key").collect() if row.key is not None}
 
 
 def test_a_submitter_may_write_to_the_queue_alone(secured: Secured) -> None:
