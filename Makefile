@@ -22,6 +22,7 @@ check: setup
 WORKERS ?= 4
 test: setup
 	@$(BIN)/python -m infra.chromium
+	@$(BIN)/python -m infra.image_build if-can
 	$(BIN)/python -m pytest -n $(WORKERS)
 
 # The long form of the fault suite: make faults MINUTES=30 SEED=7

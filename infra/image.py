@@ -1,31 +1,59 @@
-"""What the Dockerfile runs to fill an environment: `packages <venv>`, then `headrace <venv>`.
+"""What the Dockerfile runs, a step at a time: `packages`, `connector`, `project`, `strip`.
 
-Standard library alone, as `setup.py`, whose uv it uses. Locked packages without the development ones; what builds the
-package itself is taken out again, so that the image holds no build tools.
+Imports the standard library and `setup.py` (whose uv it uses), as what else there is of Headrace arrives later. The
+locked packages are installed without the development ones; what builds Headrace is taken out again by `strip`, and
+everything is compiled, since a role whose root file system is read-only could not keep what it compiles.
 """
 
+import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 from infra.setup import ROOT, environ, find_uv
 
-LOCK = ROOT / "requirements-image.lock"
+HOME = Path("/opt/headrace")  # the environment, as the final stage has it
+PYTHON = HOME / "bin" / "python"
+PROJECT = Path("/opt/project")  # where `project` makes what the final stage has in HOME / "project"
+JARS = HOME / "spark-jars"
 BUILD_TOOLS = ("hatchling", "pathspec", "pluggy", "trove-classifiers", "pip", "setuptools")
 
 
-def main(what: str, environment: str) -> int:
-    uv = str(find_uv())
-    if what == "packages":
-        _run([uv, "pip", "install", "--quiet", "--python", environment, "--require-hashes", "-r", str(LOCK)])
-    else:
-        _run([uv, "pip", "install", "--quiet", "--python", environment, "--no-deps", "--no-build-isolation", str(ROOT)])
-        _run([uv, "pip", "uninstall", "--quiet", "--python", environment, *BUILD_TOOLS])
-    return 0
+def packages() -> None:
+    _uv("install", "--require-hashes", "-r", str(ROOT / "requirements-image.lock"))
+    site = subprocess.check_output([PYTHON, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"], text=True)
+    (Path(site.strip()) / "headrace.pth").write_text(f"{HOME / 'project'}\n")
 
 
-def _run(command: list[str]) -> None:
+def connector() -> None:
+    """Run by HOME's Python: the jars come through the Ivy in its pyspark."""
+    from infra.local.artifacts import artifact
+
+    shutil.copytree(artifact("spark-kafka"), JARS)
+
+
+def project() -> None:
+    _uv("install", "--offline", "--no-deps", "--no-build-isolation", "--target", str(PROJECT), str(ROOT))
+    _compile(PROJECT)
+
+
+def strip() -> None:
+    _uv("uninstall", *BUILD_TOOLS)
+    _compile(HOME / "lib")
+
+
+def _uv(what: str, *arguments: str) -> None:
+    command = [str(find_uv()), "pip", what, "--quiet", "--python", str(PYTHON), *arguments]
     subprocess.run(command, check=True, env=environ(), cwd=ROOT)
 
 
+def _compile(folder: Path) -> None:
+    """Valid whatever the files' times become on their way through layers. Packages carry files for other Pythons."""
+    how = ["-m", "compileall", "-qq", "-j0", "--invalidation-mode", "unchecked-hash", str(folder)]
+    subprocess.run([PYTHON, *how], check=False)
+
+
+STEPS = {f.__name__: f for f in (packages, connector, project, strip)}
+
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1], sys.argv[2]))
+    STEPS[sys.argv[1]]()

@@ -11,11 +11,13 @@ import yaml
 from headrace.cli.health import ADDRESSES
 from headrace.cli.main import COMMANDS
 from headrace.settings import Settings, address
+from infra.container import interpolated
 from infra.local.artifacts import ARTIFACTS
 from infra.spark import CLASSES
 
 ROOT = Path(__file__).resolve().parents[3]
-COMPOSE = yaml.safe_load((ROOT / "infra" / "compose.yaml").read_text())
+COMPOSE_AS_WRITTEN = yaml.safe_load((ROOT / "infra" / "compose.yaml").read_text())
+COMPOSE = interpolated(COMPOSE_AS_WRITTEN, {})
 SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
 DOCKERFILE = (ROOT / "Dockerfile").read_text()
 VARIABLES = {f.metadata["env"] for f in fields(Settings)}
@@ -43,8 +45,21 @@ def test_images_are_ours_or_of_the_versions_that_up_runs() -> None:
         f"apache/kafka:{kafka}",
         f"mariadb:{mariadb.rsplit('.', 1)[0]}",
     }
-    for service in OURS.values():
-        assert (ROOT / "infra" / service["build"]["context"] / "Dockerfile").resolve() == ROOT / "Dockerfile"
+    assert "docker build -t headrace ." in (ROOT / "README.md").read_text()
+
+
+def test_own_kinds_come_with_an_image_and_a_module_of_ones_own() -> None:
+    given = {"HEADRACE_IMAGE": "mine", "HEADRACE_TASKS": "/tasks/mykinds.py"}
+    services = interpolated(COMPOSE_AS_WRITTEN, given)["services"]
+    assert {services[name]["image"] for name in OURS} == {"mine"}
+    assert {services[w]["environment"]["HEADRACE_TASKS"] for w in ("worker-1", "worker-2")} == {"/tasks/mykinds.py"}
+    assert {OURS[w]["environment"]["HEADRACE_TASKS"] for w in ("worker-1", "worker-2")} == {""}, "the examples"
+
+
+def test_secrets_get_neither_into_the_image_nor_into_the_history() -> None:
+    ignored = (ROOT / ".dockerignore").read_text().splitlines()
+    assert ignored.index("infra/secrets") > ignored.index("!infra")
+    assert "infra/secrets/" in (ROOT / ".gitignore").read_text().splitlines()
 
 
 @pytest.mark.parametrize("name", OURS)
