@@ -25,13 +25,7 @@ RUN --mount=type=cache,target=/cache /opt/headrace/bin/python -m infra.image con
 
 # Headrace itself lies beside its packages, so that a new version of it is a small new layer.
 FROM packages AS project
-COPY pyproject.toml README.md topics.yaml ./
-COPY headrace headrace
-COPY agents agents
-COPY gateway gateway
-COPY spark_analytics spark_analytics
-COPY infra infra
-COPY examples examples
+COPY . ./
 RUN --mount=type=cache,target=/cache --mount=type=secret,id=pip,target=/etc/pip.conf python3 -m infra.image project
 
 FROM packages AS stripped

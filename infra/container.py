@@ -83,7 +83,10 @@ class Container(Service):
         return [*_runc(), "run", "--bundle", str(self._bundle), self._id]
 
     def ready(self) -> bool:
-        check = self._said.get("healthcheck", {}).get("test") or self._machine.config["Healthcheck"]["Test"]
+        said = self._said.get("healthcheck", {})
+        if said.get("disable"):
+            return self.alive
+        check = said.get("test") or self._machine.config["Healthcheck"]["Test"]
         return self.execute(check[1:]).returncode == 0
 
     def execute(self, command: list[str]) -> subprocess.CompletedProcess[str]:

@@ -13,6 +13,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -41,12 +42,14 @@ def build() -> str:
     with _store():
         name = f"localhost/headrace:{_key()}"
         if not _has(name):
+            begun = time.monotonic()
             base = _base()
             _bound()
             print(f"image: building {name}; the first time this takes some minutes", flush=True)
             with _pip_configuration() as secret:
                 buildah("bud", "--layers", "--isolation=chroot", "--format=docker", *secret,
                         f"--build-arg=BASE={base}", f"--tag={name}", ".")  # fmt: skip
+            print(f"image: built in {time.monotonic() - begun:.0f} s", flush=True)
         return name
 
 

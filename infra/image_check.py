@@ -17,7 +17,7 @@ from typing import Any
 from headrace.cli.health import ADDRESSES
 from headrace.client import Client, Refused
 from headrace.errors import HeadraceError
-from infra.container import Container, Machine, machine
+from infra.container import COMPOSE, Container, Machine, machine
 from infra.image_build import build, build_on
 from infra.local.database import EmbeddedDatabase
 from infra.local.kafka import EmbeddedKafka
@@ -47,8 +47,8 @@ _OWN_KIND = """
 from headrace import task
 
 @task()
-def greet(whom: str) -> str:
-    return f"hello {whom}"
+def greet(whom: str) -> dict[str, str]:
+    return {"hello": whom}
 """
 
 
@@ -67,13 +67,17 @@ class Product:
             "127.0.0.1:6040": f"127.0.0.1:{free_port()}",
             "7077": str(free_port()),
         }
-        self.environ = {"HEADRACE_TOPIC_PREFIX": prefix}
+        # Containers share this machine's network: Spark shall keep to loopback there.
+        self.environ = {"HEADRACE_TOPIC_PREFIX": prefix, "SPARK_LOCAL_IP": "127.0.0.1"}
         self.running: dict[str, Container] = {}
         self.submitted = 0
 
     def start(self, *services: str) -> None:
-        """Launches them together and waits until the health check of each says that it can work."""
+        """Starts them, each after the health of what compose says, and waits until all their health checks pass."""
         for name in services:
+            for first, how in COMPOSE["services"][name].get("depends_on", {}).items():
+                if how["condition"] == "service_healthy" and first in self.running:
+                    self.running[first].wait_ready(PATIENCE_S)
             self.running[name] = self.machine.container(name, **self.environ)
             self.running[name].launch()
         for name in services:
@@ -110,7 +114,7 @@ def product(on: Machine, kafka: str, prefix: str, database: str) -> Iterator[Pro
     made = Product(on, kafka, prefix, database)
     try:
         made.apply_topics()
-        made.start("storekeeper", "gateway", "worker-1")
+        made.start("storekeeper", "worker-1", "gateway")
         yield made
     finally:
         made.close()
@@ -146,7 +150,7 @@ def check_kill(of: Product) -> str:
     """The worker's container dies with a task in the middle of its first attempt, which would never have ended."""
     with of.client() as client:
         hanging = of.submit(client, "fragile", {"how": "hang", "attempts": 1})
-        wait_for("its first attempt", lambda: client.call("GET", f"/tasks/{hanging}")["state"] == "running")
+        wait_for("its first attempt", lambda: client.call("GET", f"/tasks/{hanging}")["status"] == "running")
         of.running["worker-1"].kill()
         waiting = [of.submit(client, "prime", {"upper_bound": n}) for n in range(10, 20)]
         begun = time.monotonic()
@@ -166,7 +170,7 @@ def check_kill_all(of: Product) -> str:
         tasks = [of.submit(client, "prime", {"upper_bound": n}) for n in range(100, 140)]
     for name in ("gateway", "storekeeper", "worker-1"):
         of.running[name].kill()
-    of.start("storekeeper", "gateway", "worker-1")
+    of.start("storekeeper", "worker-1", "gateway")
     with of.client() as client:
         for task_id in tasks:
             assert [e.event for e in client.events(task_id)].count("completed") == 1, task_id
@@ -188,7 +192,7 @@ def check_own_kinds(of: Product) -> str:
             worker.start(PATIENCE_S)
             greeted = of.submit(client, "greet", {"whom": "you"})
             assert [e.event for e in client.events(greeted)][-1] == "completed"
-            assert of.stored(greeted) == "hello you"
+            assert of.stored(greeted) == {"hello": "you"}
         finally:
             worker.kill()
     of.start("worker-1")
@@ -199,9 +203,7 @@ def check_statistics(of: Product) -> str:
     """Spark's master, its worker and the statistics come up, and count what the lifecycle topics hold."""
     expected = of.submitted  # every check has waited for its tasks
     with of.client() as client:
-        of.start("spark-master")
-        of.start("spark-worker")
-        of.start("analytics")
+        of.start("spark-master", "spark-worker", "analytics")
         wait_for("the counts", lambda: client.call("GET", "/stats/summary")["completed"] == expected, (Refused,))
     return f"statistics on a Spark master and worker: {expected} completed tasks counted"
 
