@@ -108,7 +108,8 @@ class Settings:
     audit_s: float = _setting("HEADRACE_AUDIT_S", "seconds between two audits that nothing was lost or repeated", 60.0)
     spark_jars: str = _setting(
         "HEADRACE_SPARK_JARS",
-        "jar files of Spark's Kafka connector, comma-separated; empty = downloaded from Maven Central by Spark",
+        "jar files of Spark's Kafka connector or patterns of them, comma-separated; "
+        "empty = downloaded from Maven Central by Spark",
         "",
     )
     spark_memory: str = _setting("HEADRACE_SPARK_MEMORY", "heap of the driver, and of each executor on a cluster", "1g")

@@ -9,6 +9,7 @@ import shutil
 import sys
 import tempfile
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -16,7 +17,7 @@ from typing import Any
 
 from headrace.cli.health import ADDRESSES
 from headrace.client import Client, Refused
-from headrace.errors import HeadraceError
+from headrace.errors import HeadraceError, Retryable
 from infra.container import COMPOSE, Container, Machine, machine
 from infra.image_build import build, build_on
 from infra.local.database import EmbeddedDatabase
@@ -98,10 +99,18 @@ class Product:
         return Client(f"http://127.0.0.1:{self.gateway_port}")
 
     def submit(self, client: Client, name: str, payload: dict[str, Any]) -> str:
-        """The task's id, once it is acknowledged."""
-        task_id: str = client.submit(name, payload, "image")["id"]
+        """The task's id, once it is acknowledged; asked again, with one key, while the broker is slow."""
+        task = {"name": name, "payload": payload, "directory": "image"}
+        headers = {"Idempotency-Key": uuid.uuid4().hex}
+        found: dict[str, Any] = {}
+
+        def acknowledged() -> bool:
+            found.update(client.call("POST", "/tasks", json=task, headers=headers))
+            return True
+
+        wait_for("an acknowledgement", acknowledged, (Refused,))
         self.submitted += 1
-        return task_id
+        return str(found["id"])
 
     def stored(self, task_id: str) -> Any:
         """The result as it lies on the volume."""
@@ -218,11 +227,12 @@ def check_drain(of: Product) -> str:
 def wait_for(what: str, true: Callable[[], bool], passing: tuple[type[Exception], ...] = ()) -> None:
     """Until it is; `passing` are errors of a part that is not up yet."""
     deadline = time.monotonic() + PATIENCE_S
+    expected: tuple[type[Exception], ...] = (Retryable, *passing)
     while True:
         try:
             if true():
                 return
-        except passing:
+        except expected:
             pass
         assert time.monotonic() < deadline, f"{what} did not come in {PATIENCE_S:.0f} s"
         time.sleep(0.1)

@@ -8,6 +8,7 @@ import logging
 import os
 import shutil
 import sys
+from glob import glob
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -90,8 +91,18 @@ def _memory(settings: Settings, temporary: Path) -> dict[str, str]:
 
 def _jars(settings: Settings, folder: Path) -> dict[str, str]:
     if settings.spark_jars:
-        return {"spark.jars": settings.spark_jars}
+        return {"spark.jars": ",".join(jar_files(settings.spark_jars))}
     return {"spark.jars.packages": CONNECTOR, "spark.jars.ivy": str(folder / "ivy")}
+
+
+def jar_files(patterns: str) -> list[str]:
+    """The jar files that comma-separated paths or patterns name: Spark itself resolves none for a running driver."""
+    found: list[str] = []
+    for pattern in patterns.split(","):
+        if not (jars := sorted(glob(pattern.strip()))):
+            raise UsageError(f"HEADRACE_SPARK_JARS: there is no {pattern.strip()}: give jar files or patterns of them")
+        found += jars
+    return found
 
 
 def _partitions(settings: Settings) -> dict[str, str]:
