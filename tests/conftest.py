@@ -15,6 +15,7 @@ import pytest
 
 from headrace.settings import Settings
 from headrace.topics import apply_topics
+from infra.image_build import missing_tools
 from infra.local.kafka import EmbeddedKafka
 from infra.local.process import free_port
 from tests.parallel import place_of, scheduler
@@ -36,6 +37,11 @@ def pytest_configure(config: pytest.Config) -> None:
     kafka.start()
     os.environ[_GIVEN] = kafka.bootstrap
     config.add_cleanup(lambda: os.environ.pop(_GIVEN, None))
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    if why := missing_tools():
+        terminalreporter.write_line(f"NOT TESTED: the image: {why}", yellow=True, bold=True)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

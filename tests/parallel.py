@@ -21,6 +21,7 @@ GROUPS = {
     ),
     "faults": ("tests/faults/test_random_schedule.py", "tests/faults/test_one_fault.py"),
     "standalone": ("tests/integration/test_spark_cluster.py",),
+    "image": ("tests/integration/test_image.py",),
     "product": ("tests/acceptance/",),
     "up": ("tests/integration/test_up.py",),
 }

@@ -11,14 +11,8 @@ from headrace.topics import apply_topics
 from infra.image_build import missing_tools
 from tests.integration.gateway_rig import Gateway, Platform, Stage, gateway
 
-# An image takes tools that only some machines have; where they are not, the run says so at its end.
-_WITHOUT_IMAGE = missing_tools()
-collect_ignore = ["test_image.py"] if _WITHOUT_IMAGE else []
-
-
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    if _WITHOUT_IMAGE:
-        terminalreporter.write_line(f"NOT TESTED: the image: {_WITHOUT_IMAGE}", yellow=True, bold=True)
+# An image takes tools that only some machines have; where they are not, the run says so at its end (tests/conftest.py).
+collect_ignore = ["test_image.py"] if missing_tools() else []
 
 
 @pytest.fixture(scope="module")
