@@ -20,7 +20,7 @@ RUN --mount=type=cache,target=/cache --mount=type=secret,id=pip,target=/etc/pip.
     python3 -m venv /opt/headrace && python3 -m infra.image packages
 # Spark's Kafka connector: nothing is fetched at run time. What fetches it needs no more of Headrace than this.
 COPY headrace/errors.py headrace/
-COPY infra/local/__init__.py infra/local/artifacts.py infra/local/artifacts.lock infra/local/java.py infra/local/
+COPY infra/local/__init__.py infra/local/artifacts.py infra/local/artifacts.lock infra/local/java.py infra/local/trust.py infra/local/
 RUN --mount=type=cache,target=/cache /opt/headrace/bin/python -m infra.image connector
 
 # Headrace itself lies beside its packages, so that a new version of it is a small new layer.

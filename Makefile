@@ -4,7 +4,7 @@ PYTHON ?= $(or $(shell for p in python3 python3.13 python3.12 python3.11; do \
 	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null && echo $$p && break; done),python3)
 BIN := .venv/bin
 
-.PHONY: setup up check test faults model bench lock lock-artifacts
+.PHONY: setup up check test image faults model bench lock lock-artifacts
 
 setup:
 	@$(PYTHON) infra/setup.py
@@ -22,8 +22,13 @@ check: setup
 WORKERS ?= 4
 test: setup
 	@$(BIN)/python -m infra.chromium
-	@$(BIN)/python -m infra.image_build if-can
 	$(BIN)/python -m pytest -n $(WORKERS)
+
+# The image, built without an engine and used in containers; Debian, as root (it installs its tools where it can).
+image: setup
+	@$(BIN)/python -m infra.image_build tools
+	$(BIN)/python -m infra.image_build
+	HEADRACE_TEST_IMAGE=1 $(BIN)/python -m pytest tests/integration/test_image.py
 
 # The long form of the fault suite: make faults MINUTES=30 SEED=7
 MINUTES ?= 10

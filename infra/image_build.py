@@ -2,8 +2,7 @@
 
 debootstrap makes the base, buildah runs the Dockerfile over it in a chroot. All of it stays in the cache outside the
 tree: what has not changed is not built again, and a second run needs no network. Names the image at the end.
-`… tools` installs the tools where that is one command; `… if-can` builds where they are, for `make test`, and says so
-where they are not. UsageError says what is missing, or which step went wrong.
+`… tools` installs the tools where that is one command. UsageError says what is missing, or which step went wrong.
 """
 
 import fcntl
@@ -180,8 +179,6 @@ def main(arguments: list[str]) -> int:
     try:
         if arguments == ["tools"]:
             install_tools()
-        elif arguments == ["if-can"] and (why := missing_tools()):
-            print(f"image: neither built nor checked here: {why}", flush=True)
         else:
             print(f"image: {build()}", flush=True)
     except HeadraceError as e:

@@ -24,7 +24,7 @@ from infra.local.database import EmbeddedDatabase
 from infra.local.kafka import EmbeddedKafka
 from infra.local.process import free_port
 
-PATIENCE_S = 180.0  # for anything; other work may keep the machine's processors
+PATIENCE_S = 300.0  # for anything; other work may keep the machine's processors
 _ABSENT = ("pip", "pip3", "uv", "hatchling", "gcc", "cc", "make", "git", "curl", "wget", "javac")
 
 # Run by the image's Python: what the container's user finds.

@@ -1,4 +1,4 @@
-"""The image, built without an engine, used in containers against the run's broker; collected where the tools are.
+"""The image, built without an engine, used in containers against the run's broker; `make image` runs it.
 
 The checks are those of `python -m infra.image_check`. One product serves them all, in this order.
 """
@@ -14,7 +14,7 @@ from infra.image_build import build
 from infra.image_check import Product, product
 from infra.local.database import EmbeddedDatabase
 
-# The first build downloads a Debian, a JRE and Spark; `make test` has built it before pytest starts.
+# The first build downloads a Debian, a JRE and Spark.
 pytestmark = pytest.mark.timeout(1800)
 
 
