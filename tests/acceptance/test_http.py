@@ -77,7 +77,10 @@ def test_an_event_stream_resumes_after_the_last_event_and_ends_with_204(client: 
     ids = [e.id for e in events]
     assert len(set(ids)) == len(ids)
     for seen in range(1, len(events)):
-        assert [e.id for e in client.events(task_id, ids[seen - 1])] == ids[seen:]
+        resumed = [e.id for e in client.events(task_id, ids[seen - 1])]
+        assert [i for i in resumed if i in ids] == ids[seen:]
+        # Topics are read side by side: the live stream may have ended before the last progress came.
+        assert all(i.startswith("p") for i in resumed if i not in ids)
     answer = client.http.get(f"/tasks/{task_id}/events", headers={"Last-Event-ID": ids[-1]})
     assert answer.status_code == 204
 
