@@ -213,7 +213,8 @@ class WorkerNode:
         health.add("heartbeats", self._heartbeats.check)
         health.add("fence", self._fence.check)
         health.add("reaper", self._reaper.check)
-        health.add("receiver", lambda: self._receiver.check() or self._receiver_lag.check())
+        health.add("receiver", self._receiver.check)
+        health.add("receiver's offsets", self._receiver_lag.check)
         health.add("receiver group", lambda: None if app.started and not app.rebalancing else "has not joined yet")
         health.add("worker agent", lambda: None if self._slots.is_open else "is not at work: no task is started")
         return health

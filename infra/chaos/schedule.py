@@ -105,7 +105,7 @@ def _harm(
 def wait_quiet(
     reader: EvidenceReader, ids: set[str], timeout_s: float = QUIET_S, say: Say = lambda _line: None
 ) -> Evidence:
-    """Reads the log on until every id has ended and no claim is left, or nothing has ended for so long."""
+    """Reads the log on until every id has been received and has ended, and no claim is left, or nothing has ended for so long."""
     least, deadline, told_at = len(ids) + 1, time.monotonic() + timeout_s, time.monotonic()
     while True:
         try:
@@ -124,8 +124,9 @@ def wait_quiet(
 
 
 def _open(evidence: Evidence, ids: set[str]) -> int:
-    """How many of these have not ended."""
-    return sum(not (i in evidence.stories and evidence.stories[i].terminal) for i in ids)
+    """How many of these have not ended, or have not been received: a lost node's receiver is replaced within 10 s."""
+    stories = [evidence.stories.get(i) for i in ids]
+    return sum(story is None or not story.terminal or not story.received for story in stories)
 
 
 def check(

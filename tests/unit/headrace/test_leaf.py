@@ -44,7 +44,7 @@ def test_different_things_have_different_ids() -> None:
 
 
 def test_a_place_in_the_log_reads_back() -> None:
-    assert Source.parse("some/topic/3/17") == Source("some/topic", 3, 17)
+    assert Source.parse("some.topic/3/17") == Source("some.topic", 3, 17)
     for text in ("", "a", "a/b/c", "a/1"):
         with pytest.raises(Undecodable):
             Source.parse(text)
