@@ -105,7 +105,7 @@ def _harm(
 def wait_quiet(
     reader: EvidenceReader, ids: set[str], timeout_s: float = QUIET_S, say: Say = lambda _line: None
 ) -> Evidence:
-    """Reads the log on until every id has been received and has ended, and no claim is left, or nothing has ended for so long."""
+    """Reads the log on until every id is received and ended and no claim is left, or nothing has come for so long."""
     least, deadline, told_at = len(ids) + 1, time.monotonic() + timeout_s, time.monotonic()
     while True:
         try:
