@@ -91,7 +91,7 @@ def test_every_role_says_that_it_is_stuck_and_when_it_is_over(broker: str, prefi
 
         for role, words in (
             (worker, ("the intake has been silent", "group " + kafka.group("headrace-receiver") + " has stood still")),
-            (storekeeper, ("the storekeeper has been silent", "headrace-storekeeper has stood still")),
+            (storekeeper, ("has been at one batch for", "headrace-storekeeper has stood still")),
             (gateway, ("status view",)),
         ):
             took_s = wait(lambda role=role, words=words: says(role, *words), lambda role=role: reasons(role))  # type: ignore[misc]
