@@ -8,12 +8,14 @@ from dataclasses import dataclass, field
 
 from agents.admission import Admitted
 from agents.merge import Pulled
+from headrace.messages import Task
 
 TINY_S = 0.003  # a kind whose attempts take no longer on average
 CHUNK_S = 0.05  # what a chunk's members take together; a `high` task waits no longer than that for its slot
 CHUNK_MEMBERS = 256
-CHUNK_BYTES = 256 * 1024  # of submissions: a claim holds them all
+CHUNK_BYTES = 256 * 1024  # of what a claim holds of its members
 
+_MEMBER_BYTES = 256  # what a claim says of each member beside its submission
 _WEIGHT = 0.2  # of the newest run in the average
 _RUNS = 5  # of a kind before it can count as tiny
 
@@ -56,15 +58,20 @@ class Chunk:
     def add(self, pulled: Pulled, verdict: Admitted, seconds: float = 0.0) -> None:
         self.members.append((pulled, verdict))
         self.seconds += seconds
-        self.size += len(pulled.task.raw)
+        self.size += _size(pulled.task)
 
     def has_room(self, pulled: Pulled, seconds: float) -> bool:
         """Whether one more tiny task fits."""
         return (
             len(self.members) < self.limit
             and self.seconds + seconds <= CHUNK_S
-            and self.size + len(pulled.task.raw) <= CHUNK_BYTES
+            and self.size + _size(pulled.task) <= CHUNK_BYTES
         )
+
+
+def _size(task: Task) -> int:
+    """What it takes in a claim, its foreign headers included, which travel there in hexadecimal."""
+    return _MEMBER_BYTES + len(task.raw) + sum(len(name) + 2 * len(value) for name, value in task.foreign)
 
 
 class Chunks:

@@ -14,10 +14,10 @@ def admitted(kind: str = "tiny") -> Admitted:
     return Admitted(Submission(kind, {}, "d"), KindInfo(kind, {}, 60.0, 3))
 
 
-def pulled(offset: int, attempt: int = 1, size: int = 10) -> Pulled:
+def pulled(offset: int, attempt: int = 1, size: int = 10, foreign: int = 0) -> Pulled:
     source = Source("tasks.normal", 0, offset)
     record = Record("tasks.normal", 0, offset, 0, None, b"x" * size, ())
-    return Pulled(record, Task(f"id-{offset}", b"x" * size, attempt, source, 0))
+    return Pulled(record, Task(f"id-{offset}", b"x" * size, attempt, source, 0, (), (("h", b"x" * foreign),)))
 
 
 def known(seconds: float = 0.0001, runs: int = 20) -> RunTimes:
@@ -72,7 +72,8 @@ def test_replays_go_alone() -> None:
 
 def test_a_chunk_is_bounded_in_members_bytes_and_expected_time() -> None:
     assert take_all(Chunks(known(), 1, 10_000), 10_000) == CHUNK_MEMBERS
-    assert take_all(Chunks(known(), 1, 10_000), 10_000, size=CHUNK_BYTES // 8) == 8
+    assert take_all(Chunks(known(), 1, 10_000), 10_000, size=CHUNK_BYTES // 8 - 256) == 8
+    assert take_all(Chunks(known(), 1, 10_000), 10_000, foreign=CHUNK_BYTES // 16) < 8  # in hexadecimal
     assert take_all(Chunks(known(seconds=0.002), 1, 10_000), 10_000) == pytest.approx(CHUNK_S / 0.002, abs=1)
 
 
