@@ -17,7 +17,9 @@ def admitted(kind: str = "tiny") -> Admitted:
 def pulled(offset: int, attempt: int = 1, size: int = 10, foreign: int = 0) -> Pulled:
     source = Source("tasks.normal", 0, offset)
     record = Record("tasks.normal", 0, offset, 0, None, b"x" * size, ())
-    return Pulled(record, Task(f"id-{offset}", b"x" * size, attempt, source, 0, (), (("h", b"x" * foreign),)))
+    return Pulled(
+        record, Task(f"id-{offset}", b"x" * size, attempt, source, 0, (), (("h", b"x" * foreign),) * bool(foreign))
+    )
 
 
 def known(seconds: float = 0.0001, runs: int = 20) -> RunTimes:
