@@ -29,6 +29,7 @@ from infra.local.process import free_port
 from infra.local.roles import Role
 from tests.core_rig import Log
 from tests.faults.conftest import LONG
+from tests.faults.hard_workload import hard
 from tests.faults.next_version import LATER_HEADER
 
 # The long form takes the workloads as they are meant; the short one a tenth of them, so that all faults fit.
@@ -46,6 +47,7 @@ def test_nothing_is_lost_published_twice_or_run_in_vain(installation: Installati
     submit_http(installation.url, heavy(HEAVY, rng, *((2.0, 5.0) if LONG else (1.0, 3.0))), submitted)
     submit_native(sender, tiny(TINY), submitted)
     submit_native(sender, mixture(MIXED, rng), submitted)
+    submit_native(sender, hard(), submitted)
     listener.wait_heard()
     done = FAULTS[name][0](installation, rng)
     submit_native(sender, mixture(TINY_AFTER, rng, heavy_share=0), submitted)
