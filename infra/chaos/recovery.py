@@ -14,8 +14,9 @@ from infra.chaos.evidence import Evidence, Story
 CHILD = "child death to its replay"
 SAME_HOST = "node kill -9, back on the same host, to replay"
 NODE = "node kill -9, staying away, to replay"
+FROZEN = "node frozen past its lease, to replay"
 BROKER = "broker kill -9 to the next start of a task"
-_BY_FAULT = {"kill_node": SAME_HOST, "lose_node": NODE}
+_BY_FAULT = {"kill_node": SAME_HOST, "lose_node": NODE, "freeze_node": FROZEN}
 _LATEST_MS = 120_000  # a loss that was reaped later belongs to another fault
 
 
@@ -25,7 +26,7 @@ def recoveries(evidence: Evidence, faults: Sequence[Done]) -> dict[str, list[flo
     Replays wait for a free slot like all else, and the second death of a task waits for its backoff too: of deaths the
     first of each task counts.
     """
-    found: dict[str, list[float]] = {kind: [] for kind in (CHILD, SAME_HOST, NODE, BROKER)}
+    found: dict[str, list[float]] = {kind: [] for kind in (CHILD, SAME_HOST, NODE, FROZEN, BROKER)}
     for story in evidence.stories.values():
         for kind, seconds in _of_story(story, faults):
             found[kind].append(seconds)
@@ -64,7 +65,7 @@ def _of_story(story: Story, faults: Sequence[Done]) -> Iterator[tuple[str, float
 
 
 def _last_before(faults: Sequence[Done], node: str, at_ms: int) -> Done | None:
-    """The kill of that node which this loss is of."""
+    """What was done to that node last: the loss is of it, and not of what the node had recovered from before."""
     fits = (
         f for f in faults if f.what in _BY_FAULT and f.node == node and 0 <= at_ms - f.begun_ms < _LATEST_MS
     )  # fmt: skip

@@ -5,7 +5,7 @@ from headrace.messages import Event
 from headrace.states import Cause
 from infra.chaos.conservation import Done
 from infra.chaos.evidence import Evidence, Story
-from infra.chaos.recovery import BROKER, CHILD, NODE, SAME_HOST, recoveries, told
+from infra.chaos.recovery import BROKER, CHILD, FROZEN, NODE, SAME_HOST, recoveries, told
 
 
 def story(*failures: Failure, starts: tuple[int, ...]) -> Story:
@@ -24,7 +24,7 @@ def death(attempt: int, ended_ms: int) -> Failure:
 
 def test_of_a_tasks_deaths_the_first_counts_for_the_second_waits_for_its_backoff() -> None:
     found = times(story(death(1, 2000), death(2, 3000), starts=(1000, 2200, 4000)), story(starts=(1,)))
-    assert found == {CHILD: [0.2], SAME_HOST: [], NODE: [], BROKER: []}
+    assert found == {CHILD: [0.2], SAME_HOST: [], NODE: [], FROZEN: [], BROKER: []}
 
 
 def test_a_lost_node_counts_from_its_own_last_kill() -> None:
@@ -39,6 +39,13 @@ def test_a_lost_node_counts_from_its_own_last_kill() -> None:
     assert times(story(away, starts=(500, 21_000)), faults=faults)[NODE] == [9.5]
     drained = Failure(1, Cause.DRAIN, "node-1", 0, 12_000)
     assert times(story(drained, starts=(500, 12_500)), faults=faults) == times()
+
+
+def test_a_frozen_node_is_not_charged_to_the_kill_that_it_had_recovered_from() -> None:
+    lost = Failure(1, Cause.NODE_LOSS, "node-1", 0, 50_000)
+    faults = (Done("kill_node", "node-1", 10_000, 11_000), Done("freeze_node", "node-1", 40_000, 52_000))
+    found = times(story(lost, starts=(500, 50_500)), faults=faults)
+    assert (found[FROZEN], found[SAME_HOST]) == ([10.5], [])
 
 
 def test_a_broker_counts_until_the_next_start_of_any_task() -> None:
