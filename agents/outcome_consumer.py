@@ -25,7 +25,7 @@ _POLL_S = 0.1
 _FULL_S = 0.2  # how long a full inbox keeps the thread from the group
 _SETTLE_S = 2.0  # for the batch at work when partitions are given up; below it all members would wait for this one
 _COMMIT_EVERY_S = 0.2  # what is not committed is read again after a crash and passed over: cheap, but not for nothing
-_BATCH = 500
+_BATCH, _BATCH_BYTES = 500, 4 * 1024 * 1024  # put into the inbox at once; 500 chunks of results would be 250 MB
 _OPTIONS = {
     "session.timeout.ms": 6000,  # the least that brokers allow: a dead storekeeper's partitions move after it
     "heartbeat.interval.ms": 500,
@@ -87,14 +87,15 @@ class OutcomeConsumer:
     def _gather(self) -> None:
         message = self._consumer.poll(_POLL_S)
         records: list[Record] = []
-        generation = self._generation
+        size, generation = 0, self._generation
         # One at a time: what poll() gives belongs to the assignment of that moment; a batch might straddle two.
         while message is not None:
             if generation != self._generation:
-                records, generation = [], self._generation
+                records, size, generation = [], 0, self._generation
             if (record := self._record(message)) is not None:
                 records.append(record)
-            message = self._consumer.poll(0) if len(records) < _BATCH else None
+                size += len(record.value or b"")
+            message = self._consumer.poll(0) if len(records) < _BATCH and size < _BATCH_BYTES else None
         if records and generation == self._generation is not None:
             self._inbox.put(records)
             self._wake()
