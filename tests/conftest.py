@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from headrace.kafka import Kafka, Sender
 from headrace.settings import Settings
 from headrace.topics import apply_topics
 from infra.local.kafka import EmbeddedKafka
@@ -95,3 +96,11 @@ def topics(make_topics: Callable[..., None], prefix: str) -> str:
     """The prefix, with all topics of the contract made under it, 4 partitions each."""
     make_topics(prefix)
     return prefix
+
+
+@pytest.fixture
+def sender(kafka_settings: Settings, topics: str) -> Iterator[Sender]:
+    """Sends to the test's own topics."""
+    sender = Sender(Kafka(kafka_settings, "test"))
+    yield sender
+    sender.close()

@@ -2,7 +2,6 @@
 
 import uuid
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,20 +9,13 @@ import pytest
 
 from headrace.cluster import Cancel
 from headrace.journal import Claim, decode_journal
-from headrace.kafka import Kafka, Sender
+from headrace.kafka import Sender
 from headrace.messages import Outcome
 from headrace.settings import Settings
 from tests.core_rig import WORK, Core, Log, cores, other, record, submission
 from tests.faults.test_naive_variants import Gate, starts, throw_out
 
 RARE = replace(WORK, name="rare")
-
-
-@pytest.fixture
-def sender(kafka_settings: Settings, topics: str) -> Iterator[Sender]:
-    sender = Sender(Kafka(kafka_settings, "test"))
-    yield sender
-    sender.close()
 
 
 @pytest.fixture

@@ -3,25 +3,16 @@
 import time
 import uuid
 from collections import Counter
-from collections.abc import Iterator
 
 import pytest
 
-from headrace.kafka import Kafka, Sender
+from headrace.kafka import Sender
 from headrace.ledger import Failure
 from headrace.messages import Event, Outcome
 from headrace.settings import Settings
 from headrace.states import Cause
 from tests.core_rig import Core, Log, cores, record
 from tests.faults.victim import Victim
-
-
-@pytest.fixture
-def sender(kafka_settings: Settings, topics: str) -> Iterator[Sender]:
-    sender = Sender(Kafka(kafka_settings, "test"))
-    yield sender
-    sender.close()
-
 
 # place -> the attempts that start, here and there: a claim that was never effective costs no attempt
 PLACES = {

@@ -2,14 +2,14 @@
 
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
 
 from agents.dead_boots import DeadBoots
 from agents.reaping import last_word
-from headrace.kafka import Kafka, Sender
+from headrace.kafka import Sender
 from headrace.settings import Settings
 from tests.core_rig import Core, Log, cores, record
 from tests.faults.victim import Victim
@@ -18,13 +18,6 @@ from tests.faults.victim import Victim
 @pytest.fixture
 def settings(kafka_settings: Settings, topics: str) -> Settings:
     return replace(kafka_settings, lease_s=2.0)
-
-
-@pytest.fixture
-def sender(settings: Settings) -> Iterator[Sender]:
-    sender = Sender(Kafka(settings, "test"))
-    yield sender
-    sender.close()
 
 
 def wait(reached: Callable[[], object], what: str) -> None:

@@ -4,28 +4,19 @@
 import asyncio
 import threading
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import Future
 from pathlib import Path
-
-import pytest
 
 from agents.takeover import dead_word, leave_groups
 from headrace.cluster import Cancel
 from headrace.journal import Tombstone, decode_journal
-from headrace.kafka import Kafka, Sender
+from headrace.kafka import Sender
 from headrace.messages import Event, Outcome
 from headrace.records import Outgoing
 from headrace.settings import Settings
 from tests.core_rig import Core, Log, cores, other, record
 from tests.faults.victim import Victim
-
-
-@pytest.fixture
-def sender(kafka_settings: Settings, topics: str) -> Iterator[Sender]:
-    sender = Sender(Kafka(kafka_settings, "test"))
-    yield sender
-    sender.close()
 
 
 class Gate:

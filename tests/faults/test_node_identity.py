@@ -3,7 +3,6 @@
 import os
 import time
 import uuid
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,7 +11,7 @@ import pytest
 from agents.node import Node
 from headrace.cluster import Heartbeat
 from headrace.errors import UsageError
-from headrace.kafka import Kafka, Sender
+from headrace.kafka import Sender
 from headrace.ledger import Failure
 from headrace.messages import Outcome, Task
 from headrace.records import Source
@@ -22,13 +21,6 @@ from tests.core_rig import Core, Log, cores, other, record
 from tests.faults.victim import Victim
 
 LEASE_S = 3.0
-
-
-@pytest.fixture
-def sender(kafka_settings: Settings, topics: str) -> Iterator[Sender]:
-    sender = Sender(Kafka(kafka_settings, "test"))
-    yield sender
-    sender.close()
 
 
 def dead_boots(log: Log) -> set[str]:

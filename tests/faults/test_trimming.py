@@ -3,7 +3,6 @@
 import threading
 import time
 import uuid
-from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
@@ -27,13 +26,6 @@ NORMAL = ("tasks.normal", 0)
 def settings(kafka_settings: Settings, topics: str) -> Settings:
     """What has been taken may go at once."""
     return replace(kafka_settings, keep_s=0.0)
-
-
-@pytest.fixture
-def sender(settings: Settings) -> Iterator[Sender]:
-    sender = Sender(Kafka(settings, "test"))
-    yield sender
-    sender.close()
 
 
 def received(settings: Settings, offset: int) -> None:

@@ -2,24 +2,14 @@
 
 import uuid
 from collections import Counter
-from collections.abc import Iterator
 
-import pytest
-
-from headrace.kafka import Kafka, Sender
+from headrace.kafka import Sender
 from headrace.messages import Event, Outcome
 from headrace.settings import Settings
 from headrace.states import Cause
 from tests.core_rig import Core, Log, cores, record
 
 COUNT = 200
-
-
-@pytest.fixture
-def sender(kafka_settings: Settings, topics: str) -> Iterator[Sender]:
-    sender = Sender(Kafka(kafka_settings, "test"))
-    yield sender
-    sender.close()
 
 
 def test_one_claim_a_partition_holds_all_that_a_slot_is_given(kafka_settings: Settings, sender: Sender) -> None:

@@ -9,20 +9,13 @@ from pathlib import Path
 import pytest
 
 from headrace.cluster import Cancel
-from headrace.kafka import Kafka, Sender
+from headrace.kafka import Sender
 from headrace.ledger import Failure
 from headrace.messages import CHUNK_BYTES, Outcome, Task
 from headrace.records import Source
 from headrace.settings import Settings
 from headrace.states import Cause
 from tests.core_rig import Core, Log, cores, record, submission
-
-
-@pytest.fixture
-def sender(kafka_settings: Settings, topics: str) -> Iterator[Sender]:
-    sender = Sender(Kafka(kafka_settings, "test"))
-    yield sender
-    sender.close()
 
 
 @pytest.fixture

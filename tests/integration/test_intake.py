@@ -4,24 +4,14 @@ import threading
 import time
 import uuid
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
-
 from headrace.cluster import Cancel
-from headrace.kafka import Kafka, Sender
+from headrace.kafka import Sender
 from headrace.messages import Outcome
 from headrace.records import Outgoing
 from headrace.settings import Settings
 from tests.core_rig import Core, Log, cores, other, record, submission
-
-
-@pytest.fixture
-def sender(kafka_settings: Settings, topics: str) -> Iterator[Sender]:
-    sender = Sender(Kafka(kafka_settings, "test"))
-    yield sender
-    sender.close()
 
 
 def test_a_task_is_claimed_committed_run_and_reported(kafka_settings: Settings, sender: Sender) -> None:

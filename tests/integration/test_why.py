@@ -1,7 +1,7 @@
 """A task's story, found in a real log: with its key, without one, and with all that can be in its way."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 
 import orjson
@@ -11,7 +11,7 @@ from headrace.cli.main import main
 from headrace.cluster import Cancel
 from headrace.ids import id_of_place, new_id
 from headrace.journal import Claim
-from headrace.kafka import Kafka, Sender
+from headrace.kafka import Sender
 from headrace.ledger import Failure
 from headrace.messages import Outcome, Progress, Task, received, started
 from headrace.records import Outgoing, Record, Source
@@ -19,13 +19,6 @@ from headrace.settings import Settings
 from headrace.states import Cause, Reason
 
 RAW = b'{"name": "fragile", "payload": {}, "directory": "demo"}'
-
-
-@pytest.fixture
-def sender(kafka_settings: Settings, topics: str) -> Iterator[Sender]:
-    sender = Sender(Kafka(kafka_settings, "test"))
-    yield sender
-    sender.close()
 
 
 Story = Callable[..., list[str]]
