@@ -31,13 +31,12 @@ _STARTS = 3  # an idle child may be killed once, hardly twice
 
 
 class Attempt:
-    """`await run()` once. `begun` is called as the child takes it up; `stop` ends it from outside."""
+    """`await run()` once; `stop` ends it from outside."""
 
     def __init__(self, job: Job, slot: PoolSlot, scratch: Path, result_file: Path) -> None:
         self.job, self.slot, self.scratch = job, slot, scratch
         self.child: Child | None = None  # that it was given to
         self.child_lost = True  # until it has answered
-        self.is_cleared_up = False  # set by the pool
         self._has_begun = False
         self.memory_before = 0  # bytes that the idle child took, where its memory is limited
         self._result_file = result_file  # where no child can reach it

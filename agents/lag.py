@@ -12,6 +12,8 @@ from collections.abc import Callable, Iterable, Sequence
 from confluent_kafka import KafkaException, TopicPartition
 from confluent_kafka.admin import OffsetSpec  # type: ignore[attr-defined]
 
+from agents.log_reading import committed, words_of
+from headrace.errors import Retryable
 from headrace.health import Advance
 from headrace.kafka import Kafka, log_throttled
 
@@ -37,9 +39,7 @@ class LagWatch:
         self._kafka, self._group, self._mine, self._topics = kafka, group, mine, topics
         self._is_excused, self._moved = is_excused, moved
         self._admin = kafka.admin()
-        # Asks for the group's offsets, and never joins it. Not the admin client: librdkafka 2.16.1 aborts the whole
-        # process when a coordinator's connection breaks under the question (its issues 4605, 5397).
-        self._offsets = kafka.consumer(group)
+        self._offsets = kafka.consumer(group)  # asks for its offsets, and never joins it
         self._lag: dict[str, int] | None = None
         self._asked_at = 0.0
         self._advance = Advance(f"group {kafka.group(group)}")
@@ -100,18 +100,15 @@ class LagWatch:
         return {place: (first[place], following[place]) for place in following}
 
     def _committed(self, places: Iterable[Place]) -> dict[Place, int]:
-        asked = [TopicPartition(self._kafka.topic(t), p) for t, p in places]
-        found = self._offsets.committed(asked, timeout=_ANSWER_S)
-        if broken := [at.error for at in found if at.error is not None]:
-            raise KafkaException(broken[0])
-        return {(self._kafka.unprefixed(at.topic), at.partition): at.offset for at in found if at.offset >= 0}
+        found = committed(self._kafka, self._offsets, places, _ANSWER_S)
+        return {place: offset for place, offset in found.items() if offset >= 0}
 
     def _run(self) -> None:
         while not self._closing.is_set():
             try:
                 self.ask()
-            except KafkaException as e:
-                words = e.args[0].str()
+            except (KafkaException, Retryable) as e:
+                words = words_of(e) if isinstance(e, KafkaException) else str(e)
                 log_throttled(f"lag {self._group}", "The lag of group %s is not known: %s", self._group, words)
                 # After a broker's restart this client would go on asking with what it knew before (seen in 2.16.1).
                 self._admin = self._kafka.admin()

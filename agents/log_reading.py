@@ -40,7 +40,9 @@ def offsets(kafka: Kafka, admin: AdminClient, places: Iterable[Place], *, first:
         raise Retryable(f"the ends of the log are not known: {words_of(e)}") from None
 
 
-def committed(kafka: Kafka, consumer: Consumer, places: Iterable[Place]) -> dict[Place, int]:
+def committed(
+    kafka: Kafka, consumer: Consumer, places: Iterable[Place], timeout_s: float = ANSWER_S
+) -> dict[Place, int]:
     """The offsets that the consumer's group has committed, negative where there is none; Retryable.
 
     By a consumer, which need not be a member: librdkafka 2.16.1 aborts the whole process when a coordinator's
@@ -48,7 +50,7 @@ def committed(kafka: Kafka, consumer: Consumer, places: Iterable[Place]) -> dict
     """
     asked = [TopicPartition(kafka.topic(t), p) for t, p in places]
     try:
-        found = consumer.committed(asked, timeout=ANSWER_S) if asked else []
+        found = consumer.committed(asked, timeout=timeout_s) if asked else []
     except KafkaException as e:
         raise Retryable(f"the committed offsets are not known: {words_of(e)}") from None
     if broken := [f for f in found if f.error is not None]:

@@ -9,7 +9,6 @@ import asyncio
 import logging
 import os
 import shutil
-import time
 from collections import deque
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import replace
@@ -176,7 +175,7 @@ class Pool:
             again = False
             try:
                 if ticket.stopped is not None:
-                    ended(job, _not_begun(*ticket.stopped, begun=begun))
+                    ended(job, AttemptEnd.now(*ticket.stopped, begun=begun))
                     return
                 if not begun and not begins(job):
                     return
@@ -209,7 +208,7 @@ class Pool:
                 del self._attempts[attempt.key]
         except Exception as e:  # a full disk, no more processes: the node's fault, not the task's
             log.exception("Task %s could not be run", job.task.id)
-            return _not_begun(Cause.NODE_LOSS, f"the node could not run it: {type(e).__name__}: {e}", begun=True)
+            return AttemptEnd.now(Cause.NODE_LOSS, f"the node could not run it: {type(e).__name__}: {e}", begun=True)
 
     def _new_attempt(self, job: Job, slot: PoolSlot, alone: bool) -> Attempt:
         name = f"{job.task.id}-{job.task.attempt}" + "-alone" * alone  # what the first left may still be on its way out
@@ -334,11 +333,6 @@ class Pool:
         task = asyncio.get_running_loop().create_task(work)
         self._chores.add(task)
         task.add_done_callback(self._chores.discard)
-
-
-def _not_begun(cause: Cause, detail: str, begun: bool = False) -> AttemptEnd:
-    now = time.time_ns() // 1_000_000
-    return AttemptEnd(now, now, cause=cause, detail=detail, begun=begun)
 
 
 def _key(job: Job) -> Key:

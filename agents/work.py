@@ -1,5 +1,6 @@
 """What passes between the parts of a worker node: jobs that may start, and how their attempts ended."""
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,3 +47,9 @@ class AttemptEnd:
     begun: bool = True  # False: it was stopped before its turn came, and lifecycle.started is not sent
     invalid: bool = False  # cause error, and the payload is at fault: trying again cannot help
     chosen: bool = False  # cause out-of-memory, and the kernel chose the process: a neighbour may be at fault
+
+    @classmethod
+    def now(cls, cause: Cause, detail: str, *, begun: bool = False) -> "AttemptEnd":
+        """Of an attempt in which no process had a part: stopped before its turn, or impossible to run here."""
+        now_ms = time.time_ns() // 1_000_000
+        return cls(now_ms, now_ms, cause=cause, detail=detail, begun=begun)

@@ -124,8 +124,7 @@ class Worker:
         if not self._is_ours(job):
             return False
         if self._is_cancelled(job.task.id):
-            now = time.time_ns() // 1_000_000
-            self._ended(job, AttemptEnd(now, now, cause=Cause.PROCESS_DEATH, detail="cancelled", begun=False))
+            self._ended(job, AttemptEnd.now(Cause.PROCESS_DEATH, "cancelled"))
             return False
         self._finisher.started(job)
         return True
