@@ -7,7 +7,7 @@ answer. When Kafka does not answer the last figures stand, with their age beside
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from confluent_kafka import KafkaException, TopicPartition
 from confluent_kafka.admin import OffsetSpec  # type: ignore[attr-defined]
@@ -29,15 +29,16 @@ Place = tuple[str, int]
 class LagWatch:
     """The lag of `group` (without prefix). `mine` gives the places that this process is to answer for.
 
-    `is_excused` says that offsets may stand still at this moment; `moved` changes with work that they do not show yet.
+    `is_excused` says that offsets may stand still at this moment; `ahead` gives, by place, the offset that work has
+    reached beyond a commit that is held back on purpose.
     """
 
     def __init__(
         self, kafka: Kafka, group: str, mine: Callable[[], Iterable[Place]], topics: Sequence[str] = TOPICS,
-        is_excused: Callable[[], bool] = lambda: False, moved: Callable[[], object] = lambda: None,
+        is_excused: Callable[[], bool] = lambda: False, ahead: Callable[[], Mapping[Place, int]] = dict,
     ) -> None:  # fmt: skip
         self._kafka, self._group, self._mine, self._topics = kafka, group, mine, topics
-        self._is_excused, self._moved = is_excused, moved
+        self._is_excused, self._ahead = is_excused, ahead
         self._admin = kafka.admin()
         self._offsets = kafka.consumer(group)  # asks for its offsets, and never joins it
         self._lag: dict[str, int] | None = None
@@ -81,9 +82,10 @@ class LagWatch:
         for place, (low, end) in ends.items():
             lag[place[0]] += end - max(low, committed.get(place, low))
         mine = [place for place in self._mine() if place in ends]
-        behind = sum(ends[p][1] - max(ends[p][0], committed.get(p, 0)) for p in mine)
-        position = *(committed.get(p, 0) for p in mine), self._moved()
-        self._advance.tell(position, 0 if self._is_excused() else behind)
+        ahead = self._ahead()
+        reached = {p: max(ends[p][0], committed.get(p, 0), ahead.get(p, 0)) for p in mine}
+        behind = sum(max(0, ends[p][1] - at) for p, at in reached.items())
+        self._advance.tell(reached, 0 if self._is_excused() else behind)
         self._lag, self._asked_at = lag, time.monotonic()
 
     def _ends(self) -> dict[Place, tuple[int, int]]:

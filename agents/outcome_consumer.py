@@ -47,7 +47,7 @@ class OutcomeConsumer:
     ) -> None:  # fmt: skip
         self._kafka, self._inbox, self._wake, self._safe = kafka, inbox, wake, safe
         self._on_member, self._at = on_member, at
-        self._consumer: Consumer = kafka.consumer(GROUP, **_OPTIONS)
+        self._consumer: Consumer = kafka.consumer(GROUP, on_commit=self._on_commit, **_OPTIONS)
         self._generation: int | None = None  # None outside the group
         self._committed: dict[int, int] = {}
         self._commit_at = 0.0
@@ -139,7 +139,7 @@ class OutcomeConsumer:
         self._generation, self.partitions = None, frozenset()
 
     def _commit(self) -> None:
-        """Sent, and not waited for: should it fail, the next one says the same and more."""
+        """Sent, and not waited for."""
         generation, safe = self._safe()
         self._commit_at = time.monotonic() + _COMMIT_EVERY_S
         moved = {p: offset for p, offset in safe.items() if self._committed.get(p) != offset}
@@ -153,3 +153,11 @@ class OutcomeConsumer:
             log_throttled("outcome commit", "Offsets are committed later: %s", e.args[0].str())
             return
         self._committed |= moved
+
+    def _on_commit(self, error: KafkaError | None, partitions: list[TopicPartition]) -> None:
+        """What was refused is said again by the next commit, be it that nothing has moved since."""
+        refused = partitions if error is not None else [p for p in partitions if p.error is not None]
+        for place in refused:
+            self._committed.pop(place.partition, None)
+        if refused:
+            log_throttled("outcome commit", "Offsets are committed later: %s", error or refused[0].error)

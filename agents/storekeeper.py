@@ -100,11 +100,14 @@ class Storekeeper:
         if self._channel is not None and not self._loop.is_closed():
             self._loop.call_soon_threadsafe(self._channel.queue.put_nowait, True)
 
-    def held_back(self) -> object:
-        """What has been handled beyond offsets that a result in chunks holds: it moves although they stand still."""
+    def ahead(self) -> dict[tuple[str, int], int]:
+        """Offsets up to which partitions have been handled although a result in chunks holds their commit back.
+
+        Whoever sent only the half of one would else have this role called stuck until the half is given up.
+        """
         progress = self._progress
         done = progress.handled.copy().items()
-        return tuple((p, offset) for p, offset in done if offset > progress.safe.get(p, offset))
+        return {("results", p): offset for p, offset in done if offset > progress.safe.get(p, offset)}
 
     async def _work(self, stream: Any) -> None:
         async for _ in stream:

@@ -99,7 +99,7 @@ async def _parts(settings: Settings, kafka: Kafka, root: ResultsRoot, at: At) ->
         reader = TerminalReader(kafka, index)
         closing.callback(reader.close)
         storekeeper = Storekeeper(kafka, arbiter, reader, patience, partial(_remember, member), at)
-        lag = LagWatch(kafka, GROUP, storekeeper.partitions, ("results",), moved=storekeeper.held_back)
+        lag = LagWatch(kafka, GROUP, storekeeper.partitions, ("results",), ahead=storekeeper.ahead)
         closing.callback(lag.close)
         app = make_app(GROUP, settings, kafka, settings.storekeeper_http, own, app=AppWithoutConsumer)
         storekeeper.attach(app)

@@ -127,14 +127,16 @@ def headers(message: Any) -> dict[str, str]:
     return {k: v.decode() for k, v in message.headers() or ()}
 
 
-def until(look: Callable[[], T | None], what: str, patience_s: float = PATIENCE_S) -> T:
-    """Looks again and again until there is something; fails in words when there is not."""
+def until(
+    look: Callable[[], T | None], what: str, patience_s: float = PATIENCE_S, why: Callable[[], object] = lambda: ""
+) -> T:
+    """Looks again and again until there is something; fails in words when there is not, with what `why` then says."""
     deadline = time.monotonic() + patience_s
     while time.monotonic() < deadline:
         if (found := look()) is not None and found is not False:
             return found
         time.sleep(0.05)
-    raise AssertionError(f"not in {patience_s:.0f} s: {what}")
+    raise AssertionError(f"not in {patience_s:.0f} s: {what} {why()}".rstrip())
 
 
 @pytest.fixture(scope="session")

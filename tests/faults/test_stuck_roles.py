@@ -18,6 +18,7 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]
 )
 
 from agents.lag import EVERY_S
+from headrace.errors import HeadraceError
 from headrace.health import STALE_S, STUCK_S
 from headrace.kafka import Kafka, Sender
 from headrace.messages import Outcome
@@ -48,6 +49,15 @@ def limit(admin: AdminClient, topic: str, size: int) -> None:
     resource = ConfigResource(ResourceType.TOPIC, topic, incremental_configs=[entry])
     for done in admin.incremental_alter_configs([resource]).values():
         done.result(10)
+
+
+def refused(sender: Sender, topic: str) -> bool:
+    """Whether the broker follows the limit by now: it has been told through the controller's log."""
+    try:
+        sender.send_all([Outgoing(topic, b"key", b"too large")], 10)
+    except HeadraceError:
+        return True
+    return False
 
 
 def reasons(role: Role) -> list[str]:
@@ -84,6 +94,7 @@ def test_every_role_says_that_it_is_stuck_and_when_it_is_over(broker: str, prefi
         kafka = Kafka(cluster.settings, "test")
         sender = Sender(kafka)
         limit(kafka.admin(), kafka.topic("lifecycle.received"), 10)
+        wait(lambda: refused(sender, "lifecycle.received"), lambda: "lifecycle.received still takes records")
         stuck.touch()
         locked = sqlite3.connect(next(tmp_path.glob("gateway-*.sqlite")), isolation_level=None)
         locked.execute("BEGIN EXCLUSIVE")

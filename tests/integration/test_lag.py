@@ -70,6 +70,24 @@ def test_offsets_that_stand_still_with_lag_are_no_health_on_our_own_partitions(
     assert ours.check() is None
 
 
+def test_what_is_done_beyond_a_commit_held_back_is_not_lag_and_what_lies_behind_it_is(kafka: Kafka) -> None:
+    place = ("tasks.normal", 0)
+    fill(kafka, {place: 3})
+    now, ahead = time.monotonic(), {place: 3}
+    watch = LagWatch(kafka, GROUP, lambda: [place], ahead=lambda: ahead)
+    watch._advance._clock = lambda: now
+    watch.ask()
+    now += 20
+    watch.ask()
+    assert watch.check() is None
+    assert watch.waiting() == {"tasks.normal": 3, "tasks.high": 0}
+    fill(kafka, {place: 2})
+    watch.ask()
+    now += 20
+    watch.ask()
+    assert "stood still for 20 s with 2 records to go" in (watch.check() or "")
+
+
 def test_a_group_without_offsets_on_a_trimmed_partition_has_lost_them(kafka: Kafka) -> None:
     fill(kafka, {("tasks.normal", 2): 4})
     watch = LagWatch(kafka, GROUP, list)

@@ -1,0 +1,61 @@
+"""The storekeeper's consumer on a real broker: commits that the group refuses are said again."""
+
+from collections.abc import Iterator
+
+import pytest
+from confluent_kafka import KafkaError, TopicPartition
+
+from agents.inbox import Inbox
+from agents.log_reading import committed
+from agents.outcome_consumer import GROUP, OutcomeConsumer
+from headrace.kafka import Kafka, Sender
+from headrace.records import Outgoing
+from headrace.settings import Settings
+from tests.integration.storekeeper_rig import wait_for
+
+PLACE = ("results", 0)
+
+
+@pytest.fixture
+def kafka(kafka_settings: Settings, topics: str) -> Kafka:
+    return Kafka(kafka_settings, "outcomes-test")
+
+
+@pytest.fixture
+def inbox() -> Inbox:
+    return Inbox()
+
+
+@pytest.fixture
+def said() -> list[str]:
+    return []
+
+
+@pytest.fixture
+def consumer(kafka: Kafka, inbox: Inbox, said: list[str]) -> Iterator[OutcomeConsumer]:
+    """One that calls the first record of the first partition done as soon as it is a member."""
+    generation = -1
+
+    def safe() -> tuple[int, dict[int, int]]:
+        nonlocal generation
+        if (batch := inbox.take()) is not None:
+            generation = batch.generation
+            inbox.done()
+        return generation, {0: 1}
+
+    found = OutcomeConsumer(kafka, inbox, lambda: None, safe, lambda _: None, said.append)
+    found.start()
+    yield found
+    found.close()
+
+
+def test_a_refused_commit_is_said_again_though_nothing_has_moved(
+    kafka: Kafka, sender: Sender, consumer: OutcomeConsumer, said: list[str]
+) -> None:
+    sender.send_all([Outgoing("results", b"key", b"", (), 0)], 10)
+    asking = kafka.consumer(GROUP)
+    wait_for(lambda: committed(kafka, asking, [PLACE])[PLACE] == 1, "the commit")
+    asking.close()
+    assert said == ["commit"]
+    consumer._on_commit(KafkaError(KafkaError.REQUEST_TIMED_OUT), [TopicPartition(kafka.topic("results"), 0, 1)])
+    wait_for(lambda: said == ["commit"] * 2, "the commit said again")
