@@ -13,6 +13,7 @@ GROUPS = {
     "statistics": (
         "tests/faults/test_statistics_kills.py",
         "tests/integration/test_statistics.py",
+        "tests/integration/test_embedded_database.py",
         "tests/integration/test_sinks.py",
         "tests/integration/test_audit.py",
         "tests/integration/test_gateway_statistics.py",

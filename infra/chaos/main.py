@@ -18,6 +18,7 @@ from infra.chaos.schedule import run_schedule
 from infra.chaos.workloads import mixture
 
 TASKS_A_MINUTE = 700
+HEAVY_SHARE = 0.05  # tasks of seconds: a third of six slots is always at work, so that killed nodes lose something
 
 
 def main(settings: Settings, minutes: float = 5.0, seed: int | None = None, count: int | None = None) -> int:
@@ -31,7 +32,7 @@ def main(settings: Settings, minutes: float = 5.0, seed: int | None = None, coun
     at = Installation(own, lambda: running_roles(settings.data))
     print(f"seed {seed}: {count} tasks on {len(at.nodes())} nodes, and random faults for {minutes:g} minutes")
     try:
-        run = run_schedule(at, list(mixture(count, random.Random(seed))), seed, minutes, say)
+        run = run_schedule(at, list(mixture(count, random.Random(seed), HEAVY_SHARE)), seed, minutes, say)
     finally:
         at.close()
     print(f"{run.report()}\n{run.submitted.refused} submissions were refused and made again, seed {seed}")

@@ -95,18 +95,20 @@ class EmbeddedDatabase(Service):
         return beside if len(os.fsencode(beside)) < 100 else short
 
     def _install(self, home: Path) -> None:
-        """Makes the system tables aside and renames them, so that a start cut short leaves nothing half made."""
+        """Makes the system tables aside and renames them, so that a start cut short leaves nothing half made.
+
+        With temporary files of its own: a server that starts removes what looks left over, of any other server too.
+        """
         fresh = self.folder / "tables.new"
         shutil.rmtree(fresh, ignore_errors=True)
         done = subprocess.run(
             [home / "scripts" / "mariadb-install-db", "--no-defaults", f"--basedir={home}", f"--datadir={fresh}",
              "--auth-root-authentication-method=normal", "--skip-test-db", "--skip-name-resolve", *_as_whom()],
-            capture_output=True, text=True)  # fmt: skip
+            capture_output=True, text=True, env=os.environ | {"TMPDIR": str(self.folder)})  # fmt: skip
         if done.returncode:
             lines = [line for line in (done.stdout + done.stderr).splitlines() if line.strip()]
-            raise UsageError(
-                f"MariaDB cannot make its tables here ({lines[0] if lines else 'it is silent'}): {_ELSEWHERE}"
-            )
+            why = next((line for line in lines if "ERROR" in line), lines[0] if lines else "it is silent")
+            raise UsageError(f"MariaDB cannot make its tables here ({why}): {_ELSEWHERE}")
         fresh.rename(self._tables)
 
     def _grants(self) -> str:

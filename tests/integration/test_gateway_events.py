@@ -163,11 +163,13 @@ def test_the_stream_of_all_tasks_resumes_on_another_gateway_from_every_place(sta
                 stage.platform.completed(task_id)
             else:
                 stage.platform.run(task_id)
-        # received, started and completed of each, and progress of the two in the middle
-        whole = [next(events) for _ in range(6 * 3 + 2)]
+        # received, started and completed of each; progress of the two in the middle, unless it is read after the end
+        whole: list[dict[str, Any]] = []
+        while sum(e["event"] != "progress" for e in whole) < 6 * 3:
+            whole.append(next(events))
     for task_id in ids:
         order = [e["event"] for e in whole if e["data"]["id"] == task_id]
-        assert [e for e in order if e != "progress"] == ["received", "started", "completed"]
+        assert order in (["received", "started", "completed"], ["received", "started", "progress", "completed"])
     for at in (0, 3, 8, 12, 16):
         # A predecessor told with its successor has the id of the place before both: it may come again with it.
         again = {told_of(e) for e in whole[: at + 1] if e["id"] == whole[at]["id"]}
