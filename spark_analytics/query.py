@@ -34,6 +34,9 @@ _FINISH_S = 6.0  # of a batch under way when told to stop
 _CHECKPOINT = "checkpoint"
 
 
+Work = tuple[tuple[int, int], ...]  # stage, tasks done
+
+
 class Stopping(Exception):
     """The job has been told to stop while the sink was away: the batch is run again at the next start."""
 
@@ -48,6 +51,7 @@ class Query:
         self._checkpoint = folder / _CHECKPOINT
         self._query: Any = None
         self._seen_batch = -1
+        self._seen_work: Work = ()
         self.away: str | None = None  # in words, while the sink cannot be written to
         self.counted_until: float | None = None  # seconds since the epoch: what was in Kafka then has been written
         self.moved_at: float | None = None  # monotonic time at which it last was seen to work
@@ -88,6 +92,9 @@ class Query:
 
     def watch(self) -> None:
         """Takes up what the query says of itself; called about once a second. Retryable when the sink is away."""
+        if (work := self._work()) and work != self._seen_work:  # a batch after an outage may take its minutes
+            self.moved_at = time.monotonic()
+        self._seen_work = work
         for progress in self._query.recentProgress:
             batch, rows = progress["batchId"], progress["numInputRows"]
             begun = datetime.fromisoformat(progress["timestamp"]).timestamp()
@@ -101,6 +108,12 @@ class Query:
                     self._sink.wrote(str(self._query.id), batch, late)
                 self._metrics.batch(rows, late, progress["durationMs"].get("triggerExecution", 0) / 1000)
                 self._seen_batch = batch
+
+    def _work(self) -> Work:
+        """The stages that Spark is at, and how far."""
+        tracker = self._spark.sparkContext.statusTracker()
+        stages = ((stage, tracker.getStageInfo(stage)) for stage in tracker.getActiveStageIds())
+        return tuple((stage, info.numCompletedTasks) for stage, info in stages if info is not None)
 
     def _write(self, batch: DataFrame, batch_id: int) -> None:
         batch = batch.persist()  # written again after an outage, but never counted again: the state is read once

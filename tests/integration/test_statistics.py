@@ -2,6 +2,8 @@
 
 import http.client
 import json
+import os
+import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -27,6 +29,9 @@ from tests.lifecycle import Counts, Sends, flat, recount, rows, stories, wait_un
 
 # A session and a first batch, with nothing compiled, on a machine that others load.
 pytestmark = pytest.mark.timeout(600)
+
+
+PROMISE_S = 10.0  # the contract's, from a role's losing its ability to its saying so
 
 
 def wait(condition: Callable[[], bool], timeout_s: float = 180.0) -> None:
@@ -157,5 +162,12 @@ def test_the_process_waits_for_topics_counts_audits_and_ends_when_told(
     wait_until_counted(database, recount(statistics_settings.kafka, prefix))
     statistics.wait_ready(60)
     wait(lambda: bool(rows(database, "SELECT 1 FROM audits WHERE received = 50 AND lost = 0 AND repeated = 0 LIMIT 1")))
+    jvm = int((statistics_settings.data / "analytics" / "jvm.pid").read_text())
+    os.kill(jvm, signal.SIGSTOP)
+    try:
+        wait(lambda: any("Spark has neither ended" in r for r in reasons(statistics)), PROMISE_S)
+    finally:
+        os.kill(jvm, signal.SIGCONT)
+    statistics.wait_ready(30)
     assert statistics.stop(30), "it did not end by itself"
     assert statistics.returncode == 0
