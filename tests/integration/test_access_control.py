@@ -8,6 +8,7 @@ import argparse
 import json
 import shlex
 import subprocess
+import threading
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -39,9 +40,10 @@ from infra.local.kafka import EmbeddedKafka
 from infra.local.process import free_port
 from spark_analytics.audit import Auditor
 from spark_analytics.audit_store import Audit
-from spark_analytics.kafka_options import kafka_options
+from spark_analytics.counts import KEY
+from spark_analytics.job import Job
 from spark_analytics.metrics import Metrics
-from spark_analytics.source import TOPICS
+from spark_analytics.sinks.memory import MemorySink
 from tests.acceptance.conftest import Client, until
 
 pytestmark = pytest.mark.timeout(300)  # the first test waits for a broker of its own and for every role
@@ -256,14 +258,27 @@ def test_the_audit_reads_under_these_rules(
 
 
 @pytest.mark.timeout(800)  # Spark may have to be started for it, on a machine that is busy
-def test_spark_reads_under_these_rules(secured: Secured, product: LocalCluster, client: Client,
-                                       spark: SparkSession) -> None:  # fmt: skip
-    task_id = client.submit()
-    assert client.wait(task_id)["status"] == "completed"
-    settings = replace(product.settings, kafka_security=secured.file("headrace-analytics"))
-    options = kafka_options(settings) | {"subscribe": ",".join(PREFIX + t for t in TOPICS), "failOnDataLoss": "true"}
-    records = spark.read.format("kafka").options(**options).load()
-    assert task_id.encode() in {bytes(row.key) for row in records.select("key").collect() if row.key is not None}
+def test_the_statistics_count_under_these_rules(
+    secured: Secured, product: LocalCluster, client: Client, spark: SparkSession, tmp_path: Path
+) -> None:
+    converted = client.submit("conversion", {"text": "[]", "source": "json", "target": "yaml"})
+    assert client.wait(converted)["status"] == "completed"
+    settings = replace(product.settings, kafka_security=secured.file("headrace-analytics"), trigger_s=0.5)
+    sink = MemorySink()
+    job = Job(spark, settings, Kafka(settings, "statistics"), sink, tmp_path, Metrics())
+    running = threading.Thread(target=job.run)
+    running.start()
+    try:
+        until(lambda: counted(sink, "completed", "conversion") == 1, "it counts", 180)
+    finally:
+        job.stop()
+        running.join(60)
+    assert not running.is_alive()
+
+
+def counted(sink: MemorySink, event: str, name: str) -> int:
+    keys = [dict(zip(KEY, key, strict=True)) | {"count": found[0]} for key, found in list(sink.rows.items())]
+    return sum(k["count"] for k in keys if (k["measure"], k["event"], k["name"]) == ("events", event, name))
 
 
 def test_a_submitter_may_write_to_the_queue_alone(secured: Secured) -> None:
