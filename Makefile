@@ -28,7 +28,7 @@ test: setup
 image: setup
 	@$(BIN)/python -m infra.image_build tools
 	$(BIN)/python -m infra.image_build
-	HEADRACE_TEST_IMAGE=1 $(BIN)/python -m pytest tests/integration/test_image.py
+	$(BIN)/python -m pytest tests/integration/test_image.py
 
 # The long form of the fault suite: make faults MINUTES=30 SEED=7
 MINUTES ?= 10

@@ -9,10 +9,9 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
-from confluent_kafka import KafkaException, TopicPartition
-from confluent_kafka.admin import OffsetSpec  # type: ignore[attr-defined]
+from confluent_kafka import KafkaException
 
-from agents.log_reading import committed, words_of
+from agents.log_reading import committed, offsets, words_of
 from headrace.errors import Retryable
 from headrace.health import Advance
 from headrace.kafka import Kafka, log_throttled
@@ -69,13 +68,13 @@ class LagWatch:
         return self._advance.check()
 
     def lost(self) -> list[Place]:
-        """Places that are trimmed, so that the group must have read them, and yet have no committed offset."""
+        """Places that are trimmed, so the group must have read them, and yet have no committed offset; Retryable."""
         ends = self._ends()
         committed = self._committed(ends)
         return [place for place, (low, _) in ends.items() if low > 0 and place not in committed]
 
     def ask(self) -> None:
-        """Asks Kafka once; KafkaException when it does not answer."""
+        """Asks Kafka once; Retryable when it does not answer."""
         ends = self._ends()
         committed = self._committed(ends)
         lag = dict.fromkeys(self._topics, 0)
@@ -90,16 +89,15 @@ class LagWatch:
 
     def _ends(self) -> dict[Place, tuple[int, int]]:
         """Each partition's first and next offset."""
-        names = {self._kafka.topic(t): t for t in self._topics}
-        metadata = self._admin.list_topics(timeout=_ANSWER_S).topics
-        places = [(n, p) for n in names if n in metadata for p in metadata[n].partitions]
-        found = []
-        for spec in (OffsetSpec.earliest(), OffsetSpec.latest()):  # type: ignore[no-untyped-call]
-            asked = {TopicPartition(n, p): spec for n, p in places}
-            answers = self._admin.list_offsets(asked, request_timeout=_ANSWER_S)
-            found.append({(names[at.topic], at.partition): f.result().offset for at, f in answers.items()})
-        first, following = found
-        return {place: (first[place], following[place]) for place in following}
+        try:
+            known = self._admin.list_topics(timeout=_ANSWER_S).topics
+        except KafkaException as e:
+            raise Retryable(f"the topics are not known: {words_of(e)}") from None
+        names = {t: self._kafka.topic(t) for t in self._topics}
+        places = [(t, p) for t, name in names.items() if name in known for p in known[name].partitions]
+        first = offsets(self._kafka, self._admin, places, first=True)
+        following = offsets(self._kafka, self._admin, places)
+        return {place: (first[place], following[place]) for place in places}
 
     def _committed(self, places: Iterable[Place]) -> dict[Place, int]:
         found = committed(self._kafka, self._offsets, places, _ANSWER_S)
@@ -109,9 +107,8 @@ class LagWatch:
         while not self._closing.is_set():
             try:
                 self.ask()
-            except (KafkaException, Retryable) as e:
-                words = words_of(e) if isinstance(e, KafkaException) else str(e)
-                log_throttled(f"lag {self._group}", "The lag of group %s is not known: %s", self._group, words)
+            except Retryable as e:
+                log_throttled(f"lag {self._group}", "The lag of group %s is not known: %s", self._group, e)
                 # After a broker's restart this client would go on asking with what it knew before (seen in 2.16.1).
                 self._admin = self._kafka.admin()
             self._closing.wait(EVERY_S)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from confluent_kafka import KafkaException
 
 from agents.lag import LagWatch
-from headrace.errors import UsageError
+from headrace.errors import Retryable, UsageError
 from headrace.kafka import Kafka, log_throttled
 
 _AGAIN_S = 0.5
@@ -34,8 +34,8 @@ def check_offsets(lag: LagWatch, group: str) -> None:
         try:
             lost = lag.lost()
             break
-        except KafkaException as e:
-            log_throttled("no kafka", "Waiting for the offsets of group %s: %s", group, e.args[0].str())
+        except Retryable as e:
+            log_throttled("no kafka", "Waiting for the offsets of group %s: %s", group, e)
             time.sleep(_AGAIN_S)
     if lost:
         listed = ", ".join(f"{topic} {partition}" for topic, partition in sorted(lost))

@@ -29,6 +29,7 @@ from headrace.process_tree import below, processes
 from headrace.records import Outgoing, Source
 from headrace.settings import Settings
 from headrace.topics import apply_topics
+from infra.local import spark_archive
 from infra.local.artifacts import artifact
 from infra.local.database import EmbeddedDatabase
 from infra.local.java import java_home
@@ -62,7 +63,8 @@ def main(arguments: list[str]) -> int:
 def measured(way: str, settings: Settings, folder: Path, tasks: int) -> dict[str, float]:
     """One way in a process of its own, so that none inherits another's warmth or memory."""
     command = [sys.executable, "-m", "benchmarks.statistics", "--measure", way, str(folder), str(tasks)]
-    done = subprocess.run(command, env={**os.environ, **settings.environ()}, stdout=subprocess.PIPE, check=True)
+    environ = {**os.environ, **settings.environ(), **spark_archive.environ()}  # as `up` starts it
+    done = subprocess.run(command, env=environ, stdout=subprocess.PIPE, check=True)
     found: dict[str, float] = json.loads(done.stdout)
     print(way, found, file=sys.stderr)
     return found

@@ -16,6 +16,7 @@ import pytest
 from headrace.kafka import Kafka, Sender
 from headrace.settings import Settings
 from headrace.topics import apply_topics
+from infra.image_build import missing_tools
 from infra.local.kafka import EmbeddedKafka
 from infra.local.process import free_port
 from tests.parallel import place_of, scheduler
@@ -40,8 +41,8 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    if not os.environ.get("HEADRACE_TEST_IMAGE"):
-        terminalreporter.write_line("NOT TESTED here: the image (`make image` does)", yellow=True)
+    if why := missing_tools():
+        terminalreporter.write_line(f"NOT TESTED here: the image ({why})", yellow=True)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -1,6 +1,5 @@
 """The gateway on a stage: shared by the tests of a module, which use task ids, directories and kinds of their own."""
 
-import os
 import uuid
 from collections.abc import Iterator
 
@@ -9,10 +8,11 @@ from confluent_kafka.admin import AdminClient
 
 from headrace.settings import Settings
 from headrace.topics import apply_topics
+from infra.image_build import missing_tools
 from tests.integration.gateway_rig import Gateway, Platform, Stage, gateway
 
-# The image takes minutes and tools of its own: `make image` tests it. Every other run says so (tests/conftest.py).
-collect_ignore = [] if os.environ.get("HEADRACE_TEST_IMAGE") else ["test_image.py"]
+# The image takes tools of its own, which `make image` installs. A run without them says so (tests/conftest.py).
+collect_ignore = ["test_image.py"] if missing_tools() else []
 
 
 @pytest.fixture(scope="module")

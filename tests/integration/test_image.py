@@ -1,4 +1,4 @@
-"""The image, built without an engine, used in containers against the run's broker; `make image` runs it.
+"""The image, built without an engine, used in containers against the run's broker; where its tools are there.
 
 The checks are those of `python -m infra.image_check`. One product serves them all, in this order.
 """

@@ -2,6 +2,7 @@
 
 import time
 import uuid
+from dataclasses import replace
 
 import pytest
 from confluent_kafka import TopicPartition
@@ -109,3 +110,22 @@ def test_waiting_for_topics_looks_after_what_goes_on_meanwhile(kafka: Kafka) -> 
 
     with pytest.raises(UsageError, match="the kinds cannot be loaded"):
         wait_for_topics(kafka, ["no.such.topic"], fail)
+
+
+def test_a_worker_that_starts_while_kafka_is_away_waits_for_the_offsets(
+    kafka: Kafka, kafka_settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("agents.lag._ANSWER_S", 0.5)
+    away = Kafka(replace(kafka_settings, kafka="127.0.0.1:1"), "lag-test")  # nobody listens on that port
+    watches = [LagWatch(away, GROUP, list), LagWatch(kafka, GROUP, list)]
+    asked: list[LagWatch] = []
+
+    class Coming:
+        """Kafka as it comes back between one question and the next."""
+
+        def lost(self) -> list[tuple[str, int]]:
+            asked.append(watches.pop(0))
+            return asked[-1].lost()
+
+    check_offsets(Coming(), kafka.group(GROUP))  # type: ignore[arg-type]
+    assert len(asked) == 2
