@@ -42,37 +42,42 @@ def decode(records: DataFrame, prefix: str = "") -> DataFrame:
     started, completed, failed, cancelled or undecodable. `young`: no more than ten minutes after its submission.
     """
     is_dead = F.col("topic") == prefix + "tasks.dead"
+    started, completed = (F.col("topic") == f"{prefix}lifecycle.{event}" for event in ("started", "completed"))
+    # Each step's columns are what the next one uses more than once: Spark computes them once, and so the method that it
+    # generates stays small enough to be compiled soon. Reversed, as the last header of a name counts everywhere.
     found = records.select(
         "topic", "partition", "offset", F.col("timestamp").alias("at"),
         _uuid(F.coalesce("key", F.when(~is_dead, F.col("value"))).cast("string")).alias("id"),
-        F.reverse("headers").alias("headers"),  # the last of a name counts, as everywhere
-    ).withColumn("names", F.col("headers.key"))  # fmt: skip
-    started, completed = (F.col("topic") == f"{prefix}lifecycle.{event}" for event in ("started", "completed"))
-    attempt = _number("attempt", _MOST_ATTEMPTS)
-    valid = F.col("id").isNotNull() & (~started | attempt.isNotNull())
+        F.reverse("headers.key").alias("names"), F.reverse("headers.value").alias("values"),
+    ).withColumns(
+        {name: F.call_function("make_valid_utf8", _text(name)) for name in ("name", "node")}
+        | {name: F.when(started, _text(name).try_cast("bigint")) for name in ("attempt", "submitted-ms")}
+        | {name: F.when(completed, _text(name).try_cast("bigint")) for name in ("bytes", "queued-ms", "duration-ms")}
+        | {"reason": F.when(is_dead, _text("reason"))}
+    )  # fmt: skip
+    valid = F.col("id").isNotNull() & (~started | (F.col("attempt") >= 0))
     place = F.concat_ws("/", "topic", "partition", "offset").cast("binary")
-    reason = F.when(_text("reason").isin([str(r) for r in Reason]), _text("reason")).otherwise(str(Reason.FAILED))
+    reason = F.when(F.col("reason").isin([str(r) for r in Reason]), F.col("reason")).otherwise(str(Reason.FAILED))
     event = (
-        F.when(~valid, "undecodable")
+        F.when(~F.col("valid"), "undecodable")
         .when(started, "started")
         .when(completed, "completed")
         .when(~is_dead, "received")
-        .when(reason == str(Reason.CANCELLED), "cancelled")
+        .when(F.col("reason") == str(Reason.CANCELLED), "cancelled")
         .otherwise("failed")
     )
-    submitted_ms = _number("submitted-ms", 2**53)
-    return found.select(
-        F.when(valid, F.col("id")).otherwise(place).alias("id"),
+    return found.withColumn("valid", F.coalesce(valid, F.lit(False))).select(
+        F.when(F.col("valid"), F.col("id")).otherwise(place).alias("id"),
         event.alias("event"),
         "at",
-        F.when(valid, _name("name")).otherwise("").alias("name"),
-        F.when(valid, _name("node")).otherwise("").alias("node"),
-        F.when(started & valid, attempt).otherwise(0).cast("int").alias("attempt"),
-        F.when(valid & is_dead, reason).otherwise("").alias("reason"),
-        F.when(completed, _number("bytes", _MOST_BYTES)).alias("bytes"),
-        F.when(completed, _number("queued-ms", 2**53)).alias("queued_ms"),
-        F.when(completed, _number("duration-ms", 2**53)).alias("duration_ms"),
-        F.coalesce(F.when(started, F.unix_millis("at") - submitted_ms <= YOUNG_MS), F.lit(True)).alias("young"),
+        F.when(F.col("valid"), _name("name")).otherwise("").alias("name"),
+        F.when(F.col("valid"), _name("node")).otherwise("").alias("node"),
+        F.when(F.col("valid") & started, _number("attempt", _MOST_ATTEMPTS)).otherwise(0).cast("int").alias("attempt"),
+        F.when(F.col("valid") & is_dead, reason).otherwise("").alias("reason"),
+        _number("bytes", _MOST_BYTES).alias("bytes"),
+        _number("queued-ms", 2**53).alias("queued_ms"),
+        _number("duration-ms", 2**53).alias("duration_ms"),
+        F.coalesce(F.unix_millis("at") - _number("submitted-ms", 2**53) <= YOUNG_MS, F.lit(True)).alias("young"),
     )
 
 
@@ -88,19 +93,17 @@ def _uuid(text: Column) -> Column:
 def _text(name: str) -> Column:
     """The last header of that name, or null."""
     at = F.array_position("names", name) - 1
-    return F.get("headers", at.cast("int"))["value"].cast("string")
+    return F.get("values", at.cast("int")).cast("string")
 
 
-def _name(name: str) -> Column:
-    """A header that becomes part of a key in the database, where trailing spaces do not tell texts apart."""
-    valid = F.call_function("make_valid_utf8", _text(name))
-    short = F.when(F.octet_length(valid) <= MAX_NAME_CHARACTERS, valid).otherwise(
-        F.substring(valid, 1, MAX_NAME_CHARACTERS)
+def _name(column: str) -> Column:
+    """What becomes part of a key in the database, where trailing spaces do not tell texts apart."""
+    short = F.when(F.octet_length(column) <= MAX_NAME_CHARACTERS, F.col(column)).otherwise(
+        F.substring(column, 1, MAX_NAME_CHARACTERS)
     )
     return F.coalesce(F.rtrim(short), F.lit(""))
 
 
-def _number(name: str, most: int) -> Column:
-    """A header as a whole number from 0 to `most` (larger ones become `most`), or null."""
-    found = _text(name).try_cast("bigint")
-    return F.when(found >= 0, F.least(found, F.lit(most)))
+def _number(column: str, most: int) -> Column:
+    """A whole number from 0 to `most` (larger ones become `most`), or null."""
+    return F.when(F.col(column) >= 0, F.least(F.col(column), F.lit(most)))
