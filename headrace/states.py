@@ -41,6 +41,10 @@ class _Open(StrEnum):
         word._name_, word._value_ = value.replace("-", "_").upper(), value
         return word
 
+    def __reduce_ex__(self, _protocol: object) -> tuple[type[Self], tuple[str]]:
+        """By value: some Pythons (3.11.2) copy and pickle by a name, which a word of a later version has not here."""
+        return self.__class__, (self.value,)
+
 
 class Reason(_Open):
     """Why a task ended without a result: header `reason` of `tasks.dead`."""
