@@ -212,7 +212,7 @@ class Pool:
 
     def _new_attempt(self, job: Job, slot: PoolSlot, alone: bool) -> Attempt:
         name = f"{job.task.id}-{job.task.attempt}" + "-alone" * alone  # what the first left may still be on its way out
-        scratch = slot.own_directory(name)
+        scratch = slot.new_scratch(name)
         slot.output.take()
         attempt = Attempt(job, slot, scratch, self._results / name)
         if job.kind.memory_mb or self._limits.memory_mb:

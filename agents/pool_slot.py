@@ -14,7 +14,7 @@ from pathlib import Path
 
 from agents.attempt_output import AttemptOutput
 from agents.pool_child import Child
-from headrace.child import Setup
+from headrace.child import HOME, Setup
 
 log = logging.getLogger(__name__)
 
@@ -42,6 +42,13 @@ class PoolSlot:
         made = self.folder / name
         made.mkdir(mode=0o700, exist_ok=True)
         self._hand_over(made)
+        return made
+
+    def new_scratch(self, name: str) -> Path:
+        """The next attempt's own directory, to which the slot's `home` leads from now on."""
+        made, link, home = self.own_directory(name), self.folder / "home.new", self.folder / HOME
+        os.symlink(name, link)
+        os.replace(link, home)
         return made
 
     def _hand_over(self, path: Path) -> None:

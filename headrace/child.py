@@ -32,6 +32,7 @@ from headrace.kinds import Context, Kind, load_kinds
 from headrace.process_tree import adopt_orphans, below, kill_trees, processes, set_death_signal
 
 TRACEBACK_LINES = 20
+HOME = "home"  # in a slot's folder: a link to the scratch of the attempt at work there
 _MIB = 1024 * 1024
 _OOM_SCORE = "500"  # the kernel, short of memory, takes a task's process before the node's or anybody else's
 
@@ -140,11 +141,17 @@ def run_attempt(request: Request) -> Ended:
 
 
 def _at_home_in(scratch: str) -> None:
-    """Temporary files of an attempt go into its scratch, counted and removed with it; another user is at home there."""
-    os.environ["TMPDIR"] = scratch
-    tempfile.tempdir = None  # it remembers the last attempt's
-    if _setup is not None and _setup.user is not None:
-        os.environ["HOME"] = scratch
+    """Temporary files of an attempt go into its scratch, counted and removed with it; another user is at home there.
+
+    By way of the slot's link, which always leads to the attempt's scratch: glibc keeps every value that the environment
+    has ever had, so a path of its own for each attempt would make this process grow for ever.
+    """
+    home = str(Path(scratch).with_name(HOME))
+    names = ["TMPDIR"] if _setup is None or _setup.user is None else ["TMPDIR", "HOME"]
+    for name in names:
+        if os.environ.get(name) != home:
+            os.environ[name] = home
+    tempfile.tempdir = None  # the last attempt may have set it
 
 
 def encode_result(value: Any, kind: Kind) -> tuple[bytes, str, str]:

@@ -203,7 +203,7 @@ def fills_scratch(context: Context, file_mb: int, files: int = 1_000_000) -> Non
 @task
 def temporary_file_is_in_scratch(context: Context) -> bool:
     with tempfile.NamedTemporaryFile() as file:
-        return Path(file.name).parent == context.scratch
+        return Path(file.name).resolve().parent == context.scratch.resolve()
 
 
 @task(memory_mb=64)
