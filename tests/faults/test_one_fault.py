@@ -101,8 +101,10 @@ def test_old_and_new_versions_of_every_role_work_side_by_side(installation: Inst
             body = {"name": "fragile", "payload": {"how": "kill", "attempts": 1}, "directory": "later", "later": [1]}
             headers = (("version", b"2"), LATER_HEADER)
             sender.send(Outgoing("tasks.normal", task_id.encode(), orjson.dumps(body), headers)).result(30)
-        submitted.ids.update(marked)
-        submitted.suicidal.update(marked)
+        doomed, body = str(uuid.uuid4()), body | {"payload": {"how": "raise", "attempts": 100}}
+        sender.send(Outgoing("tasks.normal", doomed.encode(), orjson.dumps(body), headers)).result(30)
+        submitted.ids.update(marked, [doomed])
+        submitted.suicidal.update(marked, [doomed])
         listener.wait_heard()
         begun = int(time.time() * 1000)
         kill(later["worker"].pid)  # what it held is sent again by the old ones, from claims of the later version
@@ -119,6 +121,9 @@ def test_old_and_new_versions_of_every_role_work_side_by_side(installation: Inst
         assert {(r.key or b"").decode() for r in found} == set(marked)
         assert all(LATER_HEADER in r.headers for r in found), f"{topic} has lost a header on its way"
         assert all(orjson.loads(r.value or b"")["later"] == [1] for r in found if topic == "tasks.high")
+    [letter] = [r for r in log.read("tasks.dead") if r.key == doomed.encode()]
+    assert LATER_HEADER in letter.headers
+    assert orjson.loads(letter.value or b"")["later"] == [1]
     nodes = {e.node.startswith("later") for i in submitted.ids for e in evidence.stories[i].started}
     assert nodes == {True, False}, "both versions have run tasks"
     written = {v for r in log.read("lifecycle.completed") + log.read("tasks.dead") for v in _versions(r)}
