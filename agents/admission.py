@@ -27,6 +27,9 @@ class Kinds(Protocol):
     def announced(self) -> Collection[str]:
         """Names that any live node announces, this one included."""
 
+    def is_complete(self) -> bool:
+        """Whether all has been read that others announced before this node came."""
+
 
 @dataclass(frozen=True, slots=True)
 class Admitted:
@@ -102,7 +105,7 @@ class Admission:
 
     def _foreign(self, submission: Submission) -> Verdict:
         announced = self._kinds.announced()
-        if submission.name in announced:
+        if submission.name in announced or not self._kinds.is_complete():
             return Elsewhere(submission)
         known = ", ".join(sorted(announced)) or "none"
         error = f"no node announces the kind {submission.name!r}; there are {known}"

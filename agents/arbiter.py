@@ -22,11 +22,10 @@ from headrace.errors import Retryable, Undecodable
 from headrace.kafka import Kafka, Sender, log_throttled, read_record
 from headrace.ledger import Failure
 from headrace.messages import Outcome
-from headrace.records import OWN_HEADERS, Outgoing, Record
+from headrace.records import Outgoing, Record, fitting
 from headrace.states import Cause, Reason
 
 _LOOK_UP_S, _SLOW_S = 0.5, 3.0  # while Kafka is waited for: whether the role ends; from when on it is worth a word
-_MOST_BYTES = 2_000_000  # of a record with its headers; a little below the topics' limit
 
 
 @dataclass(slots=True)
@@ -45,8 +44,8 @@ class Ending:
     @property
     def event(self) -> Outgoing:
         if self.stored is None:
-            return _fitting(self.outcome.dead())
-        return _fitting(self.outcome.completed(self.stored.file, self.stored.size, self.stored.sha256))
+            return fitting(self.outcome.dead())
+        return fitting(self.outcome.completed(self.stored.file, self.stored.size, self.stored.sha256))
 
 
 class Arbiter:
@@ -210,16 +209,3 @@ class Arbiter:
         source = outcome.source
         record = read_record(self._kafka, source) if source.topic in ("tasks.normal", "tasks.high") else None
         return record.value or b"" if record is not None else b""
-
-
-def _fitting(event: Outgoing) -> Outgoing:
-    """The event without its foreign headers or value when it would be too large: it must be sent in any case."""
-    if _size(event) <= _MOST_BYTES:
-        return event
-    own = tuple((k, v) for k, v in event.headers if k in OWN_HEADERS)
-    smaller = replace(event, headers=own)
-    return smaller if _size(smaller) <= _MOST_BYTES else replace(smaller, value=b"")
-
-
-def _size(event: Outgoing) -> int:
-    return len(event.value or b"") + sum(len(k) + len(v) for k, v in event.headers)

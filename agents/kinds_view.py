@@ -4,6 +4,7 @@ Follows `nodes` and `kinds`; feeds the leases that reaper and admission ask. `on
 written `dead` of a boot: a node that hears it of itself fences itself.
 """
 
+import threading
 from collections.abc import Callable, Collection, Iterable, Mapping
 
 from agents.dead_boots import DeadBoots
@@ -14,6 +15,8 @@ from headrace.errors import Undecodable
 from headrace.kafka import Kafka
 from headrace.records import Record
 from headrace.schemas import PayloadCheck
+
+_LOOK_S = 2.0  # how soon a thread that waits for Kafka's answer sees that the node ends
 
 
 class KindsView(Follower):
@@ -29,6 +32,21 @@ class KindsView(Follower):
         self.dead_boots = DeadBoots()
         self._own = {kind.name: PayloadCheck(kind) for kind in own}
         self._kinds: dict[str, KindInfo] = {}
+        self._complete = threading.Event()
+
+    def start(self) -> None:
+        super().start()
+        threading.Thread(target=self._wait_complete, name="kinds-first", daemon=True).start()
+
+    def is_complete(self) -> bool:
+        """Whether all has been read that others announced before this node came."""
+        return self._complete.is_set()
+
+    def _wait_complete(self) -> None:
+        while not self._closing.is_set():
+            if self.wait_caught_up(_LOOK_S):
+                self._complete.set()
+                return
 
     @property
     def own(self) -> Mapping[str, PayloadCheck]:

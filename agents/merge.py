@@ -66,9 +66,11 @@ class MergeBuffer:
         """Begins anew with the owned partitions, each with (offset of its next record, known end)."""
         self._partitions = {place: _Partition(next_offset=at, known_end=end) for place, (at, end) in starts.items()}
 
-    def drop(self) -> None:
-        """A rebalance: nothing of what was pulled counts any more."""
+    def drop(self) -> list[Place]:
+        """A rebalance: nothing of what was pulled counts any more. Returns the partitions that were paused."""
+        paused = [place for place, p in self._partitions.items() if p.paused]
         self._partitions = {}
+        return paused
 
     def places(self) -> list[Place]:
         return list(self._partitions)

@@ -5,6 +5,7 @@ of the group that it was read in. Before partitions are given up it waits, short
 next owner begins behind it. What Kafka does is waited for.
 """
 
+import contextlib
 import logging
 import threading
 import time
@@ -111,14 +112,16 @@ class OutcomeConsumer:
         """A full inbox stops the reading: for a moment by not asking, then by a pause, as the group must go on."""
         room = self._inbox.wait_room(_FULL_S)
         if room == self._paused:
-            places = [TopicPartition(self._kafka.topic(_TOPIC), p) for p in self.partitions]
-            (self._consumer.resume if room else self._consumer.pause)(places)
+            (self._consumer.resume if room else self._consumer.pause)(self._places())
             self._paused = not room
+
+    def _places(self) -> list[TopicPartition]:
+        return [TopicPartition(self._kafka.topic(_TOPIC), p) for p in self.partitions]
 
     def _on_assign(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         self.partitions = frozenset(p.partition for p in partitions)
         self._generation, member = member_of(consumer)
-        self._committed, self._paused = {}, False
+        self._committed = {}
         self._inbox.begin(self._generation, self.partitions)
         self._on_member(member)
         self._wake()
@@ -136,7 +139,11 @@ class OutcomeConsumer:
         self._leave()
 
     def _leave(self) -> None:
-        self._generation, self.partitions = None, frozenset()
+        """Before partitions go. What is paused is resumed first: librdkafka would remember it when they come back."""
+        if self._paused:
+            with contextlib.suppress(KafkaException):  # they are gone already
+                self._consumer.resume(self._places())
+        self._generation, self.partitions, self._paused = None, frozenset(), False
 
     def _commit(self) -> None:
         """Sent, and not waited for."""

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from headrace.ledger import Failure
 from headrace.messages import Outcome, Task, Verdict
-from headrace.records import Outgoing
+from headrace.records import Outgoing, fitting
 from headrace.states import Reason
 
 MAX_ERROR_BYTES = 4096
@@ -20,8 +20,9 @@ def without_result(
     """
     verdict: Verdict = "cancelled" if reason is Reason.CANCELLED else "failed"
     error = error.encode()[-MAX_ERROR_BYTES:].decode(errors="ignore")
-    return Outcome(
+    outcome = Outcome(
         task.id, verdict, task.raw, task.attempt, boot, node, task.source, task.submitted_ms, name, directory, reason,
         error, started_ms=started_ms, ended_ms=ended_ms, ledger=tuple(task.ledger if ledger is None else ledger),
         foreign=task.foreign,
-    ).encode()  # fmt: skip
+    )  # fmt: skip
+    return fitting(outcome.encode())

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from agents.admission import Admitted
 from agents.merge import Pulled
+from headrace.ledger import MAX_LEDGER_BYTES
 from headrace.messages import Task
 
 TINY_S = 0.003  # a kind whose attempts take no longer on average
@@ -70,8 +71,9 @@ class Chunk:
 
 
 def _size(task: Task) -> int:
-    """What it takes in a claim, its foreign headers included, which travel there in hexadecimal."""
-    return _MEMBER_BYTES + len(task.raw) + sum(len(name) + 2 * len(value) for name, value in task.foreign)
+    """What it takes in a claim: its foreign headers travel there in hexadecimal, and its ledger as it is."""
+    ledger = MAX_LEDGER_BYTES if task.ledger else 0
+    return _MEMBER_BYTES + len(task.raw) + ledger + sum(len(name) + 2 * len(value) for name, value in task.foreign)
 
 
 class Chunks:

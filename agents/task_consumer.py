@@ -5,6 +5,7 @@ of repeats back, and goes on from there. UsageError, for ever, when the group ha
 started over. Retryable or KafkaException while Kafka is away.
 """
 
+import contextlib
 import logging
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -160,10 +161,13 @@ class TaskConsumer:
                 change([TopicPartition(self._kafka.topic(t), p) for t, p in places])
 
     def _drop(self) -> None:
+        """Before partitions go. What is paused is resumed first: librdkafka would remember it when they come back."""
         if self.membership is not None:
             self._stalled_at = time.monotonic()
         self.membership = None
-        self._buffer.drop()
+        if paused := self._buffer.drop():
+            with contextlib.suppress(KafkaException):  # they are gone already
+                self._consumer.resume([TopicPartition(self._kafka.topic(t), p) for t, p in paused])
 
     def _on_revoke(self, _: Consumer, __: list[TopicPartition]) -> None:
         self._drop()

@@ -6,7 +6,7 @@ Topic names here are the contract's, without the installation's prefix.
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from headrace.errors import Undecodable
 from headrace.limits import MOST, MOST_MS
@@ -58,6 +58,9 @@ _SOURCE = re.compile(r"([A-Za-z0-9._-]{1,249})/([0-9]{1,9})/([0-9]{1,19})", re.A
 
 
 UNREADABLE = "\x1a"  # begins the name of a header whose own name is no UTF-8: Kafka takes any bytes
+
+
+MOST_BYTES = 2_000_000  # of a record with its headers; a little below the topics' limit
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,3 +149,18 @@ def headers_of(
     """Headers from plain values, those that are None left out, then the version, the foreign ones after our own."""
     own = tuple((k, v if isinstance(v, bytes) else str(v).encode()) for k, v in values.items() if v is not None)
     return (*own, ("version", str(PROTOCOL_VERSION).encode()), *foreign)
+
+
+def fitting(record: Outgoing) -> Outgoing:
+    """The record without its foreign headers, or without its value too, when it is too large: it must be sent at all.
+
+    A compressed batch may bring a submission that is larger than any record which carries it on could be.
+    """
+    if _size(record) <= MOST_BYTES:
+        return record
+    smaller = replace(record, headers=tuple((k, v) for k, v in record.headers if k in OWN_HEADERS))
+    return smaller if _size(smaller) <= MOST_BYTES else replace(smaller, value=b"")
+
+
+def _size(record: Outgoing) -> int:
+    return len(record.value or b"") + sum(len(k) + len(v) for k, v in record.headers)

@@ -22,6 +22,7 @@ from aiokafka.client import AIOKafkaClient
 from aiokafka.protocol.produce import ProduceRequest
 from aiokafka.record.default_records import DefaultRecordBatchBuilder
 from aiokafka.record.util import calc_crc32c
+from confluent_kafka import Producer
 
 from agents.lag import EVERY_S
 from headrace.health import STUCK_S
@@ -101,6 +102,16 @@ def forged(log: Log, victim: str) -> Iterator[Outgoing]:
         yield Outgoing("tasks.running", late.key, None, late.headers, wrong)
 
 
+def send_large(kafka: str, prefix: str) -> list[str]:
+    """Larger than any record that could carry them on: brokers ask for the size of the compressed batch alone."""
+    producer = Producer({"bootstrap.servers": kafka, "compression.type": "gzip", "message.max.bytes": 10_000_000})
+    ids = [str(uuid.uuid4()) for _ in range(PARTITIONS)]
+    for partition, task_id in enumerate(ids):
+        producer.produce(f"{prefix}tasks.normal", b" " * 3_000_000, task_id, partition)
+    assert producer.flush(60) == 0
+    return ids
+
+
 def hostile_tasks(log: Log) -> dict[str, str]:
     """Task id -> a word of the error in its dead letter: what the two task topics hold that can never run."""
     body = json.dumps({"name": "prime", "payload": {"upper_bound": 10}, "directory": "demo"}).encode()
@@ -171,6 +182,8 @@ def test_no_record_stops_a_role_and_no_forged_end_wins(cluster: LocalCluster, cl
         if topic in ("tasks.normal", "tasks.high"):
             wanted[key] = "no UTF-8"
     sender.close()
+
+    wanted |= dict.fromkeys(send_large(cluster.settings.kafka, cluster.settings.topic_prefix), "at most")
 
     good = [client.submit(directory=f"good/{i}") for i in range(12)]
     native = str(uuid.uuid4())

@@ -4,8 +4,10 @@ import threading
 import time
 import uuid
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
+from agents.merge import PAUSE_RECORDS
 from headrace.cluster import Cancel
 from headrace.kafka import Sender
 from headrace.messages import Outcome
@@ -56,6 +58,40 @@ def test_a_backlog_larger_than_every_buffer_runs_once_each(kafka_settings: Setti
         core.end_each()
         core.wait_jobs(count, 60)
     assert set(Counter(job.task.id for job in core.jobs).values()) == {1}
+
+
+def test_a_partition_that_was_full_when_it_went_is_read_on_when_it_comes_back(
+    kafka_settings: Settings, sender: Sender, tmp_path: Path
+) -> None:
+    count, place = PAUSE_RECORDS + 200, ("tasks.normal", 0)
+    core = Core(kafka_settings, slots=4)
+    sender.send_all(record(partition=0) for _ in range(count))
+    with cores(core):
+        core.wait_jobs(4)
+        until(lambda: core.intake._buffer._partitions[place].paused)
+        generation = member_generation(core)
+        with cores(
+            Core(other(kafka_settings, tmp_path / "other"))
+        ):  # takes some partitions, and gives them back
+            until(lambda: member_generation(core) > generation)
+        until(lambda: place in core.intake.places)
+        for job in core.wait_jobs(4):
+            core.end(job)
+        core.end_each()
+        core.wait_jobs(count, 60)
+    assert set(Counter(job.task.id for job in core.jobs).values()) == {1}
+
+
+def member_generation(core: Core) -> int:
+    membership = core.intake._consumer.membership
+    return -1 if membership is None else membership[0]
+
+
+def until(met: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 60
+    while not met():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
 
 
 def outcome_of(log: Log, task_id: str) -> Outcome:
