@@ -70,9 +70,7 @@ def test_a_partition_that_was_full_when_it_went_is_read_on_when_it_comes_back(
         core.wait_jobs(4)
         until(lambda: core.intake._buffer._partitions[place].paused)
         generation = member_generation(core)
-        with cores(
-            Core(other(kafka_settings, tmp_path / "other"))
-        ):  # takes some partitions, and gives them back
+        with cores(Core(other(kafka_settings, tmp_path / "other"))):  # takes some partitions, and gives them back
             until(lambda: member_generation(core) > generation)
         until(lambda: place in core.intake.places)
         for job in core.wait_jobs(4):

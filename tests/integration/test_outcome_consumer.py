@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pytest
 from confluent_kafka import KafkaError, TopicPartition
 
-from agents.inbox import Inbox
+from agents.inbox import MOST_RECORDS, Inbox
 from agents.log_reading import committed
 from agents.outcome_consumer import GROUP, OutcomeConsumer
 from headrace.kafka import Kafka, Sender
@@ -59,3 +59,32 @@ def test_a_refused_commit_is_said_again_though_nothing_has_moved(
     assert said == ["commit"]
     consumer._on_commit(KafkaError(KafkaError.REQUEST_TIMED_OUT), [TopicPartition(kafka.topic("results"), 0, 1)])
     wait_for(lambda: said == ["commit"] * 2, "the commit said again")
+
+
+def test_partitions_that_were_paused_when_they_went_are_read_when_they_come_back(
+    kafka: Kafka, sender: Sender, inbox: Inbox
+) -> None:
+    count = MOST_RECORDS + 100
+    ours = OutcomeConsumer(kafka, inbox, lambda: None, lambda: (-1, {}), lambda _: None)
+    theirs = OutcomeConsumer(kafka, Inbox(), lambda: None, lambda: (-1, {}), lambda _: None)
+    ours.start()
+    try:
+        wait_for(lambda: len(ours.partitions) > 1, "all partitions")
+        everything = ours.partitions
+        sender.send_all([Outgoing("results", b"key", b"", (), 0)] * count, 30)
+        wait_for(lambda: ours._paused, "a full inbox")
+        theirs.start()
+        wait_for(lambda: bool(theirs.partitions), "the other's partitions")
+        theirs.close()
+        wait_for(lambda: ours.partitions == everything, "all partitions again")
+        seen: set[int] = set()
+
+        def all_seen() -> bool:
+            if (batch := inbox.take()) is not None:
+                seen.update(r.offset for r in batch.records)
+                inbox.done()
+            return len(seen) == count
+
+        wait_for(all_seen, f"{count} records, not {len(seen)}")
+    finally:
+        ours.close()
