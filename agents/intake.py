@@ -29,7 +29,7 @@ from agents.task_consumer import TaskConsumer
 from agents.turn import Turn
 from agents.work import Job, Jobs
 from headrace.errors import Retryable, UsageError
-from headrace.health import Heart
+from headrace.health import STALE_S, Heart
 from headrace.journal import Claim
 from headrace.kafka import Kafka, Sender, log_throttled
 from headrace.states import Reason
@@ -102,6 +102,8 @@ class Intake:
             return "the node is being drained"
         if self._consumer.membership is None:
             return self._heart.check() or "the intake is not a member of its group yet"
+        if late := self._buffer.overdue(STALE_S):
+            return f"{late[0]} {late[1]} has records that do not come"
         return self._heart.check()
 
     def _run(self) -> None:

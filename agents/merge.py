@@ -155,6 +155,12 @@ class MergeBuffer:
         p.size -= len(pulled.record.value or b"")
         p.replays -= pulled.is_replay
 
+    def overdue(self, seconds: float) -> Place | None:
+        """A partition whose records are known to be there and have not come for so long. From any thread."""
+        since = self._clock() - seconds
+        late = (k for k, p in list(self._partitions.items()) if p.waiting_since is not None and p.waiting_since < since)
+        return next(late, None)
+
     def _is_incomplete(self) -> bool:
         """Whether a partition without buffered records is known to hold some, and has not kept us waiting for long."""
         now, incomplete = self._clock(), False

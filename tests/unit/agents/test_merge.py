@@ -90,6 +90,22 @@ def test_a_partition_that_does_not_answer_holds_up_nobody_for_long() -> None:
     assert buffer.next() is not None
 
 
+def test_a_partition_whose_records_do_not_come_is_told_although_others_move() -> None:
+    clock = Clock()
+    buffer = MergeBuffer(clock)
+    buffer.assign({("tasks.normal", 0): (0, 5), ("tasks.normal", 1): (0, 1)})
+    buffer.add(pulled(0, 1, partition=1), 1)
+    assert taken(buffer) == []  # for a moment it waits
+    clock.now += 7
+    assert buffer.overdue(8) is None
+    clock.now += 2
+    buffer.add(pulled(1, 2, partition=1), 2)
+    assert taken(buffer) == [1, 2]
+    assert buffer.overdue(8) == ("tasks.normal", 0)
+    buffer.add(pulled(0, 3), 5)
+    assert buffer.overdue(8) is None
+
+
 def test_an_empty_partition_is_not_waited_for() -> None:
     buffer = MergeBuffer(Clock())
     buffer.assign({("tasks.normal", 0): (0, 1), ("tasks.normal", 1): (0, 5)})
