@@ -18,6 +18,7 @@ from pathlib import Path
 import orjson
 
 from headrace.errors import UsageError
+from headrace.kafka import log_throttled
 
 _LOCK_WAIT_S = 10.0  # a predecessor that was killed takes a moment to be gone, and its children too
 
@@ -97,8 +98,11 @@ class Node:
         if self._lock < 0:
             return
         content = orjson.dumps({"boot": self.boot, "pid": self.pid, "members": self._members})
-        os.pwrite(self._lock, content, 0)
-        os.ftruncate(self._lock, len(content))
+        try:
+            os.pwrite(self._lock, content, 0)
+            os.ftruncate(self._lock, len(content))
+        except OSError as e:  # a full disk: it costs the successor the wait for a session or a lease
+            log_throttled("node's lock", "The boot cannot be kept in %s: %s", self.lock_path, e.strerror)
 
 
 def _locked(path: Path, wait_s: float) -> int:

@@ -28,7 +28,7 @@ from agents.takeover import leave_groups
 from agents.terminal_index import TerminalIndex
 from agents.terminal_reader import TerminalReader
 from headrace.health import STALE_S, Health
-from headrace.kafka import Kafka
+from headrace.kafka import Kafka, log_throttled
 from headrace.results_root import ResultsRoot, open_results_root
 from headrace.settings import Settings, address
 
@@ -126,4 +126,7 @@ def _silence(lag: LagWatch) -> str | None:
 
 def _remember(file: Path, member: str) -> None:
     """Keeps the membership for the process after a crash, which need not wait for the dead one's session to end."""
-    file.write_text(member)
+    try:
+        file.write_text(member)
+    except OSError as e:  # a full disk: that wait is all it costs
+        log_throttled("membership", "The membership cannot be kept in %s: %s", file, e.strerror)
