@@ -40,14 +40,18 @@ Safe = tuple[int, Mapping[int, int]]  # generation; partition -> offset that may
 
 
 class OutcomeConsumer:
-    """`safe` gives what may be committed, `on_member` is told the member id, `at` of each commit (for fault tests)."""
+    """`safe` gives what may be committed, `on_member` is told the member id, `at` of each commit (for fault tests).
+
+    `on_failure` is told, from the thread, what has ended it: nothing is read any more.
+    """
 
     def __init__(
         self, kafka: Kafka, inbox: Inbox, wake: Callable[[], None], safe: Callable[[], Safe],
         on_member: Callable[[str], None], at: Callable[[str], None] = lambda _: None,
+        on_failure: Callable[[Exception], None] = lambda _: None,
     ) -> None:  # fmt: skip
         self._kafka, self._inbox, self._wake, self._safe = kafka, inbox, wake, safe
-        self._on_member, self._at = on_member, at
+        self._on_member, self._at, self._on_failure = on_member, at, on_failure
         self._consumer: Consumer = kafka.consumer(GROUP, on_commit=self._on_commit, **_OPTIONS)
         self._generation: int | None = None  # None outside the group
         self._committed: dict[int, int] = {}
@@ -82,6 +86,9 @@ class OutcomeConsumer:
                 self._gather()
                 if time.monotonic() >= self._commit_at:
                     self._commit()
+        except Exception as e:
+            log.exception("The storekeeper's consumer has failed")
+            self._on_failure(e)
         finally:
             self._consumer.close()
 

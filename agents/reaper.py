@@ -62,6 +62,8 @@ class Reaper:
         self._heart = Heart("the reaper")
         self._thread = threading.Thread(target=self._run, name="reaper", daemon=True)
         self.reaped = 0
+        self.failure: Exception | None = None  # what has ended the thread
+        self.on_failure: Callable[[Exception], None] = lambda _: None
         self.passed_over: Callable[[str], None] = lambda _: None  # told of the topic of each undecodable record
 
     def start(self) -> None:
@@ -74,7 +76,7 @@ class Reaper:
 
     def check(self) -> str | None:
         """For the node's health."""
-        return self._heart.check()
+        return self._heart.check() if self.failure is None else f"has failed: {self.failure!r}"
 
     def _run(self) -> None:
         consumer = self._kafka.consumer(GROUP, **_OPTIONS)
@@ -95,8 +97,10 @@ class Reaper:
                     words = words_of(e) if isinstance(e, KafkaException) else str(e)
                     log_throttled("reaper", "The reaper waits: %s", words)
                     self._closing.wait(0.5)
-        except Exception:
-            log.exception("The reaper has failed; other nodes take its partitions")
+        except Exception as e:
+            log.exception("The reaper has failed; its node ends, and others take its partitions")
+            self.failure = e
+            self.on_failure(e)
         finally:
             for one in (committed, consumer, self._trimmer):
                 if one is not None:

@@ -55,7 +55,7 @@ class Storekeeper:
         self._progress = Progress()
         # Index, chunk sets and reader belong to one thread, so that the event loop never waits for disk or Kafka.
         self._thread = ThreadPoolExecutor(1, "arbiter")
-        self._consumer = OutcomeConsumer(kafka, self._inbox, self._wake, self._safe, on_member, at)
+        self._consumer = OutcomeConsumer(kafka, self._inbox, self._wake, self._safe, on_member, at, self._failed)
         self._loop = asyncio.get_running_loop()
         self._ended: asyncio.Future[None] = self._loop.create_future()
         self._channel: HandOverChannel | None = None
@@ -99,6 +99,11 @@ class Storekeeper:
         """There is something in the inbox; from the consumer's thread."""
         if self._channel is not None and not self._loop.is_closed():
             self._loop.call_soon_threadsafe(self._channel.queue.put_nowait, True)
+
+    def _failed(self, error: Exception) -> None:
+        """Nothing is read any more; from the consumer's thread."""
+        if not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._end, error)
 
     def ahead(self) -> dict[tuple[str, int], int]:
         """Offsets up to which partitions have been handled although a result in chunks holds their commit back.

@@ -128,6 +128,7 @@ class WorkerNode:
         self._loop = asyncio.get_running_loop()
         stop, hurry = _signals(self._loop)
         self._intake.on_failure = lambda _: self._in_loop(stop.set)
+        self._reaper.on_failure = lambda _: self._in_loop(stop.set)
         self._control.on_cancel = lambda task_id: self._in_loop(self._pool.cancel, task_id)
         app = self._app = self._make_app()
         async with self._working(app):
@@ -136,6 +137,8 @@ class WorkerNode:
                 await self._drain(hurry)
         if self._intake.failure is not None:
             raise UsageError(self._intake.failure)
+        if self._reaper.failure is not None:
+            raise self._reaper.failure  # an end by an error: whoever runs this role starts it again
         return 0
 
     def _make_app(self) -> faust.App:

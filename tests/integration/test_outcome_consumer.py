@@ -1,15 +1,25 @@
 """The storekeeper's consumer on a real broker: commits that the group refuses are said again."""
 
+import asyncio
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from confluent_kafka import KafkaError, TopicPartition
 
+from agents.arbiter import Arbiter
 from agents.inbox import MOST_RECORDS, Inbox
 from agents.log_reading import committed
 from agents.outcome_consumer import GROUP, OutcomeConsumer
+from agents.patience import Patience
+from agents.result_store import ResultStore
+from agents.storekeeper import Storekeeper
+from agents.storekeeper_metrics import Metrics
+from agents.terminal_index import TerminalIndex
+from agents.terminal_reader import TerminalReader
 from headrace.kafka import Kafka, Sender
 from headrace.records import Outgoing
+from headrace.results_root import open_directory
 from headrace.settings import Settings
 from tests.integration.storekeeper_rig import wait_for
 
@@ -88,3 +98,23 @@ def test_partitions_that_were_paused_when_they_went_are_read_when_they_come_back
         wait_for(all_seen, f"{count} records, not {len(seen)}")
     finally:
         ours.close()
+
+
+def test_a_storekeeper_whose_consumer_ends_by_an_error_ends_with_it(kafka: Kafka, tmp_path: Path) -> None:
+    def broken(_: str) -> None:
+        raise RuntimeError("broken")
+
+    root, index, patience = open_directory(tmp_path / "results"), TerminalIndex(tmp_path / "index.sqlite"), Patience()
+    arbiter = Arbiter(kafka, ResultStore(root), index, Metrics(), patience)
+
+    async def run() -> None:
+        storekeeper = Storekeeper(kafka, arbiter, TerminalReader(kafka, index), patience, broken)
+        try:
+            await asyncio.wait_for(storekeeper.run(), 60)
+        finally:
+            await storekeeper.close()
+
+    with pytest.raises(RuntimeError, match="broken"):
+        asyncio.run(run())
+    index.close()
+    root.close()

@@ -67,7 +67,8 @@ class Nodes:
     folder: Path
     started: list[NodeProcess] = field(default_factory=list)
 
-    def start(self, **changes: object) -> NodeProcess:
+    def start(self, *command: str, **changes: object) -> NodeProcess:
+        """`command` replaces the role's own."""
         base = replace(
             self.settings, tasks=HARD, task_user="same", slots=2, stats_http=f"127.0.0.1:{free_port()}", drain_s=20.0
         )
@@ -75,9 +76,8 @@ class Nodes:
         log = self.folder / f"node-{len(self.started)}.log"
         environ = {k: v for k, v in os.environ.items() if not k.startswith("HEADRACE_")} | settings.environ()
         with log.open("wb") as out:
-            process = subprocess.Popen(
-                [sys.executable, "-m", "headrace.cli.main", "worker"], cwd=ROOT, env=environ, stdout=out, stderr=out
-            )
+            arguments = [sys.executable, *(command or ("-m", "headrace.cli.main", "worker"))]
+            process = subprocess.Popen(arguments, cwd=ROOT, env=environ, stdout=out, stderr=out)
         self.started.append(NodeProcess(settings, process, log))
         return self.started[-1]
 
@@ -220,3 +220,18 @@ def test_what_a_person_has_to_put_right_is_one_sentence_and_exit_code_2(
     lines = [line for line in node.log.read_text().splitlines() if said in line]
     assert len(lines) == 1, node.log.read_text()
     assert "Traceback" not in node.log.read_text()
+
+
+_REAPER_THAT_FAILS = """
+import sys
+from agents.reaper import Reaper
+from headrace.cli.main import main
+Reaper._look = None
+sys.exit(main(["worker"]))
+"""
+
+
+def test_a_node_whose_reaper_ends_by_an_error_ends_with_it_to_be_started_again(nodes: Nodes) -> None:
+    node = nodes.start("-c", _REAPER_THAT_FAILS)
+    assert node.process.wait(60) == 1
+    assert "The reaper has failed" in node.log.read_text()
