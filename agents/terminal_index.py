@@ -16,10 +16,11 @@ from headrace.asking import in_few_lengths
 from headrace.errors import UsageError
 
 OUTPUTS = ("lifecycle.completed", "tasks.dead")
-_SCHEMA_VERSION = 1
+_SCHEMA_VERSION = 2
 _SCHEMA = """
 CREATE TABLE terminal (id BLOB PRIMARY KEY, output INTEGER, partition INTEGER, offset INTEGER) WITHOUT ROWID;
 CREATE TABLE position (output INTEGER, partition INTEGER, next INTEGER, PRIMARY KEY (output, partition)) WITHOUT ROWID;
+CREATE TABLE cluster (name TEXT PRIMARY KEY) WITHOUT ROWID;
 """
 
 Place = tuple[str, int]  # output topic, partition
@@ -49,6 +50,17 @@ class TerminalIndex:
     def close(self) -> None:
         self._db.close()
         os.close(self._lock)
+
+    def adopt(self, cluster: str) -> None:
+        """Says which cluster and prefix this is of; it is emptied when it was of another one.
+
+        The same ids come again there: a keyless record's is made of its place, another's of its Idempotency-Key.
+        """
+        with self._db:
+            if self._db.execute("SELECT name FROM cluster").fetchall() != [(cluster,)]:
+                for table in ("terminal", "position", "cluster"):
+                    self._db.execute(f"DELETE FROM {table}")  # noqa: S608 - our own names
+                self._db.execute("INSERT INTO cluster VALUES (?)", (cluster,))
 
     def known(self, ids: Iterable[str]) -> set[str]:
         """Which of the ids are terminal."""

@@ -31,6 +31,8 @@ class TerminalReader:
         if self._consumer is None:
             self._consumer = self._kafka.consumer(None, **{"fetch.wait.max.ms": 10})
         consumer = self._consumer
+        cluster = consumer.list_topics(self._kafka.topic(OUTPUTS[0]), timeout=_ANSWER_S).cluster_id
+        self._index.adopt(f"{cluster} {self._kafka.prefix}")
         known = self._index.positions()
         ends: dict[Place, int] = {}
         begins: dict[Place, int] = {}

@@ -109,6 +109,20 @@ def test_a_lost_index_is_rebuilt_from_the_log_before_anything_is_judged(rig: Rig
     assert len(rig.events(again.id)) == 26
 
 
+def test_an_id_that_ended_under_another_prefix_ends_here_too(broker: str, tmp_path: Path) -> None:
+    outcome = completed()
+    with installation(broker, tmp_path) as before:
+        process = before.start()
+        before.send(outcome)
+        before.events(outcome.id)
+        assert terminate(process) == 0
+    with installation(broker, tmp_path) as rig:
+        rig.start(storekeeper_http=before.settings.storekeeper_http)  # which names the files in HEADRACE_DATA
+        rig.send(outcome)
+        [event] = rig.events(outcome.id)
+        assert rig.file(event) == outcome.value
+
+
 def test_a_result_in_chunks_is_one_file_and_small_ones_overtake_it(shared: Rig) -> None:
     big = completed(bytes(range(256)) * 5000, suffix=".bin", content_type="application/octet-stream")
     chunks = in_chunks(big)

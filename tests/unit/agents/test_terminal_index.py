@@ -62,6 +62,20 @@ def test_what_the_log_no_longer_holds_is_forgotten(index: TerminalIndex) -> None
     assert index.known([old, new, other]) == {new, other}
 
 
+def test_what_was_of_another_cluster_or_prefix_is_forgotten_with_its_positions(path: Path) -> None:
+    task = new_id()
+    first = TerminalIndex(path)
+    first.adopt("cluster-1 one.")
+    first.add([(task, DONE, 0, 0)], {(DONE, 0): 1})
+    first.close()
+    again = TerminalIndex(path)
+    again.adopt("cluster-1 one.")
+    assert (again.known([task]), again.positions()) == ({task}, {(DONE, 0): 1})
+    again.adopt("cluster-1 two.")
+    assert (again.known([task]), again.positions()) == (set(), {})
+    again.close()
+
+
 def test_a_broken_file_is_begun_anew(path: Path) -> None:
     path.write_bytes(b"this is no database, and has never been one " * 100)
     index = TerminalIndex(path)
