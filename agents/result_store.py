@@ -20,7 +20,7 @@ from headrace.directory import check_directory
 from headrace.errors import Invalid, Permanent
 from headrace.ids import id_of_key
 from headrace.kinds import valid_suffix
-from headrace.results_root import PRIVATE, ResultsRoot
+from headrace.results_root import PRIVATE, ResultsRoot, stat_open
 
 _LOCK = "lock"
 _SYNCERS = 4  # more made it slower
@@ -75,8 +75,10 @@ class ResultStore:
     def check(self) -> str | None:
         """None while the root is there, else the reason. RootExchanged when it went and came back: begin anew."""
         reason = self._root.check()
-        if reason is None and (self._root.openings > 1 or not os.fstat(self._own).st_nlink):
-            raise RootExchanged
+        if reason is None:
+            own = stat_open(self._own)
+            if self._root.openings > 1 or own is None or not own.st_nlink:
+                raise RootExchanged
         return reason
 
     def close(self) -> None:

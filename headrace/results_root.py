@@ -37,8 +37,8 @@ class ResultsRoot:
     def check(self) -> str | None:
         """None while `path` is still this root, else the reason in words. Opens it anew when it has come back."""
         try:
-            there, here = os.stat(self.path), os.fstat(self.fd)
-            if (there.st_dev, there.st_ino) == (here.st_dev, here.st_ino) and here.st_nlink:
+            there, here = os.stat(self.path), stat_open(self.fd)
+            if here is not None and (there.st_dev, there.st_ino) == (here.st_dev, here.st_ino) and here.st_nlink:
                 return None
             fd = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         except OSError as e:
@@ -54,6 +54,14 @@ class ResultsRoot:
 
     def close(self) -> None:
         os.close(self.fd)
+
+
+def stat_open(fd: int) -> os.stat_result | None:
+    """None when the descriptor is of a mount, or a directory on it, that is no more (NFS: ESTALE; FUSE: ENOTCONN)."""
+    try:
+        return os.fstat(fd)
+    except OSError:
+        return None
 
 
 def open_results_root(settings: Settings, kafka: Kafka, timeout_s: float | None = None) -> ResultsRoot:

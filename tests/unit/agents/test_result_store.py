@@ -1,6 +1,8 @@
 """Results on a real filesystem: whole, confined, and cleared away after the dead."""
 
+import errno
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -191,6 +193,26 @@ def test_a_root_that_is_gone_is_told_and_one_that_came_back_elsewhere_is_begun_a
     root.path.rename(away)
     root.path.mkdir()
     (root.path / ".headrace-root").write_bytes((away / ".headrace-root").read_bytes())
+    with pytest.raises(RootExchanged):
+        store.check()
+
+
+def test_a_folder_of_its_own_that_is_stale_or_removed_is_begun_anew(
+    store: ResultStore, root: ResultsRoot, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fstat = os.fstat
+
+    def stale(fd: int) -> os.stat_result:
+        if fd == store._own:
+            raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+        return fstat(fd)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fstat", stale)
+        with pytest.raises(RootExchanged):
+            store.check()
+    assert store.check() is None
+    shutil.rmtree(root.path / ".headrace")
     with pytest.raises(RootExchanged):
         store.check()
 

@@ -1,5 +1,6 @@
 """The marker of a results root, on a real filesystem. What Kafka says of it is an integration test."""
 
+import errno
 import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -51,4 +52,19 @@ def test_a_root_mounted_anew_is_opened_anew(tmp_path: Path) -> None:
     assert root.check() is None
     assert root.openings == 2
     assert os.fstat(root.fd).st_ino == root.path.stat().st_ino
+    root.close()
+
+
+def test_a_root_that_is_back_while_the_old_mount_is_stale_is_opened_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stale(_: int) -> os.stat_result:
+        raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+
+    root = open_directory(tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fstat", stale)
+        assert root.check() is None
+    assert root.openings == 2
+    assert root.check() is None
     root.close()
