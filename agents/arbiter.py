@@ -123,11 +123,15 @@ class Arbiter:
         if outcome.outcome != "completed" or outcome.chunks == 1:
             return Ending(outcome)
         try:
-            part = self._patience.do("results root", lambda: self.chunk_sets.add(outcome, at_ms))
+            part = self._patience.do("results root", partial(self._add_chunk, outcome, at_ms))
         except Incomplete:
             why = "the result arrived incomplete: some of its chunks are missing in the log"
             return Ending(self._failed(outcome, why))
         return None if part is None else Ending(outcome, part)
+
+    def _add_chunk(self, chunk: Outcome, at_ms: int) -> Part | None:
+        self._check_root()  # in a folder that was removed nothing can be begun or added, however long one waits
+        return self.chunk_sets.add(chunk, at_ms)
 
     def _store_results(self, endings: Sequence[Ending]) -> None:
         """Puts every result into its place, durably; what can never be stored becomes a failure."""

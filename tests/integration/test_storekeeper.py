@@ -1,6 +1,7 @@
 """The storekeeper as a process, on a real broker: what it makes of outcomes."""
 
 import os
+import shutil
 import uuid
 from collections.abc import Iterator
 from dataclasses import replace
@@ -157,6 +158,20 @@ def test_a_result_in_chunks_survives_a_kill_between_them(rig: Rig) -> None:
     assert rig.file(event) == big.value
     assert terminate(process) == 0
     assert list((rig.root / ".headrace").iterdir()) == []  # the dead process's part too
+
+
+def test_a_result_in_chunks_survives_the_loss_of_what_was_there_of_it(rig: Rig) -> None:
+    rig.start()
+    big = completed(b"0123456789" * 200_000, suffix=".txt")
+    chunks = in_chunks(big)
+    rig.send(*chunks[:2])
+    wait_for(
+        lambda: rig.ready().status_code == 200 and rig.metric("headrace_chunked_results_open") == 1, "a set is open"
+    )
+    shutil.rmtree(rig.root / ".headrace")
+    rig.send(*chunks[2:])
+    [event] = rig.events(big.id)
+    assert rig.file(event) == big.value
 
 
 def test_a_half_sent_result_is_dropped_when_another_attempt_ends_the_task(shared: Rig) -> None:
