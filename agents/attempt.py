@@ -48,10 +48,6 @@ class Attempt:
         self._oom_kills = oom_kills()
 
     @property
-    def key(self) -> tuple[str, int]:
-        return self.job.task.id, self.job.task.attempt
-
-    @property
     def pid(self) -> int:
         """Of the child that is at it; 0 before it has begun."""
         return self.child.pid if self.child is not None and self._has_begun else 0

@@ -1,8 +1,9 @@
 """Results that come in chunks, put together in constant memory. Used by the arbiter, in its one thread.
 
-Chunks of one result share id, attempt and boot, and come in order on one partition; other outcomes overtake between
-them. The log is the state: until a set is whole, the offset of its first chunk holds the partition's commit back, so
-that after any crash, by whoever takes over, it is read again. OSError = the disk does not take the bytes now.
+Chunks of one result share id, attempt, boot and source, and come in order on one partition; other outcomes overtake
+between them, and those of a copy too: an id that was sent to two partitions runs twice. The log is the state: until a
+set is whole, the offset of its first chunk holds the partition's commit back, so that after any crash, by whoever takes
+over, it is read again. OSError = the disk does not take the bytes now.
 """
 
 from collections.abc import Callable
@@ -10,12 +11,13 @@ from dataclasses import dataclass
 
 from agents.result_parts import Part
 from headrace.messages import Outcome
+from headrace.records import Source
 
 # By the log's own clock, so that every storekeeper judges alike. A node that cannot reach Kafka for a day has long been
 # replaced, and a set that nobody finishes must not hold the commit until the log forgets what lies behind it.
 ABANDONED_MS = 24 * 3600 * 1000
 
-Key = tuple[str, int, str]  # id, attempt, boot
+Key = tuple[str, int, str, Source]  # id, attempt, boot, source
 
 
 @dataclass(slots=True)
@@ -50,7 +52,7 @@ class ChunkSets:
 
         A chunk that is there already changes nothing. Incomplete with the last one of a set that has a hole.
         """
-        key = (chunk.id, chunk.attempt, chunk.boot)
+        key = (chunk.id, chunk.attempt, chunk.boot, chunk.source)
         found = self._sets.get(key)
         if found is None:
             part = self._begin() if chunk.chunk == 0 else None

@@ -6,6 +6,7 @@ kinds cannot be loaded; later no failure of a child gets further than the Attemp
 """
 
 import asyncio
+import itertools
 import logging
 import os
 import shutil
@@ -20,7 +21,7 @@ from agents.company import Company
 from agents.limits import NO_LIMITS, Limits, anonymous_bytes, keep_to_limits
 from agents.pool_child import ChildDied
 from agents.pool_slot import PoolSlot
-from agents.work import AttemptEnd, Job
+from agents.work import AttemptEnd, Job, Key
 from headrace.attempt_log import keep_log
 from headrace.child import Setup, kinds_of
 from headrace.child_news import Born, NewsSocket, Reported
@@ -37,9 +38,6 @@ log = logging.getLogger(__name__)
 
 _DEATH_S = 5.0  # a killed child is seen dead at once, unless the kernel cannot let it go
 _LOAD_S = 60.0  # importing the task kinds, machine-learning packages included
-
-
-Key = tuple[str, int]  # id, attempt
 
 
 class _Ticket:
@@ -85,6 +83,7 @@ class Pool:
         self._slots: list[PoolSlot] = []
         self._free: asyncio.LifoQueue[PoolSlot] = asyncio.LifoQueue()
         self._attempts: dict[Key, Attempt] = {}
+        self._numbers = itertools.count(1)
         self._company = Company(lambda asked: self.on_alone(asked))
         self.on_alone: Callable[[bool], None] = lambda _: None  # told when an attempt asks to be alone, and is done
         self._waiting: dict[Key, _Ticket] = {}  # for the jobs before them in their slot, or for a slot
@@ -147,7 +146,7 @@ class Pool:
         deque as their turn comes; those that the caller has taken out meanwhile can be run elsewhere.
         """
         for job in jobs:
-            self._waiting.setdefault(_key(job), _Ticket())
+            self._waiting.setdefault(job.key, _Ticket())
         lost: list[Attempt] = []  # those whose child may not have been cleared away yet
         slot: PoolSlot | None = None
         try:
@@ -156,7 +155,7 @@ class Pool:
                 await self._run_next(jobs, slot, begins, ended, lost)
         finally:
             for job in jobs:
-                self._waiting.pop(_key(job), None)
+                self._waiting.pop(job.key, None)
             if slot is not None:
                 self._give_back(slot, lost)
 
@@ -167,11 +166,11 @@ class Pool:
         """One that the kernel kills for want of memory beside others is run again alone, and that end counts."""
         job, alone, begun = jobs.popleft(), False, False
         while True:
-            ticket = self._waiting.setdefault(_key(job), _Ticket())
+            ticket = self._waiting.setdefault(job.key, _Ticket())
             try:
                 stay = await self._company.enter(alone)
             finally:
-                self._waiting.pop(_key(job), None)
+                self._waiting.pop(job.key, None)
             again = False
             try:
                 if ticket.stopped is not None:
@@ -180,10 +179,10 @@ class Pool:
                 if not begun and not begins(job):
                     return
                 begun = True
-                end = await self._attempt(job, slot, alone, lost)
+                end = await self._attempt(job, slot, lost)
                 again = end.chosen and stay.in_company
                 if again:
-                    self._waiting[_key(job)] = _Ticket()  # at once: it can be cancelled at any moment
+                    self._waiting[job.key] = _Ticket()  # at once: it can be cancelled at any moment
                 else:
                     ended(job, end)
                 await self._clear_up(lost)
@@ -194,9 +193,9 @@ class Pool:
             log.warning("Task %s was killed for want of memory beside others: it runs again, alone", job.task.id)
             alone = True
 
-    async def _attempt(self, job: Job, slot: PoolSlot, alone: bool, lost: list[Attempt]) -> AttemptEnd:
+    async def _attempt(self, job: Job, slot: PoolSlot, lost: list[Attempt]) -> AttemptEnd:
         try:
-            attempt = self._new_attempt(job, slot, alone)
+            attempt = self._new_attempt(job, slot)
             lost.append(attempt)
             try:
                 end = await attempt.run()
@@ -205,25 +204,26 @@ class Pool:
                 await self._keep_log(attempt)
                 return end
             finally:
-                del self._attempts[attempt.key]
+                del self._attempts[job.key]
         except Exception as e:  # a full disk, no more processes: the node's fault, not the task's
             log.exception("Task %s could not be run", job.task.id)
             return AttemptEnd.now(Cause.NODE_LOSS, f"the node could not run it: {type(e).__name__}: {e}", begun=True)
 
-    def _new_attempt(self, job: Job, slot: PoolSlot, alone: bool) -> Attempt:
-        name = f"{job.task.id}-{job.task.attempt}" + "-alone" * alone  # what the first left may still be on its way out
+    def _new_attempt(self, job: Job, slot: PoolSlot) -> Attempt:
+        # Unique: what a first run beside others left may still be on its way out, and a copy may run beside this one.
+        name = f"{job.task.id}-{job.task.attempt}-{next(self._numbers)}"
         scratch = slot.new_scratch(name)
         slot.output.take()
         attempt = Attempt(job, slot, scratch, self._results / name)
         if job.kind.memory_mb or self._limits.memory_mb:
             attempt.memory_before = anonymous_bytes([slot.child.pid])
-        self._attempts[attempt.key] = attempt
+        self._attempts[job.key] = attempt
         return attempt
 
     def cancel(self, task_id: str) -> bool:
         """Kills the task's attempt if it runs here, and says whether it does."""
-        found: list[Attempt | _Ticket] = [a for (running, _), a in self._attempts.items() if running == task_id]
-        found += [t for (waiting, _), t in self._waiting.items() if waiting == task_id]
+        found: list[Attempt | _Ticket] = [a for (running, *_), a in self._attempts.items() if running == task_id]
+        found += [t for (waiting, *_), t in self._waiting.items() if waiting == task_id]
         for attempt in found:
             attempt.stop(Cause.PROCESS_DEATH, "cancelled")
         return bool(found)
@@ -269,14 +269,14 @@ class Pool:
             match news:
                 case Born(slot=number, parent=parent) if number < len(self._slots):
                     self._slots[number].born, self._forkserver = pid, parent
-                case Reported() if (news.id, news.attempt) in self._attempts:
+                case Reported() if any(key[:2] == (news.id, news.attempt) for key in self._attempts):
                     self._on_progress(Progress(news.id, news.attempt, min(1.0, max(0.0, news.fraction)), news.message))
 
     async def _keep_log(self, attempt: Attempt) -> None:
-        printed = attempt.slot.output.take()
+        task, printed = attempt.job.task, attempt.slot.output.take()
         if printed and self._logs:
             try:
-                await asyncio.to_thread(keep_log, self._logs, *attempt.key, printed)
+                await asyncio.to_thread(keep_log, self._logs, task.id, task.attempt, printed)
             except OSError as e:
                 log_throttled("attempt log", "What a task printed cannot be kept in %s: %s", self._logs, e)
 
@@ -333,7 +333,3 @@ class Pool:
         task = asyncio.get_running_loop().create_task(work)
         self._chores.add(task)
         task.add_done_callback(self._chores.discard)
-
-
-def _key(job: Job) -> Key:
-    return job.task.id, job.task.attempt

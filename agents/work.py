@@ -8,7 +8,10 @@ from pathlib import Path
 from headrace.cluster import KindInfo
 from headrace.journal import Claim
 from headrace.messages import Submission, Task
+from headrace.records import Source
 from headrace.states import Cause
+
+Key = tuple[str, int, Source]  # id, attempt, and source: an id sent to two partitions runs twice, maybe at once
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,6 +22,11 @@ class Job:
     task: Task
     submission: Submission
     kind: KindInfo
+
+    @property
+    def key(self) -> Key:
+        """By which the node tells its jobs apart."""
+        return self.task.id, self.task.attempt, self.task.source
 
     @property
     def timeout_s(self) -> float:

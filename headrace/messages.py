@@ -170,7 +170,7 @@ class Outcome:
     outcome: Verdict
     value: bytes
     attempt: int
-    boot: str  # who ran or judged it; joins chunks together with id and attempt
+    boot: str  # who ran or judged it; joins chunks together with id, attempt and source
     node: str
     source: Source
     submitted_ms: int

@@ -84,6 +84,14 @@ def test_sets_of_other_attempts_and_boots_are_kept_apart(sets: ChunkSets, store:
     assert [whole(store, sets.add(c, 0)) for c in (a2, b2, c2)] == [b"first attempt", b"second attempt", b"other boot"]
 
 
+def test_sets_of_copies_from_two_places_are_kept_apart(sets: ChunkSets, store: ResultStore) -> None:
+    task, place = new_id(), Source("tasks.normal", 1, 0)
+    a1, a2 = chunks_of(b"one ", b"copy", task=task)
+    b1, b2 = (replace(c, source=place) for c in chunks_of(b"other ", b"whole", task=task))
+    assert [sets.add(c, 0) for c in (a1, b1)] == [None, None]
+    assert [whole(store, sets.add(c, 0)) for c in (b2, a2)] == [b"other whole", b"one copy"]
+
+
 def test_a_hole_is_found_at_the_last_chunk_and_leaves_nothing(sets: ChunkSets, store: ResultStore) -> None:
     a, _, c = chunks_of(b"one ", b"two ", b"three")
     sets.add(a, 0)

@@ -33,7 +33,7 @@ async def test_many_files_in_scratch_end_the_attempt_and_are_removed(bench: Benc
         "its files in scratch took more than the 16 MiB that a slot gives",
     )
     assert (await neighbour).value == b"slept"
-    await until(lambda: not list((bench.results / "scratch").glob("slot-*/*-1")), 30.0)
+    await until(lambda: not list((bench.results / "scratch").glob("slot-*/*-1-*")), 30.0)
     assert (await bench.run("echo", value="on")).value == b"on"
 
 

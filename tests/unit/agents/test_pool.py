@@ -9,6 +9,7 @@ import struct
 import time
 from collections import deque
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from headrace.attempt_log import LOG_BYTES, log_file
 from headrace.child_link import Kinds, pack
 from headrace.errors import UsageError
 from headrace.messages import Progress
+from headrace.records import Source
 from headrace.states import Cause
 from tests.unit.agents.pool_bench import HARD, SLOTS, Bench, alive, until
 
@@ -81,13 +83,23 @@ async def test_a_big_result_stays_in_a_file(bench: Bench) -> None:
     end.result_file.unlink()
 
 
+async def test_copies_of_one_attempt_from_two_places_run_at_once_and_keep_apart(bench: Bench) -> None:
+    one, other = bench.job("many_bytes", size=200_000), bench.job("many_bytes", size=300_000)
+    other = replace(other, task=replace(one.task, source=Source("tasks.normal", 1, 0)))
+    ends = await asyncio.gather(bench.pool.run(one), bench.pool.run(other))
+    files = [end.result_file for end in ends if end.result_file is not None]
+    assert [file.stat().st_size for file in files] == [200_000, 300_000]
+    for file in files:
+        file.unlink()
+
+
 async def test_a_path_in_scratch_is_the_result_and_the_scratch_goes_away(bench: Bench) -> None:
     end = await bench.run("file_in_scratch")
     assert end.result_file is not None
     assert (end.result_file.read_text(), end.suffix) == ("a,b\n", ".csv")
     end.result_file.unlink()
     slots = end.result_file.parent.parent
-    await until(lambda: not list(slots.glob("slot-*/*-1")))
+    await until(lambda: not list(slots.glob("slot-*/*-1-*")))
 
 
 @pytest.mark.parametrize("kind", ["file_elsewhere", "link_elsewhere"])
