@@ -139,10 +139,18 @@ class Worker:
         finishing.add_done_callback(self._finishing.discard)
 
     async def _finish(self, job: Job, end: AttemptEnd) -> None:
+        error = await self._tell(job, end)
+        if error is not None:  # its result cannot be read, say: untold, it would count as running while this boot lives
+            why = f"the node could not tell how it ended: {type(error).__name__}: {error}"
+            await self._tell(job, AttemptEnd.now(Cause.NODE_LOSS, why, begun=end.begun))
+
+    async def _tell(self, job: Job, end: AttemptEnd) -> Exception | None:
         try:
             await self._finisher.finish(job, end)
-        except Exception:
+        except Exception as e:
             log.exception("Attempt %d of task %s could not be finished", job.task.attempt, job.task.id)
+            return e
+        return None
 
     async def _watch(self, jobs: deque[Job]) -> None:
         """Gives what waits behind a slow member to the next slot that falls free."""

@@ -40,11 +40,14 @@ class Ends:
 
     begun: list[str] = field(default_factory=list)
     ended: list[tuple[Job, AttemptEnd]] = field(default_factory=list)
+    trouble: list[Exception] = field(default_factory=list)  # what the next calls of `finish` end with
 
     def started(self, job: Job) -> None:
         self.begun.append(job.task.id)
 
     async def finish(self, job: Job, end: AttemptEnd) -> None:
+        if self.trouble:
+            raise self.trouble.pop()
         self.ended.append((job, end))
 
     async def until(self, count: int, timeout_s: float = 60.0) -> list[AttemptEnd]:
@@ -118,6 +121,14 @@ async def test_the_agent_runs_what_it_is_handed_and_gives_the_slots_back(node: N
     assert ends[None].value == b"a"
     assert ends[Cause.ERROR].detail.endswith("ValueError: b")
     assert node.slots.free == 2
+
+
+async def test_an_attempt_whose_end_cannot_be_told_is_lost_and_not_running_for_ever(node: Node) -> None:
+    node.ends.trouble.append(OSError(5, "Input/output error"))
+    await node.hand_over(node.job("many_bytes", size=200_000))
+    [end] = await node.ends.until(1)
+    assert (end.cause, end.begun, end.result_file) == (Cause.NODE_LOSS, True, None)
+    assert end.detail == "the node could not tell how it ended: OSError: [Errno 5] Input/output error"
 
 
 async def test_attempts_run_beside_each_other(node: Node) -> None:
