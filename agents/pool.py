@@ -18,6 +18,7 @@ from typing import Any
 
 from agents.attempt import Attempt
 from agents.company import Company
+from agents.fitness import Fitness
 from agents.limits import NO_LIMITS, Limits, anonymous_bytes, keep_to_limits
 from agents.pool_child import ChildDied
 from agents.pool_slot import PoolSlot
@@ -44,6 +45,9 @@ class _Ticket:
     """A job that waits for its turn, and may be stopped before it has begun."""
 
     stopped: tuple[Cause, str] | None = None
+
+    def is_stopped(self) -> bool:
+        return self.stopped is not None
 
     def stop(self, cause: Cause, detail: str) -> None:
         self.stopped = cause, detail
@@ -85,6 +89,7 @@ class Pool:
         self._attempts: dict[Key, Attempt] = {}
         self._numbers = itertools.count(1)
         self._company = Company(lambda asked: self.on_alone(asked))
+        self._fitness = Fitness()
         self.on_alone: Callable[[bool], None] = lambda _: None  # told when an attempt asks to be alone, and is done
         self._waiting: dict[Key, _Ticket] = {}  # for the jobs before them in their slot, or for a slot
         self._forkserver = 0
@@ -168,6 +173,7 @@ class Pool:
         while True:
             ticket = self._waiting.setdefault(job.key, _Ticket())
             try:
+                await self._fitness.proven(slot, ticket.is_stopped)
                 stay = await self._company.enter(alone)
             finally:
                 self._waiting.pop(job.key, None)
@@ -207,6 +213,7 @@ class Pool:
                 del self._attempts[job.key]
         except Exception as e:  # a full disk, no more processes: the node's fault, not the task's
             log.exception("Task %s could not be run", job.task.id)
+            self._fitness.doubt(slot, e)
             return AttemptEnd.now(Cause.NODE_LOSS, f"the node could not run it: {type(e).__name__}: {e}", begun=True)
 
     def _new_attempt(self, job: Job, slot: PoolSlot) -> Attempt:
@@ -244,12 +251,17 @@ class Pool:
     def running(self) -> tuple[Running, ...]:
         return tuple(a.running for a in list(self._attempts.values()))
 
+    def check(self) -> str | None:
+        """For `/readyz`: why attempts cannot begin."""
+        return self._fitness.check()
+
     async def close(self) -> None:
         """Leaves the event loop and ends all children."""
         if self._watching is not None:
             self._watching.cancel()
         while self._chores:
             await asyncio.wait(self._chores)
+        await self._fitness.close()
         loop = asyncio.get_running_loop()
         loop.remove_reader(self._news.fileno())
         for slot in self._slots:
@@ -287,8 +299,9 @@ class Pool:
     async def _renew(self, slot: PoolSlot) -> None:
         try:
             await slot.ready()
-        except Exception:
-            log.exception("Slot %d has no child; its next attempt tries again", slot.number)
+        except Exception as e:
+            log.exception("Slot %d has no child", slot.number)
+            self._fitness.doubt(slot, e)
 
     async def _clear_up(self, lost: list[Attempt]) -> None:
         """Nothing that an attempt has started or left on disk may outlive it; then its slot is fit for the next."""
@@ -299,8 +312,9 @@ class Pool:
                     await asyncio.to_thread(self._kill_strays)
                     await asyncio.wait_for(attempt.child.death.wait(), _DEATH_S)
                     await attempt.slot.ready()
-            except Exception:
+            except Exception as e:
                 log.exception("Slot %d could not be made ready again in order", attempt.slot.number)
+                self._fitness.doubt(attempt.slot, e)
             lost.remove(attempt)
             try:
                 os.rmdir(attempt.scratch)  # most attempts leave it empty

@@ -51,6 +51,11 @@ class PoolSlot:
         os.replace(link, home)
         return made
 
+    async def prove(self) -> None:
+        """Raises what the next attempt would meet: no child can be made, or the disk takes no directory."""
+        await self.ready()
+        self.own_directory("trial").rmdir()
+
     def _hand_over(self, path: Path) -> None:
         if self.user is not None:
             os.chown(path, self.user.uid, self.user.gid, follow_symlinks=False)

@@ -45,7 +45,11 @@ def after(task: Task, failure: Failure, max_attempts: int, *, invalid: bool = Fa
         charged, reason = _DEATHS, Reason.CRASHED
     count = sum(f.cause in charged for f in (*task.ledger, failure))
     if failure.cause not in _ERRORS | _DEATHS:
-        return Again(failure) if task.attempt < TOTAL_ATTEMPTS else Over(failure, Reason.CRASHED)
+        if task.attempt >= TOTAL_ATTEMPTS:
+            return Over(failure, Reason.CRASHED)
+        # A node that tells of its own loss lives, and cannot run the task: it would be given it again at once.
+        losses = sum(f.cause is failure.cause is Cause.NODE_LOSS for f in (*task.ledger, failure))
+        return Again(failure, _wait_s(losses))
     if count >= max_attempts or task.attempt >= TOTAL_ATTEMPTS:
         return Over(failure, reason)
     return Again(failure, _wait_s(count))

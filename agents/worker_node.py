@@ -216,6 +216,7 @@ class WorkerNode:
         health.add("heartbeats", self._heartbeats.check)
         health.add("fence", self._fence.check)
         health.add("reaper", self._reaper.check)
+        health.add("pool", self._pool.check)
         health.add("receiver", self._receiver.check)
         health.add("receiver's offsets", self._receiver_lag.check)
         health.add("receiver group", lambda: None if app.started and not app.rebalancing else "has not joined yet")

@@ -326,6 +326,32 @@ async def test_a_job_that_waits_for_its_slot_can_be_cancelled(bench: Bench) -> N
     assert {(await r).value for r in running} == {b"slept"}
 
 
+async def test_where_no_attempt_can_begin_jobs_wait_and_use_up_no_attempts(bench: Bench) -> None:
+    folders = [bench.pool._folder / f"slot-{n}" for n in range(SLOTS)]
+    for folder in folders:
+        folder.rename(folder.with_suffix(".away"))
+    jobs = [bench.job("echo", value="on") for _ in range(SLOTS + 3)]
+    ends: dict[str, AttemptEnd] = {}
+    running = [
+        asyncio.create_task(
+            bench.pool.run_all(deque([job]), lambda _: True, lambda job, end: ends.update({job.task.id: end}))
+        )
+        for job in jobs
+    ]
+    await until(lambda: len(ends) == SLOTS)  # one for each slot has found out
+    cancelled, *others = [job.task.id for job in jobs if job.task.id not in ends]
+    assert bench.pool.cancel(cancelled), "one that waits can be cancelled"
+    await until(lambda: cancelled in ends)
+    assert "FileNotFoundError" in (bench.pool.check() or "")
+    for folder in folders:
+        folder.with_suffix(".away").rename(folder)
+    await asyncio.gather(*running)
+    assert [end.cause for end in list(ends.values())[:SLOTS]] == [Cause.NODE_LOSS] * SLOTS
+    assert ends[cancelled].detail == "cancelled"
+    assert [ends[other].value for other in others] == [b"on", b"on"]
+    await until(lambda: bench.pool.check() is None)
+
+
 async def test_an_attempt_given_up_by_its_caller_is_killed(bench: Bench, tmp_path: Path) -> None:
     flag = tmp_path / "pid"
     running = asyncio.create_task(bench.run("sleeps", seconds=60.0, flag=str(flag)))

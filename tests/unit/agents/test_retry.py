@@ -62,10 +62,11 @@ def test_a_payload_at_fault_is_not_tried_again() -> None:
     assert follows.reason is Reason.INVALID
 
 
-def test_the_first_replay_goes_at_once_and_later_ones_wait_longer_and_longer() -> None:
+@pytest.mark.parametrize("cause", [Cause.PROCESS_DEATH, Cause.NODE_LOSS])
+def test_the_first_replay_goes_at_once_and_later_ones_wait_longer_and_longer(cause: Cause) -> None:
     waits = []
     for n in range(12):
-        follows = after(task(*[Cause.PROCESS_DEATH] * n), failed(Cause.PROCESS_DEATH, n + 1), 100)
+        follows = after(task(*[cause] * n), failed(cause, n + 1), 100)
         assert isinstance(follows, Again)
         waits.append(follows.wait_s)
     assert waits[:4] == [0.0, 1.0, 2.0, 4.0]
