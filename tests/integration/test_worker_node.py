@@ -54,6 +54,9 @@ class NodeProcess:
     def stats(self) -> Any:
         return httpx.get(f"{self.url}/stats.json", timeout=5).json()
 
+    def reasons(self) -> list[str]:
+        return list(httpx.get(f"{self.url}/readyz", timeout=5).json()["reasons"])
+
     def stop(self) -> int:
         self.process.send_signal(signal.SIGTERM)
         return self.process.wait(30)
@@ -152,6 +155,21 @@ def test_a_task_in_kafka_becomes_an_outcome_and_the_node_ends_in_order(
     last = [Heartbeat.decode(r) for r in read_until(kafka, "nodes", 2) if r.value][-1]
     assert (last.state, last.node) == ("dead", node.settings.node_name)
     assert "ERROR" not in node.log.read_text()
+
+
+def test_a_node_that_can_begin_no_attempt_says_so_and_ends_no_task(
+    nodes: Nodes, kafka: Kafka, submit: Callable[..., str]
+) -> None:
+    node = nodes.start()
+    node.wait_ready()
+    scratch = node.settings.data / "scratch" / node.settings.node_name
+    away = scratch.rename(scratch.with_suffix(".away"))
+    ids = {submit("echo", value="on") for _ in range(5)}
+    until(lambda: any(r.startswith("pool: no attempt can begin") for r in node.reasons()))
+    until(lambda: node.stats()["slots"]["free"] == 0)
+    away.rename(scratch)
+    assert {o.id: o.value for o in outcomes(kafka, 5)} == dict.fromkeys(ids, b"on")
+    until(lambda: not node.reasons())
 
 
 def test_drained_what_does_not_end_in_time_is_sent_again_free_of_charge(
