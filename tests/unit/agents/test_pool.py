@@ -24,6 +24,7 @@ from headrace.attempt_log import LOG_BYTES, log_file
 from headrace.child_link import Kinds, pack
 from headrace.errors import UsageError
 from headrace.messages import Progress
+from headrace.process_tree import processes
 from headrace.records import Source
 from headrace.states import Cause
 from tests.unit.agents.pool_bench import HARD, SLOTS, Bench, alive, until
@@ -281,6 +282,33 @@ async def test_nothing_that_an_attempt_started_outlives_it(bench: Bench, tmp_pat
     assert end.cause is {"return": None, "die": Cause.PROCESS_DEATH, "wait": Cause.TIMEOUT}[then]
     _child, *others = map(int, pids.read_text().split())
     assert not any(alive(pid) for pid in others), "the next attempt would run beside what is left of this one"
+
+
+@pytest.mark.parametrize("then", ["die", "wait"])
+async def test_nothing_of_an_attempt_is_alive_when_its_end_is_told(bench: Bench, tmp_path: Path, then: str) -> None:
+    """Who is told sends it again at once: the next attempt may begin before this slot has been cleared up."""
+    pids, left = tmp_path / "pids", []
+    job = bench.job("starts_others", timeout_s=1.0, pids=str(pids), then=then)
+
+    def told(*_: object) -> None:
+        left.append([pid for pid in map(int, pids.read_text().split()) if alive(pid)])
+
+    await bench.pool.run_all(deque([job]), lambda _: True, told)
+    assert left == [[]]
+
+
+async def test_what_a_child_started_dies_with_it_although_the_forkserver_is_gone_too(
+    bench: Bench, tmp_path: Path
+) -> None:
+    pids = tmp_path / "pids"
+    running = asyncio.create_task(bench.run("starts_others", pids=str(pids), then="wait"))
+    await until(pids.exists)
+    child, plain, *in_other_sessions = map(int, pids.read_text().split())  # noqa: ASYNC240
+    os.kill(processes()[child].parent, signal.SIGKILL)
+    assert (await running).cause is Cause.PROCESS_DEATH
+    assert not alive(plain), "only its session still says whose it was"
+    for pid in in_other_sessions:  # nothing says that of these any more
+        os.kill(pid, signal.SIGKILL)
 
 
 async def test_cancel_kills_the_attempt_of_that_task_alone(bench: Bench, tmp_path: Path) -> None:
