@@ -60,7 +60,24 @@ def test_a_result_lies_where_its_task_wanted_it_and_nothing_is_left_over(store: 
 
 @pytest.mark.parametrize(
     "directory",
-    ["", ".", "..", "../x", "/etc", "a//b", "a/../b", "a/./b", ".hidden", "a/.b", "a\0b", "ä", "a b", "x" * 201],
+    [
+        "",
+        ".",
+        "..",
+        "../x",
+        "/etc",
+        "a//b",
+        "a/../b",
+        "a/./b",
+        ".hidden",
+        "a/.b",
+        "a\0b",
+        "ä",
+        "a b",
+        "x" * 201,
+        "a/%2e%2e",
+        "/".join("a" * 9),
+    ],
 )
 def test_directories_outside_the_rule_are_refused_again_here(
     store: ResultStore, root: ResultsRoot, directory: str

@@ -11,8 +11,9 @@ from headrace.cluster import Cancel, Heartbeat, KindInfo, Running
 from headrace.errors import Invalid, Undecodable
 from headrace.journal import Claim, Tombstone, decode_journal, sources_of
 from headrace.ledger import MAX_LEDGER_BYTES, Failure, decode_ledger, encode_ledger
+from headrace.limits import MOST_FOREIGN_BYTES
 from headrace.messages import MAX_SUBMISSION_BYTES, Event, Outcome, Progress, Submission, Task, received, started
-from headrace.records import Outgoing, Record, Source
+from headrace.records import UNREADABLE, Outgoing, Record, Source
 from headrace.states import Cause, Reason
 
 ID = "0b1ff0a4-3f0b-4a86-9a3a-5d3c3f7f0a11"
@@ -99,6 +100,14 @@ def test_attempts_are_believed_on_the_high_topic_alone() -> None:
     assert (task.attempt, task.ledger, task.submitted_ms) == (1, (), 50)
     with pytest.raises(Undecodable):
         Task.from_record(replace(forged, topic="tasks.high"))
+
+
+@pytest.mark.parametrize("headers", [(("x", b"y" * MOST_FOREIGN_BYTES),), (("h", b""),) * 20_000, ((UNREADABLE, b""),)])
+def test_headers_that_cannot_travel_along_make_a_task_undecodable(headers: tuple[tuple[str, bytes], ...]) -> None:
+    record = Record("tasks.normal", 0, 1, 50, ID.encode(), RAW, headers)
+    with pytest.raises(Undecodable, match="headers"):
+        Task.from_record(record)
+    assert Task.bare(record).foreign == ()
 
 
 def test_the_next_attempt_carries_the_ledger_the_time_and_foreign_headers() -> None:
