@@ -34,12 +34,12 @@ def test_a_poison_task_is_in_the_dead_letters_right_after_its_last_death(client:
 
 
 def test_a_running_task_that_is_cancelled_ends_its_process_and_stays_cancelled(client: Client, log: Log) -> None:
-    task_id = client.submit("fragile", {"attempts": 0, "seconds": 60.0})
-    until(lambda: client.task(task_id)["progress"], "its first progress")
+    task_id = client.submit("fragile", {"attempts": 0, "seconds": 3600.0})
+    running = lambda: [r["id"] for n in client.http.get("/nodes").json()["items"] for r in n["running"]]  # noqa: E731
+    until(lambda: task_id in running(), "its node tells of it")  # else it would be missing there before the cancel, too
     asked = time.monotonic()
     answer = client.http.delete(f"/tasks/{task_id}")
     assert (answer.status_code, answer.json()["status"]) == (202, "cancelled")
-    running = lambda: [r["id"] for n in client.http.get("/nodes").json()["items"] for r in n["running"]]  # noqa: E731
     until(lambda: task_id not in running(), "its slot is free")
     print(f"gone from its node's heartbeat {time.monotonic() - asked:.2f} s after the request")
     assert client.task(task_id)["status"] == "cancelled"
