@@ -133,15 +133,17 @@ def test_a_forged_replay_ends_as_invalid_and_stops_nobody(kafka_settings: Settin
         assert outcome_of(log, task_id).reason == "invalid"
 
 
-def test_a_task_cancelled_while_it_waits_never_starts(kafka_settings: Settings, sender: Sender) -> None:
+def test_a_task_cancelled_while_it_waits_ends_although_every_slot_is_busy_and_never_starts(
+    kafka_settings: Settings, sender: Sender
+) -> None:
     log, core, task_id = Log(kafka_settings), Core(kafka_settings, slots=1), str(uuid.uuid4())
     with cores(core):
         sender.send_all([record()])
         [first] = core.wait_jobs(1)
         sender.send_all([record(task_id), Cancel(task_id).encode()])
-        core.end(first)
-        log.wait("results", 2)
+        log.wait("results", 1)
         assert outcome_of(log, task_id).outcome == "cancelled"
+        core.end(first)
         sender.send_all([record()])
         assert [j.task.id for j in core.wait_jobs(2)].count(task_id) == 0
 
