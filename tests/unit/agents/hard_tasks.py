@@ -201,6 +201,13 @@ def fills_scratch(context: Context, file_mb: int, files: int = 1_000_000) -> Non
 
 
 @task
+def looks_at_its_scratch(context: Context) -> dict[str, Any]:
+    found = os.listdir(context.scratch)
+    (context.scratch / "left").write_text("for the next one")
+    return {"scratch": str(context.scratch), "found": found}
+
+
+@task
 def temporary_file_is_in_scratch(context: Context) -> bool:
     with tempfile.NamedTemporaryFile() as file:
         return Path(file.name).resolve().parent == context.scratch.resolve()

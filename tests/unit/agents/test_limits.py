@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import orjson
 import pytest
 import pytest_asyncio
 
@@ -41,6 +42,14 @@ async def test_one_file_above_the_limit_is_an_error_where_it_is_written(bench: B
     end = await bench.run("fills_scratch", file_mb=17, files=1, timeout_s=50.0)
     assert end.cause is Cause.ERROR
     assert end.detail.endswith("OSError: [Errno 27] File too large")
+
+
+async def test_each_attempt_has_a_scratch_of_its_own_with_nothing_in_it(bench: Bench) -> None:
+    ends = [await bench.run("looks_at_its_scratch") for _ in range(SLOTS)]
+    ends += await asyncio.gather(*(bench.run("looks_at_its_scratch") for _ in range(2 * SLOTS)))
+    found = [orjson.loads(end.value or b"") for end in ends]
+    assert [each["found"] for each in found] == [[]] * len(found)
+    assert len({each["scratch"] for each in found}) == len(found)
 
 
 async def test_temporary_files_count_as_scratch(bench: Bench) -> None:
