@@ -78,6 +78,17 @@ def hostile_error() -> None:
     raise Hostile
 
 
+class Indescribable(Exception):
+    @property
+    def __cause__(self) -> BaseException:  # type: ignore[override]
+        raise RuntimeError("nobody may ask for it")
+
+
+@task
+def indescribable_error() -> None:
+    raise Indescribable
+
+
 @task
 def raises(message: str) -> None:
     raise ValueError(message)

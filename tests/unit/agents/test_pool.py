@@ -141,13 +141,22 @@ async def test_the_node_never_unpickles_what_a_task_raised(bench: Bench) -> None
     assert not os.path.exists("/tmp/headrace-hostile-reduce")  # noqa: ASYNC240
 
 
+async def test_an_error_that_cannot_be_described_ends_its_attempt_and_not_the_child(bench: Bench) -> None:
+    end = await bench.run("indescribable_error")
+    assert (end.cause, end.detail) == (Cause.ERROR, "RuntimeError: the attempt's end could not be described")
+
+
 class Evil:
     def __reduce__(self) -> Any:
         return (os.system, ("touch /tmp/headrace-hostile-reduce",))
 
 
+EVIL = pickle.dumps(Evil())
+
+
 @pytest.mark.parametrize(
-    "words", [b"\0" * 64, b"\xff" * 64, pickle.dumps(Evil()), pack(Kinds(b"[]"))[:-1] + b"\1" * 99]
+    "words",
+    [b"\0" * 64, b"\xff" * 64, EVIL, struct.pack("!II", len(EVIL), 0) + EVIL, pack(Kinds(b"[]"))[:-1] + b"\1" * 99],
 )
 async def test_a_child_that_sends_what_is_no_answer_is_ended_and_says_so(bench: Bench, words: bytes) -> None:
     end = await bench.run("speaks_to_the_node", words=words.hex())
