@@ -70,6 +70,17 @@ def test_the_end_of_the_forkserver_ends_the_children(doomed: Doomed) -> None:
     until(lambda: not children & doomed.left(), 2.0)
 
 
+def test_children_end_although_node_and_forkserver_are_killed_at_once(doomed: Doomed) -> None:
+    children = {p.pid for p in processes().values() if p.parent == doomed.forkserver and p.pid in doomed.all}
+    os.kill(doomed.forkserver, signal.SIGSTOP)  # so that it cannot do it
+    doomed.process.kill()
+    doomed.process.wait()
+    os.kill(doomed.forkserver, signal.SIGKILL)
+    until(lambda: not children & doomed.left(), 2.0)
+    for pid in doomed.left():  # what a child had started has nobody left who knows of it
+        os.kill(pid, signal.SIGKILL)
+
+
 def test_sigterm_to_the_forkserver_is_no_end_of_the_node(doomed: Doomed) -> None:
     os.kill(doomed.forkserver, signal.SIGTERM)
     time.sleep(0.1)  # nothing is to happen, so there is nothing to wait for
