@@ -4,6 +4,8 @@ import asyncio
 import os
 import shutil
 import stat
+import subprocess
+import sys
 import tempfile
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
@@ -146,6 +148,17 @@ if IS_ROOT:  # nobody else can become another user, and the tests above say what
             assert who["leads_to"] == who["scratch"]
         # glibc keeps every value that the environment has had: a path for each attempt is memory for each attempt.
         assert len({who["tmp"] for who in found}) == len({who["uids"][0] for who in found}) < len(found)
+
+    def test_who_becomes_another_user_keeps_no_group_and_opens_no_file_to_others_and_forks_no_end() -> None:
+        became = """if True:
+            import json, os, resource
+            from headrace.child_user import ChildUser, become
+            os.setgroups([4242])
+            os.umask(0)
+            become(ChildUser(61184, 61184))
+            print(json.dumps([os.getgroups(), os.umask(0), resource.getrlimit(resource.RLIMIT_NPROC)[1] <= 4096]))"""
+        said = subprocess.run([sys.executable, "-c", became], capture_output=True, text=True, check=True).stdout
+        assert orjson.loads(said) == [[], 0o077, True]
 
     @pytest.mark.asyncio(loop_scope="module")
     async def test_tasks_reach_nothing_of_the_nodes(
