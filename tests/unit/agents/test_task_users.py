@@ -27,7 +27,7 @@ from tests.unit.agents.pool_bench import SLOTS, Bench
 
 IS_ROOT = os.geteuid() == 0
 KINDS = '''
-import os, signal
+import os, resource, signal
 from pathlib import Path
 from typing import Any
 from headrace import Context, task
@@ -38,7 +38,8 @@ def me(context: Context) -> dict[str, Any]:
     return {"uids": os.getresuid(), "gids": os.getresgid(), "groups": os.getgroups(), "home": os.environ["HOME"],
             "tmp": os.environ["TMPDIR"], "leads_to": os.path.realpath(os.environ["TMPDIR"]),
             "scratch": str(context.scratch), "no_new_privs": int(status["NoNewPrivs"]),
-            "capabilities": int(status["CapEff"], 16), "uid_at_import": UID_AT_IMPORT}
+            "capabilities": int(status["CapEff"], 16), "uid_at_import": UID_AT_IMPORT,
+            "core": resource.getrlimit(resource.RLIMIT_CORE)}
 
 UID_AT_IMPORT = os.getuid()
 
@@ -52,12 +53,12 @@ def tries(path: str, how: str) -> str:
     return "done"
 
 @task
-def swaps(secret: str) -> bytes:
-    """Has a link where the node expects the result that the child has written."""
+def swaps(secret: str, how: str) -> bytes:
+    """Has a link of that kind where the node expects the result that the child has written."""
     write = Path.write_bytes
     def plant(path: Path, raw: bytes) -> int:
         Path.write_bytes = write
-        path.symlink_to(secret)
+        {"soft": path.symlink_to, "hard": path.hardlink_to}[how](secret)
         return len(raw)
     Path.write_bytes = plant
     return b"x" * 100_000
@@ -144,6 +145,7 @@ if IS_ROOT:  # nobody else can become another user, and the tests above say what
             assert who["uids"] == who["gids"] == [uid] * 3
             assert (who["groups"], who["no_new_privs"], who["capabilities"]) == ([], 1, 0)
             assert who["uid_at_import"] == uid  # a kind's module, too, is loaded without rights
+            assert who["core"] == [0, 0]  # a crash must not fill the disk
             assert who["home"] == who["tmp"]
             assert who["leads_to"] == who["scratch"]
         # glibc keeps every value that the environment has had: a path for each attempt is memory for each attempt.
@@ -194,10 +196,15 @@ if IS_ROOT:  # nobody else can become another user, and the tests above say what
                 answers.add(end.value)
         assert answers == {b"done", b"refused"}  # its own, and not the neighbour's
 
+    @pytest.mark.parametrize("how", ["soft", "hard"])
     @pytest.mark.asyncio(loop_scope="module")
-    async def test_a_link_in_the_results_place_is_not_followed_by_the_node(bench: Bench, tmp_path: Path) -> None:
-        (tmp_path / "secret").write_text("only root may read it")
-        end = await bench.run("swaps", secret=str(tmp_path / "secret"))
+    async def test_a_link_in_the_results_place_is_not_followed_by_the_node(
+        bench: Bench, open_folder: Path, how: str
+    ) -> None:
+        secret = open_folder / "secret"
+        secret.write_text("of root")
+        secret.chmod(0o666)  # else the kernel itself would refuse the hard link, on most machines
+        end = await bench.run("swaps", secret=str(secret), how=how)
         assert (end.cause, end.value, end.result_file) == (Cause.ERROR, None, None)
         assert "no file of its own" in end.detail
         assert not list((bench.results / "scratch" / "results").iterdir())
