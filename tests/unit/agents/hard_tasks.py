@@ -49,14 +49,17 @@ def file_in_scratch(context: Context) -> Path:
     return path
 
 
+ELSEWHERE = Path("/proc/version")  # a file that nobody can move away, should a node try to
+
+
 @task
 def file_elsewhere() -> Path:
-    return Path("/etc/hostname")
+    return ELSEWHERE
 
 
 @task
 def link_elsewhere(context: Context) -> Path:
-    (context.scratch / "link").symlink_to("/etc/hostname")
+    (context.scratch / "link").symlink_to(ELSEWHERE)
     return context.scratch / "link"
 
 
@@ -243,6 +246,18 @@ def lifts_its_limit() -> None:
 @task
 def takes_unlimited_memory(megabytes: int) -> int:
     return len(bytearray(megabytes * 1024 * 1024))
+
+
+@task
+def dies_when_its_result_is_written() -> bytes:
+    write = Path.write_bytes
+
+    def last(path: Path, data: bytes) -> int:
+        write(path, data)
+        os._exit(1)
+
+    Path.write_bytes = last  # type: ignore[method-assign,assignment]
+    return b"x" * 100_000
 
 
 @task

@@ -62,6 +62,11 @@ async def test_what_a_dead_attempt_left_in_scratch_is_removed(bench: Bench, tmp_
     await until(lambda: not Path(said.read_text()).exists(), 30.0)
 
 
+async def test_what_a_dead_attempt_left_of_its_result_is_removed(bench: Bench) -> None:
+    assert (await bench.run("dies_when_its_result_is_written")).cause is Cause.PROCESS_DEATH
+    assert not list((bench.results / "scratch").glob("slot-*/results/*"))
+
+
 @pytest.mark.parametrize(
     ("kind", "payload"),
     [("takes_memory_in_many_processes", {"processes": 4, "megabytes": 50}), ("lifts_its_limit", {})],
