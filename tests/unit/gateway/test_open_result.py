@@ -46,3 +46,12 @@ def test_a_forged_place_is_no_place(tmp_path: Path, file: str) -> None:
     with pytest.raises(Problem, match="not on disk"):
         open_result(root.fd, Row(id_bytes(task_id), file=file.format(id=task_id)))
     root.close()
+
+
+def test_another_tasks_file_is_no_place_of_this_ones(tmp_path: Path) -> None:
+    root, other = open_directory(tmp_path / "results"), new_id()
+    (root.path / "demo").mkdir()
+    (root.path / "demo" / f"{other}.json").write_text("of another task")
+    with pytest.raises(Problem, match="not on disk"):
+        open_result(root.fd, Row(id_bytes(new_id()), file=f"demo/{other}.json"))
+    root.close()
