@@ -39,8 +39,13 @@ class Child:
     def __init__(self, setup: Setup, on_death: Callable[[], None]) -> None:
         self._link, theirs = socket.socketpair()
         self._process = context.Process(target=serve, args=(setup, theirs))
-        self._process.start()
-        theirs.close()
+        try:
+            self._process.start()
+        except BaseException:
+            self._link.close()
+            raise
+        finally:
+            theirs.close()
         self._link.setblocking(False)
         self._on_death = on_death
         self._reader = Reader()
@@ -50,6 +55,7 @@ class Child:
         self._answer: asyncio.Future[Ended] | None = None
         self._sending: asyncio.Task[None] | None = None
         self._nonsense = ""
+        self._has_ended = False
         self.pid = self._process.pid or 0
         self.death = asyncio.Event()
 
@@ -100,6 +106,9 @@ class Child:
 
     def end(self) -> None:
         """Ends it and all below it; from a thread, after `unlisten` or its death."""
+        if self._has_ended:
+            return
+        self._has_ended = True
         kill_trees([self.pid])
         self._process.join(_END_S)
         self._link.close()

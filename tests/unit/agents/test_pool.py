@@ -19,6 +19,8 @@ import pytest_asyncio
 
 from agents.limits import anonymous_bytes
 from agents.pool import Pool
+from agents.pool_child import Child
+from agents.pool_slot import PoolSlot
 from agents.work import AttemptEnd
 from headrace.attempt_log import LOG_BYTES, log_file
 from headrace.child_link import Kinds, pack
@@ -265,6 +267,25 @@ async def test_the_death_of_an_idle_child_costs_no_attempt(bench: Bench) -> None
                 os.kill(who["pid"], signal.SIGKILL)
         ends = await asyncio.gather(*(bench.run("echo", value="on") for _ in range(SLOTS)))
         assert {e.value for e in ends} == {b"on"}
+
+
+async def test_a_slot_that_could_not_have_a_new_child_at_once_gets_one_later(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, failed = PoolSlot._new_child, []
+
+    def fails_first(slot: PoolSlot) -> Child:
+        if slot in failed:
+            return real(slot)
+        failed.append(slot)
+        raise BlockingIOError(11, "no more processes")
+
+    monkeypatch.setattr(PoolSlot, "_new_child", fails_first)
+    for slot in bench.pool._slots:
+        os.kill(slot.child.pid, signal.SIGKILL)
+    await until(lambda: len(failed) == SLOTS)
+    ends = await asyncio.gather(*(bench.run("echo", value="on") for _ in range(SLOTS)))
+    assert {e.value for e in ends} == {b"on"}
 
 
 async def test_a_killed_forkserver_is_made_again(bench: Bench) -> None:
