@@ -110,6 +110,12 @@ def test_headers_that_cannot_travel_along_make_a_task_undecodable(headers: tuple
     assert Task.bare(record).foreign == ()
 
 
+@pytest.mark.parametrize("attempt", [b"0", b"10001", b"9223372036854775807"])
+def test_an_attempt_that_nobody_can_have_reached_is_forged(attempt: bytes) -> None:
+    with pytest.raises(Undecodable, match="attempt"):
+        Task.from_record(Record("tasks.high", 0, 1, 50, ID.encode(), RAW, (("attempt", attempt),)))
+
+
 def test_the_next_attempt_carries_the_ledger_the_time_and_foreign_headers() -> None:
     first = Task.from_record(Record("tasks.normal", 0, 1, 50, ID.encode(), RAW, TRACE))
     second = Task.from_record(as_read(first.next_attempt(LOSS), at_ms=99))
