@@ -279,10 +279,13 @@ class Pool:
     def _hear(self) -> None:
         for pid, news in self._news.read():
             match news:
-                case Born(slot=number, parent=parent) if number < len(self._slots):
+                case Born(slot=number, parent=parent) if self._is_birth(news):
                     self._slots[number].born, self._forkserver = pid, parent
                 case Reported() if any(key[:2] == (news.id, news.attempt) for key in self._attempts):
                     self._on_progress(Progress(news.id, news.attempt, min(1.0, max(0.0, news.fraction)), news.message))
+
+    def _is_birth(self, news: Born) -> bool:
+        return 0 <= news.slot < len(self._slots) and self._slots[news.slot].is_birth(news.token)
 
     async def _keep_log(self, attempt: Attempt) -> None:
         task, printed = attempt.job.task, attempt.slot.output.take()

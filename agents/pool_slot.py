@@ -7,6 +7,7 @@ and `agents.pool` (start, stop).
 import asyncio
 import logging
 import os
+import secrets
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -34,6 +35,7 @@ class PoolSlot:
         self._on_death = on_death
         self._renewing = asyncio.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._token = ""  # with which the child is to tell of its birth; empty when it has
         self.child = self._new_child()
         self.born = 0  # the child's pid as it has told it itself, which may be before we know it
 
@@ -93,5 +95,13 @@ class PoolSlot:
         self.output.close()
         shutil.rmtree(self.folder, ignore_errors=True)
 
+    def is_birth(self, token: str) -> bool:
+        """Whether that is the word of the newest child's birth. A task may send what it likes, but has no token."""
+        is_it = bool(token) and token == self._token
+        if is_it:
+            self._token = ""
+        return is_it
+
     def _new_child(self) -> Child:
-        return Child(self._setup, lambda: self._on_death(self))
+        self._token = secrets.token_hex(16)
+        return Child(replace(self._setup, token=self._token), lambda: self._on_death(self))

@@ -49,6 +49,7 @@ class Setup:
     user: ChildUser | None = None  # whom the child becomes; None = it stays the node's own
     memory_mb: int = 0  # the limit of kinds that name none; 0 = none
     scratch_mb: int = 0  # the largest file that an attempt may write; 0 = any
+    token: str = ""  # with which it tells of its birth, once
 
 
 _setup: Setup | None = None
@@ -62,7 +63,9 @@ def initialize(setup: Setup) -> None:
     """
     global _setup
     _setup = setup
-    tell(setup.socket, Born(setup.slot, os.getppid()))  # before setsid: the node tells strays by their sessions
+    tell(
+        setup.socket, Born(setup.slot, os.getppid(), setup.token)
+    )  # before setsid: the node tells strays by their sessions
     os.setsid()  # a kill by session takes what a task has started too
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C in a terminal goes to the whole group: the node decides
     signal.signal(signal.SIGTERM, signal.SIG_DFL)

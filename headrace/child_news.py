@@ -23,10 +23,14 @@ _LARGEST = 16_384
 
 @dataclass(frozen=True, slots=True)
 class Born:
-    """A child serves that slot from now on. `parent` is the forkserver's pid."""
+    """A child serves that slot from now on. `parent` is the forkserver's pid.
+
+    `token` is what the node has given to this child alone, for this word alone: tasks could say all the rest.
+    """
 
     slot: int
     parent: int
+    token: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,10 @@ import time
 from pathlib import Path
 from typing import Any
 
-from headrace import Context, task
+from headrace import Context, child, task
+from headrace.child_news import Born, tell
+
+child_parent = os.getppid()  # the forkserver
 
 
 @task
@@ -189,6 +192,29 @@ def starts_others(pids: str, then: str = "return", seconds: float = 0.0) -> None
         os.kill(os.getpid(), signal.SIGKILL)
     if then == "wait":
         time.sleep(60)
+
+
+@task
+def forges_a_birth(parent: int) -> None:
+    """Says that it is the slot's new child, and that another process is the forkserver."""
+    tell(child._setup.socket, Born(0, parent, ""))  # type: ignore[union-attr]
+    os._exit(1)
+
+
+@task
+def leaves_one_that_forges_its_birth(pid: str) -> None:
+    """What it leaves behind says that it is the slot's new child."""
+    if os.fork() == 0:
+        os.setsid()
+        if os.fork() == 0:
+            tell(child._setup.socket, Born(0, child_parent, ""))  # type: ignore[union-attr]
+            Path(pid + ".part").write_text(str(os.getpid()))
+            os.rename(pid + ".part", pid)
+            time.sleep(60)
+        os._exit(0)
+    while not Path(pid).exists():
+        time.sleep(0.01)
+    os._exit(1)
 
 
 @task(memory_mb=64)

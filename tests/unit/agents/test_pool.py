@@ -6,9 +6,10 @@ import os
 import pickle
 import signal
 import struct
+import subprocess
 import time
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -330,6 +331,25 @@ async def test_nothing_of_an_attempt_is_alive_when_its_end_is_told(bench: Bench,
 
     await bench.pool.run_all(deque([job]), lambda _: True, told)
     assert left == [[]]
+
+
+@pytest.fixture
+def bystander() -> Iterator[subprocess.Popen[bytes]]:
+    """A process that is the test's own, in a session of its own."""
+    with subprocess.Popen(["sleep", "60"], start_new_session=True) as process:
+        yield process
+        process.kill()
+
+
+async def test_a_task_cannot_have_the_node_kill_others(bench: Bench, bystander: "subprocess.Popen[bytes]") -> None:
+    assert (await bench.run("forges_a_birth", parent=os.getpid())).cause is Cause.PROCESS_DEATH
+    assert bystander.poll() is None
+
+
+async def test_what_a_task_leaves_behind_cannot_pass_for_a_child(bench: Bench, tmp_path: Path) -> None:
+    pid = tmp_path / "pid"
+    assert (await bench.run("leaves_one_that_forges_its_birth", pid=str(pid))).cause is Cause.PROCESS_DEATH
+    assert not alive(int(pid.read_text()))
 
 
 async def test_what_a_child_started_dies_with_it_although_the_forkserver_is_gone_too(
