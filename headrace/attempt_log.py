@@ -5,10 +5,12 @@ something was printed. No directory of a submission starts with a dot, so result
 not share the results root keeps its logs where it is, and the gateway has none to show.
 """
 
+import contextlib
 import os
 from pathlib import Path
 
 LOG_BYTES = 256 * 1024
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 
 
 def log_place(task_id: str, attempt: int) -> Path:
@@ -22,11 +24,24 @@ def log_file(results_root: Path, task_id: str, attempt: int) -> Path:
 
 
 def keep_log(results_root: Path, task_id: str, attempt: int, printed: bytes) -> None:
-    """Writes an attempt's log, whole or not at all; OSError when the disk will not have it, or the root is gone."""
-    if not results_root.is_dir():
-        raise FileNotFoundError(f"there is no directory {results_root}")
-    file = log_file(results_root, task_id, attempt)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    part = file.with_suffix(".part")
-    part.write_bytes(printed[-LOG_BYTES:])
-    os.replace(part, file)
+    """Writes an attempt's log, whole or not at all; OSError when the disk will not have it, or the root is gone.
+
+    Whoever may write in the results root must not lead the node elsewhere: a link on the way is an OSError.
+    """
+    *folders, name = log_place(task_id, attempt).parts
+    at = os.open(results_root, _DIRECTORY)
+    try:
+        for folder in folders:
+            with contextlib.suppress(FileExistsError):
+                os.mkdir(folder, dir_fd=at)
+            deeper = os.open(folder, _DIRECTORY | os.O_NOFOLLOW, dir_fd=at)
+            os.close(at)
+            at = deeper
+        part = f"{name}.part"
+        with contextlib.suppress(FileNotFoundError):  # of a node that was killed, or nothing of ours at all
+            os.unlink(part, dir_fd=at)
+        with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644, dir_fd=at), "wb") as f:
+            f.write(printed[-LOG_BYTES:])
+        os.replace(part, name, src_dir_fd=at, dst_dir_fd=at)
+    finally:
+        os.close(at)
