@@ -19,7 +19,7 @@ from headrace.topics import apply_topics
 from infra.image_build import missing_tools
 from infra.local.kafka import EmbeddedKafka
 from infra.local.process import free_port
-from tests.parallel import place_of, scheduler
+from tests.parallel import SHORT_LIVED, place_of, scheduler
 
 pytest_plugins = ["tests.statistics_fixtures"]
 
@@ -27,7 +27,8 @@ _GIVEN = "HEADRACE_TEST_KAFKA"
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """One broker for all workers of this run: they inherit our environment."""
+    """One broker for all workers of this run: they inherit our environment, and so does every Spark of theirs."""
+    os.environ.setdefault("SPARK_SUBMIT_OPTS", SHORT_LIVED)
     is_controller = bool(config.getoption("numprocesses", None)) and not hasattr(config, "workerinput")
     if not is_controller or os.environ.get(_GIVEN) or config.option.collectonly:
         return

@@ -8,6 +8,9 @@ from typing import Any
 
 import pytest
 
+# For the environment of Spark: C1's code is there at once, and C2's would come when the test is over.
+SHORT_LIVED = "-XX:TieredStopAtLevel=1"
+
 # Group -> the files of it, by how their paths begin. What comes first, starts first.
 GROUPS = {
     "statistics": (

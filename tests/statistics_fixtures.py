@@ -13,8 +13,7 @@ from infra.local.database import EmbeddedDatabase
 from infra.local.process import free_port
 from infra.local.roles import Role, analytics_role
 from spark_analytics.session import start_session
-
-SHORT_LIVED = "-XX:TieredStopAtLevel=1"  # C1's code is there at once, and C2's would come when the test is over
+from tests.parallel import SHORT_LIVED
 
 
 @pytest.fixture(scope="session")

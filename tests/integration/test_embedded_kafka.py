@@ -1,5 +1,6 @@
 """The embedded broker: takes records, keeps them over a crash, and three of them make a replicated cluster."""
 
+import time
 from pathlib import Path
 
 from confluent_kafka import Consumer, Producer, TopicPartition
@@ -52,7 +53,9 @@ def test_records_survive_a_broker_that_is_killed(tmp_path: Path) -> None:
 
 
 def test_the_contracts_topics_are_made_on_the_shared_broker(broker: str, topics: str) -> None:
-    found = AdminClient({"bootstrap.servers": broker}).list_topics(timeout=10).topics
+    admin, deadline = AdminClient({"bootstrap.servers": broker}), time.monotonic() + 30
+    while topics + "tasks.normal" not in (found := admin.list_topics(timeout=10).topics):  # the broker hears of it next
+        assert time.monotonic() < deadline
     assert len(found[topics + "tasks.normal"].partitions) == 4
 
 

@@ -16,7 +16,7 @@ from infra.local.roles import Role, analytics_role
 from infra.local.service import Service
 from infra.local.spark_archive import class_archive
 from tests.lifecycle import Sends, flat, recount, stories, wait_until_counted
-from tests.statistics_fixtures import SHORT_LIVED
+from tests.parallel import SHORT_LIVED
 
 
 class SparkPart(Service):
