@@ -63,9 +63,8 @@ def initialize(setup: Setup) -> None:
     """
     global _setup
     _setup = setup
-    tell(
-        setup.socket, Born(setup.slot, os.getppid(), setup.token)
-    )  # before setsid: the node tells strays by their sessions
+    # The birth is told before setsid: the node tells strays by their sessions.
+    tell(setup.socket, Born(setup.slot, os.getppid(), setup.token))
     os.setsid()  # a kill by session takes what a task has started too
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C in a terminal goes to the whole group: the node decides
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
