@@ -49,14 +49,15 @@ class PoolSlot:
     def new_scratch(self, name: str) -> Path:
         """The next attempt's own directory, to which the slot's `home` leads from now on."""
         made, link, home = self.own_directory(name), self.folder / "home.new", self.folder / HOME
+        link.unlink(missing_ok=True)  # of a time when the disk took the link and not its new name
         os.symlink(name, link)
         os.replace(link, home)
         return made
 
     async def prove(self) -> None:
-        """Raises what the next attempt would meet: no child can be made, or the disk takes no directory."""
+        """Raises what the next attempt would meet: no child can be made, or the disk takes no scratch."""
         await self.ready()
-        self.own_directory("trial").rmdir()
+        self.new_scratch("trial").rmdir()
 
     def _hand_over(self, path: Path) -> None:
         if self.user is not None:
