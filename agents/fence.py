@@ -8,6 +8,7 @@ by the hooks, and only then `dead` is said of it. Missed heartbeats alone are no
 import logging
 import threading
 import time
+import uuid
 from collections.abc import Callable
 
 from agents.node import Node
@@ -33,7 +34,7 @@ class Fence:
     def __init__(self, node: Node, lease_s: float, hooks: list[Hook], clock: Callable[[], float] = boot_clock) -> None:
         self._node, self._limit_s, self._hooks, self._clock = node, lease_s * _SHARE_OF_LEASE, hooks, clock
         self._last = clock()
-        self._ending = False  # the old boot is being ended; the new one may speak
+        self._fresh: str | None = None  # the new boot, which may speak while the old one is being ended
         self._declared: str | None = None
         self._wake = threading.Event()
         self._closing = False
@@ -41,9 +42,9 @@ class Fence:
         self._thread = threading.Thread(target=self._run, name="fence", daemon=True)
         self.fenced = 0  # how often it has happened
 
-    def is_awake(self) -> bool:
-        """False when the node has been frozen and the fence has not yet turned."""
-        return self._closing or self._ending or self._clock() - self._last <= self._limit_s
+    def is_awake(self, boot: str) -> bool:
+        """False for a boot that has been frozen, until the fence turns and it is over."""
+        return self._closing or boot == self._fresh or self._clock() - self._last <= self._limit_s
 
     def start(self) -> None:
         self.watch()
@@ -71,16 +72,19 @@ class Fence:
     def look(self) -> None:
         """One turn: fences if there was a gap, or a word of others."""
         now = self._clock()
-        gap_s, self._last = now - self._last, now
+        gap_s = now - self._last
         declared, self._declared = self._declared, None
         if gap_s > self._limit_s:
             self._trip(f"it stood still for {gap_s:.1f} s")
         elif declared == self._node.boot:
             self._trip("others have declared it dead")
+        else:
+            self._last = now
 
     def _trip(self, why: str) -> None:
-        self._ending = True  # before the new boot: it must not be taken for frozen while the hooks take their time
-        old = self._node.reborn()
+        """Until the boot has changed, the gap stands: the old boot may speak at no moment of it."""
+        self._fresh = str(uuid.uuid4())  # before it begins: it must not be taken for frozen while the hooks run
+        old = self._node.reborn(self._fresh)
         self.fenced += 1
         log.warning("Node %s fences itself: %s. Boot %s is over, %s begins", self._node.name, why, old, self._node.boot)
         for hook in self._hooks:
@@ -89,7 +93,7 @@ class Fence:
             except Exception:
                 log.exception("What hangs on boot %s could not be ended in order", old)
         self._last = self._clock()
-        self._ending = False
+        self._fresh = None
 
     def _run(self) -> None:
         while not self._closing:

@@ -45,7 +45,9 @@ class Node:
         self.lock_path = folder / f"{name}.lock"
         self.children_lock_path = folder / f"{name}.children.lock"
         self.control_path = folder / f"{name}.control.db"
-        self.is_awake: Callable[[], bool] = lambda: True  # the fence's: false between a freeze and its fencing
+        self.is_awake: Callable[[str], bool] = lambda _: (
+            True
+        )  # the fence's: false for a boot between freeze and fencing
         self._members: dict[str, str] = {}
         self._changing = threading.Lock()
         self._lock = -1
@@ -69,7 +71,7 @@ class Node:
 
     def is_current(self, boot: str) -> bool:
         """Whether a boot is this node's own and may still speak: false from the moment a freeze is over."""
-        return boot == self.boot and self.is_awake()
+        return boot == self.boot and self.is_awake(boot)
 
     def remember(self, group: str, member: str) -> None:
         """Keeps the id of this boot's member of a group (without prefix), for the process that comes after a crash."""
@@ -78,10 +80,10 @@ class Node:
                 self._members[group] = member
                 self._write()
 
-    def reborn(self) -> str:
-        """Begins a new boot in this process, after a self-fencing; returns the old one."""
+    def reborn(self, boot: str) -> str:
+        """Begins that new boot in this process, at a self-fencing; returns the old one."""
         with self._changing:
-            old, self.boot = self.boot, str(uuid.uuid4())
+            old, self.boot = self.boot, boot
             self.started_ms = time.time_ns() // 1_000_000
             self._write()
             return old

@@ -43,6 +43,23 @@ def test_a_frozen_node_may_not_speak_even_before_the_fence_turns(node: Node) -> 
     assert not node.is_current(boot)
 
 
+def test_at_no_moment_of_its_fencing_may_a_frozen_boot_speak(tmp_path: Path) -> None:
+    clock, spoke = Clock(), []
+
+    class Watched(Node):
+        def reborn(self, boot: str) -> str:
+            spoke.append(self.is_current(self.boot))  # as another thread may ask at this moment
+            return super().reborn(boot)
+
+    node = Watched("node-1", tmp_path)
+    fence = Fence(node, LEASE_S, [], clock)
+    fence.watch()
+    clock.now += 60
+    fence.look()
+    assert spoke == [False]
+    assert node.is_current(node.boot)
+
+
 def test_the_boot_changes_first_and_the_hooks_run_in_order_with_the_old_one(node: Node) -> None:
     clock, boot = Clock(), node.boot
     said: list[tuple[str, str, bool]] = []
