@@ -55,7 +55,9 @@ class Control(Follower):
         self._db.close()
 
     def begin(self) -> Mapping[Place, int]:
-        cluster = f"{self._admin.list_topics(timeout=10).cluster_id} {self._kafka.prefix}"
+        cluster = (
+            f"{self._admin.list_topics(self._kafka.topic('tasks.control'), timeout=10).cluster_id} {self._kafka.prefix}"
+        )
         with self._lock, self._db:
             if self._db.execute("SELECT name FROM cluster").fetchall() != [(cluster,)]:
                 for table in ("cancelled", "position", "cluster"):

@@ -18,6 +18,7 @@ from agents.log_reading import Place, forget_leaders, offsets, place_of, words_o
 from headrace.errors import Retryable, Undecodable
 from headrace.health import Heart
 from headrace.kafka import Kafka, log_throttled
+from headrace.metadata import partitions_of
 from headrace.records import Record
 
 log = logging.getLogger(__name__)
@@ -117,16 +118,19 @@ class Follower:
                 self._closing.wait(1.0)
 
     def _follow(self) -> None:
-        consumer = self._kafka.consumer(None, **{"fetch.wait.max.ms": 50})
+        consumer = self._kafka.consumer()
         try:
-            found = self._admin.list_topics(timeout=10).topics
-            places = [(t, p) for t in self._topics for p in found[self._kafka.topic(t)].partitions]
+            found = partitions_of(self._admin, map(self._kafka.topic, self._topics), 10)
+            places = [(t, p) for t in self._topics for p in found[self._kafka.topic(t)]]
             kept = self.begin()
             # Asked for here: librdkafka takes half a second to find out where a log begins.
             first = offsets(self._kafka, self._admin, [place for place in places if place not in kept], first=True)
             starts = {**first, **kept}
+            # What is empty has been read: a fetch that finds nothing would say so half a second later.
+            ends = offsets(self._kafka, self._admin, places)
+            empty = {place: end for place, end in ends.items() if starts[place] == end}
             with self._progress:
-                self._read = dict(kept)
+                self._read = {**kept, **empty}
                 self._places = tuple(places)
                 self._progress.notify_all()
             consumer.assign([TopicPartition(self._kafka.topic(t), p, starts[t, p]) for t, p in places])

@@ -15,6 +15,7 @@ from agents.log_reading import committed, offsets, words_of
 from headrace.errors import Retryable
 from headrace.health import Advance
 from headrace.kafka import Kafka, log_throttled
+from headrace.metadata import partitions_of
 
 log = logging.getLogger(__name__)
 
@@ -89,12 +90,12 @@ class LagWatch:
 
     def _ends(self) -> dict[Place, tuple[int, int]]:
         """Each partition's first and next offset."""
+        names = {t: self._kafka.topic(t) for t in self._topics}
         try:
-            known = self._admin.list_topics(timeout=_ANSWER_S).topics
+            known = partitions_of(self._admin, names.values(), _ANSWER_S)
         except KafkaException as e:
             raise Retryable(f"the topics are not known: {words_of(e)}") from None
-        names = {t: self._kafka.topic(t) for t in self._topics}
-        places = [(t, p) for t, name in names.items() if name in known for p in known[name].partitions]
+        places = [(t, p) for t, name in names.items() for p in known.get(name, ())]
         first = offsets(self._kafka, self._admin, places, first=True)
         following = offsets(self._kafka, self._admin, places)
         return {place: (first[place], following[place]) for place in places}

@@ -8,6 +8,7 @@ from confluent_kafka import KafkaException
 from agents.lag import LagWatch
 from headrace.errors import Retryable, UsageError
 from headrace.kafka import Kafka, log_throttled
+from headrace.metadata import partitions_of
 
 _AGAIN_S = 0.5
 
@@ -18,7 +19,7 @@ def wait_for_topics(kafka: Kafka, topics: Iterable[str], meanwhile: Callable[[],
     while True:
         meanwhile()
         try:
-            there = admin.list_topics(timeout=5).topics
+            there = partitions_of(admin, names, 5)
             missing = [name for name in names if name not in there]
             if not missing:
                 return

@@ -139,8 +139,8 @@ class ClusterView:
 
     def _follow(self, consumer: Consumer) -> None:
         try:
-            there = consumer.list_topics(timeout=5).topics
-            if any(self._kafka.topic(t) not in there for t in TOPICS):
+            names = [self._kafka.topic(t) for t in TOPICS]
+            if not all(consumer.list_topics(n, timeout=5).topics[n].partitions for n in names):
                 self._stop.wait(0.5)
                 return
             consumer.assign(

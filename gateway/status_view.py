@@ -112,18 +112,18 @@ class StatusView:
 
     def _places(self, consumer: Consumer) -> list[tuple[str, int]]:
         """Every (topic, partition) to be read; empty while a topic is missing."""
-        cluster = consumer.list_topics(timeout=5)
-        found = cluster.topics
         names = [self._kafka.topic(t) for t in TOPICS]
-        if any(n not in found or not found[n].partitions for n in names):
+        asked = [consumer.list_topics(n, timeout=5) for n in names]  # by name: a cluster may have thousands of others
+        partitions = [metadata.topics[n].partitions for metadata, n in zip(asked, names, strict=True)]
+        if not all(partitions):
             return []
-        if not self._store.adopt(f"{cluster.cluster_id} {self._kafka.prefix}"):
+        if not self._store.adopt(f"{asked[0].cluster_id} {self._kafka.prefix}"):
             log.warning(
                 "this is another Kafka cluster than the stored statuses are of: they are made anew from its log"
             )
             self.snapshot = Snapshot()
-        self.partitions = len(found[names[0]].partitions)
-        return [(t, p) for t, n in zip(TOPICS, names, strict=True) for p in found[n].partitions]
+        self.partitions = len(partitions[0])
+        return [(t, p) for t, of in zip(TOPICS, partitions, strict=True) for p in of]
 
     def _look_again(self, consumer: Consumer) -> None:
         before = self.partitions

@@ -116,7 +116,6 @@ class Kafka:
                 "enable.auto.offset.store": False,
                 "auto.offset.reset": "error",  # never silently start over
                 "enable.partition.eof": group is None,
-                "fetch.wait.max.ms": 100,
                 "fetch.error.backoff.ms": 100,
                 "queued.max.messages.kbytes": 16_384,  # memory does not grow with the queue's length
                 "topic.metadata.refresh.interval.ms": 60_000,

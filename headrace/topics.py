@@ -5,7 +5,7 @@ be.
 """
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -25,6 +25,7 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]  # its __init_
 )
 
 from headrace.errors import UsageError
+from headrace.metadata import partitions_of
 
 _ADMIN_TIMEOUT_S = 30.0
 _LOOK_S = 0.02
@@ -100,14 +101,14 @@ def load_topics(path: Path | None = None) -> Mapping[str, Topic]:
 def diff_topics(admin: AdminClient, prefix: str = "", partitions: int | None = None) -> list[Change]:
     """What `apply_topics` would do, and what it would refuse. `partitions` overrides the count of keyed topics."""
     topics = load_topics()
-    existing = admin.list_topics(timeout=_ADMIN_TIMEOUT_S).topics
+    existing = partitions_of(admin, [prefix + name for name in topics], _ADMIN_TIMEOUT_S)
     changes = []
     for t in topics.values():
         wanted = _partitions(t, partitions)
         if prefix + t.name not in existing:
             changes.append(Change(t.name, "is missing", f"create it with {wanted} partitions", "create"))
             continue
-        have = len(existing[prefix + t.name].partitions)
+        have = len(existing[prefix + t.name])
         if have > wanted:
             changes.append(
                 Change(
@@ -171,13 +172,13 @@ def _config_changes(admin: AdminClient, prefix: str, topic: Topic) -> list[Chang
     ]
 
 
-def _live_tasks(admin: AdminClient, prefix: str, existing: Mapping[str, Any]) -> bool:
+def _live_tasks(admin: AdminClient, prefix: str, existing: Mapping[str, Sequence[int]]) -> bool:
     """Whether any task topic or the journal holds a record: an id must not change its partition then."""
     places = [
         TopicPartition(prefix + name, p)
         for name in ("tasks.normal", "tasks.high", "tasks.running")
         if prefix + name in existing
-        for p in existing[prefix + name].partitions
+        for p in existing[prefix + name]
     ]
     first = admin.list_offsets({p: OffsetSpec.earliest() for p in places})  # type: ignore[no-untyped-call]
     last = admin.list_offsets({p: OffsetSpec.latest() for p in places})  # type: ignore[no-untyped-call]

@@ -14,6 +14,7 @@ from confluent_kafka.admin import OffsetSpec  # type: ignore[attr-defined]  # ex
 from headrace.errors import Retryable
 from headrace.kafka import Kafka
 from headrace.messages import Task
+from headrace.metadata import partitions_of
 from headrace.records import Record
 from spark_analytics.audit_fold import EVENTS, Place
 
@@ -44,11 +45,12 @@ class AuditLog:
 
     def places(self, topics: Iterable[str]) -> list[Place]:
         """All partitions of these topics; Retryable when one is missing."""
-        found = self._admin.list_topics(timeout=_ANSWER_S).topics
-        missing = [t for t in topics if self._kafka.topic(t) not in found]
+        names = {t: self._kafka.topic(t) for t in topics}
+        found = partitions_of(self._admin, names.values(), _ANSWER_S)
+        missing = [t for t, name in names.items() if name not in found]
         if missing:
             raise Retryable(f"there is no topic {missing[0]}")
-        return [(t, p) for t in topics for p in found[self._kafka.topic(t)].partitions]
+        return [(t, p) for t, name in names.items() for p in found[name]]
 
     def starts(self, places: Sequence[Place]) -> dict[Place, int]:
         return self._offsets(places, _EARLIEST)

@@ -18,6 +18,7 @@ from pyspark.sql import SparkSession
 from headrace.errors import HeadraceError, Retryable
 from headrace.health import Health
 from headrace.kafka import Kafka, log_throttled
+from headrace.metadata import partitions_of
 from headrace.settings import Settings
 from spark_analytics.metrics import Metrics
 from spark_analytics.query import Query, is_data_loss
@@ -115,7 +116,7 @@ class Job:
         wanted = {self._kafka.topic(t) for t in TOPICS}
         while not self._stop.is_set():
             try:
-                missing = wanted - set(admin.list_topics(timeout=_ANSWER_S).topics)
+                missing = wanted - set(partitions_of(admin, wanted, _ANSWER_S))
                 if not missing:
                     return True
                 self._waits_for = f"there is no topic {', '.join(sorted(missing))}: run headrace topics apply"

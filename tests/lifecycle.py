@@ -70,8 +70,8 @@ def flat(stories: Sequence[Sequence[Outgoing]]) -> list[Outgoing]:
 def recount(bootstrap: str, prefix: str) -> Counts:
     """Reads all lifecycle topics with a plain consumer and counts what the contract says: the first of each event."""
     consumer = Consumer({"bootstrap.servers": bootstrap, "group.id": "recount", "enable.partition.eof": True})
-    metadata = consumer.list_topics(timeout=20).topics
-    places = [TopicPartition(prefix + t, p, 0) for t in TOPICS for p in metadata[prefix + t].partitions]
+    metadata = {t: consumer.list_topics(prefix + t, timeout=20).topics[prefix + t] for t in TOPICS}
+    places = [TopicPartition(prefix + t, p, 0) for t in TOPICS for p in metadata[t].partitions]
     consumer.assign(places)
     open_partitions, seen, counts = len(places), set(), Counter[tuple[str, str, str, str]]()
     while open_partitions:

@@ -18,6 +18,7 @@ from headrace.journal import Claim, decode_journal
 from headrace.kafka import Kafka
 from headrace.ledger import Failure
 from headrace.messages import Event, Task
+from headrace.metadata import partitions_of
 from headrace.records import Record
 
 READ = (
@@ -68,8 +69,8 @@ class EvidenceReader:
     def read(self) -> Evidence:
         """Reads on to the present end of every topic; Retryable or KafkaException when Kafka does not answer."""
         admin = self._kafka.admin()  # a new one each time: brokers have come and gone
-        found = admin.list_topics(timeout=ANSWER_S).topics
-        places = [(name, p) for name in READ for p in found[self._kafka.topic(name)].partitions]
+        found = partitions_of(admin, map(self._kafka.topic, READ), ANSWER_S)
+        places = [(name, p) for name in READ for p in found[self._kafka.topic(name)]]
         begins, ends = offsets(self._kafka, admin, places, first=True), offsets(self._kafka, admin, places)
         for place in places:  # what is trimmed meanwhile is passed over
             self._positions[place] = max(begins[place], self._positions.get(place, 0))

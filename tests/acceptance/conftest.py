@@ -99,16 +99,20 @@ class Log:
         consumer = Consumer(
             {"bootstrap.servers": self.bootstrap, "group.id": "acceptance", "enable.auto.commit": False}
         )
-        name, found = self.prefix + topic, []
+        name, found, left = self.prefix + topic, [], {}
         try:
             for partition in consumer.list_topics(name, timeout=PATIENCE_S).topics[name].partitions:
                 low, high = consumer.get_watermark_offsets(TopicPartition(name, partition), timeout=PATIENCE_S)
-                consumer.assign([TopicPartition(name, partition, low)])
-                while low < high:
-                    for message in consumer.consume(min(1000, high - low), timeout=1):  # more would wait for more
-                        assert message.error() is None, message.error()
-                        found.append(message)
-                        low = message.offset() + 1
+                if low < high:
+                    left[partition] = (low, high)
+            consumer.assign([TopicPartition(name, p, low) for p, (low, _) in left.items()])
+            while left:
+                message = consumer.poll(PATIENCE_S)
+                assert message is not None, f"{topic} ends before its end"
+                assert message.error() is None, message.error()
+                found.append(message)
+                if message.offset() + 1 >= left.get(message.partition(), (0, 0))[1]:
+                    left.pop(message.partition(), None)
         finally:
             consumer.close()
         return found

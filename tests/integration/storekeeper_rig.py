@@ -116,8 +116,8 @@ class Rig:
     def _read(self, enough: Callable[[Sequence[Event]], bool], timeout_s: float = 60.0) -> list[Event]:
         consumer = self.kafka.consumer()
         topics = [self.kafka.topic(t) for t in ("lifecycle.completed", "tasks.dead")]
-        known = consumer.list_topics(timeout=10).topics
-        places = [TopicPartition(t, p, 0) for t in topics for p in known[t].partitions]
+        known = {t: consumer.list_topics(t, timeout=10).topics[t].partitions for t in topics}
+        places = [TopicPartition(t, p, 0) for t in topics for p in known[t]]
         consumer.assign(places)
         found: list[Event] = []
         at_end: set[tuple[str, int]] = set()

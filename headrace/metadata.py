@@ -1,0 +1,27 @@
+"""Which topics a cluster has, asked by name: a cluster may have thousands of others, and all of them are megabytes.
+
+`partitions_of` asks an admin client, which makes no topic by asking, as librdkafka's `list_topics(name)` may.
+"""
+
+from collections.abc import Iterable
+
+from confluent_kafka import KafkaError, KafkaException, TopicCollection
+from confluent_kafka.admin import AdminClient
+
+_MISSING = (KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC, KafkaError.TOPIC_AUTHORIZATION_FAILED)
+
+
+def partitions_of(admin: AdminClient, topics: Iterable[str], timeout_s: float) -> dict[str, list[int]]:
+    """Topic -> its partitions, without those that there are not, or that we may not know of.
+
+    KafkaException when Kafka does not answer within that time.
+    """
+    found: dict[str, list[int]] = {}
+    asked = admin.describe_topics(TopicCollection(list(topics)), request_timeout=timeout_s)
+    for topic, answer in asked.items():
+        try:
+            found[topic] = [p.id for p in answer.result().partitions]
+        except KafkaException as e:
+            if e.args[0].code() not in _MISSING:
+                raise
+    return found
