@@ -30,7 +30,14 @@ from headrace.metadata import partitions_of
 _ADMIN_TIMEOUT_S = 30.0
 _LOOK_S = 0.02
 _NOT_YET = frozenset(
-    {"NOT_LEADER_FOR_PARTITION", "LEADER_NOT_AVAILABLE", "UNKNOWN_TOPIC_OR_PART", "_UNKNOWN_PARTITION"}
+    {
+        "NOT_LEADER_FOR_PARTITION",
+        "LEADER_NOT_AVAILABLE",
+        "UNKNOWN_TOPIC_OR_PART",
+        "_UNKNOWN_TOPIC",
+        "_UNKNOWN_PARTITION",
+        "_TIMED_OUT",
+    }
 )
 
 

@@ -5,10 +5,13 @@ import time
 import uuid
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from contextlib import closing
 from datetime import UTC, datetime
+from functools import cache
 
 import pymysql
 from confluent_kafka import Consumer, Message, TopicPartition
+from dbutils.pooled_db import PooledDB
 
 from headrace.database import Database
 from headrace.kafka import Kafka, Sender
@@ -107,13 +110,15 @@ def tables(database: Database) -> Counts:
 
 
 def rows(database: Database, sql: str) -> list[tuple]:  # type: ignore[type-arg]
-    connection = database.connect()
-    try:
-        with connection.cursor() as cursor:
-            cursor.execute(sql)
-            return list(cursor.fetchall())
-    finally:
-        connection.close()
+    with closing(_pool(database).connection()) as connection, connection.cursor() as cursor:
+        cursor.execute(sql)
+        return list(cursor.fetchall())
+
+
+@cache
+def _pool(database: Database) -> PooledDB:
+    """Kept for who asks again and again: a connection reads the machine's certificates first, for 40 ms."""
+    return database.pool(1)
 
 
 def wait_until_counted(database: Database, expected: Counts, timeout_s: float = 240.0) -> None:
@@ -127,4 +132,4 @@ def wait_until_counted(database: Database, expected: Counts, timeout_s: float = 
             raise AssertionError(
                 f"not counted in {timeout_s:.0f} s; (expected, found): {dict(list(difference.items())[:10])}"
             )
-        time.sleep(0.1)
+        time.sleep(0.2)

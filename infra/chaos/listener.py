@@ -54,20 +54,18 @@ class Listener:
         self._closing.set()
 
     def _run(self) -> None:
-        while not self._closing.is_set():
-            try:
-                self._listen()
-            except httpx.HTTPError:
-                pass  # the gateway is away: that is what this listener is for
-            self.reconnects += 1
-            self._closing.wait(_RECONNECT_S)
+        with httpx.Client(timeout=httpx.Timeout(5, read=12)) as client:
+            while not self._closing.is_set():
+                try:
+                    self._listen(client)
+                except httpx.HTTPError:
+                    pass  # the gateway is away: that is what this listener is for
+                self.reconnects += 1
+                self._closing.wait(_RECONNECT_S)
 
-    def _listen(self) -> None:
+    def _listen(self, client: httpx.Client) -> None:
         headers = {"Accept": "text/event-stream"} | ({"Last-Event-ID": self._last_id} if self._last_id else {})
-        with (
-            httpx.Client(timeout=httpx.Timeout(5, read=12)) as client,
-            client.stream("GET", f"{self._url}/events", headers=headers) as answer,
-        ):
+        with client.stream("GET", f"{self._url}/events", headers=headers) as answer:
             answer.raise_for_status()
             self._connected.set()
             for event in parse_events(takewhile(lambda _: not self._closing.is_set(), answer.iter_lines())):

@@ -15,7 +15,6 @@ import uuid
 from collections import Counter
 from collections.abc import Collection, Iterator
 
-import httpx
 import pytest
 from aiokafka import TopicPartition
 from aiokafka.client import AIOKafkaClient
@@ -35,6 +34,7 @@ from headrace.records import Outgoing, Source
 from headrace.topics import load_topics
 from infra.local.cluster import LocalCluster
 from tests.acceptance.conftest import Client, Log, headers, until
+from tests.http import get
 
 ID = "0b1ff0a4-3f0b-4a86-9a3a-5d3c3f7f0a11"  # of the examples
 PARTITIONS = 4
@@ -133,7 +133,7 @@ def hostile_tasks(log: Log) -> dict[str, str]:
 def metrics(url: str) -> Counter[str]:
     """Sample -> value; of labels only the topic's is kept."""
     found: Counter[str] = Counter()
-    for name, labels, value in re.findall(r"^(\w+)(\{.*\})? (\S+)$", httpx.get(f"{url}/metrics").text, re.M):
+    for name, labels, value in re.findall(r"^(\w+)(\{.*\})? (\S+)$", get(f"{url}/metrics").text, re.M):
         topic = re.search(r'topic="([^"]+)"', labels)
         found[f"{name} {topic[1]}" if topic else name] += float(value)
     return found
@@ -220,7 +220,7 @@ def letters(log: Log, wanted: Collection[str]) -> dict[str, dict[str, str]]:
 
 def unready(url: str) -> str:
     """What the role says against itself; empty where it is ready."""
-    answer = httpx.get(f"{url}/readyz")
+    answer = get(f"{url}/readyz")
     return "" if answer.status_code == 200 else answer.text
 
 

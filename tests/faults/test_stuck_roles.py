@@ -27,6 +27,7 @@ from infra.local.cluster import LocalCluster
 from infra.local.roles import Role
 from infra.local.service import Service
 from tests.core_rig import record, submission
+from tests.http import get
 
 PROMISE_S = 10.0
 
@@ -62,7 +63,7 @@ def refused(sender: Sender, topic: str) -> bool:
 
 def reasons(role: Role) -> list[str]:
     try:
-        found: list[str] = httpx.get(f"{role.url}/readyz", timeout=5).json()["reasons"]
+        found: list[str] = get(f"{role.url}/readyz", timeout=5).json()["reasons"]
     except httpx.TransportError as e:
         return [str(e)]
     return found

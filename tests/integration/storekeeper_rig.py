@@ -22,6 +22,7 @@ from headrace.settings import Settings
 from headrace.states import Reason
 from headrace.topics import apply_topics
 from infra.local.process import free_port
+from tests.http import get
 
 SUBMISSION = b'{"name": "prime", "payload": {"upper_bound": 10}, "directory": "demo"}'
 
@@ -99,12 +100,12 @@ class Rig:
 
     def ready(self) -> httpx.Response:
         try:
-            return httpx.get(f"http://{self.settings.storekeeper_http}/readyz", timeout=5)
+            return get(f"http://{self.settings.storekeeper_http}/readyz", timeout=5)
         except httpx.TransportError as e:
             return httpx.Response(599, text=str(e))
 
     def metric(self, name: str) -> float:
-        text = httpx.get(f"http://{self.settings.storekeeper_http}/metrics", timeout=5).text
+        text = get(f"http://{self.settings.storekeeper_http}/metrics", timeout=5).text
         return sum(float(line.rsplit(" ", 1)[1]) for line in text.splitlines() if line.startswith(name))
 
     def file(self, event: Event) -> bytes:

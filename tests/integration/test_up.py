@@ -16,6 +16,7 @@ import psutil
 import pytest
 
 from infra.local.process import free_port
+from tests.http import get
 
 _PATIENCE_S = 100.0
 
@@ -86,7 +87,7 @@ def _none_left(processes: list[psutil.Process]) -> None:
 def _completed(url: str, task_id: str) -> bool:
     deadline = time.monotonic() + _PATIENCE_S
     while time.monotonic() < deadline:
-        if httpx.get(f"{url}/tasks/{task_id}").json()["status"] == "completed":
+        if get(f"{url}/tasks/{task_id}").json()["status"] == "completed":
             return True
         time.sleep(0.05)
     return False
@@ -98,7 +99,7 @@ def test_up_runs_a_task_stops_leaving_no_process_and_a_second_up_goes_on(up: Up)
     assert up.environ["HEADRACE_STATS_HTTP"] in ready
     assert [line.split()[0] for line in up.lines[:1]] == ["kafka"]
     assert {"gateway", "storekeeper", "worker-1"} <= {line.split()[0] for line in up.lines}
-    assert httpx.get(up.url).status_code == 200
+    assert get(up.url).status_code == 200
 
     task = httpx.post(f"{up.url}/tasks", json={"name": "prime", "payload": {"upper_bound": 20}, "directory": "up"})
     task_id = task.json()["id"]
@@ -112,7 +113,7 @@ def test_up_runs_a_task_stops_leaving_no_process_and_a_second_up_goes_on(up: Up)
     assert not (up.data / "run.json").exists()
 
     up.start()
-    assert httpx.get(f"{up.url}/tasks/{task_id}").json()["status"] == "completed"
+    assert get(f"{up.url}/tasks/{task_id}").json()["status"] == "completed"
     assert up.end(signal.SIGTERM) == 0
 
 
@@ -123,7 +124,7 @@ def test_a_role_that_is_killed_comes_back_and_a_killed_up_leaves_nothing(up: Up)
     up.wait(lambda line: line.startswith("gateway was killed by SIGKILL; starting it again in 1 s"))
     up.wait(lambda _: sum(line.startswith("gateway ready") for line in up.lines) == 2)
     assert up.pid("gateway") != first
-    assert httpx.get(f"{up.url}/readyz").status_code == 200
+    assert get(f"{up.url}/readyz").status_code == 200
 
     processes = up.below()
     assert up.end(signal.SIGKILL) == -signal.SIGKILL

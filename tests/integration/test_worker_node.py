@@ -25,6 +25,7 @@ from headrace.records import Outgoing
 from headrace.settings import Settings
 from headrace.states import Cause
 from infra.local.process import free_port
+from tests.http import get
 from tests.integration.reading import read_until
 
 HARD = str(Path(__file__).parent.parent / "unit" / "agents" / "hard_tasks.py")
@@ -45,17 +46,17 @@ class NodeProcess:
         def ready() -> bool:
             assert self.process.poll() is None, self.log.read_text()
             try:
-                return httpx.get(f"{self.url}/readyz", timeout=2).status_code == 200
+                return get(f"{self.url}/readyz", timeout=2).status_code == 200
             except httpx.TransportError:
                 return False
 
         until(ready, timeout_s)
 
     def stats(self) -> Any:
-        return httpx.get(f"{self.url}/stats.json", timeout=5).json()
+        return get(f"{self.url}/stats.json", timeout=5).json()
 
     def reasons(self) -> list[str]:
-        return list(httpx.get(f"{self.url}/readyz", timeout=5).json()["reasons"])
+        return list(get(f"{self.url}/readyz", timeout=5).json()["reasons"])
 
     def stop(self) -> int:
         self.process.send_signal(signal.SIGTERM)
@@ -182,7 +183,7 @@ def test_drained_what_does_not_end_in_time_is_sent_again_free_of_charge(
     node.process.send_signal(signal.SIGTERM)
     until(lambda: node.stats()["state"] == "draining", 2)
     late = submit("echo", value="not here")
-    assert httpx.get(f"{node.url}/").status_code == 200
+    assert get(f"{node.url}/").status_code == 200
     assert node.process.wait(15) == 0, node.log.read_text()
     assert {o.id for o in outcomes(kafka, 1)} == {short}
     (replay,) = [Task.from_record(r) for r in read_until(kafka, "tasks.high", 1)]
