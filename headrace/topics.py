@@ -34,9 +34,8 @@ _NOT_YET = frozenset(
         "NOT_LEADER_FOR_PARTITION",
         "LEADER_NOT_AVAILABLE",
         "UNKNOWN_TOPIC_OR_PART",
-        "_UNKNOWN_TOPIC",
+        "_NOENT",  # the client knows of no leader
         "_UNKNOWN_PARTITION",
-        "_TIMED_OUT",
     }
 )
 
@@ -203,7 +202,8 @@ def _wait_led(admin: AdminClient, places: list[TopicPartition]) -> None:
         asked = admin.list_offsets({p: OffsetSpec.latest() for p in places})  # type: ignore[no-untyped-call]
         places = [p for p, future in asked.items() if _is_not_led(future)]
         if places:
-            admin.list_topics(timeout=_ADMIN_TIMEOUT_S)  # else librdkafka asks with the leaders that it knows
+            for name in {p.topic for p in places}:
+                admin.list_topics(name, timeout=_ADMIN_TIMEOUT_S)  # else librdkafka asks with the leaders that it knows
             time.sleep(_LOOK_S)
 
 
