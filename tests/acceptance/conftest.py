@@ -143,7 +143,7 @@ def until(
     raise AssertionError(f"not in {patience_s:.0f} s: {what} {why()}".rstrip())
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def cluster(broker: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalCluster]:
     with LocalCluster(tmp_path_factory.mktemp("product"), bootstrap=broker, prefix="acceptance.") as product:
         yield product

@@ -13,7 +13,7 @@ LEASE_S = 8.0
 LONG = "HEADRACE_FAULTS_MINUTES" in os.environ  # `make faults`
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def product(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalCluster]:
     """Three supervised nodes of two slots, gateway, storekeeper and broker, each a process; in the long form three
     brokers, which keep every record three times and acknowledge it when two have it."""
