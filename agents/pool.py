@@ -30,9 +30,9 @@ from headrace.child_user import ChildUser
 from headrace.cluster import KindInfo, Running
 from headrace.errors import UsageError
 from headrace.kafka import log_throttled
-from headrace.lean_context import start_forkserver
+from headrace.lean_context import forkserver_pid, start_forkserver
 from headrace.messages import Progress
-from headrace.process_tree import kill_trees, processes
+from headrace.process_tree import adopt_orphans, kill_trees, processes, reap
 from headrace.states import Cause
 
 log = logging.getLogger(__name__)
@@ -67,10 +67,12 @@ class Pool:
         import_path: Path | None = None,
         users: Sequence[ChildUser] = (),
         limits: Limits = NO_LIMITS,
+        adopts: bool = False,
     ) -> None:
         """`folder` is the pool's own and is emptied; attempts' logs are kept below `results_root`.
 
-        `users`: whom the child of each slot becomes; none = children stay the node's own user.
+        `users`: whom the child of each slot becomes; none = children stay the node's own user. `adopts`: this process
+        is the node's own, and starts nothing but the pool: all else below it has been left behind by a task.
         """
         self._folder = folder.resolve()
         self._results = self._folder / "results"
@@ -81,7 +83,7 @@ class Pool:
             tasks, str((import_path or Path.cwd()).resolve()), 0, self._news.address, str(children_lock or ""),
             None, limits.memory_mb, limits.scratch_mb,
         )  # fmt: skip
-        self._users, self._limits = users, limits
+        self._users, self._limits, self._adopts = users, limits, adopts
         self._watching: asyncio.Task[None] | None = None
         self._count = slots
         self._slots: list[PoolSlot] = []
@@ -101,6 +103,8 @@ class Pool:
         shutil.rmtree(self._folder, ignore_errors=True)
         self._folder.mkdir(mode=0o711, parents=True)
         self._results.mkdir(mode=0o700)
+        if self._adopts:
+            adopt_orphans()
         start_forkserver()
         setups = [replace(self._setup, user=user) for user in self._users] or [self._setup] * self._count
         self._slots = [PoolSlot(number, setup, self._folder, self._bereft) for number, setup in enumerate(setups)]
@@ -337,14 +341,21 @@ class Pool:
         self._chore(clear_up())
 
     def _kill_strays(self) -> None:
-        """Kills what a dead child's task has left behind in sessions of its own: the forkserver has adopted it."""
-        seen = processes()
-        if self._forkserver not in seen:
-            return
-        home = seen[self._forkserver].session
-        strays = {p.pid for p in seen.values() if p.parent == self._forkserver and p.session != home}
+        """Kills what a dead child's task has left behind in sessions of its own.
+
+        The forkserver has adopted it, or the node, where the forkserver was killed too.
+        """
+        seen, me = processes(), os.getpid()
+        strays, ours = set[int](), set[int]()
+        if self._forkserver in seen:
+            home = seen[self._forkserver].session
+            strays = {p.pid for p in seen.values() if p.parent == self._forkserver and p.session != home}
+        if self._adopts:
+            ours = {p.pid for p in seen.values() if p.parent == me and p.session != seen[me].session}
+            ours.discard(forkserver_pid())
         self._hear()  # a child tells of its birth before it leaves the forkserver's session: all we saw are known now
-        kill_trees(strays - {pid for slot in self._slots for pid in slot.pids})
+        kill_trees((strays | ours) - {pid for slot in self._slots for pid in slot.pids})
+        reap(ours)
 
     def _chore(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)

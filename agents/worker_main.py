@@ -54,6 +54,7 @@ def _pool(settings: Settings, node: Node) -> Pool:
             children_lock=node.children_lock_path.resolve(),
             users=users,
             limits=Limits(settings.slot_memory_mb, settings.scratch_mb),
+            adopts=True,
         )
     except OSError as e:
         raise UsageError(f"{e.filename} cannot be made: {e.strerror}") from None

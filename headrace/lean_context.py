@@ -46,6 +46,11 @@ def start_forkserver() -> None:
     _in_starter(lambda: None)
 
 
+def forkserver_pid() -> int:
+    """Of the one that runs, or ran last; 0 before the first."""
+    return getattr(forkserver._forkserver, "_forkserver_pid", None) or 0
+
+
 def _in_starter(make: Callable[[], Any]) -> Any:
     def start() -> Any:
         with _one_at_a_time, _no_main_module(), _scrubbed_environment():

@@ -94,6 +94,13 @@ def kill_trees(roots: Iterable[int], spare: frozenset[int] = frozenset(), with_r
         _kill(pid)
 
 
+def reap(pids: Iterable[int]) -> None:
+    """Takes the ends of adopted processes, which would stay zombies otherwise."""
+    for pid in pids:
+        with contextlib.suppress(ChildProcessError):
+            os.waitpid(pid, os.WNOHANG)
+
+
 def _alive(pids: Iterable[int], seen: dict[int, Seen]) -> set[int]:
     return {pid for pid in pids if pid in seen and not seen[pid].zombie}
 

@@ -21,12 +21,14 @@ from headrace.cluster import Heartbeat
 from headrace.journal import Claim, Tombstone, decode_journal
 from headrace.kafka import Kafka, Sender
 from headrace.messages import Event, Outcome, Progress, Task
+from headrace.process_tree import processes
 from headrace.records import Outgoing
 from headrace.settings import Settings
 from headrace.states import Cause
 from infra.local.process import free_port
 from tests.http import get
 from tests.integration.reading import read_until
+from tests.unit.agents.pool_bench import alive
 
 HARD = str(Path(__file__).parent.parent / "unit" / "agents" / "hard_tasks.py")
 ROOT = Path(__file__).parent.parent.parent
@@ -202,6 +204,20 @@ def test_a_crashing_task_is_tried_again_and_then_fails(nodes: Nodes, kafka: Kafk
     assert [(f.attempt, f.cause, f.detail) for f in found[crashing].ledger] == [
         (n, Cause.PROCESS_DEATH, "killed by SIGKILL") for n in (1, 2, 3)
     ]
+
+
+def test_nothing_of_an_attempt_outlives_it_although_its_forkserver_was_killed_too(
+    nodes: Nodes, submit: Callable[..., str], tmp_path: Path
+) -> None:
+    nodes.start()
+    file = tmp_path / "pids"
+    submit("starts_others", pids=str(file), then="wait")
+    until(file.exists)
+    child, *others = map(int, file.read_text().split())
+    file.unlink()
+    os.kill(processes()[child].parent, signal.SIGKILL)
+    until(file.exists)  # the next attempt: nothing of this one may run beside it
+    assert not [pid for pid in (child, *others) if alive(pid)]
 
 
 def test_killed_and_started_again_at_once_the_node_works_at_once(
