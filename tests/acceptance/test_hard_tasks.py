@@ -22,15 +22,18 @@ def test_what_an_attempt_printed_is_served_also_when_its_process_was_killed(clie
     assert (shown.exit_code, shown.output) == (0, "attempt 1 goes wrong: kill\n")
 
 
-def test_a_poison_task_is_in_the_dead_letters_right_after_its_last_death(client: Client, log: Log) -> None:
-    task_id = client.submit("fragile", {"how": "kill", "attempts": 100}, max_attempts=1)
-    client.wait(task_id)
-    dead = log.dead(task_id)
-    ledger = orjson.loads(headers(dead)["attempts"])
-    late_ms = dead.timestamp()[1] - ledger[-1]["ended_ms"]
-    print(f"in the dead letters {late_ms} ms after its last death")
-    assert [f["cause"] for f in ledger] == ["process-death"]
-    assert 0 <= late_ms < 10_000  # a second is the aim on a machine that has time for it
+def test_a_poison_task_is_in_the_dead_letters_within_a_second_of_its_last_death(client: Client, log: Log) -> None:
+    late_ms = []
+    for _ in range(5):
+        task_id = client.submit("fragile", {"how": "kill", "attempts": 100}, max_attempts=1)
+        client.wait(task_id)
+        dead = log.dead(task_id)
+        ledger = orjson.loads(headers(dead)["attempts"])
+        assert [f["cause"] for f in ledger] == ["process-death"]
+        late_ms.append(dead.timestamp()[1] - ledger[-1]["ended_ms"])
+    print(f"in the dead letters {late_ms} ms after their last deaths")
+    assert min(late_ms) >= 0
+    assert sorted(late_ms)[2] <= 1000  # the middle one: other tests share the machine
 
 
 def test_a_running_task_that_is_cancelled_ends_its_process_and_stays_cancelled(client: Client, log: Log) -> None:
