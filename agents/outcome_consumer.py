@@ -34,6 +34,7 @@ _OPTIONS = {
     # Reading everything again is harmless: what has ended is passed over. Nothing may be skipped.
     "auto.offset.reset": "earliest",
     "enable.partition.eof": False,
+    "fetch.wait.max.ms": 100,  # how long a partition that is resumed may wait for its turn
 }
 
 Safe = tuple[int, Mapping[int, int]]  # generation; partition -> offset that may be committed

@@ -38,6 +38,7 @@ _OPTIONS = {
     "max.poll.interval.ms": 60_000,
     "partition.assignment.strategy": "range",
     "enable.partition.eof": True,
+    "fetch.wait.max.ms": 100,  # the end of a log that is quiet is told of no sooner, and replays wait for that
 }
 
 Sent = Future[tuple[str, int, int]]

@@ -38,7 +38,8 @@ class AuditLog:
     def __init__(self, kafka: Kafka) -> None:
         self._kafka = kafka
         self._admin = kafka.admin()
-        self._consumer: Consumer = kafka.consumer()
+        # A fetch that is under way, and finds nothing, holds up the next reading.
+        self._consumer: Consumer = kafka.consumer(None, **{"fetch.wait.max.ms": 10})
 
     def close(self) -> None:
         self._consumer.close()
