@@ -122,12 +122,15 @@ class Follower:
         try:
             found = partitions_of(self._admin, map(self._kafka.topic, self._topics), 10)
             places = [(t, p) for t in self._topics for p in found[self._kafka.topic(t)]]
-            kept = self.begin()
+            ends = offsets(self._kafka, self._admin, places)
+            kept = dict(self.begin())
+            for place in [p for p, at in kept.items() if at > ends.get(p, at)]:
+                self._begins_anew(place)
+                del kept[place]
             # Asked for here: librdkafka takes half a second to find out where a log begins.
             first = offsets(self._kafka, self._admin, [place for place in places if place not in kept], first=True)
             starts = {**first, **kept}
             # What is empty has been read: a fetch that finds nothing would say so half a second later.
-            ends = offsets(self._kafka, self._admin, places)
             empty = {place: end for place, end in ends.items() if starts[place] == end}
             with self._progress:
                 self._read = {**kept, **empty}
@@ -146,6 +149,10 @@ class Follower:
         finally:
             consumer.close()
 
+    def _begins_anew(self, place: Place) -> None:
+        log.warning("%s: the log of %s/%d is another one now, and is read from its beginning", self._name, *place)
+        self.restarted(place)
+
     def _take(self, messages: Sequence[Message], consumer: Consumer) -> None:
         positions = dict(self._read)
         for message in messages:
@@ -161,10 +168,7 @@ class Follower:
             elif error.code() == KafkaError._PARTITION_EOF:
                 positions[place] = max(positions.get(place, 0), offset)
             elif error.code() in (KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE):
-                log.warning(
-                    "%s: the log of %s/%d is another one now, and is read from its beginning", self._name, *place
-                )
-                self.restarted(place)
+                self._begins_anew(place)
                 positions.pop(place, None)
                 consumer.seek(TopicPartition(self._kafka.topic(place[0]), place[1], OFFSET_BEGINNING))
         self.flush(positions)

@@ -95,6 +95,7 @@ class Pool:
         self.on_alone: Callable[[bool], None] = lambda _: None  # told when an attempt asks to be alone, and is done
         self._waiting: dict[Key, _Ticket] = {}  # for the jobs before them in their slot, or for a slot
         self._forkserver = 0
+        self._lost_forkserver = False  # from then on its orphans are the node's
         self._loop: asyncio.AbstractEventLoop | None = None
         self._chores = set[asyncio.Task[None]]()
 
@@ -284,7 +285,10 @@ class Pool:
         for pid, news in self._news.read():
             match news:
                 case Born(slot=number, parent=parent) if self._is_birth(news):
-                    self._slots[number].born, self._forkserver = pid, parent
+                    self._slots[number].born = pid
+                    if parent != os.getpid():  # its forkserver has died meanwhile, and it will too
+                        self._lost_forkserver |= self._forkserver not in (0, parent)
+                        self._forkserver = parent
                 case Reported() if any(key[:2] == (news.id, news.attempt) for key in self._attempts):
                     self._on_progress(Progress(news.id, news.attempt, min(1.0, max(0.0, news.fraction)), news.message))
 
@@ -350,7 +354,7 @@ class Pool:
         if self._forkserver in seen:
             home = seen[self._forkserver].session
             strays = {p.pid for p in seen.values() if p.parent == self._forkserver and p.session != home}
-        if self._adopts:
+        if self._adopts and (self._lost_forkserver or self._forkserver not in seen):
             ours = {p.pid for p in seen.values() if p.parent == me and p.session != seen[me].session}
             ours.discard(forkserver_pid())
         self._hear()  # a child tells of its birth before it leaves the forkserver's session: all we saw are known now

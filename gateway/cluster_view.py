@@ -42,6 +42,7 @@ class ClusterView:
         self._kinds: dict[str, PayloadCheck] = {}
         self._nodes: dict[str, Node] = {}
         self.positions: dict[tuple[str, int], int] = {}
+        self._kept_to = 0  # the end of `nodes` as reading it began
         self._caught_up = False  # whether the heartbeats kept from before this start have all been read
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="cluster-view", daemon=True)
@@ -104,7 +105,11 @@ class ClusterView:
                 self._take_node(record)
         except (Undecodable, UsageError) as e:
             log_throttled(f"undecodable {record.topic}", "%s passed over: %s", record.source, e)
-        self.positions = self.positions | {(record.topic, record.partition): record.offset + 1}
+        self._reached(record.topic, record.offset + 1)
+
+    def _reached(self, topic: str, following: int) -> None:
+        self.positions = self.positions | {(topic, 0): following}
+        self._caught_up = self._caught_up or (topic == "nodes" and following >= self._kept_to)
 
     def _take_kind(self, record: Record) -> None:
         if record.value is None:
@@ -143,6 +148,8 @@ class ClusterView:
             if not all(consumer.list_topics(n, timeout=5).topics[n].partitions for n in names):
                 self._stop.wait(0.5)
                 return
+            nodes = TopicPartition(self._kafka.topic("nodes"), 0)
+            self._kept_to = consumer.get_watermark_offsets(nodes, timeout=5)[1]
             consumer.assign(
                 [TopicPartition(self._kafka.topic(t), 0, self.positions.get((t, 0), OFFSET_BEGINNING)) for t in TOPICS]
             )
@@ -155,10 +162,8 @@ class ClusterView:
                 if error is None:
                     self.take(self._kafka.record(message))
                 elif error.code() == KafkaError._PARTITION_EOF:
-                    name, partition, end = place_of_message(message)
-                    topic = self._kafka.unprefixed(name)
-                    self.positions = self.positions | {(topic, partition): end}
-                    self._caught_up = self._caught_up or topic == "nodes"
+                    name, _, end = place_of_message(message)
+                    self._reached(self._kafka.unprefixed(name), end)
                 elif error.code() == KafkaError._AUTO_OFFSET_RESET:
                     self.positions = {}  # the topics were made anew
                     return

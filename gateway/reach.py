@@ -109,7 +109,7 @@ class Reach:
     def _probe(self) -> None:
         places = list(self._places())
         if not places:
-            self._admin.describe_cluster(request_timeout=_TIMEOUT_S).result()
+            self._admin.list_topics(timeout=_TIMEOUT_S)
             return
         asked = self._ask(places, _LATEST)
         self._told({p: f.result(_TIMEOUT_S + 0.5).offset for p, f in asked.items()})

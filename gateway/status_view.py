@@ -19,6 +19,7 @@ from gateway.metrics import Metrics
 from gateway.status_store import EVENT_TOPICS, StatusStore
 from headrace.health import Heart
 from headrace.kafka import Kafka, log_throttled, place_of_message
+from headrace.metadata import partitions_of
 from headrace.records import Record
 
 log = logging.getLogger(__name__)
@@ -52,6 +53,7 @@ class StatusView:
 
     def __init__(self, kafka: Kafka, store: StatusStore, metrics: Metrics, told: Callable[[set[bytes]], None]) -> None:
         self._kafka, self._store, self._metrics, self._told = kafka, store, metrics, told
+        self._admin = kafka.admin()  # what it is asked does not wait behind a fetch that is under way
         self.heart = Heart("status view")
         self.trouble: str | None = None  # in words, while it cannot go on
         self.snapshot = Snapshot(store.positions(), store.last_seq())
@@ -98,36 +100,36 @@ class StatusView:
             self._stop.wait(1.0)
 
     def _assign(self, consumer: Consumer) -> None:
-        places = self._places(consumer)
+        places = self._places()
         while not places and not self._stop.wait(0.5):
             self.heart.beat()
             log_throttled("no topics", "topics are missing: run `headrace topics apply`")
             self.trouble = "topics are missing"
-            places = self._places(consumer)
+            places = self._places()
         self.trouble = None
         known = self.snapshot.positions
         consumer.assign(
             [TopicPartition(self._kafka.topic(t), p, known.get((t, p), OFFSET_BEGINNING)) for t, p in places]
         )
 
-    def _places(self, consumer: Consumer) -> list[tuple[str, int]]:
+    def _places(self) -> list[tuple[str, int]]:
         """Every (topic, partition) to be read; empty while a topic is missing."""
         names = [self._kafka.topic(t) for t in TOPICS]
-        asked = [consumer.list_topics(n, timeout=5) for n in names]  # by name: a cluster may have thousands of others
-        partitions = [metadata.topics[n].partitions for metadata, n in zip(asked, names, strict=True)]
-        if not all(partitions):
+        found = partitions_of(self._admin, names, 5)
+        if len(found) < len(names):
             return []
-        if not self._store.adopt(f"{asked[0].cluster_id} {self._kafka.prefix}"):
+        cluster = self._admin.list_topics(names[0], timeout=5).cluster_id
+        if not self._store.adopt(f"{cluster} {self._kafka.prefix}"):
             log.warning(
                 "this is another Kafka cluster than the stored statuses are of: they are made anew from its log"
             )
             self.snapshot = Snapshot()
-        self.partitions = len(partitions[0])
-        return [(t, p) for t, of in zip(TOPICS, partitions, strict=True) for p in of]
+        self.partitions = len(found[names[0]])
+        return [(t, p) for t, n in zip(TOPICS, names, strict=True) for p in found[n]]
 
     def _look_again(self, consumer: Consumer) -> None:
         before = self.partitions
-        if self._places(consumer) and self.partitions != before:
+        if self._places() and self.partitions != before:
             log.info("the keyed topics now have %d partitions", self.partitions)
             self._assign(consumer)
         self._store.forget_progress(int(time.time() * 1000) - _PROGRESS_KEPT_MS)

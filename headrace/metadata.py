@@ -16,11 +16,20 @@ def partitions_of(admin: AdminClient, topics: Iterable[str], timeout_s: float) -
 
     KafkaException when Kafka does not answer within that time.
     """
+    names = list(topics)
+    try:
+        return _described(admin, names, timeout_s / 2)
+    except KafkaException:
+        # It waits for one broker, which may be the one that is away; this asks any, and chooses another for next time.
+        every = admin.list_topics(timeout=timeout_s / 2).topics
+        return {name: list(every[name].partitions) for name in names if name in every and every[name].error is None}
+
+
+def _described(admin: AdminClient, names: list[str], timeout_s: float) -> dict[str, list[int]]:
     found: dict[str, list[int]] = {}
-    asked = admin.describe_topics(TopicCollection(list(topics)), request_timeout=timeout_s)
-    for topic, answer in asked.items():
+    for name, answer in admin.describe_topics(TopicCollection(names), request_timeout=timeout_s).items():
         try:
-            found[topic] = [p.id for p in answer.result().partitions]
+            found[name] = [p.id for p in answer.result().partitions]
         except KafkaException as e:
             if e.args[0].code() not in _MISSING:
                 raise

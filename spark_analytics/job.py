@@ -131,7 +131,7 @@ class Job:
         admin = self._kafka.admin()
         while not self._stop.wait(_ANSWER_S):
             try:
-                admin.list_topics(self._kafka.topic(TOPICS[0]), timeout=_ANSWER_S)
+                partitions_of(admin, [self._kafka.topic(TOPICS[0])], _ANSWER_S)
                 self._kafka_away = None
             except KafkaException as e:
                 self._kafka_away = f"Kafka does not answer: {e.args[0].str()}"

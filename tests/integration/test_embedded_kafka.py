@@ -6,6 +6,7 @@ from pathlib import Path
 from confluent_kafka import Consumer, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
 
+from headrace.metadata import partitions_of
 from infra.local.kafka import EmbeddedKafka, embedded_cluster
 from infra.local.process import free_port
 
@@ -69,7 +70,10 @@ def test_three_brokers_keep_taking_records_when_one_is_killed(tmp_path: Path) ->
             node.wait_ready()
         _make(bootstrap, "replicated", 3)
         _write(bootstrap, "replicated", b"before")
+        admins = [AdminClient({"bootstrap.servers": bootstrap}) for _ in range(4)]
+        assert all(partitions_of(a, ["replicated"], 30) for a in admins)  # each asks the one that it takes for leading
         nodes[0].kill()
+        assert all(partitions_of(a, ["replicated", "missing"], 10) == {"replicated": [0]} for a in admins)
         _write(bootstrap, "replicated", b"after")
         assert _read(bootstrap, "replicated") == [b"before", b"after"]
     finally:

@@ -1,0 +1,27 @@
+"""The control log as a node keeps it: what it must not believe of itself after a start."""
+
+import uuid
+
+from agents.control import Control
+from headrace.cluster import Cancel
+from headrace.kafka import Kafka, Sender
+from headrace.settings import Settings
+
+
+def test_a_control_log_that_was_made_anew_is_read_before_it_counts_as_read(
+    kafka_settings: Settings, sender: Sender, topics: str
+) -> None:
+    """Its topic was deleted and made again: the place that was kept lies far behind the new log's end."""
+    kafka, file, task_id = Kafka(kafka_settings, "test"), kafka_settings.data / "control.db", str(uuid.uuid4())
+    before = Control(kafka, file)
+    before.begin()
+    before.flush({("tasks.control", p): 1000 for p in range(4)})
+    before._db.close()
+    sender.send_all([Cancel(task_id).encode()])
+    control = Control(kafka, file)
+    control.start()
+    try:
+        assert control.wait_caught_up(60)
+        assert control.is_cancelled(task_id)
+    finally:
+        control.close()
