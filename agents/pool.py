@@ -22,6 +22,7 @@ from agents.fitness import Fitness
 from agents.limits import NO_LIMITS, Limits, anonymous_bytes, keep_to_limits
 from agents.pool_child import ChildDied
 from agents.pool_slot import PoolSlot
+from agents.strays import Strays
 from agents.work import AttemptEnd, Job, Key
 from headrace.attempt_log import keep_log
 from headrace.child import Setup, kinds_of
@@ -30,9 +31,9 @@ from headrace.child_user import ChildUser
 from headrace.cluster import KindInfo, Running
 from headrace.errors import UsageError
 from headrace.kafka import log_throttled
-from headrace.lean_context import forkserver_pid, start_forkserver
+from headrace.lean_context import start_forkserver
 from headrace.messages import Progress
-from headrace.process_tree import adopt_orphans, kill_trees, processes, reap
+from headrace.process_tree import kill_trees
 from headrace.states import Cause
 
 log = logging.getLogger(__name__)
@@ -71,8 +72,7 @@ class Pool:
     ) -> None:
         """`folder` is the pool's own and is emptied; attempts' logs are kept below `results_root`.
 
-        `users`: whom the child of each slot becomes; none = children stay the node's own user. `adopts`: this process
-        is the node's own, and starts nothing but the pool: all else below it has been left behind by a task.
+        `users`: whom the child of each slot becomes; none = children stay the node's own user. `adopts`: see `Strays`.
         """
         self._folder = folder.resolve()
         self._results = self._folder / "results"
@@ -83,7 +83,7 @@ class Pool:
             tasks, str((import_path or Path.cwd()).resolve()), 0, self._news.address, str(children_lock or ""),
             None, limits.memory_mb, limits.scratch_mb,
         )  # fmt: skip
-        self._users, self._limits, self._adopts = users, limits, adopts
+        self._users, self._limits, self._strays = users, limits, Strays(adopts)
         self._watching: asyncio.Task[None] | None = None
         self._count = slots
         self._slots: list[PoolSlot] = []
@@ -94,8 +94,6 @@ class Pool:
         self._fitness = Fitness()
         self.on_alone: Callable[[bool], None] = lambda _: None  # told when an attempt asks to be alone, and is done
         self._waiting: dict[Key, _Ticket] = {}  # for the jobs before them in their slot, or for a slot
-        self._forkserver = 0
-        self._lost_forkserver = False  # from then on its orphans are the node's
         self._loop: asyncio.AbstractEventLoop | None = None
         self._chores = set[asyncio.Task[None]]()
 
@@ -104,8 +102,7 @@ class Pool:
         shutil.rmtree(self._folder, ignore_errors=True)
         self._folder.mkdir(mode=0o711, parents=True)
         self._results.mkdir(mode=0o700)
-        if self._adopts:
-            adopt_orphans()
+        self._strays.begin()
         start_forkserver()
         setups = [replace(self._setup, user=user) for user in self._users] or [self._setup] * self._count
         self._slots = [PoolSlot(number, setup, self._folder, self._bereft) for number, setup in enumerate(setups)]
@@ -211,7 +208,7 @@ class Pool:
             try:
                 end = await attempt.run()
                 if attempt.child_lost:  # all of it is dead before anybody is told
-                    await asyncio.to_thread(self._kill_strays)
+                    await asyncio.to_thread(self._strays.kill, self._children)
                 await self._keep_log(attempt)
                 return end
             finally:
@@ -286,9 +283,7 @@ class Pool:
             match news:
                 case Born(slot=number, parent=parent) if self._is_birth(news):
                     self._slots[number].born = pid
-                    if parent != os.getpid():  # its forkserver has died meanwhile, and it will too
-                        self._lost_forkserver |= self._forkserver not in (0, parent)
-                        self._forkserver = parent
+                    self._strays.born(parent)
                 case Reported() if any(key[:2] == (news.id, news.attempt) for key in self._attempts):
                     self._on_progress(Progress(news.id, news.attempt, min(1.0, max(0.0, news.fraction)), news.message))
 
@@ -320,7 +315,7 @@ class Pool:
             try:
                 if attempt.child_lost and attempt.child is not None:
                     await asyncio.to_thread(kill_trees, [attempt.child.pid])
-                    await asyncio.to_thread(self._kill_strays)
+                    await asyncio.to_thread(self._strays.kill, self._children)
                     await asyncio.wait_for(attempt.child.death.wait(), _DEATH_S)
                     await attempt.slot.ready()
             except Exception as e:
@@ -344,22 +339,9 @@ class Pool:
 
         self._chore(clear_up())
 
-    def _kill_strays(self) -> None:
-        """Kills what a dead child's task has left behind in sessions of its own.
-
-        The forkserver has adopted it, or the node, where the forkserver was killed too.
-        """
-        seen, me = processes(), os.getpid()
-        strays, ours = set[int](), set[int]()
-        if self._forkserver in seen:
-            home = seen[self._forkserver].session
-            strays = {p.pid for p in seen.values() if p.parent == self._forkserver and p.session != home}
-        if self._adopts and (self._lost_forkserver or self._forkserver not in seen):
-            ours = {p.pid for p in seen.values() if p.parent == me and p.session != seen[me].session}
-            ours.discard(forkserver_pid())
-        self._hear()  # a child tells of its birth before it leaves the forkserver's session: all we saw are known now
-        kill_trees((strays | ours) - {pid for slot in self._slots for pid in slot.pids})
-        reap(ours)
+    def _children(self) -> set[int]:
+        self._hear()
+        return {pid for slot in self._slots for pid in slot.pids}
 
     def _chore(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)

@@ -11,6 +11,7 @@ from importlib.metadata import entry_points
 
 import click
 
+from headrace.allocator import keep_few_arenas
 from headrace.cli.options import with_settings
 from headrace.errors import UsageError
 from headrace.settings import Settings
@@ -23,6 +24,7 @@ def run_role(name: str, settings: Settings, **options: object) -> int:
         raise UsageError(
             f"the role {name!r} is not part of this installation: install the whole package (pip install headrace)"
         )
+    keep_few_arenas()
     main: Callable[..., int] = next(iter(found)).load()
     return main(settings, **options)
 
