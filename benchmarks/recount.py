@@ -5,6 +5,7 @@ compares with `/stats/…` as JSON and as CSV. It imports nothing of Headrace, s
 when the tasks have been still for two triggers; prints what differs, and exits with 1 when anything does.
 """
 
+import argparse
 import csv
 import io
 import json
@@ -55,9 +56,15 @@ class Recount:
             self.differences.append(f"{what}: {expected} in the topics, {found} in the statistics")
 
 
-def main(arguments: list[str]) -> int:
-    gateway, bootstrap, prefix = [*arguments, *("http://127.0.0.1:8000", "127.0.0.1:9092", "")[len(arguments) :]]
-    found = recount(gateway, list(events(bootstrap, prefix)))
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.recount", description="Every number against the topics."
+    )
+    parser.add_argument("gateway", nargs="?", default="http://127.0.0.1:8000", help="default: http://127.0.0.1:8000")
+    parser.add_argument("bootstrap", nargs="?", default="127.0.0.1:9092", help="of Kafka; default: 127.0.0.1:9092")
+    parser.add_argument("prefix", nargs="?", default="", help="of the topics; default: none")
+    asked = parser.parse_args()
+    found = recount(asked.gateway, list(events(asked.bootstrap, asked.prefix)))
     for difference in found.differences:
         print(difference)
     print(f"{found.compared} numbers compared, {len(found.differences)} differ")
@@ -190,4 +197,4 @@ def _text(gateway: str, path: str, **query: str) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main())
