@@ -57,9 +57,7 @@ class Recount:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.recount", description="Every number against the topics."
-    )
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.recount", description="Compares with the topics.")
     parser.add_argument("gateway", nargs="?", default="http://127.0.0.1:8000", help="default: http://127.0.0.1:8000")
     parser.add_argument("bootstrap", nargs="?", default="127.0.0.1:9092", help="of Kafka; default: 127.0.0.1:9092")
     parser.add_argument("prefix", nargs="?", default="", help="of the topics; default: none")
