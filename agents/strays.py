@@ -34,10 +34,11 @@ class Strays:
         leaves the forkserver's session, so those that live are known by then."""
         seen, me = processes(), os.getpid()
         strays, ours = set[int](), set[int]()
-        if self._forkserver in seen:
-            home = seen[self._forkserver].session
-            strays = {p.pid for p in seen.values() if p.parent == self._forkserver and p.session != home}
-        if self._adopts and (self._lost_forkserver or self._forkserver not in seen):
+        forkserver = seen.get(self._forkserver)
+        if forkserver is not None:
+            strays = {p.pid for p in seen.values() if p.parent == forkserver.pid and p.session != forkserver.session}
+        # Killed, it stays a zombie until the next one is started: what it had adopted is ours from its death on.
+        if self._adopts and (self._lost_forkserver or forkserver is None or forkserver.zombie):
             ours = {p.pid for p in seen.values() if p.parent == me and p.session != seen[me].session}
             ours.discard(forkserver_pid())
         kill_trees((strays | ours) - children())
