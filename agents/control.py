@@ -17,6 +17,7 @@ from agents.follower import Follower
 from agents.log_reading import Place
 from headrace.cluster import Cancel
 from headrace.kafka import Kafka
+from headrace.metadata import installation
 from headrace.records import Record
 
 _TABLES = """
@@ -55,9 +56,7 @@ class Control(Follower):
         self._db.close()
 
     def begin(self) -> Mapping[Place, int]:
-        cluster = (
-            f"{self._admin.list_topics(self._kafka.topic('tasks.control'), timeout=10).cluster_id} {self._kafka.prefix}"
-        )
+        cluster = installation(self._admin, self._kafka, "tasks.control", 10)
         with self._lock, self._db:
             if self._db.execute("SELECT name FROM cluster").fetchall() != [(cluster,)]:
                 for table in ("cancelled", "position", "cluster"):

@@ -11,7 +11,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Topic
 from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-defined]
 
 from headrace.errors import Retryable
-from headrace.kafka import Kafka
+from headrace.kafka import SHORT_FETCH, Kafka
 
 Place = tuple[str, int]  # topic without prefix, partition
 ANSWER_S = 10.0
@@ -74,7 +74,7 @@ def read_ranges(
     left = {place: end for place, (begin, end) in ranges.items() if begin < end}
     if not left:
         return
-    consumer = kafka.consumer(None, **{"auto.offset.reset": "earliest", "fetch.wait.max.ms": 10})
+    consumer = kafka.consumer(None, **SHORT_FETCH | {"auto.offset.reset": "earliest"})
     deadline = time.monotonic() + timeout_s
     try:
         consumer.assign([TopicPartition(kafka.topic(t), p, ranges[t, p][0]) for t, p in left])

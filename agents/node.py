@@ -45,9 +45,8 @@ class Node:
         self.lock_path = folder / f"{name}.lock"
         self.children_lock_path = folder / f"{name}.children.lock"
         self.control_path = folder / f"{name}.control.db"
-        self.is_awake: Callable[[str], bool] = lambda _: (
-            True
-        )  # the fence's: false for a boot between freeze and fencing
+        # The fence's: false for a boot between its freeze and its fencing.
+        self.is_awake: Callable[[str], bool] = lambda _: True
         self._members: dict[str, str] = {}
         self._changing = threading.Lock()
         self._lock = -1

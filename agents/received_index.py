@@ -12,7 +12,7 @@ from confluent_kafka import OFFSET_END, Consumer, KafkaError, KafkaException, Me
 
 from agents.repeats import Repeats
 from headrace.ids import id_of_key
-from headrace.kafka import Kafka
+from headrace.kafka import SHORT_FETCH, Kafka
 
 TOPIC = "lifecycle.received"
 # Ids kept at least, and up to twice as many: at most 8 MB, and 0.5 s to read back. PROTOCOL's window is 100,000 a
@@ -43,7 +43,7 @@ class ReceivedIndex:
     def catch_up(self) -> int:
         """Reads what has come to the topic since the last call; at first what the window holds. Returns how much."""
         if self._consumer is None:
-            self._consumer = self._kafka.consumer(None, **{"fetch.wait.max.ms": 10})
+            self._consumer = self._kafka.consumer(None, **SHORT_FETCH)
         consumer, name = self._consumer, self._kafka.topic(TOPIC)
         starts = self._window(consumer, name)
         behind: dict[int, int] = {}

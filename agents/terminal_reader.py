@@ -12,7 +12,8 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Topic
 from agents.terminal_index import OUTPUTS, Place, TerminalIndex, Written
 from headrace.errors import Undecodable
 from headrace.ids import id_of_key
-from headrace.kafka import Kafka, log_throttled
+from headrace.kafka import SHORT_FETCH, Kafka, log_throttled
+from headrace.metadata import installation
 
 _ANSWER_S = 10.0
 _GATHER_S = 0.05
@@ -29,10 +30,9 @@ class TerminalReader:
     def read(self, partitions: Iterable[int]) -> int:
         """Brings the index up to the end of both outputs in those partitions; returns how many events it read."""
         if self._consumer is None:
-            self._consumer = self._kafka.consumer(None, **{"fetch.wait.max.ms": 10})
+            self._consumer = self._kafka.consumer(None, **SHORT_FETCH)
         consumer = self._consumer
-        cluster = consumer.list_topics(self._kafka.topic(OUTPUTS[0]), timeout=_ANSWER_S).cluster_id
-        self._index.adopt(f"{cluster} {self._kafka.prefix}")
+        self._index.adopt(installation(consumer, self._kafka, OUTPUTS[0], _ANSWER_S))
         known = self._index.positions()
         ends: dict[Place, int] = {}
         begins: dict[Place, int] = {}

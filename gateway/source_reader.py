@@ -10,11 +10,10 @@ import time
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
 from headrace.errors import Retryable
-from headrace.kafka import Kafka
+from headrace.kafka import SHORT_FETCH, Kafka
 from headrace.records import Record, Source
 
 _TIMEOUT_S = 3.0
-_OPTIONS = {"fetch.wait.max.ms": 10}  # the next reading waits for the fetch that is under way
 _GONE = {
     KafkaError._AUTO_OFFSET_RESET, KafkaError._PARTITION_EOF, KafkaError._UNKNOWN_PARTITION, KafkaError._UNKNOWN_TOPIC,
     KafkaError.UNKNOWN_TOPIC_OR_PART,
@@ -30,7 +29,7 @@ class SourceReader:
     def read(self, source: Source) -> Record | None:
         """The record at that place. Blocks up to three seconds."""
         with self._lock:
-            consumer = self._consumer = self._consumer or self._kafka.consumer(None, **_OPTIONS)
+            consumer = self._consumer = self._consumer or self._kafka.consumer(None, **SHORT_FETCH)
             try:
                 consumer.assign([TopicPartition(self._kafka.topic(source.topic), source.partition, source.offset)])
                 return self._poll(consumer, source)

@@ -19,7 +19,7 @@ from gateway.metrics import Metrics
 from gateway.status_store import EVENT_TOPICS, StatusStore
 from headrace.health import Heart
 from headrace.kafka import Kafka, log_throttled, place_of_message
-from headrace.metadata import partitions_of
+from headrace.metadata import installation, partitions_of
 from headrace.records import Record
 
 log = logging.getLogger(__name__)
@@ -118,8 +118,7 @@ class StatusView:
         found = partitions_of(self._admin, names, 5)
         if len(found) < len(names):
             return []
-        cluster = self._admin.list_topics(names[0], timeout=5).cluster_id
-        if not self._store.adopt(f"{cluster} {self._kafka.prefix}"):
+        if not self._store.adopt(installation(self._admin, self._kafka, TOPICS[0], 5)):
             log.warning(
                 "this is another Kafka cluster than the stored statuses are of: they are made anew from its log"
             )

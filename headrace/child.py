@@ -29,7 +29,7 @@ from headrace.child_user import ChildUser, become
 from headrace.cluster import KindInfo
 from headrace.errors import Invalid, UsageError
 from headrace.kinds import Context, Kind, load_kinds
-from headrace.process_tree import adopt_orphans, below, kill_trees, processes, set_death_signal
+from headrace.process_tree import adopt_orphans, below, kill_trees, processes, reap, set_death_signal
 
 TRACEBACK_LINES = 20
 HOME = "home"  # in a slot's folder: a link to the scratch of the attempt at work there
@@ -266,10 +266,8 @@ def _has_children() -> bool:
 
 def _reap(spare: set[int]) -> None:
     """Takes the exit codes of what an attempt has left behind, so that no zombies gather."""
-    for p in processes().values():
-        if p.zombie and p.parent == os.getpid() and p.pid not in spare:
-            with contextlib.suppress(ChildProcessError):
-                os.waitpid(p.pid, os.WNOHANG)
+    me = os.getpid()
+    reap(p.pid for p in processes().values() if p.zombie and p.parent == me and p.pid not in spare)
 
 
 def _plain(text: str) -> str:

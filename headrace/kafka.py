@@ -26,6 +26,9 @@ log = logging.getLogger(__name__)
 _LOG_EVERY_S = 60.0  # an outage is one line a minute, not fifty a second
 _POLL_S = 0.1
 
+# For a consumer that is assigned again and again: a fetch that finds nothing holds up the next reading so long.
+SHORT_FETCH = {"fetch.wait.max.ms": 10}
+
 
 class Throttle:
     """Lets one message of each kind through a minute, and counts what it held back."""

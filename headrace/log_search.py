@@ -11,7 +11,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
 from headrace.errors import Retryable, Undecodable
 from headrace.ids import id_of_key, id_of_place
-from headrace.kafka import Kafka
+from headrace.kafka import SHORT_FETCH, Kafka
 from headrace.partitioner import partition_of
 from headrace.records import Record, Source
 from headrace.story import KEYED_TOPICS
@@ -75,7 +75,7 @@ def _bounds(consumer: Consumer, place: TopicPartition) -> tuple[int, int]:
 
 
 def _scan(kafka: Kafka, places: Iterable[tuple[str, int]], wanted: Callable[[Record], bool]) -> list[Record]:
-    consumer = kafka.consumer(None, **{"fetch.wait.max.ms": 10})
+    consumer = kafka.consumer(None, **SHORT_FETCH)
     found: list[Record] = []
     try:
         left: dict[tuple[str, int], int] = {}

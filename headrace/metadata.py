@@ -5,8 +5,10 @@
 
 from collections.abc import Iterable
 
-from confluent_kafka import KafkaError, KafkaException, TopicCollection
+from confluent_kafka import Consumer, KafkaError, KafkaException, TopicCollection
 from confluent_kafka.admin import AdminClient
+
+from headrace.kafka import Kafka
 
 _MISSING = (KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC, KafkaError.TOPIC_AUTHORIZATION_FAILED)
 
@@ -23,6 +25,11 @@ def partitions_of(admin: AdminClient, topics: Iterable[str], timeout_s: float) -
         # It waits for one broker, which may be the one that is away; this asks any, and chooses another for next time.
         every = admin.list_topics(timeout=timeout_s / 2).topics
         return {name: list(every[name].partitions) for name in names if name in every and every[name].error is None}
+
+
+def installation(client: AdminClient | Consumer, kafka: Kafka, topic: str, timeout_s: float) -> str:
+    """Names the cluster and the prefix on it: what is kept of topics belongs to both. `topic`: one that there is."""
+    return f"{client.list_topics(kafka.topic(topic), timeout=timeout_s).cluster_id} {kafka.prefix}"
 
 
 def _described(admin: AdminClient, names: list[str], timeout_s: float) -> dict[str, list[int]]:

@@ -12,7 +12,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 from confluent_kafka.admin import OffsetSpec  # type: ignore[attr-defined]  # exported at run time
 
 from headrace.errors import Retryable
-from headrace.kafka import Kafka
+from headrace.kafka import SHORT_FETCH, Kafka
 from headrace.messages import Task
 from headrace.metadata import partitions_of
 from headrace.records import Record
@@ -38,8 +38,7 @@ class AuditLog:
     def __init__(self, kafka: Kafka) -> None:
         self._kafka = kafka
         self._admin = kafka.admin()
-        # A fetch that is under way, and finds nothing, holds up the next reading.
-        self._consumer: Consumer = kafka.consumer(None, **{"fetch.wait.max.ms": 10})
+        self._consumer: Consumer = kafka.consumer(None, **SHORT_FETCH)
 
     def close(self) -> None:
         self._consumer.close()
