@@ -240,11 +240,14 @@ def place_of_message(message: Message) -> tuple[str, int, int]:
 
 
 def member_of(consumer: Consumer) -> tuple[int, str]:
-    """(generation, member id) of a consumer in its group; generation -1 outside one.
+    """(generation, member id) of a consumer in its group; generation -1 outside one, and in one that closes.
 
     Source: the group metadata as librdkafka writes it for transactions (`CGMDv2:`, int32, texts ended by NUL).
     """
-    raw: bytes = consumer.consumer_group_metadata()
+    try:
+        raw: bytes = consumer.consumer_group_metadata()
+    except RuntimeError:  # an assignment that arrives during close(): callbacks still run, the membership is gone
+        return -1, ""
     if not raw.startswith(b"CGMDv2:"):
         raise Undecodable("librdkafka's group metadata has another format than CGMDv2", raw)
     (generation,) = struct.unpack_from("=i", raw, 7)
