@@ -18,11 +18,12 @@ check: setup
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-# Tests at a time: most of them wait for something, so more than there are cores; 0 runs one after another.
+# Tests at a time: most of them wait for something, so more than there are cores; 0 runs one after another. What pytest
+# compiles is kept in any case: each of its processes takes seconds for that.
 WORKERS ?= 4
 test: setup
 	@$(BIN)/python -m infra.chromium
-	$(BIN)/python -m pytest -n $(WORKERS)
+	env -u PYTHONDONTWRITEBYTECODE $(BIN)/python -m pytest -n $(WORKERS)
 
 # The image, built without an engine and used in containers; Debian, as root (it installs its tools where it can).
 image: setup

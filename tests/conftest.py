@@ -20,6 +20,7 @@ from infra.image_build import missing_tools
 from infra.local.kafka import EmbeddedKafka
 from infra.local.process import free_port
 from tests.parallel import SHORT_LIVED, place_of, scheduler
+from tests.topics import PARTITIONS
 
 pytest_plugins = ["tests.statistics_fixtures"]
 
@@ -82,9 +83,9 @@ def kafka_settings(broker: str, prefix: str, tmp_path: Path) -> Settings:
 
 @pytest.fixture
 def make_topics(broker: str) -> Callable[..., None]:
-    """Makes all topics of the contract under a prefix, few partitions for speed: `make_topics(prefix, 4)`."""
+    """Makes all topics of the contract under a prefix, few partitions for speed: `make_topics(prefix, 2)`."""
 
-    def make(prefix: str, partitions: int = 4) -> None:
+    def make(prefix: str, partitions: int = PARTITIONS) -> None:
         from confluent_kafka.admin import AdminClient
 
         admin = AdminClient({"bootstrap.servers": broker})
@@ -95,7 +96,7 @@ def make_topics(broker: str) -> Callable[..., None]:
 
 @pytest.fixture
 def topics(make_topics: Callable[..., None], prefix: str) -> str:
-    """The prefix, with all topics of the contract made under it, 4 partitions each."""
+    """The prefix, with all topics of the contract made under it, PARTITIONS each."""
     make_topics(prefix)
     return prefix
 

@@ -39,6 +39,7 @@ from headrace.journal import Claim, decode_journal
 from headrace.kafka import Kafka, Sender
 from headrace.records import Outgoing, Record
 from headrace.settings import Settings
+from tests.topics import PARTITIONS
 
 PATIENCE_S = 60.0  # for an event that will come, on a machine that others load
 
@@ -211,7 +212,7 @@ def cores(*made: Core) -> Iterator[None]:
 class Log:
     """What is on the topics of an installation."""
 
-    def __init__(self, settings: Settings, partitions: int = 4) -> None:
+    def __init__(self, settings: Settings, partitions: int = PARTITIONS) -> None:
         self.kafka = Kafka(settings, "log")
         self._admin = self.kafka.admin()
         self._partitions = partitions

@@ -19,6 +19,7 @@ from headrace.settings import Settings
 from headrace.states import Cause
 from tests.core_rig import Core, Log, cores, other, record
 from tests.faults.victim import Victim
+from tests.topics import PARTITIONS
 
 LEASE_S = 3.0
 
@@ -85,7 +86,7 @@ def test_a_node_lost_for_good_is_replaced_after_its_lease_by_another(
         victim.wait("ready")
         ids = [str(uuid.uuid4()) for _ in range(8)]
         survivor.end_each()
-        sender.send_all(record(i, partition=n % 4) for n, i in enumerate(ids))
+        sender.send_all(record(i, partition=n % PARTITIONS) for n, i in enumerate(ids))
         lost = {victim.wait("job").split()[1] for _ in range(2)}
         victim.kill()
         while not {o.id for o in map(Outcome.decode, log.read("results"))} >= set(ids):
@@ -117,7 +118,7 @@ def test_a_frozen_node_fences_itself_and_goes_on_under_a_new_boot(
             assert old.cause is Cause.NODE_LOSS
             victim.tell("end")  # what was running when it froze ends now: nothing of it may be told
             for _ in range(100):  # until it is a member again, and works
-                sender.send_all(record(partition=p) for p in range(4))
+                sender.send_all(record(partition=p) for p in range(PARTITIONS))
                 if victim.has("job"):
                     break
             else:

@@ -10,6 +10,7 @@ from headrace.settings import Settings
 from headrace.topics import apply_topics
 from infra.image_build import missing_tools
 from tests.integration.gateway_rig import Gateway, Platform, Stage, gateway
+from tests.topics import PARTITIONS
 
 # The image takes tools of its own, which `make image` installs. A run without them says so (tests/conftest.py).
 collect_ignore = ["test_image.py"] if missing_tools() else []
@@ -19,7 +20,7 @@ collect_ignore = ["test_image.py"] if missing_tools() else []
 def stage(broker: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
     """A gateway over topics of its own, the kind `prime` announced."""
     settings = Settings(kafka=broker, topic_prefix=f"g{uuid.uuid4().hex[:8]}.", data=tmp_path_factory.mktemp("gateway"))
-    apply_topics(AdminClient({"bootstrap.servers": broker}), settings.topic_prefix, 4)
+    apply_topics(AdminClient({"bootstrap.servers": broker}), settings.topic_prefix, PARTITIONS)
     platform = Platform(settings)
     platform.announce()
     with gateway(settings) as found:

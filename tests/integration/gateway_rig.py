@@ -26,6 +26,7 @@ from headrace.records import Outgoing, Record, Source
 from headrace.results_root import open_directory
 from headrace.settings import Settings
 from headrace.states import Reason
+from tests.topics import PARTITIONS
 
 SCHEMA = {
     "type": "object",
@@ -164,7 +165,7 @@ class Stage:
     gw: Gateway
 
 
-def records_on(settings: Settings, topic: str, partitions: int = 4) -> list[Record]:
+def records_on(settings: Settings, topic: str, partitions: int = PARTITIONS) -> list[Record]:
     """All that a topic holds now."""
     kafka = Kafka(settings, "reader")
     consumer = kafka.consumer()

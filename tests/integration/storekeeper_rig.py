@@ -23,6 +23,7 @@ from headrace.states import Reason
 from headrace.topics import apply_topics
 from infra.local.process import free_port
 from tests.http import get
+from tests.topics import PARTITIONS
 
 SUBMISSION = b'{"name": "prime", "payload": {"upper_bound": 10}, "directory": "demo"}'
 
@@ -144,7 +145,7 @@ def installation(broker: str, folder: Path) -> Iterator[Rig]:
     """A rig with topics of its own, for as long as the block."""
     settings = Settings(kafka=broker, topic_prefix=f"t{uuid.uuid4().hex[:8]}.", data=folder)
     rig = Rig(settings)
-    apply_topics(rig.kafka.admin(), settings.topic_prefix, 4)
+    apply_topics(rig.kafka.admin(), settings.topic_prefix, PARTITIONS)
     try:
         yield rig
     finally:

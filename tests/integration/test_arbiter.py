@@ -19,8 +19,7 @@ from headrace.records import Record
 from headrace.results_root import open_directory
 from headrace.settings import Settings
 from tests.integration.storekeeper_rig import completed, in_chunks
-
-PARTITIONS = 4
+from tests.topics import PARTITIONS
 
 
 @pytest.fixture
@@ -46,11 +45,11 @@ def first_chunk(partition: int) -> Outcome:
 def test_a_half_sent_result_is_dropped_once_the_log_is_a_day_older(arbiter: Arbiter, tmp_path: Path) -> None:
     def read(outcome: Outcome, at_ms: int) -> None:
         sent = outcome.encode()
-        arbiter.handle([Record("results", 2, 0, at_ms, sent.key, sent.value, sent.headers)])
+        arbiter.handle([Record("results", 1, 0, at_ms, sent.key, sent.value, sent.headers)])
 
-    read(first_chunk(2), 1_000)
-    read(first_chunk(2), 1_000 + ABANDONED_MS)
+    read(first_chunk(1), 1_000)
+    read(first_chunk(1), 1_000 + ABANDONED_MS)
     assert len(arbiter.chunk_sets) == 2
-    read(first_chunk(2), 1_001 + ABANDONED_MS)
+    read(first_chunk(1), 1_001 + ABANDONED_MS)
     assert len(arbiter.chunk_sets) == 2
     assert len(list((tmp_path / "results" / ".headrace").glob("*/*-*"))) == 2

@@ -6,6 +6,7 @@ from agents.control import Control
 from headrace.cluster import Cancel
 from headrace.kafka import Kafka, Sender
 from headrace.settings import Settings
+from tests.topics import PARTITIONS
 
 
 def test_a_control_log_that_was_made_anew_is_read_before_it_counts_as_read(
@@ -15,7 +16,7 @@ def test_a_control_log_that_was_made_anew_is_read_before_it_counts_as_read(
     kafka, file, task_id = Kafka(kafka_settings, "test"), kafka_settings.data / "control.db", str(uuid.uuid4())
     before = Control(kafka, file)
     before.begin()
-    before.flush({("tasks.control", p): 1000 for p in range(4)})
+    before.flush({("tasks.control", p): 1000 for p in range(PARTITIONS)})
     before._db.close()
     sender.send_all([Cancel(task_id).encode()])
     control = Control(kafka, file)

@@ -9,6 +9,7 @@ from confluent_kafka.admin import AdminClient, NewTopic
 from headrace.metadata import partitions_of
 from infra.local.kafka import EmbeddedKafka, embedded_cluster
 from infra.local.process import free_port
+from tests.topics import PARTITIONS
 
 
 def _write(bootstrap: str, topic: str, value: bytes) -> None:
@@ -57,7 +58,7 @@ def test_the_contracts_topics_are_made_on_the_shared_broker(broker: str, topics:
     admin, deadline = AdminClient({"bootstrap.servers": broker}), time.monotonic() + 30
     while topics + "tasks.normal" not in (found := admin.list_topics(timeout=10).topics):  # the broker hears of it next
         assert time.monotonic() < deadline
-    assert len(found[topics + "tasks.normal"].partitions) == 4
+    assert len(found[topics + "tasks.normal"].partitions) == PARTITIONS
 
 
 def test_three_brokers_keep_taking_records_when_one_is_killed(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from headrace.messages import Outcome
 from headrace.records import Outgoing
 from headrace.settings import Settings
 from tests.core_rig import Core, Log, cores, other, record, submission
+from tests.topics import PARTITIONS
 
 
 def test_a_task_is_claimed_committed_run_and_reported(kafka_settings: Settings, sender: Sender) -> None:
@@ -196,8 +197,8 @@ def test_a_second_node_stalls_nobody_and_reruns_nothing(
             while len(first.jobs) + len(second.jobs) < 200:
                 pass
         left = time.monotonic()
-        sender.send_all(record(partition=p) for p in range(4))
-        first.wait_jobs(len(first.jobs) + 4 - sum(1 for j in first.jobs if j.task.id not in ids))
+        sender.send_all(record(partition=p) for p in range(PARTITIONS))
+        first.wait_jobs(len(first.jobs) + PARTITIONS - sum(1 for j in first.jobs if j.task.id not in ids))
         assert time.monotonic() - left < 5  # what leaves in order keeps nobody waiting for its session's end
     ran = Counter(j.task.id for j in first.jobs + second.jobs if j.task.id in ids)
     assert set(ran.values()) == {1}

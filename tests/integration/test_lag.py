@@ -41,7 +41,7 @@ def commit(kafka: Kafka, offsets: dict[tuple[str, int], int]) -> None:
 def test_what_waits_is_what_is_not_committed_by_topic(kafka: Kafka) -> None:
     watch = LagWatch(kafka, GROUP, list)
     assert (watch.waiting(), watch.age_s()) == (None, None)
-    fill(kafka, {("tasks.normal", 0): 5, ("tasks.normal", 3): 2, ("tasks.high", 1): 1})
+    fill(kafka, {("tasks.normal", 0): 5, ("tasks.normal", 1): 2, ("tasks.high", 1): 1})
     watch.ask()
     assert watch.waiting() == {"tasks.normal": 7, "tasks.high": 1}
     commit(kafka, {("tasks.normal", 0): 4})
@@ -90,15 +90,15 @@ def test_what_is_done_beyond_a_commit_held_back_is_not_lag_and_what_lies_behind_
 
 
 def test_a_group_without_offsets_on_a_trimmed_partition_has_lost_them(kafka: Kafka) -> None:
-    fill(kafka, {("tasks.normal", 2): 4})
+    fill(kafka, {("tasks.normal", 1): 4})
     watch = LagWatch(kafka, GROUP, list)
     check_offsets(watch, kafka.group(GROUP))
     admin = kafka.admin()
-    for done in admin.delete_records([TopicPartition(kafka.topic("tasks.normal"), 2, 3)]).values():
+    for done in admin.delete_records([TopicPartition(kafka.topic("tasks.normal"), 1, 3)]).values():
         done.result(10)
-    with pytest.raises(UsageError, match=r"has lost its offsets for tasks.normal 2"):
+    with pytest.raises(UsageError, match=r"has lost its offsets for tasks.normal 1"):
         check_offsets(watch, kafka.group(GROUP))
-    commit(kafka, {("tasks.normal", 2): 3})
+    commit(kafka, {("tasks.normal", 1): 3})
     check_offsets(watch, kafka.group(GROUP))
 
 

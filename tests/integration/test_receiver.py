@@ -21,6 +21,7 @@ from headrace.settings import Settings
 from headrace.states import Cause
 from infra.local.process import free_port
 from tests.integration.reading import read_until
+from tests.topics import PARTITIONS
 
 GOOD = orjson.dumps({"name": "prime", "payload": {"upper_bound": 10}, "directory": "demo"})
 
@@ -123,7 +124,7 @@ def rewind(kafka: Kafka) -> None:
     """Takes the receiver group's offsets back to the beginning."""
     from confluent_kafka import ConsumerGroupTopicPartitions, TopicPartition
 
-    places = [TopicPartition(kafka.topic(t), p, 0) for t in ("tasks.normal", "tasks.high") for p in range(4)]
+    places = [TopicPartition(kafka.topic(t), p, 0) for t in ("tasks.normal", "tasks.high") for p in range(PARTITIONS)]
     admin = kafka.admin()
     answer = admin.alter_consumer_group_offsets([ConsumerGroupTopicPartitions(kafka.group(GROUP), places)])
     for done in answer.values():

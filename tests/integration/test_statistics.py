@@ -26,6 +26,7 @@ from spark_analytics.job import Job
 from spark_analytics.metrics import Metrics
 from spark_analytics.sinks import sink_of
 from tests.lifecycle import Counts, Sends, flat, recount, rows, stories, wait_until_counted
+from tests.topics import PARTITIONS
 
 # A session and a first batch, with nothing compiled, on a machine that others load.
 pytestmark = pytest.mark.timeout(600)
@@ -155,7 +156,7 @@ def test_the_process_waits_for_topics_counts_audits_and_ends_when_told(
 ) -> None:
     statistics.launch()
     wait(lambda: any("run headrace topics apply" in r for r in reasons(statistics)), 90)
-    apply_topics(AdminClient({"bootstrap.servers": statistics_settings.kafka}), prefix, 4)
+    apply_topics(AdminClient({"bootstrap.servers": statistics_settings.kafka}), prefix, PARTITIONS)
     send = Sends(statistics_settings)
     send(flat(stories(50)))
     send.close()

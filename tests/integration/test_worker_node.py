@@ -28,7 +28,7 @@ from headrace.states import Cause
 from infra.local.process import free_port
 from tests.http import get
 from tests.integration.reading import read_until
-from tests.unit.agents.pool_bench import alive
+from tests.unit.agents.pool_bench import Kernel, alive
 
 HARD = str(Path(__file__).parent.parent / "unit" / "agents" / "hard_tasks.py")
 ROOT = Path(__file__).parent.parent.parent
@@ -218,6 +218,33 @@ def test_nothing_of_an_attempt_outlives_it_although_its_forkserver_was_killed_to
     os.kill(processes()[child].parent, signal.SIGKILL)
     until(file.exists)  # the next attempt: nothing of this one may run beside it
     assert not [pid for pid in (child, *others) if alive(pid)]
+
+
+_OUR_KERNEL = """
+import sys
+from pathlib import Path
+from agents import oom
+from headrace.cli.main import main
+oom._EVENTS = Path(sys.argv[1])
+sys.exit(main(["worker"]))
+"""
+
+
+def test_while_a_victim_of_want_of_memory_waits_to_be_alone_its_node_claims_nothing(
+    nodes: Nodes, kafka: Kafka, submit: Callable[..., str], tmp_path: Path
+) -> None:
+    kernel, stop, victim = Kernel(tmp_path / "memory.events"), tmp_path / "stop", tmp_path / "victim"
+    node = nodes.start("-c", _OUR_KERNEL, str(tmp_path / "memory.events"), slots=3)
+    waiting, killed = submit("waits", until=str(stop)), submit("sleeps", seconds=0.1, flag=str(victim))
+    until(lambda: victim.exists() and len(node.stats()["running"]) == 2)
+    kernel.kills(int(victim.read_text()))
+    until(lambda: "it runs again, alone" in node.log.read_text())
+    others = {submit("echo", value="on") for _ in range(4)}
+    until(lambda: node.stats()["waiting"]["normal"] == 4)
+    time.sleep(1)  # the third slot would take one of them in no time, and keep it from other nodes
+    assert open_claims(kafka) == 2
+    stop.touch()
+    assert {o.id for o in outcomes(kafka, 6)} == {waiting, killed, *others}
 
 
 def test_killed_and_started_again_at_once_the_node_works_at_once(

@@ -1,6 +1,8 @@
 """A pool with real children for tests, and jobs made from the kinds of `hard_tasks`."""
 
 import asyncio
+import os
+import signal
 import time
 import uuid
 from collections.abc import Callable
@@ -51,3 +53,17 @@ def alive(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except OSError:
         return False
+
+
+class Kernel:
+    """Kills for want of memory, as the kernel tells of it: by SIGKILL and a count in a file."""
+
+    def __init__(self, count: Path) -> None:
+        self._count = count
+        self._kills = 0
+        count.write_text("oom_kill 0\n")
+
+    def kills(self, pid: int) -> None:
+        self._kills += 1
+        self._count.write_text(f"oom 9\noom_kill {self._kills}\n")
+        os.kill(pid, signal.SIGKILL)

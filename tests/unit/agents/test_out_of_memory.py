@@ -1,8 +1,6 @@
 """Who is to blame when the kernel kills a process for want of memory: nobody, until it happens to one that is alone."""
 
 import asyncio
-import os
-import signal
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -13,7 +11,7 @@ from agents import oom
 from agents.pool import Pool
 from agents.slots import Slots
 from headrace.states import Cause
-from tests.unit.agents.pool_bench import HARD, SLOTS, Bench, until
+from tests.unit.agents.pool_bench import HARD, SLOTS, Bench, Kernel, until
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -26,20 +24,6 @@ async def bench(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Bench
     pool.listen()
     yield Bench(pool, kinds, [], folder)
     await pool.close()
-
-
-class Kernel:
-    """Kills for want of memory, as the kernel tells of it: by SIGKILL and a count in a file."""
-
-    def __init__(self, count: Path) -> None:
-        self._count = count
-        self._kills = 0
-        count.write_text("oom_kill 0\n")
-
-    def kills(self, pid: int) -> None:
-        self._kills += 1
-        self._count.write_text(f"oom 9\noom_kill {self._kills}\n")
-        os.kill(pid, signal.SIGKILL)
 
 
 @pytest.fixture
