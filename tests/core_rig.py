@@ -26,7 +26,7 @@ from agents.heartbeat import Heartbeats
 from agents.intake import Intake
 from agents.kinds_view import KindsView
 from agents.liveness import Liveness
-from agents.log_reading import offsets, read_ranges
+from agents.log_reading import Place, offsets, read_ranges
 from agents.node import Node
 from agents.reaper import Reaper
 from agents.run_times import RunTimes
@@ -37,9 +37,9 @@ from agents.work import AttemptEnd, Job, Jobs
 from headrace.cluster import KindInfo
 from headrace.journal import Claim, decode_journal
 from headrace.kafka import Kafka, Sender
+from headrace.metadata import partitions_of
 from headrace.records import Outgoing, Record
 from headrace.settings import Settings
-from tests.topics import PARTITIONS
 
 PATIENCE_S = 60.0  # for an event that will come, on a machine that others load
 
@@ -210,20 +210,29 @@ def cores(*made: Core) -> Iterator[None]:
 
 
 class Log:
-    """What is on the topics of an installation."""
+    """What is on the topics of an installation, and has been since the first look."""
 
-    def __init__(self, settings: Settings, partitions: int = PARTITIONS) -> None:
+    def __init__(self, settings: Settings) -> None:
         self.kafka = Kafka(settings, "log")
         self._admin = self.kafka.admin()
-        self._partitions = partitions
+        self._read: dict[str, list[Record]] = {}
+        self._ends: dict[Place, int] = {}
 
     def read(self, topic: str) -> list[Record]:
-        count = 1 if topic in ("nodes", "kinds") else self._partitions
-        ends = offsets(self.kafka, self._admin, [(topic, p) for p in range(count)])
-        found: list[Record] = []
-        ranges = {place: (0, end) for place, end in ends.items()}
+        """All of it in the order of each partition. Waits a little when nothing is new: it is asked in loops."""
+        found = self._read.setdefault(topic, [])
+        ends = offsets(self.kafka, self._admin, [(topic, p) for p in self._partitions(topic)])
+        ranges = {place: (self._ends.get(place, 0), end) for place, end in ends.items()}
+        if found and all(begin == end for begin, end in ranges.values()):
+            time.sleep(0.02)
         read_ranges(self.kafka, ranges, lambda message: found.append(self.kafka.record(message)))
-        return found
+        self._ends |= ends
+        return list(found)
+
+    def _partitions(self, topic: str) -> list[int]:
+        if known := [p for t, p in self._ends if t == topic]:
+            return known
+        return partitions_of(self._admin, [self.kafka.topic(topic)], PATIENCE_S)[self.kafka.topic(topic)]
 
     def wait(self, topic: str, count: int, timeout_s: float = PATIENCE_S) -> list[Record]:
         deadline = time.monotonic() + timeout_s
@@ -253,7 +262,7 @@ class Log:
             asked = [
                 TopicPartition(self.kafka.topic(t), p)
                 for t in ("tasks.high", "tasks.normal")
-                for p in range(self._partitions)
+                for p in self._partitions(t)
             ]
             return {(self.kafka.unprefixed(f.topic), f.partition): f.offset for f in consumer.committed(asked, 10)}
         finally:
