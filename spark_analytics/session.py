@@ -20,7 +20,8 @@ from headrace.errors import UsageError
 from headrace.settings import Settings
 
 CONNECTOR = "org.apache.spark:spark-sql-kafka-0-10_2.13:4.2.0"
-_STATE = "spark.sql.streaming.stateStore"
+_STREAMING = "spark.sql.streaming"
+_STATE = f"{_STREAMING}.stateStore"
 
 OPTIONS = {
     "spark.ui.enabled": "false",
@@ -32,11 +33,15 @@ OPTIONS = {
     f"{_STATE}.rocksdb.trackTotalNumberOfRows": "false",  # it reads each key once more before every write
     f"{_STATE}.rocksdb.boundedMemoryUsage": "true",
     f"{_STATE}.rocksdb.maxMemoryUsageMB": "192",
-    "spark.sql.streaming.minBatchesToRetain": "20",
-    "spark.sql.streaming.noDataMicroBatches.enabled": "false",  # state goes with the next batch that has data
-    "spark.sql.streaming.noDataProgressEventInterval": "2000",  # ms; health reads it
-    "spark.sql.streaming.stopTimeout": "15000",
-    "spark.sql.streaming.metricsEnabled": "false",
+    # The other one starts a process for each file that it renames: a batch of one event made some thirty.
+    f"{_STREAMING}.checkpointFileManagerClass": (
+        "org.apache.spark.sql.execution.streaming.checkpointing.FileSystemBasedCheckpointFileManager"
+    ),
+    f"{_STREAMING}.minBatchesToRetain": "20",
+    f"{_STREAMING}.noDataMicroBatches.enabled": "false",  # state goes with the next batch that has data
+    f"{_STREAMING}.noDataProgressEventInterval": "2000",  # ms; health reads it
+    f"{_STREAMING}.stopTimeout": "15000",
+    f"{_STREAMING}.metricsEnabled": "false",
     "spark.kafka.consumer.cache.capacity": "256",  # consumers: above topics times partitions, or they are made anew
     "spark.cleaner.referenceTracking.cleanCheckpoints": "false",
     "spark.task.maxFailures": "8",

@@ -15,11 +15,11 @@ def swapped(directory: Path, outside: Path) -> Iterator[list[int]]:
     aside = directory.with_name("aside")
 
     def put(make: Callable[[], None]) -> None:
-        try:
-            make()
-        except OSError:  # somebody has made it anew meanwhile: out of the way with it
-            directory.rename(directory.with_name(f"was-{turns[0]}-{time.monotonic_ns()}"))
-            make()
+        while True:
+            try:
+                return make()
+            except OSError:  # somebody has made it anew meanwhile, perhaps more than once: out of the way with it
+                directory.rename(directory.with_name(f"was-{turns[0]}-{time.monotonic_ns()}"))
 
     def swap() -> None:
         while not stop.is_set():

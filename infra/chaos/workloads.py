@@ -12,6 +12,7 @@ from typing import Any
 import httpx
 import orjson
 
+from headrace.client import tls
 from headrace.errors import HeadraceError
 from headrace.kafka import Sender
 from headrace.records import Outgoing
@@ -100,7 +101,7 @@ def submit_native(sender: Sender, planned: Iterable[Planned], into: Submitted) -
 def submit_http(url: str, planned: Iterable[Planned], into: Submitted) -> list[Planned]:
     """Through POST /tasks/batch; a batch that gets no answer is refused, since nothing was promised. Returns those."""
     left, refused = list(planned), []
-    with httpx.Client(base_url=url, timeout=30) as client:
+    with httpx.Client(base_url=url, timeout=30, verify=tls()) as client:
         for start in range(0, len(left), _BATCH):
             refused += _post(client, left[start : start + _BATCH], into)
     into.refused += len(refused)

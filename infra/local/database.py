@@ -18,6 +18,7 @@ from pathlib import Path
 
 import pymysql
 
+from headrace.database import Database
 from headrace.errors import UsageError
 from headrace.settings import address
 from infra.local.artifacts import artifact
@@ -74,9 +75,7 @@ class EmbeddedDatabase(Service):
         """Whether its user can log in, which includes that the grants are made."""
         try:
             socket.create_connection((self.host, self.port), 0.2).close()
-            pymysql.connect(
-                host=self.host, port=self.port, user=_NAME, password=self._password(), database=_NAME, connect_timeout=1
-            ).close()
+            Database.parse(self.url).connect(timeout_s=1).close()
         except (OSError, pymysql.MySQLError):
             return False
         return True

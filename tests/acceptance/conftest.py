@@ -11,6 +11,7 @@ import httpx
 import pytest
 from confluent_kafka import Consumer, Producer, TopicPartition
 
+from headrace.client import tls
 from infra.local.cluster import LocalCluster
 
 PATIENCE_S = 60.0
@@ -31,7 +32,7 @@ class Client:
 
     def __init__(self, url: str) -> None:
         self.url = url
-        self.http = httpx.Client(base_url=url, timeout=PATIENCE_S)
+        self.http = httpx.Client(base_url=url, timeout=PATIENCE_S, verify=tls())
 
     def submit(self, name: str = "prime", payload: object = None, directory: str = "demo", **more: Any) -> str:
         body = {"name": name, "payload": {"upper_bound": 100} if payload is None else payload, "directory": directory}

@@ -19,6 +19,7 @@ from gateway.app import make_app
 from gateway.main import Server, running
 from gateway.parts import Parts
 from gateway.status_store import StatusStore
+from headrace.client import tls
 from headrace.cluster import Heartbeat, KindInfo
 from headrace.kafka import Kafka, Sender, record_of
 from headrace.messages import Outcome, Progress, Submission, Task, received, started
@@ -50,7 +51,7 @@ class Gateway:
     def start(self, until_ready: bool = True) -> "Gateway":
         self._thread.start()
         assert self._ready.wait(60), "the gateway has not come up"
-        self.http = httpx.Client(base_url=self.url, timeout=60)
+        self.http = httpx.Client(base_url=self.url, timeout=60, verify=tls())
         deadline = time.monotonic() + 20
         while until_ready and self.http.get("/readyz").status_code != 200:
             assert time.monotonic() < deadline, self.http.get("/readyz").text

@@ -15,7 +15,7 @@ def test_every_path_of_the_table_is_one() -> None:
 def test_files_that_share_what_is_dear_have_one_group_and_others_their_own() -> None:
     assert group_of("tests/faults/test_one_fault.py::test_a[kill]") == "faults"
     assert group_of("tests/acceptance/test_http.py::test_a") == group_of("tests/acceptance/test_page.py::test_b")
-    assert group_of("tests/acceptance/test_statistics_page.py::test_a") == "statistics"
+    assert group_of("tests/acceptance/test_statistics_page.py::test_a") == "database"
     assert group_of("tests/unit/headrace/test_cli.py::test_a[x::y]") == "tests/unit/headrace/test_cli.py"
 
 
