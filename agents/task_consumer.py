@@ -33,7 +33,7 @@ _OPTIONS = {
     "max.poll.interval.ms": 30_000,
     "partition.assignment.strategy": "range",  # both topics' partition p, and so an id's replays, with one node
     "enable.partition.eof": True,  # the merge wants to know what is still to come
-    "fetch.wait.max.ms": 20,  # how long a partition that is resumed may wait for its turn
+    "fetch.wait.max.ms": 100,  # how long a partition that is resumed may wait for its turn
     "queued.min.messages": 2000,
     "queued.max.messages.kbytes": 8192,
 }
