@@ -14,6 +14,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from queue import SimpleQueue
 
 from py4j.protocol import Py4JError
 from pyspark.sql import SparkSession
@@ -44,10 +45,10 @@ def main(settings: Settings) -> int:
     sink = sink_of(settings.database)
     folder = settings.data.absolute() / "analytics"
     folder.mkdir(parents=True, exist_ok=True)
-    told, running = threading.Event(), threading.Event()
+    told, running = SimpleQueue[None](), threading.Event()
 
     def end(*_: object) -> None:
-        told.set()
+        told.put(None)  # not an Event: a handler may take no lock (headrace.signals)
         if not running.is_set():  # Spark takes its time to start, and nothing has begun that had to be ended in order
             raise SystemExit(0)
 
@@ -82,8 +83,8 @@ def main(settings: Settings) -> int:
     return 0
 
 
-def _pass_on(told: threading.Event, job: Job) -> None:
-    told.wait()
+def _pass_on(told: SimpleQueue[None], job: Job) -> None:
+    told.get()
     job.stop()
 
 

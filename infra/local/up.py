@@ -18,6 +18,7 @@ from confluent_kafka.admin import AdminClient
 from headrace.errors import HeadraceError, UsageError
 from headrace.kafka import load_security
 from headrace.settings import Settings
+from headrace.signals import on_signals
 from headrace.topics import apply_topics
 from infra.local.data_directory import DataDirectory
 from infra.local.database import EmbeddedDatabase
@@ -36,8 +37,7 @@ _KAFKA_GRACE_S = 20.0
 def main(settings: Settings) -> int:
     """Runs until SIGINT, SIGTERM or SIGHUP; 0 after a clean stop, 1 when something had to be killed."""
     machine = Machine(settings)
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, lambda *_: machine.ask_to_stop())
+    on_signals((signal.SIGINT, signal.SIGTERM, signal.SIGHUP), machine.ask_to_stop)
     machine.data.open()
     try:
         try:
