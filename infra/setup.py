@@ -83,6 +83,7 @@ def set_up() -> None:
     if not python.exists():  # also when it points at a Python that has gone
         run([str(uv), "venv", "--quiet", "--clear", "--python", sys.executable, str(VENV)])
     say("Python packages")
+    # Compiled once here, as our own: where Python may not write bytecode, every role would else compile it all.
     sync = [str(uv), "pip", "sync", "--python", str(VENV), "--compile-bytecode", "--require-hashes", str(LOCK)]
     if subprocess.run([*sync, "--offline", "--quiet"], env=environ(), stderr=subprocess.DEVNULL).returncode:
         say("downloading them; the first time this takes some minutes")

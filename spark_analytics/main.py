@@ -9,12 +9,11 @@ import fcntl
 import logging
 import os
 import signal
-import threading
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from queue import SimpleQueue
 
 from py4j.protocol import Py4JError
 from pyspark.sql import SparkSession
@@ -24,6 +23,7 @@ from headrace.health import Health
 from headrace.kafka import Kafka
 from headrace.process_tree import kill_trees
 from headrace.settings import Settings
+from headrace.signals import on_signals
 from spark_analytics.audit import Auditor
 from spark_analytics.audit_store import MySqlAuditStore
 from spark_analytics.health_http import HealthServer
@@ -36,6 +36,7 @@ from spark_analytics.sinks.mysql import MySqlSink
 log = logging.getLogger(__name__)
 
 _LEFT_OVER_S = 10.0
+_STOPS = (signal.SIGTERM, signal.SIGINT)
 
 
 def main(settings: Settings) -> int:
@@ -45,15 +46,8 @@ def main(settings: Settings) -> int:
     sink = sink_of(settings.database)
     folder = settings.data.absolute() / "analytics"
     folder.mkdir(parents=True, exist_ok=True)
-    told, running = SimpleQueue[None](), threading.Event()
-
-    def end(*_: object) -> None:
-        told.put(None)  # not an Event: a handler may take no lock (headrace.signals)
-        if not running.is_set():  # Spark takes its time to start, and nothing has begun that had to be ended in order
-            raise SystemExit(0)
-
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, end)
+    for number in _STOPS:  # Spark takes its time to start, and nothing has begun that had to be ended in order
+        signal.signal(number, lambda *_: sys.exit(0))
     with _alone(folder) as jvm_file:
         health, metrics = Health(), Metrics()
         health.add("spark", lambda: "it is starting")
@@ -65,8 +59,7 @@ def main(settings: Settings) -> int:
             kafka = Kafka(settings, "headrace-analytics")
             job = Job(spark, settings, kafka, sink, folder, metrics)
             job.add_checks(health)
-            running.set()
-            threading.Thread(target=_pass_on, args=(told, job), daemon=True).start()
+            on_signals(_STOPS, job.stop)
             auditor = None
             if isinstance(sink, MySqlSink):
                 store = MySqlAuditStore(sink.database)
@@ -81,11 +74,6 @@ def main(settings: Settings) -> int:
         finally:
             server.close()
     return 0
-
-
-def _pass_on(told: SimpleQueue[None], job: Job) -> None:
-    told.get()
-    job.stop()
 
 
 @contextmanager

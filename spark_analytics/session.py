@@ -33,7 +33,7 @@ OPTIONS = {
     f"{_STATE}.rocksdb.trackTotalNumberOfRows": "false",  # it reads each key once more before every write
     f"{_STATE}.rocksdb.boundedMemoryUsage": "true",
     f"{_STATE}.rocksdb.maxMemoryUsageMB": "192",
-    # The other one starts a process for each file that it renames: a batch of one event made some thirty.
+    # The default one, on FileContext, starts `readlink` for each file that it renames.
     f"{_STREAMING}.checkpointFileManagerClass": (
         "org.apache.spark.sql.execution.streaming.checkpointing.FileSystemBasedCheckpointFileManager"
     ),

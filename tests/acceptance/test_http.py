@@ -131,9 +131,9 @@ def test_a_task_past_its_time_limit_is_stopped(client: Client, log: Log) -> None
 
 
 def directories(results: Path) -> list[Path]:
-    """Below the results root and beside it; without what roles keep for themselves, which comes and goes."""
-    found = [*results.parent.iterdir(), *results.rglob("*")]
-    return sorted(p for p in found if p.is_dir() and "/." not in str(p.relative_to(results.parent)))
+    """Below the data directory; without the scratch of attempts, which goes with them."""
+    tops = [p for p in results.parent.iterdir() if p.name != "scratch"]
+    return sorted(p for top in tops for p in (top, *top.rglob("*")) if p.is_dir())
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,6 @@ from typing import Any
 import httpx
 import orjson
 import uvicorn
-from confluent_kafka import OFFSET_BEGINNING, TopicPartition
 
 from gateway.app import make_app
 from gateway.main import Server, running
@@ -21,13 +20,13 @@ from gateway.parts import Parts
 from gateway.status_store import StatusStore
 from headrace.client import tls
 from headrace.cluster import Heartbeat, KindInfo
-from headrace.kafka import Kafka, Sender, record_of
+from headrace.kafka import Kafka, Sender
 from headrace.messages import Outcome, Progress, Submission, Task, received, started
 from headrace.records import Outgoing, Record, Source
 from headrace.results_root import open_directory
 from headrace.settings import Settings
 from headrace.states import Reason
-from tests.topics import PARTITIONS
+from tests.integration.reading import read_until
 
 SCHEMA = {
     "type": "object",
@@ -166,22 +165,9 @@ class Stage:
     gw: Gateway
 
 
-def records_on(settings: Settings, topic: str, partitions: int = PARTITIONS) -> list[Record]:
+def records_on(settings: Settings, topic: str) -> list[Record]:
     """All that a topic holds now."""
-    kafka = Kafka(settings, "reader")
-    consumer = kafka.consumer()
-    consumer.assign([TopicPartition(kafka.topic(topic), p, OFFSET_BEGINNING) for p in range(partitions)])
-    found: list[Record] = []
-    ended = 0
-    while ended < partitions:
-        message = consumer.poll(5)
-        assert message is not None
-        if message.error() is None:
-            found.append(record_of(message, kafka.prefix))
-        else:
-            ended += 1
-    consumer.close()
-    return found
+    return read_until(Kafka(settings, "reader"), topic, 0)
 
 
 def submission(**changes: Any) -> bytes:

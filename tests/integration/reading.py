@@ -4,7 +4,7 @@ import time
 
 from confluent_kafka import TopicPartition
 
-from headrace.kafka import Kafka
+from headrace.kafka import SHORT_FETCH, Kafka
 from headrace.records import Record
 
 
@@ -13,7 +13,7 @@ def read_until(kafka: Kafka, topic: str, count: int, timeout_s: float = 60.0) ->
 
     Goes on to the end of each partition then, so that one too many would be seen.
     """
-    consumer = kafka.consumer(None, **{"fetch.wait.max.ms": 10})
+    consumer = kafka.consumer(None, **SHORT_FETCH)
     name = kafka.topic(topic)
     partitions = consumer.list_topics(name, timeout=10).topics[name].partitions
     consumer.assign([TopicPartition(name, p, 0) for p in partitions])

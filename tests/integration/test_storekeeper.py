@@ -25,6 +25,7 @@ from tests.integration.storekeeper_rig import (
     terminate,
     wait_for,
 )
+from tests.topics import PARTITIONS
 
 
 @pytest.fixture(scope="module")
@@ -88,7 +89,9 @@ def test_records_that_are_no_outcomes_are_counted_and_passed_over(shared: Rig) -
         Outgoing("results", ids[1].encode(), b"x", (("outcome", b"completed"), ("attempt", b"-1"))),
     ]
     last = completed()
-    elsewhere = replace(completed(id=last.id).encode(), partition=1 - partition_of(last.id.encode(), 2))
+    elsewhere = replace(
+        completed(id=last.id).encode(), partition=(partition_of(last.id.encode(), PARTITIONS) + 1) % PARTITIONS
+    )
     shared.send(*garbage, elsewhere, last)
     assert [e.id for e in shared.events(last.id) if e.id in {last.id, *ids}] == [last.id]
     wait_for(lambda: shared.metric("headrace_outcomes_undecodable_total") == 5, "five records counted")
