@@ -30,6 +30,8 @@ def read(spark: SparkSession, settings: Settings) -> DataFrame:
         "kafka.fetch.max.wait.ms": "10",
         "kafka.max.poll.records": "5000",  # of a backlog: ten times fewer polls
         "kafka.max.partition.fetch.bytes": str(4 * 2**20),
+        "kafka.metric.reporters": "",  # some hundred JMX beans for each consumer, and one a partition
+        "kafka.enable.metrics.push": "false",
         "includeHeaders": "true",
     }
     return spark.readStream.format("kafka").options(**options).load()
@@ -46,9 +48,9 @@ def decode(records: DataFrame, prefix: str = "") -> DataFrame:
     # Each step's columns are what the next one uses more than once: Spark computes them once, and so the method that it
     # generates stays small enough to be compiled soon. Reversed, as the last header of a name counts everywhere.
     found = records.select(
-        "topic", "partition", "offset", F.col("timestamp").alias("at"),
+        "topic", "partition", "offset", "headers", F.col("timestamp").alias("at"),
         _uuid(F.coalesce("key", F.when(~is_dead, F.col("value"))).cast("string")).alias("id"),
-        F.reverse("headers.key").alias("names"), F.reverse("headers.value").alias("values"),
+        F.reverse("headers.key").alias("names"),
     ).withColumns(
         {name: F.call_function("make_valid_utf8", _text(name)) for name in ("name", "node")}
         | {name: F.when(started, _text(name).try_cast("bigint")) for name in ("attempt", "submitted-ms")}
@@ -92,8 +94,8 @@ def _uuid(text: Column) -> Column:
 
 def _text(name: str) -> Column:
     """The last header of that name, or null."""
-    at = F.array_position("names", name) - 1
-    return F.get("values", at.cast("int")).cast("string")
+    at = F.size("names") - F.array_position("names", name)  # beyond the end when it is not there
+    return F.get("headers", at.cast("int"))["value"].cast("string")
 
 
 def _name(column: str) -> Column:
