@@ -219,7 +219,7 @@ async function refresh() {
     drawPercentiles("queued", timed, "queued");
     drawPercentiles("duration", timed, "duration");
     drawNodes(nodes);
-    showState(summary.counted_at ? `counted up to ${new Date(summary.counted_at).toLocaleTimeString()}` : "nothing has been counted yet", true);
+    showState(summary.counted_at ? `last counted at ${new Date(summary.counted_at).toLocaleTimeString()}` : "nothing has been counted yet", true);
   } catch (error) {
     if (!(error instanceof Problem)) throw error;
     showState(error.message, false);
