@@ -85,14 +85,21 @@ class Child:
     def kinds(self, timeout_s: float) -> bytes:
         """Asks for the kinds that it has loaded; before `listen`. ChildDied, or TimeoutError."""
         deadline = time.monotonic() + timeout_s
-        self._link.send(pack(Kinds()))
+        with contextlib.suppress(OSError):  # it has ended already: its sentinel tells
+            self._link.send(pack(Kinds()))
+        watched = [self._process.sentinel, self._link.fileno()]
         while (left_s := deadline - time.monotonic()) > 0:
-            ready, _, _ = select.select([self._link.fileno(), self._process.sentinel], [], [], left_s)
+            ready, _, _ = select.select(watched, [], [], left_s)
             if self._link.fileno() in ready:
-                with contextlib.suppress(BrokenLink, OSError):
-                    for frame in self._reader.feed(self._link.recv(_READ_BYTES)):
+                try:
+                    data = self._link.recv(_READ_BYTES)
+                    for frame in self._reader.feed(data):
                         if isinstance(frame, Kinds):
                             return frame.described
+                except (BrokenLink, OSError):
+                    data = b""
+                if not data:  # nothing more will come of it, but its end
+                    watched = [self._process.sentinel]
             if self._process.sentinel in ready:
                 raise ChildDied(self._exit_code())
         raise TimeoutError

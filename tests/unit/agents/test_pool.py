@@ -493,3 +493,18 @@ async def test_kinds_that_cannot_be_loaded_are_a_usage_error_that_names_the_file
     with pytest.raises(UsageError, match=said) as raised:
         await asyncio.to_thread(Pool(str(file), 1, tmp_path / "scratch").start)
     assert "broken.py" in str(raised.value)
+
+
+async def test_an_import_that_ended_the_process_before_it_was_asked_is_told_alike(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def asked_late(child: Child, timeout_s: float) -> bytes:
+        child._process.join(30)
+        return ask(child, timeout_s)
+
+    ask = Child.kinds
+    monkeypatch.setattr(Child, "kinds", asked_late)
+    file = tmp_path / "broken.py"
+    file.write_text("import os\nos._exit(0)")
+    with pytest.raises(UsageError, match="the import ended the process"):
+        await asyncio.to_thread(Pool(str(file), 1, tmp_path / "scratch").start)
