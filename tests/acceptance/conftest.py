@@ -3,6 +3,7 @@
 import json
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -10,11 +11,14 @@ from typing import Any, TypeVar
 import httpx
 import pytest
 from confluent_kafka import Consumer, Producer, TopicPartition
+from playwright.sync_api import Browser, Page, sync_playwright
 
 from headrace.client import tls
+from infra.chromium import chromium
 from infra.local.cluster import LocalCluster
 
 PATIENCE_S = 60.0
+PATIENCE_MS = 20_000  # a page's
 T = TypeVar("T")
 
 
@@ -165,3 +169,25 @@ def log(cluster: LocalCluster) -> Log:
 @pytest.fixture
 def results(cluster: LocalCluster) -> Path:
     return cluster.settings.results_root
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with sync_playwright() as playwright:
+        found = playwright.chromium.launch(executable_path=chromium(), args=["--no-sandbox", "--disable-gpu"])
+        yield found
+        found.close()
+
+
+@contextmanager
+def open_page(browser: Browser, url: str, but: str | None = None, **options: Any) -> Iterator[Page]:
+    """The page at `url`; what the browser complains of, `but` what has that in it, fails the test."""
+    complaints: list[str] = []
+    found = browser.new_page(**options)
+    found.set_default_timeout(PATIENCE_MS)
+    found.on("pageerror", lambda e: complaints.append(str(e)))
+    found.on("console", lambda m: complaints.append(m.text) if m.type == "error" else None)
+    found.goto(url)
+    yield found
+    found.close()
+    assert [c for c in complaints if but is None or but not in c] == []

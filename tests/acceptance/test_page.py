@@ -3,37 +3,19 @@
 from collections.abc import Iterator
 
 import pytest
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, expect
 
-from infra.chromium import chromium
 from infra.local.cluster import LocalCluster
-
-PATIENCE_MS = 20_000
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        found = playwright.chromium.launch(executable_path=chromium(), args=["--no-sandbox"])
-        yield found
-        found.close()
+from tests.acceptance.conftest import PATIENCE_MS, open_page
 
 
 @pytest.fixture
 def page(browser: Browser, cluster: LocalCluster) -> Iterator[Page]:
-    """The page, open and with its kinds; what the browser complains of fails the test."""
-    found = browser.new_page()
-    found.set_default_timeout(PATIENCE_MS)
-    complaints: list[str] = []
-    found.on("pageerror", lambda e: complaints.append(str(e)))
+    """The page, open and with its kinds."""
     # Chromium notes every refused submission; that one is refused is what a test wants.
-    refused = "the server responded with a status of 4"
-    found.on("console", lambda m: complaints.append(m.text) if m.type == "error" and refused not in m.text else None)
-    found.goto(cluster.gateway_url)
-    expect(found.locator("#kind option[value=prime]")).to_be_attached(timeout=PATIENCE_MS)
-    yield found
-    found.close()
-    assert complaints == []
+    with open_page(browser, cluster.gateway_url, but="the server responded with a status of 4") as found:
+        expect(found.locator("#kind option[value=prime]")).to_be_attached(timeout=PATIENCE_MS)
+        yield found
 
 
 def choose(page: Page, kind: str) -> None:

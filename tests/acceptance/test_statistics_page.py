@@ -6,16 +6,15 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from playwright.sync_api import Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, expect
 
 from headrace.database import Database
 from headrace.settings import Settings
-from infra.chromium import chromium
 from infra.local.database import EmbeddedDatabase
 from spark_analytics.migrate import migrate
+from tests.acceptance.conftest import PATIENCE_MS, open_page
 from tests.integration.gateway_rig import Gateway
 
-PATIENCE_MS = 20_000
 LOST = "0b1ff0a4-3f0b-4a86-9a3a-5d3c3f7f0a11"
 
 
@@ -27,19 +26,9 @@ def gateway(kafka_settings: Settings, topics: str, mariadb: EmbeddedDatabase, da
 
 
 @pytest.fixture
-def page(gateway: Gateway) -> Iterator[Page]:
-    """The page, open; what the browser complains of fails the test."""
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium(), args=["--no-sandbox"])
-        found = browser.new_page()
-        found.set_default_timeout(PATIENCE_MS)
-        complaints: list[str] = []
-        found.on("pageerror", lambda e: complaints.append(str(e)))
-        found.on("console", lambda m: complaints.append(m.text) if m.type == "error" else None)
-        found.goto(f"{gateway.url}/stats")
+def page(browser: Browser, gateway: Gateway) -> Iterator[Page]:
+    with open_page(browser, f"{gateway.url}/stats") as found:
         yield found
-        browser.close()
-        assert complaints == []
 
 
 def fill(database: Database) -> None:

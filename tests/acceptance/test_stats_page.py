@@ -3,29 +3,16 @@
 from collections.abc import Iterator
 
 import pytest
-from playwright.sync_api import Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, expect
 
-from infra.chromium import chromium
 from infra.local.cluster import LocalCluster
-from tests.acceptance.conftest import Client
-
-PATIENCE_MS = 20_000
+from tests.acceptance.conftest import PATIENCE_MS, Client, open_page
 
 
 @pytest.fixture
-def page(cluster: LocalCluster) -> Iterator[Page]:
-    """The stats page, open; what the browser complains of fails the test."""
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium(), args=["--no-sandbox"])
-        found = browser.new_page(color_scheme="dark")
-        found.set_default_timeout(PATIENCE_MS)
-        complaints: list[str] = []
-        found.on("pageerror", lambda e: complaints.append(str(e)))
-        found.on("console", lambda m: complaints.append(m.text) if m.type == "error" else None)
-        found.goto(f"http://{cluster.settings.stats_http}/")
+def page(browser: Browser, cluster: LocalCluster) -> Iterator[Page]:
+    with open_page(browser, f"http://{cluster.settings.stats_http}/", color_scheme="dark") as found:
         yield found
-        browser.close()
-        assert complaints == []
 
 
 def test_the_stats_page_shows_what_runs_and_then_that_it_is_done(page: Page, client: Client) -> None:
