@@ -217,7 +217,7 @@ _PROPERTIES: dict[str, object] = {
     # A killed broker may register again only once its old registration's session is over: Kafka's 9 s made that 14 s.
     "broker.session.timeout.ms": 2000,
     "broker.heartbeat.interval.ms": 400,
-    # A controller writes an empty record twice a second, each synced to disk: a fifth of what an idle broker does.
+    # A controller writes an empty record twice a second, each synced to disk: a sixth of what an idle broker does.
     "metadata.max.idle.interval.ms": 5000,
     "group.initial.rebalance.delay.ms": 0,  # a first member need not wait 3 s for others
     "offsets.retention.minutes": 2147483647,  # an idle group's offsets must outlive what the task topics keep
