@@ -4,15 +4,19 @@
 come up (no Java, no connector, a master that cannot be reached).
 """
 
+import contextlib
 import logging
 import os
 import shutil
 import sys
+import threading
+from collections.abc import Iterable
 from glob import glob
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+from py4j.protocol import Py4JError
 from pyspark.errors import PySparkException
 from pyspark.sql import SparkSession
 
@@ -46,6 +50,7 @@ OPTIONS = {
     "spark.cleaner.referenceTracking.cleanCheckpoints": "false",
     "spark.task.maxFailures": "8",
     "spark.python.worker.reuse": "true",
+    "spark.python.daemon.module": "spark_analytics.python_daemon",
 }
 
 # Metaspace that begins small costs collections of the whole heap at every start. Java's second compiler took a third of
@@ -75,11 +80,24 @@ def start_session(settings: Settings, folder: Path) -> SparkSession:
     for key, value in options.items():
         builder = builder.config(key, value)
     try:
-        return builder.getOrCreate()
+        spark = builder.getOrCreate()
     except (PySparkException, OSError) as e:
         raise UsageError(
             f"Spark does not start at {settings.spark_master} ({e}): check Java and HEADRACE_SPARK_MASTER"
         ) from None
+    threading.Thread(target=_start_python_workers, args=(spark,), name="python-workers", daemon=True).start()
+    return spark
+
+
+def _start_python_workers(spark: SparkSession) -> None:
+    """While a query is planned: the end of its first batch would else wait for them."""
+    with contextlib.suppress(Py4JError, PySparkException, OSError):  # it may be told to stop meanwhile
+        context = spark.sparkContext
+        context.parallelize(range(context.defaultParallelism)).foreachPartition(_nothing)
+
+
+def _nothing(_: Iterable[int]) -> None:
+    pass
 
 
 def _memory(settings: Settings, temporary: Path) -> dict[str, str]:
