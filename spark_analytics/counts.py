@@ -20,13 +20,16 @@ KEY = ("measure", "bucket", "event", "reason", "name", "node", "bin")
 def distinct(events: DataFrame) -> DataFrame:
     """The first of each event: by id, and by attempt for started. Later than WATERMARK is dropped, and reported.
 
+    The partition, which is the same for all records of an id, stands first in the key: records come a partition at a
+    time, so what the state looks up lies close together.
+
     Adds `starts` (0 or 1) and `first` (0 or 1): a second row, which counts no start, asks in the place of attempt 1
     of a later attempt whether the task has started before. A node may die between claim and announcement.
     """
     started = F.col("event") == "started"
     rows = events.withColumn("row", F.explode(_rows(started)))
     rows = rows.withColumns({c: F.col(f"row.{c}") for c in ("of", "starts", "first")}).drop("row")
-    return rows.withWatermark("at", WATERMARK).dropDuplicatesWithinWatermark(["id", "event", "of"])
+    return rows.withWatermark("at", WATERMARK).dropDuplicatesWithinWatermark(["partition", "id", "event", "of"])
 
 
 def _rows(started: Column) -> Column:

@@ -21,7 +21,7 @@ from headrace.kafka import Kafka, log_throttled
 from headrace.metadata import partitions_of
 from headrace.settings import Settings
 from spark_analytics.metrics import Metrics
-from spark_analytics.query import Query, is_data_loss
+from spark_analytics.query import CHECKPOINT, Query, is_data_loss
 from spark_analytics.sinks.base import Sink
 from spark_analytics.source import TOPICS
 
@@ -152,8 +152,8 @@ class Job:
 
 _DATA_LOSS = (
     "Kafka no longer holds the events that the statistics' checkpoint stands at: was a lifecycle topic deleted, made "
-    "anew or trimmed? If so, remove the folder `analytics/checkpoint` of this role's data directory: what Kafka still "
-    "holds is counted anew, and what the database has already is kept"
+    f"anew or trimmed? If so, remove the folder `analytics/{CHECKPOINT}` of this role's data directory: what Kafka "
+    "still holds is counted anew, and what the database has already is kept"
 )
 
 

@@ -31,7 +31,7 @@ log = logging.getLogger(__name__)
 
 _RETRY_S = 1.0
 _FINISH_S = 6.0  # of a batch under way when told to stop
-_CHECKPOINT = "checkpoint"
+CHECKPOINT = "checkpoint-2"  # counted up when the state changes its shape: all is counted anew then
 
 
 Work = tuple[tuple[int, int], ...]  # stage, tasks done
@@ -48,7 +48,7 @@ class Query:
         self, spark: SparkSession, settings: Settings, sink: Sink, folder: Path, metrics: Metrics, stop: threading.Event
     ) -> None:
         self._spark, self._settings, self._sink, self._metrics, self._stop = spark, settings, sink, metrics, stop
-        self._checkpoint = folder / _CHECKPOINT
+        self._checkpoint = folder / CHECKPOINT
         self._query: Any = None
         self._seen_batch = -1
         self._seen_work: Work = ()
@@ -59,6 +59,7 @@ class Query:
     def start(self) -> None:
         """Starts it; Retryable when the sink is away."""
         self._sink.prepare()
+        self.drop_older()
         self._set_aside_unknown()
         counted = statistics(decode(read(self._spark, self._settings), self._settings.topic_prefix))
         self._query = (
@@ -141,6 +142,13 @@ class Query:
         """As the checkpoint has it: the first batch may run before `start` has returned."""
         found: str = json.loads((self._checkpoint / "metadata").read_text())["id"]
         return found
+
+    def drop_older(self) -> None:
+        """A checkpoint of an earlier version, whose state this one cannot read."""
+        for older in self._checkpoint.parent.glob("checkpoint*"):
+            if older != self._checkpoint:
+                log.info("dropping %s, the state of an earlier version: counting from the beginning", older.name)
+                shutil.rmtree(older, ignore_errors=True)
 
     def _set_aside_unknown(self) -> None:
         """A checkpoint whose batches the sink has never seen belongs to another database: count from the beginning."""

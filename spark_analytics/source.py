@@ -38,7 +38,7 @@ def read(spark: SparkSession, settings: Settings) -> DataFrame:
 
 
 def decode(records: DataFrame, prefix: str = "") -> DataFrame:
-    """Columns id (16 bytes), event, at, name, node, attempt, reason, bytes, queued_ms, duration_ms, young.
+    """Columns id (16 bytes), event, at, partition, name, node, attempt, reason, bytes, queued_ms, duration_ms, young.
 
     `records` has Kafka's columns key, value, topic, partition, offset, timestamp, headers. `event` is received,
     started, completed, failed, cancelled or undecodable. `young`: no more than ten minutes after its submission.
@@ -72,6 +72,7 @@ def decode(records: DataFrame, prefix: str = "") -> DataFrame:
         F.when(F.col("valid"), F.col("id")).otherwise(place).alias("id"),
         event.alias("event"),
         "at",
+        "partition",
         F.when(F.col("valid"), _name("name")).otherwise("").alias("name"),
         F.when(F.col("valid"), _name("node")).otherwise("").alias("node"),
         F.when(F.col("valid") & started, _number("attempt", _MOST_ATTEMPTS)).otherwise(0).cast("int").alias("attempt"),

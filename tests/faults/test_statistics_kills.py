@@ -17,6 +17,7 @@ import pytest
 from headrace.database import Database
 from headrace.settings import Settings
 from infra.local.roles import Role
+from spark_analytics.query import CHECKPOINT
 from tests.lifecycle import Sends, recount, rows, stories, wait_until_counted
 
 KILLS = 10 if os.environ.get("HEADRACE_FAULTS_MINUTES") else 1
@@ -70,7 +71,7 @@ def test_a_driver_killed_in_the_middle_of_batches_counts_as_if_nothing_had_happe
     statistics: Role, statistics_settings: Settings, topics: str, database: Database
 ) -> None:
     chance = random.Random(SEED)
-    checkpoint, batch, cut = statistics_settings.data / "analytics" / "checkpoint", -1, 0
+    checkpoint, batch, cut = statistics_settings.data / "analytics" / CHECKPOINT, -1, 0
     with submitting(statistics_settings):
         for _ in range(3 * KILLS):  # a kill may come after its batch's end: those count for nothing
             statistics.launch()
