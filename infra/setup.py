@@ -25,6 +25,7 @@ UV_LOCK = ROOT / "infra" / "requirements-uv.lock"
 INPUTS = (
     LOCK,
     UV_LOCK,
+    ROOT / "infra" / "requirements-jre.lock",
     ROOT / "pyproject.toml",
     ROOT / "infra" / "local" / "artifacts.py",
     ROOT / "infra" / "local" / "artifacts.lock",

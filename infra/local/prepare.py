@@ -17,6 +17,7 @@ from headrace.topics import apply_topics
 from infra.local import spark_archive
 from infra.local.artifacts import ARTIFACTS, artifact, forget_downloads
 from infra.local.database import server_home
+from infra.local.java import fetch_spark_java
 from infra.local.kafka import EmbeddedKafka, class_archive
 from infra.local.process import free_port
 from infra.local.warmup import warm_up
@@ -62,15 +63,17 @@ def train_class_archive() -> None:
 
 
 def train_spark() -> None:
-    """The same for the statistics' Spark, over a broker of its own."""
+    """The same for the statistics' Spark, over a broker of its own, and on a Java that keeps more than classes."""
+    if not fetch_spark_java():
+        print("setup: no Java 25 could be downloaded: Spark runs on this machine's, and takes longer to start")
     if spark_archive.class_archive().exists():
         return
-    print("setup: Spark's first start, so that later ones are fast", flush=True)
+    print("setup: Spark's first start and some events to learn from, so that later starts are fast", flush=True)
     with tempfile.TemporaryDirectory(prefix="headrace-train-") as name:
         kafka = EmbeddedKafka(Path(name), f"127.0.0.1:{free_port()}")
         try:
             kafka.start()
-            apply_topics(AdminClient({"bootstrap.servers": kafka.bootstrap, "log_level": 0}), partitions=1)
+            apply_topics(AdminClient({"bootstrap.servers": kafka.bootstrap, "log_level": 0}), partitions=4)
             spark_archive.train(kafka.bootstrap)
         except (HeadraceError, KafkaException, subprocess.SubprocessError, OSError) as e:
             print(f"setup: passed over ({e})", file=sys.stderr)

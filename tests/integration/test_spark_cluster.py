@@ -10,11 +10,10 @@ import pytest
 
 from headrace.database import Database
 from headrace.settings import Settings
-from infra.local.java import java_home
+from infra.local import spark_archive
 from infra.local.process import free_port
 from infra.local.roles import Role, analytics_role
 from infra.local.service import Service
-from infra.local.spark_archive import class_archive
 from tests.lifecycle import Sends, flat, recount, stories, wait_until_counted
 from tests.parallel import SHORT_LIVED
 
@@ -30,8 +29,8 @@ class SparkPart(Service):
         return [sys.executable, "-m", "infra.spark", *self._arguments]
 
     def environ(self) -> Mapping[str, str]:
-        java = f"-XX:SharedArchiveFile={class_archive()} {SHORT_LIVED}" if class_archive().exists() else SHORT_LIVED
-        return {**os.environ, "JAVA_HOME": str(java_home()), "JDK_JAVA_OPTIONS": java,  # executors have it too
+        java = " ".join((*spark_archive.options(), SHORT_LIVED))
+        return {**os.environ, **spark_archive.environ(), "JDK_JAVA_OPTIONS": java,  # executors have it too
                 "SPARK_LOCAL_IP": "127.0.0.1", "SPARK_DAEMON_MEMORY": "256m",
                 "SPARK_LOCAL_DIRS": str(self._folder)}  # fmt: skip
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from headrace.errors import UsageError
 from infra import setup
 from infra.local import artifacts, java, trust
 from infra.local.kafka import Quorum, new_cluster_id
@@ -80,6 +81,30 @@ def test_a_java_is_found_and_its_version_told() -> None:
     assert found is not None
     assert found >= java.LEAST
     assert java.java_version(Path("/nowhere/java")) is None
+
+
+def test_spark_runs_on_the_java_that_keeps_profiles_where_there_is_one(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("HEADRACE_CACHE", str(tmp_path))
+    machines = {17: Path("/jdk-17")}
+    monkeypatch.setattr(java, "_on_this_machine", machines.get)
+    monkeypatch.setattr(java, "java_home", lambda: Path("/jdk-17"))
+    choose = java.spark_java_home.__wrapped__
+    assert choose() == Path("/jdk-17")
+    java._packaged_home().mkdir()
+    assert choose() == java._packaged_home()
+    machines[25] = Path("/jdk-25")
+    assert choose() == Path("/jdk-25")
+
+
+def test_a_java_for_spark_that_cannot_be_had_is_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    def offline() -> Path:
+        raise UsageError("no network")
+
+    monkeypatch.setattr(java, "packaged_jre", offline)
+    monkeypatch.setattr(java, "_on_this_machine", lambda least: None)
+    assert not java.fetch_spark_java()
 
 
 def test_java_reads_the_systems_certificates(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
