@@ -67,7 +67,7 @@ def measured(way: str, settings: Settings, folder: Path, tasks: int) -> dict[str
     command = [sys.executable, "-m", "benchmarks.statistics", "--measure", way, str(folder), str(tasks)]
     environ = {**os.environ, **settings.environ(), **spark_archive.environ()}  # as `up` starts it
     done = subprocess.run(command, env=environ, stdout=subprocess.PIPE, check=True)
-    found: dict[str, float] = json.loads(done.stdout)
+    found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])  # the JVM may have said something before
     print(way, found, file=sys.stderr)
     return found
 

@@ -44,8 +44,11 @@ def class_archive() -> Path:
 
 def options() -> list[str]:
     """What the JVM is told to use the archive, if there is one."""
-    option = "AOTCache" if _keeps_profiles() else "SharedArchiveFile"
-    return [f"-XX:{option}={class_archive()}"] if class_archive().exists() else []
+    if not class_archive().exists():
+        return []
+    if _keeps_profiles():  # JDK-8364929: Java 25 mixes up stored adapters, sees it and warns on stdout
+        return [f"-XX:AOTCache={class_archive()}", "-XX:+UnlockDiagnosticVMOptions", "-XX:-AOTAdapterCaching"]
+    return [f"-XX:SharedArchiveFile={class_archive()}"]
 
 
 def environ() -> dict[str, str]:
