@@ -15,6 +15,7 @@ from spark_analytics.kafka_options import kafka_options
 TOPICS = ("lifecycle.received", "lifecycle.started", "lifecycle.completed", "tasks.dead")
 _MOST_BYTES = 2**40  # of one result: forged sizes must not overflow a sum
 _MOST_ATTEMPTS = 10_000
+_TASKS_A_CORE = 4
 
 
 def read(spark: SparkSession, settings: Settings) -> DataFrame:
@@ -34,7 +35,11 @@ def read(spark: SparkSession, settings: Settings) -> DataFrame:
         "kafka.enable.metrics.push": "false",
         "includeHeaders": "true",
     }
-    return spark.readStream.format("kafka").options(**options).load()
+    records = spark.readStream.format("kafka").options(**options).load()
+    if not settings.spark_master.startswith("local"):  # executors may come and go: how many cores there are is open
+        return records
+    # A task reads several partitions, one after the other: with one for each, few events were dozens of tasks.
+    return records.coalesce(_TASKS_A_CORE * spark.sparkContext.defaultParallelism)
 
 
 def decode(records: DataFrame, prefix: str = "") -> DataFrame:
