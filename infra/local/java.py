@@ -49,6 +49,7 @@ def java() -> str:
     return str(java_home() / "bin" / "java")
 
 
+@cache
 def java_version(executable: Path) -> int | None:
     """The feature version (17, 25, …), or None when it is no Java."""
     try:
