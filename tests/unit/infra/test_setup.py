@@ -102,7 +102,7 @@ def test_a_java_for_spark_that_cannot_be_had_is_no_error(monkeypatch: pytest.Mon
     def offline() -> Path:
         raise UsageError("no network")
 
-    monkeypatch.setattr(java, "packaged_jre", offline)
+    monkeypatch.setattr(java, "_packaged_jre", offline)
     monkeypatch.setattr(java, "_on_this_machine", lambda least: None)
     assert not java.fetch_spark_java()
 
