@@ -26,23 +26,17 @@ def distinct(events: DataFrame) -> DataFrame:
     Adds `starts` (0 or 1) and `first` (0 or 1): a second row, which counts no start, asks in the place of attempt 1
     of a later attempt whether the task has started before. A node may die between claim and announcement.
     """
-    started = F.col("event") == "started"
-    rows = events.withColumn("row", F.explode(_rows(started)))
-    rows = rows.withColumns({c: F.col(f"row.{c}") for c in ("of", "starts", "first")}).drop("row")
-    return rows.withWatermark("at", WATERMARK).dropDuplicatesWithinWatermark(["partition", "id", "event", "of"])
-
-
-def _rows(started: Column) -> Column:
-    def row(of: Column, starts: int, first: Column) -> Column:
-        return F.struct(of.alias("of"), F.lit(starts).alias("starts"), first.alias("first"))
-
-    attempt, zero, one = F.col("attempt"), F.lit(0), F.lit(1)
-    own = row(attempt, 1, F.when(attempt == 1, one).otherwise(zero))
-    probe = row(one, 0, one)
-    return (
-        F.when(~started, F.array(row(zero, 1, zero)))
-        .when((attempt > 1) & F.col("young"), F.array(own, probe))
-        .otherwise(F.array(own))
+    attempt, place = F.col("attempt"), F.col("place")
+    asks = (attempt > 1) & F.col("young")
+    rows = events.withColumn("place", F.explode(F.when(asks, F.array(attempt, F.lit(-1))).otherwise(F.array(attempt))))
+    unique = (
+        rows.withColumn("of", F.abs(place))
+        .drop("attempt", "young")
+        .withWatermark("at", WATERMARK)
+        .dropDuplicatesWithinWatermark(["partition", "id", "event", "of"])
+    )
+    return unique.withColumns(
+        {"starts": F.when(place < 0, 0).otherwise(1), "first": F.when(F.col("of") == 1, 1).otherwise(0)}
     )
 
 
@@ -51,26 +45,24 @@ def measures(events: DataFrame) -> DataFrame:
 
     Columns KEY, at, and count, tasks, bytes. `measure` is events, queued or duration; `tasks`: tasks that started.
     """
-    nothing = F.lit("")
-    minute, hour = F.date_trunc("minute", "at"), F.date_trunc("hour", "at")
-
-    def row(measure: str, bucket: Column, node: Column, reason: Column, bin: Column) -> Column:
-        return F.struct(F.lit(measure).alias("measure"), bucket.alias("bucket"), node.alias("node"),
-                        reason.alias("reason"), bin.cast("int").alias("bin"))  # fmt: skip
-
-    counted = row("events", minute, F.col("node"), F.col("reason"), F.lit(0))
-    timed = [
-        row("queued", hour, nothing, nothing, _bin("queued_ms")),
-        row("duration", hour, nothing, nothing, _bin("duration_ms")),
-    ]
+    counted, measure = F.col("measure") == "events", F.col("measure")
     is_timed = (F.col("event") == "completed") & F.col("duration_ms").isNotNull() & F.col("queued_ms").isNotNull()
-    return events.withColumn(
-        "m", F.explode(F.when(is_timed, F.array(counted, *timed)).otherwise(F.array(counted)))
-    ).select(
-        "at", "m.measure", "m.bucket", "event", "m.reason", "name", "m.node", "m.bin",
-        F.col("starts").alias("count"), F.col("first").alias("tasks"),
-        F.when(F.col("m.measure") == "events", F.coalesce("bytes", F.lit(0))).otherwise(F.lit(0)).alias("bytes"),
-    )  # fmt: skip
+    every = F.when(is_timed, _texts("events", "queued", "duration")).otherwise(_texts("events"))
+    ms = F.when(measure == "queued", F.col("queued_ms")).otherwise(F.col("duration_ms"))
+    rows = events.withColumn("measure", F.explode(every)).withColumn("ms", F.least(ms, F.lit(MOST_MS)))
+    return rows.select(
+        "at",
+        "measure",
+        F.when(counted, F.date_trunc("minute", "at")).otherwise(F.date_trunc("hour", "at")).alias("bucket"),
+        "event",
+        F.when(counted, F.col("reason")).otherwise("").alias("reason"),
+        "name",
+        F.when(counted, F.col("node")).otherwise("").alias("node"),
+        F.when(counted | (F.col("ms") <= 0), 0).otherwise(_bin("ms")).cast("int").alias("bin"),
+        F.col("starts").alias("count"),
+        F.col("first").alias("tasks"),
+        F.when(counted, F.coalesce("bytes", F.lit(0))).otherwise(0).alias("bytes"),
+    )
 
 
 def totals(rows: DataFrame) -> DataFrame:
@@ -84,7 +76,10 @@ def statistics(events: DataFrame) -> DataFrame:
     return totals(measures(distinct(events)))
 
 
-def _bin(column: str) -> Column:
-    """headrace.durations.bin_of, in Spark's words."""
-    ms = F.least(F.col(column), F.lit(MOST_MS))
-    return F.when(ms <= 0, 0).otherwise(1 + F.ceil(F.log(ms) / math.log(GAMMA) - 1e-9))
+def _texts(*texts: str) -> Column:
+    return F.array(*map(F.lit, texts))
+
+
+def _bin(ms: str) -> Column:
+    """headrace.durations.bin_of, in Spark's words, from 1 ms to MOST_MS."""
+    return 1 + F.ceil(F.log(ms) / math.log(GAMMA) - 1e-9)

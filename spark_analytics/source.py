@@ -48,70 +48,71 @@ def decode(records: DataFrame, prefix: str = "") -> DataFrame:
     `records` has Kafka's columns key, value, topic, partition, offset, timestamp, headers. `event` is received,
     started, completed, failed, cancelled or undecodable. `young`: no more than ten minutes after its submission.
     """
-    is_dead = F.col("topic") == prefix + "tasks.dead"
-    started, completed = (F.col("topic") == f"{prefix}lifecycle.{event}" for event in ("started", "completed"))
+    started, completed, dead = F.col("started"), F.col("completed"), F.col("dead")
+    # Headers that only one topic has: a search for the first of them serves all topics, as does one for the second.
+    own = (
+        F.when(started, "attempt").when(completed, "bytes").when(dead, "reason"),
+        F.when(started, "submitted-ms").when(completed, "queued-ms"),
+        F.when(completed, "duration-ms"),
+    )
     # Each step's columns are what the next one uses more than once: Spark computes them once, and so the method that it
     # generates stays small enough to be compiled soon. Reversed, as the last header of a name counts everywhere.
-    found = records.select(
-        "topic", "partition", "offset", "headers", F.col("timestamp").alias("at"),
-        _uuid(F.coalesce("key", F.when(~is_dead, F.col("value"))).cast("string")).alias("id"),
-        F.reverse("headers.key").alias("names"),
-    ).withColumns(
-        {name: F.call_function("make_valid_utf8", _text(name)) for name in ("name", "node")}
-        | {name: F.when(started, _text(name).try_cast("bigint")) for name in ("attempt", "submitted-ms")}
-        | {name: F.when(completed, _text(name).try_cast("bigint")) for name in ("bytes", "queued-ms", "duration-ms")}
-        | {"reason": F.when(is_dead, _text("reason"))}
+    found = (
+        records.select(
+            "topic", "partition", "offset", "headers", F.col("timestamp").alias("at"),
+            F.col("topic").eqNullSafe(prefix + "lifecycle.started").alias("started"),
+            F.col("topic").eqNullSafe(prefix + "lifecycle.completed").alias("completed"),
+            F.col("topic").eqNullSafe(prefix + "tasks.dead").alias("dead"),
+            F.replace(F.coalesce("key", "value").cast("string"), F.lit("-"), F.lit("")).alias("digits"),
+            F.reverse("headers.key").alias("names"),
+        )
+        .withColumns(
+            {"id": F.when(F.octet_length("digits") == 32, F.unhex("digits"))}
+            | {name: _name(_text(F.lit(name))) for name in ("name", "node")}
+            | {"text": _text(own[0])}
+            | {"second": _text(own[1]).try_cast("bigint"), "third": _text(own[2]).try_cast("bigint")}
+        )
+        .withColumn("first", F.col("text").try_cast("bigint"))
+        .withColumn("valid", F.col("id").isNotNull() & (~started | F.coalesce(F.col("first") >= 0, F.lit(False))))
     )  # fmt: skip
-    valid = F.col("id").isNotNull() & (~started | (F.col("attempt") >= 0))
+    valid = F.col("valid")
     place = F.concat_ws("/", "topic", "partition", "offset").cast("binary")
-    reason = F.when(F.col("reason").isin([str(r) for r in Reason]), F.col("reason")).otherwise(str(Reason.FAILED))
     event = (
-        F.when(~F.col("valid"), "undecodable")
+        F.when(~valid, "undecodable")
         .when(started, "started")
         .when(completed, "completed")
-        .when(~is_dead, "received")
-        .when(F.col("reason") == str(Reason.CANCELLED), "cancelled")
+        .when(~dead, "received")
+        .when(F.col("text") == str(Reason.CANCELLED), "cancelled")
         .otherwise("failed")
     )
-    return found.withColumn("valid", F.coalesce(valid, F.lit(False))).select(
-        F.when(F.col("valid"), F.col("id")).otherwise(place).alias("id"),
+    reasons = F.array(*(F.lit(str(r)) for r in Reason))
+    reason = F.when(F.array_contains(reasons, F.col("text")), F.col("text")).otherwise(str(Reason.FAILED))
+    return found.select(
+        F.when(valid, F.col("id")).otherwise(place).alias("id"),
         event.alias("event"),
         "at",
         "partition",
-        F.when(F.col("valid"), _name("name")).otherwise("").alias("name"),
-        F.when(F.col("valid"), _name("node")).otherwise("").alias("node"),
-        F.when(F.col("valid") & started, _number("attempt", _MOST_ATTEMPTS)).otherwise(0).cast("int").alias("attempt"),
-        F.when(F.col("valid") & is_dead, reason).otherwise("").alias("reason"),
-        _number("bytes", _MOST_BYTES).alias("bytes"),
-        _number("queued-ms", 2**53).alias("queued_ms"),
-        _number("duration-ms", 2**53).alias("duration_ms"),
-        F.coalesce(F.unix_millis("at") - _number("submitted-ms", 2**53) <= YOUNG_MS, F.lit(True)).alias("young"),
+        F.when(valid, F.col("name")).otherwise("").alias("name"),
+        F.when(valid, F.col("node")).otherwise("").alias("node"),
+        F.when(valid & started, F.least("first", F.lit(_MOST_ATTEMPTS))).otherwise(0).cast("int").alias("attempt"),
+        F.when(valid & dead, reason).otherwise("").alias("reason"),
+        F.when(completed & (F.col("first") >= 0), F.least("first", F.lit(_MOST_BYTES))).alias("bytes"),
+        F.when(completed & (F.col("second") >= 0), F.col("second")).alias("queued_ms"),
+        F.when(F.col("third") >= 0, F.col("third")).alias("duration_ms"),
+        (~started | F.coalesce(F.unix_millis("at") - F.col("second") <= YOUNG_MS, F.lit(True))).alias("young"),
     )
 
 
 YOUNG_MS = 600_000  # no longer than the watermark, within which an earlier start of the same task is remembered
 
 
-def _uuid(text: Column) -> Column:
-    """The 16 bytes of a UUID in text, with or without hyphens; null when it is none."""
-    digits = F.replace(text, F.lit("-"), F.lit(""))
-    return F.when(F.octet_length(digits) == 32, F.unhex(digits))
-
-
-def _text(name: str) -> Column:
+def _text(name: Column) -> Column:
     """The last header of that name, or null."""
     at = F.size("names") - F.array_position("names", name)  # beyond the end when it is not there
     return F.get("headers", at.cast("int"))["value"].cast("string")
 
 
-def _name(column: str) -> Column:
+def _name(text: Column) -> Column:
     """What becomes part of a key in the database, where trailing spaces do not tell texts apart."""
-    short = F.when(F.octet_length(column) <= MAX_NAME_CHARACTERS, F.col(column)).otherwise(
-        F.substring(column, 1, MAX_NAME_CHARACTERS)
-    )
+    short = F.substring(F.call_function("make_valid_utf8", text), 1, MAX_NAME_CHARACTERS)
     return F.coalesce(F.rtrim(short), F.lit(""))
-
-
-def _number(column: str, most: int) -> Column:
-    """A whole number from 0 to `most` (larger ones become `most`), or null."""
-    return F.when(F.col(column) >= 0, F.least(F.col(column), F.lit(most)))

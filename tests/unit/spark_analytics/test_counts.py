@@ -154,6 +154,7 @@ def test_hostile_records_are_counted_as_unreadable_and_stop_nothing(log: Log) ->
         record("lifecycle.received", None),
         record("lifecycle.received", "z" * 36),
         record("lifecycle.started", A, name="prime", attempt="1e9"),
+        record("lifecycle.started", A, name="far", attempt=str(2**62), submitted_ms=str(-(2**63))),
         record("lifecycle.completed", B, name=b"\xff" * 900, node="n  ", bytes="9" * 30, duration_ms="-1",
                queued_ms="x"),
         with_headers(A, None),
@@ -161,6 +162,7 @@ def test_hostile_records_are_counted_as_unreadable_and_stop_nothing(log: Log) ->
     ).count()  # fmt: skip
     found = events(sink)
     assert found["undecodable", "", "", ""][0] == 4
+    assert found["started", "", "far", ""][0] == 1
     assert found["received", "", "", ""] == (1, 0, 0)
     assert found["received", "", "b", ""] == (1, 0, 0)  # of headers with one name the last counts
     [(key, values)] = [(k, v) for k, v in found.items() if k[0] == "completed"]
