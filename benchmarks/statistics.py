@@ -1,9 +1,14 @@
-"""The statistics' two figures: `python -m benchmarks.statistics [events]` (default 1,000,000; some minutes).
+"""The statistics' figures: `python -m benchmarks.statistics [events]` (default 1,000,000; some minutes).
 
-Catching up: from the query's start until the tables say what was produced, as the first query of a session (`seconds`)
-and as the second (`warm_seconds`), with the peak memory of driver, JVM and Python workers, and the same events the
-seed's way in the same run, a fresh JVM each. Steady: how long after its record an event is in the tables, at the
-default trigger, beside the million in the state. Own broker and database; prints one JSON object.
+Each way runs in a process and a JVM of its own, over one broker and one database of the benchmark's own, and its peak
+memory is that of driver, JVM and Python workers. Prints one JSON object:
+
+- `up`: a job that has run since before there was any event gets all of them between two triggers; `seconds` from the
+  second trigger until the tables say what was produced.
+- `restart`: a job starts where all of them wait; `seconds` from its start, as the first query of its JVM, and
+  `warm_seconds` for the same again in the same JVM.
+- `seed`: the seed's way, as `restart`.
+- `steady`: how long after its record an event is in the tables, at the default trigger, beside all those in the state.
 """
 
 import json
@@ -20,6 +25,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
+import pymysql
 from confluent_kafka import Producer
 from pyspark.sql import SparkSession
 
@@ -49,16 +55,16 @@ STEADY_EVENTS = 20
 def main(arguments: list[str]) -> int:
     if arguments[:1] == ["--measure"]:
         return measure(arguments[1], Path(arguments[2]), int(arguments[3]))
-    events = int(arguments[0]) if arguments else 1_000_000
+    tasks = (int(arguments[0]) if arguments else 1_000_000) // 3
     os.environ["JAVA_HOME"] = str(java_home())
     with tempfile.TemporaryDirectory(prefix="headrace-bench-") as name, stack(Path(name)) as settings:
         begun = time.monotonic()
-        produce(settings, events // 3)
-        print(f"{events // 3 * 3:,} events produced in {time.monotonic() - begun:.0f} s", file=sys.stderr)
+        produce(settings, tasks)
+        print(f"{tasks * 3:,} events produced in {time.monotonic() - begun:.0f} s", file=sys.stderr)
         load = os.getloadavg()[0]
-        found = {way: measured(way, settings, Path(name), events // 3) for way in ("headrace", "seed", "steady")}
-    ratio = round(found["seed"]["seconds"] / found["headrace"]["seconds"], 1)
-    print(json.dumps({"events": events // 3 * 3, "load_before": load, **found, "times_faster": ratio}, indent=2))
+        found = {way: measured(way, settings, Path(name), tasks) for way in WAYS}
+    ratios = {way: round(found["seed"]["seconds"] / found[way]["seconds"], 1) for way in ("up", "restart")}
+    print(json.dumps({"events": tasks * 3, "load_before": load, **found, "times_faster": ratios}, indent=2))
     return 0
 
 
@@ -74,78 +80,71 @@ def measured(way: str, settings: Settings, folder: Path, tasks: int) -> dict[str
 
 def measure(way: str, folder: Path, tasks: int) -> int:
     settings = Settings.load()
-    database = Database.parse(settings.database)
     own = folder / way
     own.mkdir()
-    if way == "seed":
-        seed_statistics.make_tables(database)
     spark = start_session(settings, own)
     found: dict[str, float] = {}
     with memory(found):
-        if way == "seed":
-            begun = time.monotonic()
-            for name in ("spark.sql.shuffle.partitions", "spark.sql.streaming.stateStore.providerClass"):
-                spark.conf.unset(name)  # as it ran, on Spark's defaults
-            seed_statistics.run(spark, settings, database, own)
-            found["seconds"] = round(time.monotonic() - begun, 2)
-        else:
-            with counting(spark, settings, database, own / "first", tasks) as seconds:
-                found["seconds"] = seconds
-                if way == "steady":
-                    found |= steady(settings, database)
-            if way == "headrace":
-                with counting(spark, settings, database, own / "second", tasks) as seconds:
-                    found["warm_seconds"] = seconds
+        found |= WAYS[way](spark, settings, own, tasks)
     spark.stop()
     print(json.dumps(found))
     return 0
 
 
-@contextmanager
-def counting(spark: SparkSession, settings: Settings, database: Database, folder: Path, tasks: int) -> Iterator[float]:
-    """The job from its start on, with no checkpoint and no tables; gives the seconds until all tasks are in those."""
-    for (table,) in _rows(database, "SHOW TABLES"):
-        _rows(database, f"DROP TABLE {table}")
-    folder.mkdir()
-    begun = time.monotonic()
-    job = Job(spark, settings, Kafka(settings, "bench"), sink_of(settings.database), folder, Metrics())
-    thread = threading.Thread(target=job.run)
-    thread.start()
-    try:
-        while not counted(database, tasks):
+def up(spark: SparkSession, settings: Settings, folder: Path, tasks: int) -> dict[str, float]:
+    """Topics of its own, and triggers so far apart that producing fits between two of them."""
+    trigger_s = 60.0 * (1 + tasks * 3 // 2_000_000)
+    settings = replace(settings, topic_prefix="up.", trigger_s=trigger_s)
+    apply_topics(Kafka(settings, "bench").admin(), settings.topic_prefix)
+    with running(spark, settings, folder) as (job, database):
+        while job.counted_until() is None:
             time.sleep(0.2)
-        yield round(time.monotonic() - begun, 2)
-    finally:
-        job.stop()
-        thread.join()
+        time.sleep(trigger_s - time.time() % trigger_s)  # Spark's triggers are at whole multiples
+        trigger = (time.time() // trigger_s + 1) * trigger_s
+        produce(settings, tasks)
+        if time.time() > trigger:
+            raise SystemExit(f"producing took longer than {trigger_s:.0f} s: nothing was measured")
+        wait_until_counted(database, tasks)
+        return {"seconds": round(time.time() - trigger, 2)}
 
 
-def counted(database: Database, tasks: int) -> bool:
-    """Whether the tables hold every received, started and completed task."""
-    try:
-        found = dict(_rows(database, "SELECT event, SUM(count) FROM counts_hour GROUP BY event"))
-    except Exception:  # noqa: BLE001 - not made yet
-        return False
-    return all(found.get(e, 0) >= tasks for e in ("received", "started", "completed"))
+def restart(spark: SparkSession, settings: Settings, folder: Path, tasks: int) -> dict[str, float]:
+    found = {}
+    for name in ("seconds", "warm_seconds"):
+        begun = time.monotonic()
+        with running(spark, settings, folder / name) as (_, database):
+            wait_until_counted(database, tasks)
+            found[name] = round(time.monotonic() - begun, 2)
+    return found
 
 
-def steady(settings: Settings, database: Database) -> dict[str, float]:
+def seed(spark: SparkSession, settings: Settings, folder: Path, tasks: int) -> dict[str, float]:
+    database = Database.parse(settings.database)
+    seed_statistics.make_tables(database)
+    for name in ("shuffle.partitions", "streaming.stateStore.providerClass", "ansi.enabled"):
+        spark.conf.unset(f"spark.sql.{name}")  # as it ran, on Spark's defaults
+    begun = time.monotonic()
+    seed_statistics.run(spark, settings, database, folder)
+    return {"seconds": round(time.monotonic() - begun, 2)}
+
+
+def steady(spark: SparkSession, settings: Settings, folder: Path, tasks: int) -> dict[str, float]:
     """Single events at random times, each until it is in the tables; in seconds and in triggers."""
     sender, waits = Producer(Kafka(settings, "bench").producer_config()), []
     topic = settings.topic_prefix + "lifecycle.received"
-    time.sleep(2 * settings.trigger_s)
-    for _ in range(STEADY_EVENTS):
-        time.sleep(random.random() * settings.trigger_s)
-        [(before,)] = _rows(database, "SELECT COALESCE(SUM(count), 0) FROM counts_minute WHERE event = 'received'")
-        task_id = str(uuid.uuid4())
-        sender.produce(topic, task_id, task_id, headers={"name": "prime"})
-        sender.flush()
-        begun = time.monotonic()
-        while _rows(database, "SELECT COALESCE(SUM(count), 0) FROM counts_minute WHERE event = 'received'") == [
-            (before,)
-        ]:
-            time.sleep(0.02)
-        waits.append(time.monotonic() - begun)
+    with running(spark, settings, folder) as (_, database):
+        wait_until_counted(database, tasks)
+        time.sleep(2 * settings.trigger_s)
+        for _ in range(STEADY_EVENTS):
+            time.sleep(random.random() * settings.trigger_s)
+            before = counted(database)["received"]
+            task_id = str(uuid.uuid4())
+            sender.produce(topic, task_id, task_id, headers={"name": "prime"})
+            sender.flush()
+            begun = time.monotonic()
+            while counted(database)["received"] == before:
+                time.sleep(0.02)
+            waits.append(time.monotonic() - begun)
     return {
         "latency_s_median": round(sorted(waits)[len(waits) // 2], 2),
         "latency_s_max": round(max(waits), 2),
@@ -154,11 +153,48 @@ def steady(settings: Settings, database: Database) -> dict[str, float]:
     }
 
 
+WAYS = {"up": up, "restart": restart, "seed": seed, "steady": steady}
+
+
+@contextmanager
+def running(spark: SparkSession, settings: Settings, folder: Path) -> Iterator[tuple[Job, Database]]:
+    """The job, with no checkpoint and no tables before it."""
+    database = Database.parse(settings.database)
+    for (table,) in _rows(database, "SHOW TABLES"):
+        _rows(database, f"DROP TABLE {table}")
+    folder.mkdir(exist_ok=True)
+    job = Job(spark, settings, Kafka(settings, "bench"), sink_of(settings.database), folder, Metrics())
+    thread = threading.Thread(target=job.run)
+    thread.start()
+    try:
+        yield job, database
+    finally:
+        job.stop()
+        thread.join()
+
+
+def wait_until_counted(database: Database, tasks: int) -> None:
+    """Until the tables hold every received, started and completed task."""
+    while True:
+        found = counted(database)
+        if all(found.get(e, 0) >= tasks for e in ("received", "started", "completed")):
+            return
+        time.sleep(0.2)
+
+
+def counted(database: Database) -> dict[str, int]:
+    """The tables' events, by what happened; none while there are no tables."""
+    try:
+        return {e: int(n) for e, n in _rows(database, "SELECT event, SUM(count) FROM counts_hour GROUP BY event")}
+    except pymysql.MySQLError:
+        return {}
+
+
 def produce(settings: Settings, tasks: int) -> None:
     """Received, started and completed of each task."""
     kafka = Kafka(settings, "bench")
     apply_topics(kafka.admin(), settings.topic_prefix)
-    options = {"linger.ms": 50, "queue.buffering.max.messages": 1_000_000, "queue.buffering.max.kbytes": 1_000_000}
+    options = {"linger.ms": 50, "queue.buffering.max.messages": 100_000, "queue.buffering.max.kbytes": 100_000}
     producer, now, chance = Producer(kafka.producer_config(**options)), int(time.time() * 1000), random.Random(1)
 
     def send(record: Outgoing) -> None:
