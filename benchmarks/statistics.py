@@ -220,13 +220,20 @@ def produce(settings: Settings, tasks: int) -> None:
 
 @contextmanager
 def memory(found: dict[str, float]) -> Iterator[None]:
-    """Adds the peak of the resident memory of this process and all below it, in MiB."""
+    """Adds the peak of the resident memory of this process and all below it, in MiB.
+
+    Each sample is the lesser of two: a program that is being started shows its parent's memory as its own for a moment.
+    """
     over, peak = threading.Event(), [0]
+
+    def sample() -> int:
+        return sum(map(_resident, {os.getpid(), *below([os.getpid()], processes())}))
 
     def watch() -> None:
         while not over.wait(0.25):
-            pids = {os.getpid(), *below([os.getpid()], processes())}
-            peak[0] = max(peak[0], sum(map(_resident, pids)))
+            first = sample()
+            time.sleep(0.02)
+            peak[0] = max(peak[0], min(first, sample()))
 
     thread = threading.Thread(target=watch)
     thread.start()
