@@ -49,7 +49,7 @@ OPTIONS = {
     f"{_STREAMING}.stopTimeout": "15000",
     f"{_STREAMING}.metricsEnabled": "false",
     "spark.kafka.consumer.cache.capacity": "256",  # consumers: above topics times partitions, or they are made anew
-    # A backlog leaves some 5 MB of records for each of them; those of a query that started again would fill the heap.
+    # A backlog leaves some MB of records for each of them; those of a query that started again would fill the heap.
     "spark.kafka.consumer.fetchedData.cache.timeout": "30s",
     "spark.kafka.consumer.fetchedData.cache.evictorThreadRunInterval": "30s",
     "spark.cleaner.referenceTracking.cleanCheckpoints": "false",

@@ -29,7 +29,7 @@ def read(spark: SparkSession, settings: Settings) -> DataFrame:
         "startingOffsets": "earliest",
         "failOnDataLoss": "true",
         "kafka.fetch.max.wait.ms": "10",
-        "kafka.max.poll.records": "5000",  # of a backlog: ten times fewer polls
+        "kafka.max.poll.records": "2000",  # of a backlog: a quarter of the polls, and little that each consumer keeps
         "kafka.max.partition.fetch.bytes": str(4 * 2**20),
         "kafka.metric.reporters": "",  # some hundred JMX beans for each consumer, and one a partition
         "kafka.enable.metrics.push": "false",
