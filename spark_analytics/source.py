@@ -55,6 +55,7 @@ def decode(records: DataFrame, prefix: str = "") -> DataFrame:
         F.when(started, "submitted-ms").when(completed, "queued-ms"),
         F.when(completed, "duration-ms"),
     )
+    keyless = F.when(F.col("topic") != prefix + "tasks.dead", F.col("value"))  # a dead letter's is the submission
     # Each step's columns are what the next one uses more than once: Spark computes them once, and so the method that it
     # generates stays small enough to be compiled soon. Reversed, as the last header of a name counts everywhere.
     found = (
@@ -63,7 +64,7 @@ def decode(records: DataFrame, prefix: str = "") -> DataFrame:
             F.col("topic").eqNullSafe(prefix + "lifecycle.started").alias("started"),
             F.col("topic").eqNullSafe(prefix + "lifecycle.completed").alias("completed"),
             F.col("topic").eqNullSafe(prefix + "tasks.dead").alias("dead"),
-            F.replace(F.coalesce("key", "value").cast("string"), F.lit("-"), F.lit("")).alias("digits"),
+            F.replace(F.coalesce("key", keyless).cast("string"), F.lit("-"), F.lit("")).alias("digits"),
             F.reverse("headers.key").alias("names"),
         )
         .withColumns(
@@ -85,6 +86,7 @@ def decode(records: DataFrame, prefix: str = "") -> DataFrame:
         .when(F.col("text") == str(Reason.CANCELLED), "cancelled")
         .otherwise("failed")
     )
+    since_submission = F.when(F.col("second") >= 0, F.unix_millis("at") - F.col("second"))
     reasons = F.array(*(F.lit(str(r)) for r in Reason))
     reason = F.when(F.array_contains(reasons, F.col("text")), F.col("text")).otherwise(str(Reason.FAILED))
     return found.select(
@@ -99,7 +101,7 @@ def decode(records: DataFrame, prefix: str = "") -> DataFrame:
         F.when(completed & (F.col("first") >= 0), F.least("first", F.lit(_MOST_BYTES))).alias("bytes"),
         F.when(completed & (F.col("second") >= 0), F.col("second")).alias("queued_ms"),
         F.when(F.col("third") >= 0, F.col("third")).alias("duration_ms"),
-        (~started | F.coalesce(F.unix_millis("at") - F.col("second") <= YOUNG_MS, F.lit(True))).alias("young"),
+        (~started | F.coalesce(since_submission <= YOUNG_MS, F.lit(True))).alias("young"),
     )
 
 
