@@ -14,7 +14,11 @@ const LENGTHS = { minute: 60_000, hour: HOUR, day: DAY, week: 7 * DAY };
 // Told apart by colour-blind people too (Okabe and Ito's set, without its yellow).
 const COLOURS = ["#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#8c8c8c", "#7a5cc0"];
 const ON_DARK = ["#56b4e9", "#e69f00", "#00b386", "#cc79a7", "#0072b2", "#d55e00", "#8c8c8c", "#a78bdb"];
+const MOST_TICKS = 8;
 const dark = matchMedia("(prefers-color-scheme: dark)");
+
+// Places in these sets, kept while the page is open: a kind has one colour, whatever else a chart shows.
+const places = { name: new Map(), node: new Map() };
 
 const chosen = { bucket: "minute", by: "", name: "", span: USUAL.minute };
 
@@ -22,6 +26,13 @@ function look() {
   const style = getComputedStyle(document.documentElement);
   const value = (name) => style.getPropertyValue(name).trim();
   return { ink: value("--ink"), muted: value("--muted"), line: value("--line"), card: value("--card"), good: value("--good"), bad: value("--bad") };
+}
+
+function colour(field, key) {
+  if (!field) return undefined;
+  if (!places[field].has(key)) places[field].set(key, places[field].size);
+  const set = dark.matches ? ON_DARK : COLOURS;
+  return set[places[field].get(key) % set.length];
 }
 
 function layout(more = {}) {
@@ -87,9 +98,10 @@ function bars(rows, value, name, more = {}) {
 
 const width = () => (LENGTHS[chosen.bucket] ? { width: LENGTHS[chosen.bucket] * 0.8, offset: 0 } : {});
 
-function line(rows, value, name, more = {}) {
+function line(rows, value, name, color, more = {}) {
   const shown = rows.filter((r) => r[value] !== null);
-  return { type: "scatter", mode: "lines+markers", x: shown.map((r) => r.bucket), y: shown.map((r) => r[value]), name, marker: { size: shown.length < 3 ? 9 : 5 }, ...more };
+  return { type: "scatter", mode: "lines+markers", x: shown.map((r) => r.bucket), y: shown.map((r) => r[value]), name,
+    marker: { size: shown.length < 3 ? 9 : 5, color }, ...more };
 }
 
 function query(more = {}) {
@@ -114,7 +126,7 @@ async function rows(path, parameters) {
 }
 
 function stacked(counted, value, nothing) {
-  return [...groups(counted, chosen.by)].map(([key, of]) => bars(of, value, key || nothing));
+  return [...groups(counted, chosen.by)].map(([key, of]) => bars(of, value, key || nothing, { marker: { color: colour(chosen.by, key) } }));
 }
 
 function drawCounts(counted, ends) {
@@ -123,13 +135,13 @@ function drawCounts(counted, ends) {
   draw("ends", [line(filled(ends, "received"), "received", "received"), bars(ends, "failed", "failed", { marker: { color: c.bad } }),
     bars(ends, "cancelled", "cancelled", { marker: { color: c.muted } })], { barmode: "stack" });
   draw("bytes", stacked(counted, "bytes", "bytes"), { barmode: "stack", yaxis: { tickformat: ".3~s" } });
-  draw("starts", [...groups(counted, chosen.by)].map(([key, of]) => line(of, "average_starts", key || "starts")), { yaxis: { rangemode: "normal" } });
+  draw("starts", [...groups(counted, chosen.by)].map(([key, of]) => line(of, "average_starts", key || "starts", colour(chosen.by, key))), { yaxis: { rangemode: "normal" } });
 }
 
 function drawNodes(counted) {
   const own = [...groups(counted.filter((r) => r.node), "node")];
-  draw("nodes", own.map(([node, of]) => line(filled(of, "completed"), "completed", node)));
-  draw("failures", own.map(([node, of]) => line(of, "failure_rate", node)), { yaxis: { tickformat: ".1%", range: [0, 1] } });
+  draw("nodes", own.map(([node, of]) => line(filled(of, "completed"), "completed", node, colour("node", node))));
+  draw("failures", own.map(([node, of]) => line(of, "failure_rate", node, colour("node", node))), { yaxis: { tickformat: ".1%", range: [0, 1] } });
 }
 
 function drawPercentiles(id, timed, measure) {
@@ -139,7 +151,7 @@ function drawPercentiles(id, timed, measure) {
     for (const p of split ? [50, 99] : [50, 90, 99]) {
       const value = `${measure}_ms_p${p}`;
       const text = of.filter((r) => r[value] !== null).map((r) => duration(r[value]));
-      traces.push(line(of, value, `${key} p${p}`.trim(), { text, hovertemplate: "%{text}", line: { dash: p === 99 ? "dot" : "solid" } }));
+      traces.push(line(of, value, `${key} p${p}`.trim(), colour(split && "name", key), { text, hovertemplate: "%{text}", line: { dash: p === 99 ? "dot" : "solid" } }));
     }
   }
   const c = look();
@@ -147,7 +159,9 @@ function drawPercentiles(id, timed, measure) {
   const drawn = traces.map((t) => ({ ...t, y: t.y.map((v) => Math.max(v, 1)) }));
   const all = drawn.flatMap((t) => t.y); // values close together would lie between two ticks: show some above and below
   const range = [Math.log10(Math.min(...all) / 2.5), Math.log10(Math.max(...all) * 2.5)];
-  draw(id, drawn, { yaxis: { type: "log", rangemode: "normal", range, tickvals: ticks, ticktext: ticks.map(duration), gridcolor: c.line } });
+  const within = ticks.filter((ms) => Math.log10(ms) >= range[0] && Math.log10(ms) <= range[1]);
+  const shown = within.filter((_, i) => i % Math.ceil(within.length / MOST_TICKS) === 0); // more would overlap
+  draw(id, drawn, { yaxis: { type: "log", rangemode: "normal", range, tickvals: shown, ticktext: shown.map(duration), gridcolor: c.line } });
   byId(`${id}-by`).textContent = chosen.bucket === "minute" ? "by the hour" : "";
 }
 
@@ -198,6 +212,7 @@ function showState(text, good) {
 async function showKinds() {
   const found = await rows("counts", { bucket: "month", by: "name" });
   const kinds = [...new Set(found.map((r) => r.name))].filter(Boolean).sort();
+  for (const kind of kinds) colour("name", kind);
   const select = byId("name");
   if (select.options.length - 1 !== kinds.length) {
     select.replaceChildren(el("option", { value: "" }, "all"), ...kinds.map((k) => el("option", { value: k }, k)));

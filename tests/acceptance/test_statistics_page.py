@@ -64,6 +64,13 @@ def wait_drawn(page: Page, chart: str, expected: dict[str, float]) -> None:
         page.wait_for_timeout(50)
 
 
+def colours(page: Page, chart: str) -> dict[str, str]:
+    found: dict[str, str] = page.evaluate(
+        f"Object.fromEntries(document.getElementById('{chart}').data.map(t => [t.name, t.marker.color]))"
+    )
+    return found
+
+
 def test_an_empty_database_says_so(page: Page) -> None:
     expect(page.locator("#state")).to_contain_text("nothing has been counted yet", timeout=PATIENCE_MS)
     expect(page.locator("#completed")).to_have_text("nothing counted in this span yet")
@@ -86,3 +93,16 @@ def test_charts_show_the_tables_and_switch_and_the_audit_is_red(
     with page.expect_download() as download:
         page.locator("#csv-completed").click()
     assert "a,8" in download.value.path().read_text()
+
+
+def test_a_kind_keeps_its_colour_whatever_else_is_shown(page: Page, gateway: Gateway, database: Database) -> None:
+    fill(database)
+    page.reload()
+    page.get_by_role("button", name="Day", exact=True).click()
+    page.get_by_role("button", name="Kind", exact=True).click()
+    wait_drawn(page, "completed", {"prime": 7, "zip": 5})
+    both = colours(page, "completed")
+    assert both["prime"] != both["zip"]
+    page.locator("#name").select_option("zip")
+    wait_drawn(page, "completed", {"zip": 5})
+    assert colours(page, "completed") == {"zip": both["zip"]}
