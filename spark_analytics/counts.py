@@ -26,7 +26,7 @@ def distinct(events: DataFrame) -> DataFrame:
     Adds `starts` (0 or 1) and `first` (0 or 1): a second row, which counts no start, asks in the place of attempt 1
     of a later attempt whether the task has started before. A node may die between claim and announcement.
     """
-    attempt, place = F.col("attempt"), F.col("place")
+    attempt, place = F.col("attempt"), F.col("place")  # -1: attempt 1's, asked for by a later one
     asks = (attempt > 1) & F.col("young")
     rows = events.withColumn("place", F.explode(F.when(asks, F.array(attempt, F.lit(-1))).otherwise(F.array(attempt))))
     unique = (

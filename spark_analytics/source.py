@@ -49,7 +49,8 @@ def decode(records: DataFrame, prefix: str = "") -> DataFrame:
     started, completed, failed, cancelled or undecodable. `young`: no more than ten minutes after its submission.
     """
     started, completed, dead = F.col("started"), F.col("completed"), F.col("dead")
-    # Headers that only one topic has: a search for the first of them serves all topics, as does one for the second.
+    # Headers that only one topic has: a search for the first of them serves all topics, as does one for the second. So
+    # `first` is an attempt or bytes (`text`: also a reason), `second` a submission or a wait, `third` a run time.
     own = (
         F.when(started, "attempt").when(completed, "bytes").when(dead, "reason"),
         F.when(started, "submitted-ms").when(completed, "queued-ms"),
