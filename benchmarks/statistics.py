@@ -38,7 +38,6 @@ from headrace.records import Outgoing, Source
 from headrace.settings import Settings
 from headrace.topics import apply_topics
 from infra.local import spark_archive
-from infra.local.artifacts import artifact
 from infra.local.database import EmbeddedDatabase
 from infra.local.java import java_home
 from infra.local.kafka import EmbeddedKafka
@@ -191,9 +190,8 @@ def counted(database: Database) -> dict[str, int]:
 
 
 def produce(settings: Settings, tasks: int) -> None:
-    """Received, started and completed of each task."""
+    """Received, started and completed of each task, to topics that are there."""
     kafka = Kafka(settings, "bench")
-    apply_topics(kafka.admin(), settings.topic_prefix)
     options = {"linger.ms": 50, "queue.buffering.max.messages": 100_000, "queue.buffering.max.kbytes": 100_000}
     producer, now, chance = Producer(kafka.producer_config(**options)), int(time.time() * 1000), random.Random(1)
 
@@ -270,8 +268,9 @@ def stack(folder: Path) -> Iterator[Settings]:
     try:
         kafka.start()
         database.start()
-        jars = ",".join(sorted(str(p) for p in artifact("spark-kafka").glob("*.jar")))
-        yield replace(Settings(), kafka=kafka.bootstrap, database=database.url, spark_jars=jars, data=folder)
+        found = replace(Settings(), kafka=kafka.bootstrap, database=database.url, data=folder)
+        apply_topics(Kafka(found, "bench").admin(), found.topic_prefix)
+        yield replace(found, spark_jars=spark_archive.connector())
     finally:
         database.stop()
         kafka.stop()

@@ -31,7 +31,7 @@ OPTIONS = {
     "spark.ui.enabled": "false",
     "spark.ui.showConsoleProgress": "false",
     "spark.sql.session.timeZone": "UTC",
-    # What is no number becomes null, and nothing in a record stops the query; its checks cost 4 % of a backlog's time.
+    # What is no number becomes null, and nothing in a record stops the query; its checks cost 3 % of a backlog's time.
     "spark.sql.ansi.enabled": "false",
     "spark.sql.adaptive.enabled": "false",  # streams of state have none, and it would only cost planning
     f"{_STATE}.providerClass": "org.apache.spark.sql.execution.streaming.state.RocksDBStateStoreProvider",

@@ -16,6 +16,7 @@ TOPICS = ("lifecycle.received", "lifecycle.started", "lifecycle.completed", "tas
 _MOST_BYTES = 2**40  # of one result: forged sizes must not overflow a sum
 _MOST_ATTEMPTS = 10_000
 _TASKS_A_CORE = 4
+_YOUNG_MS = 600_000  # no longer than the watermark, within which an earlier start of the same task is remembered
 
 
 def read(spark: SparkSession, settings: Settings) -> DataFrame:
@@ -48,36 +49,8 @@ def decode(records: DataFrame, prefix: str = "") -> DataFrame:
     `records` has Kafka's columns key, value, topic, partition, offset, timestamp, headers. `event` is received,
     started, completed, failed, cancelled or undecodable. `young`: no more than ten minutes after its submission.
     """
-    started, completed, dead = F.col("started"), F.col("completed"), F.col("dead")
-    # Headers that only one topic has: a search for the first of them serves all topics, as does one for the second. So
-    # `first` is an attempt or bytes (`text`: also a reason), `second` a submission or a wait, `third` a run time.
-    own = (
-        F.when(started, "attempt").when(completed, "bytes").when(dead, "reason"),
-        F.when(started, "submitted-ms").when(completed, "queued-ms"),
-        F.when(completed, "duration-ms"),
-    )
-    keyless = F.when(F.col("topic") != prefix + "tasks.dead", F.col("value"))  # a dead letter's is the submission
-    # Each step's columns are what the next one uses more than once: Spark computes them once, and so the method that it
-    # generates stays small enough to be compiled soon. Reversed, as the last header of a name counts everywhere.
-    found = (
-        records.select(
-            "topic", "partition", "offset", "headers", F.col("timestamp").alias("at"),
-            F.col("topic").eqNullSafe(prefix + "lifecycle.started").alias("started"),
-            F.col("topic").eqNullSafe(prefix + "lifecycle.completed").alias("completed"),
-            F.col("topic").eqNullSafe(prefix + "tasks.dead").alias("dead"),
-            F.replace(F.coalesce("key", keyless).cast("string"), F.lit("-"), F.lit("")).alias("digits"),
-            F.reverse("headers.key").alias("names"),
-        )
-        .withColumns(
-            {"id": F.when(F.octet_length("digits") == 32, F.unhex("digits"))}
-            | {name: _name(_text(F.lit(name))) for name in ("name", "node")}
-            | {"text": _text(own[0])}
-            | {"second": _text(own[1]).try_cast("bigint"), "third": _text(own[2]).try_cast("bigint")}
-        )
-        .withColumn("first", F.col("text").try_cast("bigint"))
-        .withColumn("valid", F.col("id").isNotNull() & (~started | F.coalesce(F.col("first") >= 0, F.lit(False))))
-    )  # fmt: skip
-    valid = F.col("valid")
+    found = _found(records, prefix)
+    started, completed, dead, valid = (F.col(c) for c in ("started", "completed", "dead", "valid"))
     place = F.concat_ws("/", "topic", "partition", "offset").cast("binary")
     event = (
         F.when(~valid, "undecodable")
@@ -102,11 +75,44 @@ def decode(records: DataFrame, prefix: str = "") -> DataFrame:
         F.when(completed & (F.col("first") >= 0), F.least("first", F.lit(_MOST_BYTES))).alias("bytes"),
         F.when(completed & (F.col("second") >= 0), F.col("second")).alias("queued_ms"),
         F.when(F.col("third") >= 0, F.col("third")).alias("duration_ms"),
-        (~started | F.coalesce(since_submission <= YOUNG_MS, F.lit(True))).alias("young"),
+        (~started | F.coalesce(since_submission <= _YOUNG_MS, F.lit(True))).alias("young"),
     )
 
 
-YOUNG_MS = 600_000  # no longer than the watermark, within which an earlier start of the same task is remembered
+def _found(records: DataFrame, prefix: str) -> DataFrame:
+    """What key and headers say, beside topic, partition, offset and at.
+
+    Adds started, completed, dead (of which topic it is), id, name, node, text, first, second, third, and whether the
+    record is valid. Each step's columns are what the next one uses more than once: Spark computes them once, and so the
+    method that it generates stays small enough to be compiled soon.
+    """
+    started, completed, dead = F.col("started"), F.col("completed"), F.col("dead")
+    # Headers that only one topic has: a search for the first of them serves all topics, as does one for the second. So
+    # `first` is an attempt or bytes (`text`: also a reason), `second` a submission or a wait, `third` a run time.
+    own = (
+        F.when(started, "attempt").when(completed, "bytes").when(dead, "reason"),
+        F.when(started, "submitted-ms").when(completed, "queued-ms"),
+        F.when(completed, "duration-ms"),
+    )
+    keyless = F.when(F.col("topic") != prefix + "tasks.dead", F.col("value"))  # a dead letter's is the submission
+    return (
+        records.select(
+            "topic", "partition", "offset", "headers", F.col("timestamp").alias("at"),
+            F.col("topic").eqNullSafe(prefix + "lifecycle.started").alias("started"),
+            F.col("topic").eqNullSafe(prefix + "lifecycle.completed").alias("completed"),
+            F.col("topic").eqNullSafe(prefix + "tasks.dead").alias("dead"),
+            F.replace(F.coalesce("key", keyless).cast("string"), F.lit("-"), F.lit("")).alias("digits"),
+            F.reverse("headers.key").alias("names"),  # the last header of a name counts everywhere
+        )
+        .withColumns(
+            {"id": F.when(F.octet_length("digits") == 32, F.unhex("digits"))}
+            | {name: _name(_text(F.lit(name))) for name in ("name", "node")}
+            | {"text": _text(own[0])}
+            | {"second": _text(own[1]).try_cast("bigint"), "third": _text(own[2]).try_cast("bigint")}
+        )
+        .withColumn("first", F.col("text").try_cast("bigint"))
+        .withColumn("valid", F.col("id").isNotNull() & (~started | F.coalesce(F.col("first") >= 0, F.lit(False))))
+    )  # fmt: skip
 
 
 def _text(name: Column) -> Column:

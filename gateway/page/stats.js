@@ -91,9 +91,9 @@ function groups(rows, field) {
   return found;
 }
 
-function bars(rows, value, name, more = {}) {
+function bars(rows, value, name, color) {
   const shown = rows.filter((r) => r[value]);
-  return { type: "bar", x: shown.map((r) => r.bucket), y: shown.map((r) => r[value]), name, hovertemplate: "%{y}", ...width(), ...more };
+  return { type: "bar", x: shown.map((r) => r.bucket), y: shown.map((r) => r[value]), name, hovertemplate: "%{y}", marker: { color }, ...width() };
 }
 
 const width = () => (LENGTHS[chosen.bucket] ? { width: LENGTHS[chosen.bucket] * 0.8, offset: 0 } : {});
@@ -126,14 +126,14 @@ async function rows(path, parameters) {
 }
 
 function stacked(counted, value, nothing) {
-  return [...groups(counted, chosen.by)].map(([key, of]) => bars(of, value, key || nothing, { marker: { color: colour(chosen.by, key) } }));
+  return [...groups(counted, chosen.by)].map(([key, of]) => bars(of, value, key || nothing, colour(chosen.by, key)));
 }
 
 function drawCounts(counted, ends) {
   const c = look();
   draw("completed", stacked(counted, "completed", "completed"), { barmode: "stack" });
-  draw("ends", [line(filled(ends, "received"), "received", "received"), bars(ends, "failed", "failed", { marker: { color: c.bad } }),
-    bars(ends, "cancelled", "cancelled", { marker: { color: c.muted } })], { barmode: "stack" });
+  draw("ends", [line(filled(ends, "received"), "received", "received"), bars(ends, "failed", "failed", c.bad),
+    bars(ends, "cancelled", "cancelled", c.muted)], { barmode: "stack" });
   draw("bytes", stacked(counted, "bytes", "bytes"), { barmode: "stack", yaxis: { tickformat: ".3~s" } });
   draw("starts", [...groups(counted, chosen.by)].map(([key, of]) => line(of, "average_starts", key || "starts", colour(chosen.by, key))), { yaxis: { rangemode: "normal" } });
 }
