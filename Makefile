@@ -29,7 +29,7 @@ test: setup
 image: setup
 	@$(BIN)/python -m infra.image_build tools
 	$(BIN)/python -m infra.image_build
-	$(BIN)/python -m pytest tests/integration/test_image.py
+	$(BIN)/python -m pytest tests/integration/infra/test_image.py
 
 # The long form of the fault suite: make faults MINUTES=30 SEED=7
 MINUTES ?= 10

@@ -17,8 +17,8 @@ import orjson
 from confluent_kafka import Consumer, TopicPartition
 
 from headrace.client import Client
-from headrace.kafka import Kafka, Sender
-from headrace.records import Outgoing
+from headrace.contract.records import Outgoing
+from headrace.kafka.client import Kafka, Sender
 from infra.local.cluster import LocalCluster
 
 PATIENCE_S = 300.0

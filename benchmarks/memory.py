@@ -13,7 +13,7 @@ from pathlib import Path
 
 from benchmarks.headrace import Native
 from headrace.client import Client
-from headrace.kafka import Kafka
+from headrace.kafka.client import Kafka
 from infra.local.cluster import LocalCluster
 from infra.local.memory import MemoryPeak, role_memory
 

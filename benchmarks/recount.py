@@ -85,8 +85,14 @@ def recount(gateway: str, told: list[Event]) -> Recount:
 
 def events(bootstrap: str, prefix: str) -> Iterator[Event]:
     """The first of each event, to the ends that the topics have now."""
-    consumer = Consumer({"bootstrap.servers": bootstrap, "group.id": "recount", "enable.partition.eof": True,
-                         "enable.auto.commit": False})  # fmt: skip
+    consumer = Consumer(
+        {
+            "bootstrap.servers": bootstrap,
+            "group.id": "recount",
+            "enable.partition.eof": True,
+            "enable.auto.commit": False,
+        }
+    )
     metadata = consumer.list_topics(timeout=20).topics
     places = [TopicPartition(prefix + t, p, 0) for t in TOPICS for p in metadata[prefix + t].partitions]
     consumer.assign(places)

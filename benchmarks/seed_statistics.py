@@ -12,8 +12,8 @@ from typing import Any
 from pyspark.sql import DataFrame, Row, SparkSession
 from pyspark.sql import functions as F
 
-from headrace.database import Database
 from headrace.settings import Settings
+from headrace.storage.mysql import Database
 
 WINDOWS = {"minute": "1 minute", "hour": "1 hour", "day": "1 day", "week": "7 days", "month": "30 days"}
 

@@ -20,9 +20,9 @@ import orjson
 from confluent_kafka import Consumer, KafkaError, TopicPartition
 
 from headrace.client import Client
-from headrace.ids import id_of_key
-from headrace.kafka import Kafka, Sender
-from headrace.records import Outgoing, Record
+from headrace.contract.ids import id_of_key
+from headrace.contract.records import Outgoing, Record
+from headrace.kafka.client import Kafka, Sender
 from infra.local.cluster import LocalCluster
 
 WARM_UP, TASKS = 400, 300

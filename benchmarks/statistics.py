@@ -30,19 +30,19 @@ from confluent_kafka import Producer
 from pyspark.sql import SparkSession
 
 from benchmarks import seed_statistics
-from headrace.database import Database
-from headrace.kafka import Kafka
-from headrace.messages import Outcome, Task, received, started
-from headrace.process_tree import below, processes
-from headrace.records import Outgoing, Source
+from headrace.child.process_tree import below, processes
+from headrace.contract.messages import Outcome, Task, received, started
+from headrace.contract.records import Outgoing, Source
+from headrace.kafka.client import Kafka
+from headrace.kafka.topics import apply_topics
 from headrace.settings import Settings
-from headrace.topics import apply_topics
+from headrace.storage.mysql import Database
 from infra.local import spark_archive
 from infra.local.database import EmbeddedDatabase
 from infra.local.java import java_home
 from infra.local.kafka import EmbeddedKafka
 from infra.local.process import free_port
-from spark_analytics.job import Job
+from spark_analytics.job import StatisticsJob
 from spark_analytics.metrics import Metrics
 from spark_analytics.session import start_session
 from spark_analytics.sinks import sink_of
@@ -156,13 +156,13 @@ WAYS = {"up": up, "restart": restart, "seed": seed, "steady": steady}
 
 
 @contextmanager
-def running(spark: SparkSession, settings: Settings, folder: Path) -> Iterator[tuple[Job, Database]]:
+def running(spark: SparkSession, settings: Settings, folder: Path) -> Iterator[tuple[StatisticsJob, Database]]:
     """The job, with no checkpoint and no tables before it."""
     database = Database.parse(settings.database)
     for (table,) in _rows(database, "SHOW TABLES"):
         _rows(database, f"DROP TABLE {table}")
     folder.mkdir(exist_ok=True)
-    job = Job(spark, settings, Kafka(settings, "bench"), sink_of(settings.database), folder, Metrics())
+    job = StatisticsJob(spark, settings, Kafka(settings, "bench"), sink_of(settings.database), folder, Metrics())
     thread = threading.Thread(target=job.run)
     thread.start()
     try:
@@ -208,8 +208,21 @@ def produce(settings: Settings, tasks: int) -> None:
         name, node, begun = KINDS[i % 3], f"node-{i % 4}", now + chance.randint(0, 1000)
         send(received(task, name, "demo", "http"))
         send(started(task, name, "demo", node, "boot"))
-        ended = Outcome(task.id, "completed", b"", 1, "boot", node, task.source, now, name, "demo", started_ms=begun,
-                        ended_ms=begun + int(chance.lognormvariate(5, 1)), offset=i)  # fmt: skip
+        ended = Outcome(
+            task.id,
+            "completed",
+            b"",
+            1,
+            "boot",
+            node,
+            task.source,
+            now,
+            name,
+            "demo",
+            started_ms=begun,
+            ended_ms=begun + int(chance.lognormvariate(5, 1)),
+            offset=i,
+        )
         send(ended.completed(f"demo/{task.id}.json", chance.randint(1, 10_000), "ab" * 32))
         if i % 1000 == 0:
             producer.poll(0)

@@ -1,0 +1,1 @@
+"""The HTTP gateway. Nobody imports it but `infra`."""

@@ -12,11 +12,11 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
-from gateway import attempt_logs, cluster_routes, dead, events, health_routes, results, stats, submit, tasks
-from gateway.guard import Guard
+from gateway.http.guard import Guard
+from gateway.http.problems import Problem
 from gateway.page import routes as page
-from gateway.parts import Parts
-from gateway.problems import Problem
+from gateway.routes import attempt_logs, cluster, dead_letters, events, health, results, statistics, submit, tasks
+from gateway.routes.dependencies import Dependencies
 from headrace import __version__
 
 log = logging.getLogger(__name__)
@@ -28,17 +28,17 @@ ROUTERS: tuple[APIRouter, ...] = (
     results.router,
     attempt_logs.router,
     tasks.router,
-    cluster_routes.router,
-    dead.router,
-    stats.router,
-    health_routes.router,
+    cluster.router,
+    dead_letters.router,
+    statistics.router,
+    health.router,
     page.router,
 )
 
 _BY_STATUS = {404: "not-found", 405: "method-not-allowed"}
 
 
-def make_app(parts: Parts, any_host: bool = False) -> FastAPI:
+def make_app(parts: Dependencies, any_host: bool = False) -> FastAPI:
     """The gateway over its parts. `any_host`: serve whatever Host a request names."""
     app = FastAPI(
         title="Headrace",

@@ -19,22 +19,22 @@ import uvloop
 from fastapi import FastAPI
 
 from gateway.app import make_app
-from gateway.cluster_view import ClusterView
-from gateway.feed import Feed
-from gateway.guard import check_address, is_loopback
+from gateway.http.guard import check_address, is_loopback
+from gateway.kafka.broker_probe import BrokerProbe, Ends
+from gateway.kafka.source_reader import SourceReader
 from gateway.metrics import Metrics
-from gateway.parts import Parts
-from gateway.reach import Ends, Reach
-from gateway.source_reader import SourceReader
-from gateway.stats_store import Statistics
-from gateway.status_store import StatusStore
-from gateway.status_view import StatusView
-from gateway.submissions import Submissions
+from gateway.routes.dependencies import Dependencies
+from gateway.statistics_store import StatisticsStore
+from gateway.submission import Submissions
+from gateway.view.cluster import ClusterView
+from gateway.view.notifier import Notifier
+from gateway.view.projector import Projector
+from gateway.view.store import StatusStore
 from headrace.errors import Retryable, UsageError
-from headrace.health import Advance, Health
-from headrace.kafka import Kafka, Sender
-from headrace.results_root import ResultsRoot, open_directory, open_results_root
+from headrace.kafka.client import Kafka, Sender
+from headrace.process.health import Advance, Health
 from headrace.settings import Settings
+from headrace.storage.results_root import ResultsRoot, open_directory, open_results_root
 
 log = logging.getLogger(__name__)
 
@@ -77,7 +77,7 @@ async def _serve(
         agreed.cancel()
 
 
-async def _agree(settings: Settings, kafka: Kafka, server: uvicorn.Server, parts: Parts) -> None:
+async def _agree(settings: Settings, kafka: Kafka, server: uvicorn.Server, parts: Dependencies) -> None:
     """Compares the results root with the one Kafka knows while the gateway serves; ends it when they differ."""
     reason: list[str] = ["it has not been compared with the one that Kafka knows"]
     parts.health.add("results root", lambda: reason[0] if reason else None)
@@ -96,11 +96,13 @@ async def _agree(settings: Settings, kafka: Kafka, server: uvicorn.Server, parts
 
 
 @asynccontextmanager
-async def running(settings: Settings, kafka: Kafka, root: ResultsRoot, store: StatusStore) -> AsyncIterator[Parts]:
+async def running(
+    settings: Settings, kafka: Kafka, root: ResultsRoot, store: StatusStore
+) -> AsyncIterator[Dependencies]:
     """The gateway's parts at work, and stopped in order at the end. The store and the root stay the caller's."""
     metrics = Metrics()
-    feed = Feed(asyncio.get_running_loop())
-    view = StatusView(kafka, store, metrics, feed.tell)
+    feed = Notifier(asyncio.get_running_loop())
+    view = Projector(kafka, store, metrics, feed.tell)
     cluster = ClusterView(kafka)
     advance = Advance("the status view")
 
@@ -110,19 +112,25 @@ async def running(settings: Settings, kafka: Kafka, root: ResultsRoot, store: St
         metrics.lag.set(lag)
         advance.tell(sum(at.values()), lag)
 
-    reach = Reach(kafka, lambda: list(view.snapshot.positions), told)
+    reach = BrokerProbe(kafka, lambda: list(view.snapshot.positions), told)
     sender, sources = Sender(kafka, SEND_TIMEOUT_S), SourceReader(kafka)
     submissions = Submissions(cluster, may_be_high=is_loopback(settings.http.rpartition(":")[0]))
-    statistics = Statistics(settings.database)
+    statistics = StatisticsStore(settings.database)
     health = Health()
-    for part, check in (("kafka", reach.check), ("status view", view.check), ("status view's progress", advance.check),
-                        ("kinds", cluster.check), ("results", root.check)):  # fmt: skip
+    for part, check in (
+        ("kafka", reach.check),
+        ("status view", view.check),
+        ("status view's progress", advance.check),
+        ("kinds", cluster.check),
+        ("results", root.check),
+    ):
         health.add(part, check)
     for thread in (view, cluster, reach):
         thread.start()
     try:
-        yield Parts(store, view, cluster, feed, reach, sender, sources, submissions, health, metrics, root,
-                    statistics)  # fmt: skip
+        yield Dependencies(
+            store, view, cluster, feed, reach, sender, sources, submissions, health, metrics, root, statistics
+        )
     finally:
         feed.close()
         for thread in (reach, view, cluster):
@@ -135,7 +143,7 @@ async def running(settings: Settings, kafka: Kafka, root: ResultsRoot, store: St
 class Server(uvicorn.Server):
     """Ends event streams as soon as it is told to stop: they would hold it up for ever."""
 
-    def __init__(self, config: uvicorn.Config, feed: Feed) -> None:
+    def __init__(self, config: uvicorn.Config, feed: Notifier) -> None:
         super().__init__(config)
         self._feed = feed
 
@@ -148,8 +156,17 @@ class Server(uvicorn.Server):
 
 
 def _config(app: FastAPI) -> uvicorn.Config:
-    return uvicorn.Config(app, log_level="warning", access_log=False, timeout_graceful_shutdown=_STOP_S, lifespan="off",
-                          http="httptools", server_header=False, timeout_keep_alive=60, ws="none")  # fmt: skip
+    return uvicorn.Config(
+        app,
+        log_level="warning",
+        access_log=False,
+        timeout_graceful_shutdown=_STOP_S,
+        lifespan="off",
+        http="httptools",
+        server_header=False,
+        timeout_keep_alive=60,
+        ws="none",
+    )
 
 
 def _listen(host: str, port: int) -> socket.socket:

@@ -16,8 +16,8 @@ from typing import Any, Self
 import httpx
 import orjson
 
+from headrace.contract.states import TERMINAL
 from headrace.errors import HeadraceError, Retryable
-from headrace.states import TERMINAL
 
 _TIMEOUT_S = 30.0
 _SILENCE_S = 30.0  # the gateway comments every 10 s: three missed mean it has gone

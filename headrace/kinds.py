@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, overload
 from headrace.errors import Invalid, UsageError
 
 if TYPE_CHECKING:
-    from headrace.cluster import KindInfo
+    from headrace.contract.cluster import KindInfo
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -75,12 +75,21 @@ class Kind:
         return self.function(**arguments)
 
     def info(self) -> "KindInfo":
-        from headrace.cluster import KindInfo
+        from headrace.contract.cluster import KindInfo
 
         schema = self.model.model_json_schema()
         schema.pop("title", None)
-        return KindInfo(self.name, schema, self.timeout_s, self.max_attempts, self.content_type, self.suffix,
-                        self.memory_mb, inspect.getdoc(self.function) or "", _version(self.function))  # fmt: skip
+        return KindInfo(
+            self.name,
+            schema,
+            self.timeout_s,
+            self.max_attempts,
+            self.content_type,
+            self.suffix,
+            self.memory_mb,
+            inspect.getdoc(self.function) or "",
+            _version(self.function),
+        )
 
 
 _registry: dict[str, Kind] = {}

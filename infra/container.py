@@ -195,7 +195,11 @@ def _bind(source: Path, where: str, *, read_only: bool) -> dict[str, Any]:
 _SYSTEM: list[dict[str, Any]] = [
     {"destination": "/proc", "type": "proc", "source": "proc"},
     {"destination": "/dev", "type": "tmpfs", "source": "tmpfs", "options": ["nosuid", "mode=755", "size=65536k"]},
-    {"destination": "/dev/shm", "type": "tmpfs", "source": "shm",  # noqa: S108 - a mount point
-     "options": ["nosuid", "noexec", "nodev", "mode=1777", "size=65536k"]},
+    {
+        "destination": "/dev/shm",  # noqa: S108 - a mount point
+        "type": "tmpfs",
+        "source": "shm",
+        "options": ["nosuid", "noexec", "nodev", "mode=1777", "size=65536k"],
+    },
     {"destination": "/sys", "type": "bind", "source": "/sys", "options": ["rbind", "ro"]},
-]  # fmt: skip
+]

@@ -46,8 +46,16 @@ def build() -> str:
             _bound()
             print(f"image: building {name}; the first time this takes some minutes", flush=True)
             with _pip_configuration() as secret:
-                buildah("bud", "--layers", "--isolation=chroot", "--format=docker", *secret,
-                        f"--build-arg=BASE={base}", f"--tag={name}", ".")  # fmt: skip
+                buildah(
+                    "bud",
+                    "--layers",
+                    "--isolation=chroot",
+                    "--format=docker",
+                    *secret,
+                    f"--build-arg=BASE={base}",
+                    f"--tag={name}",
+                    ".",
+                )
             print(f"image: built in {time.monotonic() - begun:.0f} s", flush=True)
         return name
 

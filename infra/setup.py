@@ -89,8 +89,21 @@ def set_up() -> None:
     if subprocess.run([*sync, "--offline", "--quiet"], env=environ(), stderr=subprocess.DEVNULL).returncode:
         say("downloading them; the first time this takes some minutes")
         run(sync)
-    run([str(uv), "pip", "install", "--quiet", "--offline", "--python", str(VENV), "--no-deps", "--no-build-isolation",
-         "-e", str(ROOT)])  # fmt: skip
+    run(
+        [
+            str(uv),
+            "pip",
+            "install",
+            "--quiet",
+            "--offline",
+            "--python",
+            str(VENV),
+            "--no-deps",
+            "--no-build-isolation",
+            "-e",
+            str(ROOT),
+        ]
+    )
     run([str(python), "-m", "infra.local.prepare"])
 
 
@@ -168,9 +181,13 @@ def pip_config(name: str) -> str:
     """What someone has set in pip's configuration files, or nothing; read here, since a system may lack pip itself."""
     section, _, option = name.partition(".")
     home = Path.home()
-    places = (Path("/etc/xdg/pip/pip.conf"), Path("/etc/pip.conf"), home / ".pip" / "pip.conf",
-              Path(os.environ.get("XDG_CONFIG_HOME") or home / ".config") / "pip" / "pip.conf",
-              Path(os.environ.get("PIP_CONFIG_FILE") or os.devnull))  # fmt: skip
+    places = (
+        Path("/etc/xdg/pip/pip.conf"),
+        Path("/etc/pip.conf"),
+        home / ".pip" / "pip.conf",
+        Path(os.environ.get("XDG_CONFIG_HOME") or home / ".config") / "pip" / "pip.conf",
+        Path(os.environ.get("PIP_CONFIG_FILE") or os.devnull),
+    )
     found = configparser.RawConfigParser()
     try:
         found.read(places)  # the later ones win

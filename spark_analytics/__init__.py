@@ -1,1 +1,4 @@
-"""The statistics: one Spark Structured Streaming query over the lifecycle topics, its sinks, and the audit."""
+"""The statistics: one Spark Structured Streaming query over the lifecycle topics, its sinks, and the audit.
+
+Nobody imports it but `infra`.
+"""

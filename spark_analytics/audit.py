@@ -14,10 +14,10 @@ from uuid import UUID
 
 from confluent_kafka import KafkaException
 
+from headrace.contract.records import Place, Record
 from headrace.errors import Retryable
-from headrace.kafka import Kafka, log_throttled
-from headrace.records import Record
-from spark_analytics.audit_fold import TOPICS, Fold, Half, Place
+from headrace.kafka.client import Kafka, log_throttled
+from spark_analytics.audit_fold import TOPICS, Fold, Half
 from spark_analytics.audit_log import INTAKE, STOREKEEPER, AuditLog
 from spark_analytics.audit_store import Audit, AuditStore, Finding
 from spark_analytics.metrics import Metrics
@@ -33,8 +33,15 @@ _TWICE = 2
 class Auditor:
     """`counted_until()` is the time, in seconds since the epoch, up to which the query has counted; None = unknown."""
 
-    def __init__(self, kafka: Kafka, store: AuditStore, folder: Path, metrics: Metrics, every_s: float,
-                 counted_until: Callable[[], float | None] = lambda: None) -> None:  # fmt: skip
+    def __init__(
+        self,
+        kafka: Kafka,
+        store: AuditStore,
+        folder: Path,
+        metrics: Metrics,
+        every_s: float,
+        counted_until: Callable[[], float | None] = lambda: None,
+    ) -> None:
         self._store, self._metrics, self._every_s = store, metrics, every_s
         self._counted_until = counted_until
         self._fold = Fold(folder / "audit.sqlite")
@@ -65,12 +72,23 @@ class Auditor:
         self._fold.mark_missed(h.id for h in (*missing, *unreceived))
         named = [*self._lost(missing, now_ms), *self._unreceived(unreceived, now_ms)]
         repeats = self._fold.repeats()
-        named += [Finding(str(UUID(bytes=i)), "repeated", event, f"lifecycle event {event} came more than once")
-                  for i, event, _ in repeats]  # fmt: skip
+        named += [
+            Finding(str(UUID(bytes=i)), "repeated", event, f"lifecycle event {event} came more than once")
+            for i, event, _ in repeats
+        ]
         totals = self._fold.totals()
         lost = sum(f.verdict == "lost" for f in named)
-        audit = Audit(now_ms, settled, totals["received"], totals["completed"], totals["dead"], totals["running"],
-                      totals["open"] - totals["running"] - lost, self._agree(settled), named[:_MOST_NAMED])  # fmt: skip
+        audit = Audit(
+            now_ms,
+            settled,
+            totals["received"],
+            totals["completed"],
+            totals["dead"],
+            totals["running"],
+            totals["open"] - totals["running"] - lost,
+            self._agree(settled),
+            named[:_MOST_NAMED],
+        )
         self._store.save(audit)
         self._fold.told(repeats)
         self._fold.forget_closed(now_ms)
@@ -132,8 +150,13 @@ class Auditor:
         if ours == theirs:
             return True
         minute, event = min(set(ours.items()) ^ set(theirs.items()))[0]
-        log.warning("the tables and the log disagree: %s in minute %d: %d counted, %d in the log", event, minute,
-                    theirs.get((minute, event), 0), ours.get((minute, event), 0))  # fmt: skip
+        log.warning(
+            "the tables and the log disagree: %s in minute %d: %d counted, %d in the log",
+            event,
+            minute,
+            theirs.get((minute, event), 0),
+            ours.get((minute, event), 0),
+        )
         return False
 
     def _tell(self, audit: Audit, lost: int, repeated: int) -> None:

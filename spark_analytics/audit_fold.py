@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from uuid import UUID
 
+from headrace.contract.ids import id_of_key
+from headrace.contract.journal import Claim, decode_journal
+from headrace.contract.records import Place, Record, Source
 from headrace.errors import Undecodable
-from headrace.ids import id_of_key
-from headrace.journal import Claim, decode_journal
-from headrace.records import Record, Source
 
 _ATTEMPTS_TOLD = 62  # apart from one another, in one integer; no task has so many
 WINDOW_MS = 600_000  # PROTOCOL: repeats are told within ten minutes at least
@@ -25,8 +25,6 @@ EVENTS = {
     "tasks.dead": "dead",
 }
 TOPICS = (*EVENTS, "tasks.running")
-Place = tuple[str, int]
-
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS positions (
   topic TEXT, partition INT, next INT, PRIMARY KEY (topic, partition)
@@ -63,8 +61,18 @@ class _Task:
     missed: int = 0  # audits in a row that have not found it anywhere
 
     def row(self) -> tuple[object, ...]:
-        return (self.id, self.partition, self.received, self.ended, self.how, self.starts, self.topic, self.place,
-                self.source, self.missed)  # fmt: skip
+        return (
+            self.id,
+            self.partition,
+            self.received,
+            self.ended,
+            self.how,
+            self.starts,
+            self.topic,
+            self.place,
+            self.source,
+            self.missed,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,10 +111,12 @@ class Fold:
                     key = event, record.timestamp_ms // 60_000
                     counted[key] = counted.get(key, 0) + 1
                 elif event != "started" or _attempt(record):
-                    self._db.execute("INSERT OR IGNORE INTO repeats VALUES (?, ?, ?)",
-                                     (task_id, event, record.timestamp_ms))  # fmt: skip
-            self._db.executemany("REPLACE INTO tasks VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-                                 (t.row() for t in tasks.values()))  # fmt: skip
+                    self._db.execute(
+                        "INSERT OR IGNORE INTO repeats VALUES (?, ?, ?)", (task_id, event, record.timestamp_ms)
+                    )
+            self._db.executemany(
+                "REPLACE INTO tasks VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", (t.row() for t in tasks.values())
+            )
             for record in records:
                 if record.topic == "tasks.running":
                     self._claim(record)
@@ -120,8 +130,9 @@ class Fold:
 
     def forget_closed(self, now_ms: int) -> None:
         """Drops tasks whose story has been whole for WINDOW_MS, and old minutes."""
-        self._db.execute("DELETE FROM tasks WHERE ended < ? AND ended IS NOT NULL AND received IS NOT NULL",
-                         (now_ms - WINDOW_MS,))  # fmt: skip
+        self._db.execute(
+            "DELETE FROM tasks WHERE ended < ? AND ended IS NOT NULL AND received IS NOT NULL", (now_ms - WINDOW_MS,)
+        )
         self._db.execute("DELETE FROM minutes WHERE minute < ?", (now_ms // 60_000 - 120,))
 
     def missing(self, before_ms: int, waiting: dict[Place, tuple[int, int]]) -> list[Half]:
@@ -196,8 +207,9 @@ class Fold:
             self._db.execute(
                 "INSERT INTO totals VALUES (?, ?) ON CONFLICT DO UPDATE SET n = n + excluded.n", (event, n)
             )
-            self._db.execute("INSERT INTO minutes VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET n = n + excluded.n",
-                             (minute, event, n))  # fmt: skip
+            self._db.execute(
+                "INSERT INTO minutes VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET n = n + excluded.n", (minute, event, n)
+            )
 
     def _claim(self, record: Record) -> None:
         try:

@@ -11,12 +11,12 @@ from uuid import UUID
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 from confluent_kafka.admin import OffsetSpec  # type: ignore[attr-defined]  # exported at run time
 
+from headrace.contract.messages import Task
+from headrace.contract.records import Place, Record
 from headrace.errors import Retryable
-from headrace.kafka import SHORT_FETCH, Kafka
-from headrace.messages import Task
-from headrace.metadata import partitions_of
-from headrace.records import Record
-from spark_analytics.audit_fold import EVENTS, Place
+from headrace.kafka.client import SHORT_FETCH, Kafka
+from headrace.kafka.metadata import partitions_of
+from spark_analytics.audit_fold import EVENTS
 
 INTAKE = "headrace-tasks"  # groups of worker and storekeeper, as their clients join them
 STOREKEEPER = "headrace-storekeeper"

@@ -5,10 +5,10 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Literal, Protocol
 
-from headrace.database import Database
+from headrace.storage.mysql import Database
 from spark_analytics.sinks.mysql import away, connection
 
-Verdict = Literal["lost", "repeated", "unreceived"]
+FindingKind = Literal["lost", "repeated", "unreceived"]
 _KEPT = "INTERVAL 30 DAY"
 
 
@@ -17,7 +17,7 @@ class Finding:
     """One task that the audit names, and the event that is missing or too many."""
 
     id: str
-    verdict: Verdict
+    verdict: FindingKind
     event: str
     detail: str
 
@@ -73,9 +73,19 @@ class MySqlAuditStore:
             )
             cursor.execute(
                 "REPLACE INTO audits VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s)",
-                (at, _time(audit.settled), audit.received, audit.completed, audit.dead, audit.running, audit.queued,
-                 len(lost), repeated, audit.tables_agree),
-            )  # fmt: skip
+                (
+                    at,
+                    _time(audit.settled),
+                    audit.received,
+                    audit.completed,
+                    audit.dead,
+                    audit.running,
+                    audit.queued,
+                    len(lost),
+                    repeated,
+                    audit.tables_agree,
+                ),
+            )
             cursor.execute(f"DELETE FROM audits WHERE at < UTC_TIMESTAMP() - {_KEPT}")  # noqa: S608 - a constant
             c.commit()
 

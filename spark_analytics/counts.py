@@ -10,7 +10,7 @@ import math
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
-from headrace.durations import GAMMA, MOST_MS
+from headrace.contract.duration_bins import GAMMA, MOST_MS
 
 WATERMARK = "10 minutes"  # PROTOCOL: at least that; repeats and late events are told within it
 STATE_WINDOW = "1 hour"  # counts leave the state once the watermark has passed their hour
@@ -81,5 +81,5 @@ def _texts(*texts: str) -> Column:
 
 
 def _bin(ms: str) -> Column:
-    """headrace.durations.bin_of, in Spark's words, from 1 ms to MOST_MS."""
+    """headrace.contract.duration_bins.bin_of, in Spark's words, from 1 ms to MOST_MS."""
     return 1 + F.ceil(F.log(ms) / math.log(GAMMA) - 1e-9)

@@ -16,9 +16,9 @@ from pyspark.errors import PySparkException
 from pyspark.sql import SparkSession
 
 from headrace.errors import HeadraceError, Retryable
-from headrace.health import Health
-from headrace.kafka import Kafka, log_throttled
-from headrace.metadata import partitions_of
+from headrace.kafka.client import Kafka, log_throttled
+from headrace.kafka.metadata import partitions_of
+from headrace.process.health import Health
 from headrace.settings import Settings
 from spark_analytics.metrics import Metrics
 from spark_analytics.query import CHECKPOINT, Query, is_data_loss
@@ -34,7 +34,7 @@ _SILENT_S = 8.5  # the contract promises 10 s from losing the ability to saying 
 _BATCH_S = 3.0  # an idle query is heard of at the end of each trigger only
 
 
-class Job:
+class StatisticsJob:
     """The statistics' query over the life of the process."""
 
     def __init__(

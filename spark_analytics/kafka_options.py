@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from headrace.errors import UsageError
-from headrace.kafka import load_security
+from headrace.kafka.client import load_security
 from headrace.settings import Settings
 
 _LOGIN = {

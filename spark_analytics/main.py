@@ -18,16 +18,16 @@ from pathlib import Path
 from py4j.protocol import Py4JError
 from pyspark.sql import SparkSession
 
+from headrace.child.process_tree import kill_trees
 from headrace.errors import UsageError
-from headrace.health import Health
-from headrace.kafka import Kafka
-from headrace.process_tree import kill_trees
+from headrace.kafka.client import Kafka
+from headrace.process.health import Health
+from headrace.process.signals import on_signals
 from headrace.settings import Settings
-from headrace.signals import on_signals
 from spark_analytics.audit import Auditor
 from spark_analytics.audit_store import MySqlAuditStore
 from spark_analytics.health_http import HealthServer
-from spark_analytics.job import Job
+from spark_analytics.job import StatisticsJob
 from spark_analytics.metrics import Metrics
 from spark_analytics.session import jvm_pid, start_session
 from spark_analytics.sinks import sink_of
@@ -57,7 +57,7 @@ def main(settings: Settings) -> int:
             jvm_file.write_text(str(jvm_pid(spark)))
             health.add("spark", lambda: None)
             kafka = Kafka(settings, "headrace-analytics")
-            job = Job(spark, settings, kafka, sink, folder, metrics)
+            job = StatisticsJob(spark, settings, kafka, sink, folder, metrics)
             job.add_checks(health)
             on_signals(_STOPS, job.stop)
             auditor = None

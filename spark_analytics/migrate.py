@@ -7,8 +7,8 @@ being run again from its beginning. pymysql's errors are raised as they are; Usa
 from functools import cache
 from importlib.resources import files
 
-from headrace.database import Database
 from headrace.errors import UsageError
+from headrace.storage.mysql import Database
 
 _LOCK_S = 30
 _TABLE = """

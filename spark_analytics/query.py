@@ -20,7 +20,7 @@ from pyspark.errors import PySparkException
 from pyspark.sql import DataFrame, SparkSession
 
 from headrace.errors import Retryable
-from headrace.kafka import log_throttled
+from headrace.kafka.client import log_throttled
 from headrace.settings import Settings
 from spark_analytics.counts import statistics
 from spark_analytics.metrics import Metrics

@@ -7,9 +7,9 @@ stop the query: what is no event of its topic becomes an event `undecodable`, wh
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from headrace.messages import MAX_NAME_CHARACTERS
+from headrace.contract.messages import MAX_NAME_CHARACTERS
+from headrace.contract.states import Reason
 from headrace.settings import Settings
-from headrace.states import Reason
 from spark_analytics.kafka_options import kafka_options
 
 TOPICS = ("lifecycle.received", "lifecycle.started", "lifecycle.completed", "tasks.dead")
@@ -97,7 +97,11 @@ def _found(records: DataFrame, prefix: str) -> DataFrame:
     keyless = F.when(F.col("topic") != prefix + "tasks.dead", F.col("value"))  # a dead letter's is the submission
     return (
         records.select(
-            "topic", "partition", "offset", "headers", F.col("timestamp").alias("at"),
+            "topic",
+            "partition",
+            "offset",
+            "headers",
+            F.col("timestamp").alias("at"),
             F.col("topic").eqNullSafe(prefix + "lifecycle.started").alias("started"),
             F.col("topic").eqNullSafe(prefix + "lifecycle.completed").alias("completed"),
             F.col("topic").eqNullSafe(prefix + "tasks.dead").alias("dead"),
@@ -112,7 +116,7 @@ def _found(records: DataFrame, prefix: str) -> DataFrame:
         )
         .withColumn("first", F.col("text").try_cast("bigint"))
         .withColumn("valid", F.col("id").isNotNull() & (~started | F.coalesce(F.col("first") >= 0, F.lit(False))))
-    )  # fmt: skip
+    )
 
 
 def _text(name: Column) -> Column:

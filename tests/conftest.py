@@ -13,16 +13,16 @@ from typing import Any
 
 import pytest
 
-from headrace.kafka import Kafka, Sender
+from headrace.kafka.client import Kafka, Sender
+from headrace.kafka.topics import apply_topics
 from headrace.settings import Settings
-from headrace.topics import apply_topics
 from infra.image_build import missing_tools
 from infra.local.kafka import EmbeddedKafka
 from infra.local.process import free_port
 from tests.parallel import SHORT_LIVED, place_of, scheduler
-from tests.topics import PARTITIONS
+from tests.rigs.topics import PARTITIONS
 
-pytest_plugins = ["tests.statistics_fixtures"]
+pytest_plugins = ["tests.rigs.statistics"]
 
 _GIVEN = "HEADRACE_TEST_KAFKA"
 

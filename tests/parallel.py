@@ -14,23 +14,23 @@ SHORT_LIVED = "-XX:TieredStopAtLevel=1"
 # Group -> the files of it, by how their paths begin. What comes first, starts first.
 GROUPS = {
     "statistics": (
-        "tests/integration/test_statistics.py",
-        "tests/integration/test_access_control.py",
-        "tests/integration/test_sinks.py",
+        "tests/integration/spark_analytics/test_statistics.py",
+        "tests/integration/headrace/test_access_control.py",
+        "tests/integration/spark_analytics/test_sinks.py",
         "tests/unit/spark_analytics/",
     ),
     "faults": ("tests/faults/test_random_schedule.py", "tests/faults/test_one_fault.py"),
-    "standalone": ("tests/integration/test_spark_cluster.py",),
+    "standalone": ("tests/integration/spark_analytics/test_spark_cluster.py",),
     "kills": ("tests/faults/test_statistics_kills.py",),
-    "image": ("tests/integration/test_image.py",),
+    "image": ("tests/integration/infra/test_image.py",),
     "database": (
-        "tests/integration/test_audit.py",
-        "tests/integration/test_embedded_database.py",
-        "tests/integration/test_gateway_statistics.py",
+        "tests/integration/spark_analytics/test_audit.py",
+        "tests/integration/infra/test_embedded_database.py",
+        "tests/integration/gateway/test_statistics.py",
         "tests/acceptance/test_statistics_page.py",
     ),
     "product": ("tests/acceptance/",),
-    "up": ("tests/integration/test_up.py",),
+    "up": ("tests/integration/infra/test_up.py",),
 }
 _ORDER = [(group, start) for group, starts in GROUPS.items() for start in starts]
 

@@ -232,10 +232,27 @@ def jar_path(given):
         found = cache_folder() / f"{artifact}-{version}.jar"
         if not found.exists():
             subprocess.run(
-                ["java", "-jar", ivy, "-cache", found.parent / "ivy", "-confs", "default", "-error", "-dependency",
-                 group, artifact, version, "-retrieve", f"{found.parent}/[artifact]-[revision].[ext]", "-types", "jar"],
-                check=True, stdout=subprocess.DEVNULL,
-            )  # fmt: skip
+                [
+                    "java",
+                    "-jar",
+                    ivy,
+                    "-cache",
+                    found.parent / "ivy",
+                    "-confs",
+                    "default",
+                    "-error",
+                    "-dependency",
+                    group,
+                    artifact,
+                    version,
+                    "-retrieve",
+                    f"{found.parent}/[artifact]-[revision].[ext]",
+                    "-types",
+                    "jar",
+                ],
+                check=True,
+                stdout=subprocess.DEVNULL,
+            )
         return found
     found = Path.home() / ".m2/repository" / group.replace(".", "/") / artifact / version / f"{artifact}-{version}.jar"
     if not found.exists():

@@ -10,7 +10,7 @@ from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 
-from gateway.problems import Problem
+from gateway.http.problems import Problem
 
 router = APIRouter()
 

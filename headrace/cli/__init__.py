@@ -1,1 +1,1 @@
-"""The command line: one module a family of commands, each imported only when it is used."""
+"""The command line: one module a family of commands, each imported only when it is used. Nobody imports it."""

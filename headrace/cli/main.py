@@ -29,7 +29,7 @@ COMMANDS: dict[str, str] = {
     "dead": "headrace.cli.dead:dead",
     "kinds": "headrace.cli.tasks:kinds",
     "nodes": "headrace.cli.tasks:nodes",
-    "why": "headrace.cli.why:why",
+    "why": "headrace.cli.why.command:why",
     "health": "headrace.cli.health:health",
     "chaos": "headrace.cli.chaos:chaos",
 }

@@ -5,10 +5,10 @@ import orjson
 
 from headrace.cli.options import KAFKA, with_a_kafka, with_settings
 from headrace.cli.tasks import payload_of
+from headrace.contract.ids import id_of_key, new_id
+from headrace.contract.messages import Submission
+from headrace.contract.records import Outgoing
 from headrace.errors import Invalid, UsageError
-from headrace.ids import id_of_key, new_id
-from headrace.messages import Submission
-from headrace.records import Outgoing
 from headrace.settings import Settings
 
 _TIMEOUT_S = 10.0
@@ -21,7 +21,7 @@ _TIMEOUT_S = 10.0
 @click.option("--id", "task_id", help="Task id (UUID); default: a new one.")
 @with_settings(KAFKA)
 def produce(settings: Settings, name: str, payload: str, directory: str, task_id: str | None) -> int:
-    from headrace.kafka import Kafka, Sender
+    from headrace.kafka.client import Kafka, Sender
 
     if task_id is not None and id_of_key(task_id.encode()) is None:
         raise UsageError(f"{task_id!r} is no UUID: give one, or leave --id out")

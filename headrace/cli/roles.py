@@ -11,9 +11,9 @@ from importlib.metadata import entry_points
 
 import click
 
-from headrace.allocator import keep_few_arenas
 from headrace.cli.options import with_settings
 from headrace.errors import UsageError
+from headrace.process.malloc import keep_few_arenas
 from headrace.settings import Settings
 
 

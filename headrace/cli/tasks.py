@@ -13,9 +13,9 @@ import orjson
 
 from headrace.cli.options import GATEWAY, with_settings
 from headrace.client import Client, ServerEvent
+from headrace.contract.states import TERMINAL
 from headrace.errors import UsageError
 from headrace.settings import Settings
-from headrace.states import TERMINAL
 
 as_json = click.option("--json", "machine", is_flag=True, help="Print JSON, for machines.")
 

@@ -9,11 +9,11 @@ from collections.abc import Iterable
 import click
 import orjson
 
-from headrace.acls import ROLES, commands, rules
 from headrace.cli.options import KAFKA, with_a_kafka, with_settings
 from headrace.errors import UsageError
+from headrace.kafka.acls import ROLES, commands, rules
+from headrace.kafka.topics import Change, apply_topics, diff_topics
 from headrace.settings import Settings
-from headrace.topics import Change, apply_topics, diff_topics
 
 _options = (
     click.option("--partitions", type=click.IntRange(1), help="Of every keyed topic; default: what topics.yaml says."),
@@ -31,7 +31,7 @@ def topics() -> None: ...
 @_options[1]
 @with_settings(KAFKA)
 def apply(settings: Settings, partitions: int | None, replication: int, machine: bool) -> int:
-    from headrace.kafka import Kafka
+    from headrace.kafka.client import Kafka
 
     changes = apply_topics(
         Kafka(with_a_kafka(settings), "headrace-topics").admin(), settings.topic_prefix, partitions, replication
@@ -45,7 +45,7 @@ def apply(settings: Settings, partitions: int | None, replication: int, machine:
 @_options[1]
 @with_settings(KAFKA)
 def diff(settings: Settings, partitions: int | None, machine: bool) -> int:
-    from headrace.kafka import Kafka
+    from headrace.kafka.client import Kafka
 
     changes = diff_topics(Kafka(with_a_kafka(settings), "headrace-topics").admin(), settings.topic_prefix, partitions)
     _tell(changes, machine)
@@ -54,10 +54,20 @@ def diff(settings: Settings, partitions: int | None, machine: bool) -> int:
 
 @topics.command("acls", help="What each role must be allowed to do on Kafka, and no more, as lines of kafka-acls.")
 @click.option("--role", "roles", multiple=True, type=click.Choice(ROLES), help="Only this role's; may be repeated.")
-@click.option("--principal", "principals", multiple=True, metavar="ROLE=PRINCIPAL",
-              help="Who a role is, such as worker=User:CN=worker; default: User:headrace-<role>.")  # fmt: skip
-@click.option("--command-config", metavar="FILE", default="admin.properties", show_default=True,
-              help="What kafka-acls connects with: the properties of a client that may alter ACLs.")  # fmt: skip
+@click.option(
+    "--principal",
+    "principals",
+    multiple=True,
+    metavar="ROLE=PRINCIPAL",
+    help="Who a role is, such as worker=User:CN=worker; default: User:headrace-<role>.",
+)
+@click.option(
+    "--command-config",
+    metavar="FILE",
+    default="admin.properties",
+    show_default=True,
+    help="What kafka-acls connects with: the properties of a client that may alter ACLs.",
+)
 @_options[1]
 @with_settings(KAFKA)
 def acls(
@@ -67,8 +77,14 @@ def acls(
     if machine:
         for r in rules():
             if r.role in who:
-                row = {"role": r.role, "principal": who[r.role], "operations": r.operations, "resource": r.kind,
-                       "name": settings.topic_prefix + r.name, "prefixed": r.prefixed}  # fmt: skip
+                row = {
+                    "role": r.role,
+                    "principal": who[r.role],
+                    "operations": r.operations,
+                    "resource": r.kind,
+                    "name": settings.topic_prefix + r.name,
+                    "prefixed": r.prefixed,
+                }
                 click.echo(orjson.dumps(row).decode())
         return 0
     server, config = shlex.quote(with_a_kafka(settings).kafka), shlex.quote(command_config)

@@ -1,1 +1,1 @@
-"""Faults on purpose: workloads, faults and the conservation check, for `headrace chaos` and for `tests/faults`."""
+"""Faults on purpose: workloads, faults and the conservation check. Imported by `headrace chaos` and `tests/faults`."""

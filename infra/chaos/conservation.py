@@ -7,9 +7,9 @@ a rule.
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from headrace.ledger import Failure
-from headrace.messages import Event
-from headrace.states import Cause
+from headrace.contract.ledger import Failure
+from headrace.contract.messages import Event
+from headrace.contract.states import Cause
 from infra.chaos.evidence import Evidence, Story
 
 # Causes that a fault from outside must explain; errors and timeouts are the task's own.
@@ -47,16 +47,28 @@ class Verdict:
 
     @property
     def good(self) -> bool:
-        return not any((self.lost, self.published_twice, self.rerun_without_crash, self.bad_files, self.unreceived,
-                        self.unclosed, self.unknown))  # fmt: skip
+        return not any(
+            (
+                self.lost,
+                self.published_twice,
+                self.rerun_without_crash,
+                self.bad_files,
+                self.unreceived,
+                self.unclosed,
+                self.unknown,
+            )
+        )
 
     def __str__(self) -> str:
         found = {
-            "lost": self.lost, "published twice": self.published_twice,
+            "lost": self.lost,
+            "published twice": self.published_twice,
             "re-run without a crash": self.rerun_without_crash,
-            "bad files": self.bad_files, "not received": self.unreceived, "claims left behind": self.unclosed,
+            "bad files": self.bad_files,
+            "not received": self.unreceived,
+            "claims left behind": self.unclosed,
             "unknown": self.unknown,
-        }  # fmt: skip
+        }
         lines = [f"{self.tasks} tasks: {self.completed} completed, {self.dead} dead, {self.replays} replays"]
         lines += [f"  {name} {len(ids)} {' '.join(ids[:5])}".rstrip() for name, ids in found.items()]
         return "\n".join(lines)

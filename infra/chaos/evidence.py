@@ -12,14 +12,14 @@ from pathlib import Path
 
 from confluent_kafka import Message
 
-from agents.log_reading import ANSWER_S, Place, offsets, place_of, read_ranges
+from headrace.contract.journal import Claim, decode_journal
+from headrace.contract.ledger import Failure
+from headrace.contract.messages import Event, Task
+from headrace.contract.records import Place, Record
 from headrace.errors import Undecodable
-from headrace.journal import Claim, decode_journal
-from headrace.kafka import Kafka
-from headrace.ledger import Failure
-from headrace.messages import Event, Task
-from headrace.metadata import partitions_of
-from headrace.records import Record
+from headrace.kafka.client import Kafka
+from headrace.kafka.metadata import partitions_of
+from headrace.kafka.reading import ANSWER_S, offsets, place_of, read_ranges
 
 READ = (
     "tasks.normal",

@@ -12,8 +12,8 @@ from pathlib import Path
 
 from confluent_kafka import KafkaException
 
-from headrace.kafka import Kafka
-from headrace.process_tree import processes
+from headrace.child.process_tree import processes
+from headrace.kafka.client import Kafka
 from headrace.settings import Settings
 from infra.local.process import free_port
 from infra.local.roles import Role, answers, reached_at

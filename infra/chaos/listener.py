@@ -11,7 +11,7 @@ from itertools import takewhile
 import httpx
 
 from headrace.client import ServerEvent, parse_events, tls
-from headrace.states import TERMINAL
+from headrace.contract.states import TERMINAL
 
 _RECONNECT_S = 0.5
 _PATIENCE_S = 30.0

@@ -26,7 +26,7 @@ def main(settings: Settings, minutes: float = 5.0, seed: int | None = None, coun
     seed = secrets.randbelow(2**31) if seed is None else seed
     count = count or int(minutes * TASKS_A_MINUTE)
     running_roles(settings.data)
-    logging.getLogger("headrace.kafka").setLevel(logging.ERROR)  # that Kafka goes away is what this is about
+    logging.getLogger("headrace.kafka.client").setLevel(logging.ERROR)  # that Kafka goes away is what this is about
     kafka = settings.kafka or settings.embedded_kafka
     own = replace(settings, kafka=kafka, data=settings.data.absolute(), results=str(settings.results_root.absolute()))
     at = Installation(own, lambda: running_roles(settings.data))

@@ -7,7 +7,7 @@ after the run, from the evidence that the conservation check has too.
 from collections.abc import Iterator, Sequence
 from statistics import median
 
-from headrace.states import Cause
+from headrace.contract.states import Cause
 from infra.chaos.conservation import Done
 from infra.chaos.evidence import Evidence, Story
 
@@ -66,7 +66,5 @@ def _of_story(story: Story, faults: Sequence[Done]) -> Iterator[tuple[str, float
 
 def _last_before(faults: Sequence[Done], node: str, at_ms: int) -> Done | None:
     """What was done to that node last: the loss is of it, and not of what the node had recovered from before."""
-    fits = (
-        f for f in faults if f.what in _BY_FAULT and f.node == node and 0 <= at_ms - f.begun_ms < _LATEST_MS
-    )  # fmt: skip
+    fits = (f for f in faults if f.what in _BY_FAULT and f.node == node and 0 <= at_ms - f.begun_ms < _LATEST_MS)
     return max(fits, key=lambda f: f.begun_ms, default=None)

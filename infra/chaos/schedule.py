@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from confluent_kafka import KafkaException
 
 from headrace.errors import Retryable
-from headrace.kafka import Sender
+from headrace.kafka.client import Sender
 from infra.chaos.conservation import Done, Verdict, judge
 from infra.chaos.evidence import Evidence, EvidenceReader, file_sha256
 from infra.chaos.faults import FAULTS, draw
@@ -79,9 +79,7 @@ def run_schedule(
     return run
 
 
-def _harm(
-    at: Installation, run: Run, reader: EvidenceReader, seconds: float, say: Say, only: Sequence[str]
-) -> None:  # fmt: skip
+def _harm(at: Installation, run: Run, reader: EvidenceReader, seconds: float, say: Say, only: Sequence[str]) -> None:
     """One fault after another until the time is over, with a line for each and one for the tasks now and then."""
     rng = random.Random(run.seed)
     begun = told_at = time.monotonic()

@@ -13,9 +13,9 @@ import httpx
 import orjson
 
 from headrace.client import tls
+from headrace.contract.records import Outgoing
 from headrace.errors import HeadraceError
-from headrace.kafka import Sender
-from headrace.records import Outgoing
+from headrace.kafka.client import Sender
 
 _BATCH = 200
 _POISON_ATTEMPTS = 100  # more than any budget: it never succeeds

@@ -1,0 +1,3 @@
+"""The embedded stack that `headrace up` runs: Kafka, MariaDB, Spark and the supervised roles. Imported by `infra` and
+tests.
+"""

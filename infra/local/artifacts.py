@@ -83,11 +83,26 @@ def _fetch(a: Artifact, lock: dict[str, str] | None) -> dict[str, str]:
     with tempfile.TemporaryDirectory(dir=a.folder.parent, prefix=".fetch-") as name:
         into = Path(name) / "jars"
         command = [
-            java(), f"-Djava.io.tmpdir={name}", *_trust(Path(name) / "trust"), "-jar", str(_ivy_jar()),
-            "-cache", str(ivy_cache), "-confs", "default",
-            "-warn", "-dependency", a.group, a.module, a.version,
-            "-retrieve", f"{into}/[artifact]-[revision](-[classifier]).[ext]", "-types", "jar", "bundle",
-        ]  # fmt: skip
+            java(),
+            f"-Djava.io.tmpdir={name}",
+            *_trust(Path(name) / "trust"),
+            "-jar",
+            str(_ivy_jar()),
+            "-cache",
+            str(ivy_cache),
+            "-confs",
+            "default",
+            "-warn",
+            "-dependency",
+            a.group,
+            a.module,
+            a.version,
+            "-retrieve",
+            f"{into}/[artifact]-[revision](-[classifier]).[ext]",
+            "-types",
+            "jar",
+            "bundle",
+        ]
         with _progress(a, ivy_cache):
             done = subprocess.run(command, capture_output=True, text=True)
         if done.returncode or not list(into.glob(f"{a.module}-{a.version}*.jar")):

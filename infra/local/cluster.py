@@ -17,10 +17,10 @@ from typing import Any, Self
 
 from confluent_kafka.admin import AdminClient
 
-from agents.task_users import ELSEWHERE, installation
-from headrace.kafka import load_security
+from agents.execution.task_users import ELSEWHERE, installation
+from headrace.kafka.client import load_security
+from headrace.kafka.topics import apply_topics
 from headrace.settings import Settings
-from headrace.topics import apply_topics
 from infra.local.kafka import EmbeddedKafka, embedded_cluster
 from infra.local.process import bind_error, free_port
 from infra.local.roles import machine_roles

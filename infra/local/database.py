@@ -18,9 +18,9 @@ from pathlib import Path
 
 import pymysql
 
-from headrace.database import Database
 from headrace.errors import UsageError
 from headrace.settings import address
+from headrace.storage.mysql import Database
 from infra.local.artifacts import artifact
 from infra.local.process import end_left_over
 from infra.local.service import Service
@@ -57,15 +57,30 @@ class EmbeddedDatabase(Service):
     def command(self) -> list[str]:
         home = server_home()
         return [
-            str(home / "bin" / "mariadbd"), "--no-defaults", f"--basedir={home}", f"--datadir={self._tables}",
-            f"--bind-address={self.host}", f"--port={self.port}", f"--socket={self._socket()}",
-            f"--pid-file={self.folder / 'server.pid'}", f"--init-file={self.folder / 'init.sql'}",
-            f"--tmpdir={self.folder}", "--skip-name-resolve", "--skip-log-bin", "--performance-schema=OFF",
+            str(home / "bin" / "mariadbd"),
+            "--no-defaults",
+            f"--basedir={home}",
+            f"--datadir={self._tables}",
+            f"--bind-address={self.host}",
+            f"--port={self.port}",
+            f"--socket={self._socket()}",
+            f"--pid-file={self.folder / 'server.pid'}",
+            f"--init-file={self.folder / 'init.sql'}",
+            f"--tmpdir={self.folder}",
+            "--skip-name-resolve",
+            "--skip-log-bin",
+            "--performance-schema=OFF",
             "--skip-ssl",  # loopback; making a certificate took it 5 to 8 s at every start
-            "--character-set-server=utf8mb4", "--default-time-zone=+00:00", "--innodb-buffer-pool-size=64M",
-            "--innodb-log-file-size=32M", "--aria-pagecache-buffer-size=8M", "--key-buffer-size=1M",
-            "--max-connections=64", "--local-infile=0", *_as_whom(),
-        ]  # fmt: skip
+            "--character-set-server=utf8mb4",
+            "--default-time-zone=+00:00",
+            "--innodb-buffer-pool-size=64M",
+            "--innodb-log-file-size=32M",
+            "--aria-pagecache-buffer-size=8M",
+            "--key-buffer-size=1M",
+            "--max-connections=64",
+            "--local-infile=0",
+            *_as_whom(),
+        ]
 
     def launch(self) -> None:
         super().launch()
@@ -101,9 +116,20 @@ class EmbeddedDatabase(Service):
         fresh = self.folder / "tables.new"
         shutil.rmtree(fresh, ignore_errors=True)
         done = subprocess.run(
-            [home / "scripts" / "mariadb-install-db", "--no-defaults", f"--basedir={home}", f"--datadir={fresh}",
-             "--auth-root-authentication-method=normal", "--skip-test-db", "--skip-name-resolve", *_as_whom()],
-            capture_output=True, text=True, env=os.environ | {"TMPDIR": str(self.folder)})  # fmt: skip
+            [
+                home / "scripts" / "mariadb-install-db",
+                "--no-defaults",
+                f"--basedir={home}",
+                f"--datadir={fresh}",
+                "--auth-root-authentication-method=normal",
+                "--skip-test-db",
+                "--skip-name-resolve",
+                *_as_whom(),
+            ],
+            capture_output=True,
+            text=True,
+            env=os.environ | {"TMPDIR": str(self.folder)},
+        )
         if done.returncode:
             lines = [line for line in (done.stdout + done.stderr).splitlines() if line.strip()]
             why = next((line for line in lines if "ERROR" in line), lines[0] if lines else "it is silent")

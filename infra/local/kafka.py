@@ -43,10 +43,18 @@ class Quorum:
 class EmbeddedKafka(Service):
     """One broker, its configuration and records in `folder`, listening on `listen` (host:port)."""
 
-    def __init__(self, folder: Path, listen: str = "127.0.0.1:9092", *, logs: Path | None = None,
-                 node_id: int = 1, quorum: Quorum | None = None, extra: str = "",
-                 client: Mapping[str, str] = MappingProxyType({}),
-                 jvm_options: Sequence[str] = ()) -> None:  # fmt: skip
+    def __init__(
+        self,
+        folder: Path,
+        listen: str = "127.0.0.1:9092",
+        *,
+        logs: Path | None = None,
+        node_id: int = 1,
+        quorum: Quorum | None = None,
+        extra: str = "",
+        client: Mapping[str, str] = MappingProxyType({}),
+        jvm_options: Sequence[str] = (),
+    ) -> None:
         """`logs`: folder of its logs (default `<folder>/logs`). `quorum` None: a cluster of this node alone.
 
         `extra`: lines put at the end of server.properties. `client`: security options to reach it with.
@@ -153,9 +161,18 @@ class EmbeddedKafka(Service):
         config.write_text(self._properties(quorum, fresh))
         archive = () if self._jvm_options else self._archive()
         done = subprocess.run(
-            [*self._java(archive), "kafka.tools.StorageTool", "format",
-             "--cluster-id", quorum.cluster_id, "--config", config],
-            capture_output=True, text=True)  # fmt: skip
+            [
+                *self._java(archive),
+                "kafka.tools.StorageTool",
+                "format",
+                "--cluster-id",
+                quorum.cluster_id,
+                "--config",
+                config,
+            ],
+            capture_output=True,
+            text=True,
+        )
         if done.returncode:
             raise StartError(f"Kafka's storage in {records} could not be made: {(done.stderr or done.stdout).strip()}")
         shutil.rmtree(records, ignore_errors=True)

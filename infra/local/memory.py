@@ -9,8 +9,8 @@ from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Self
 
-from agents.limits import anonymous_bytes
-from headrace.process_tree import below, processes
+from agents.execution.resource_limits import anonymous_bytes
+from headrace.child.process_tree import below, processes
 
 _MIB = 1024 * 1024
 _LOOK_S = 0.05

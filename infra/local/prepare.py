@@ -13,7 +13,7 @@ from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 
 from headrace.errors import HeadraceError
-from headrace.topics import apply_topics
+from headrace.kafka.topics import apply_topics
 from infra.local import spark_archive
 from infra.local.artifacts import ARTIFACTS, artifact, forget_downloads
 from infra.local.database import server_home

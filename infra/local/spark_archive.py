@@ -19,9 +19,9 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from headrace.kafka import Kafka, Sender
-from headrace.messages import Outcome, Task, received, started
-from headrace.records import Outgoing, Source
+from headrace.contract.messages import Outcome, Task, received, started
+from headrace.contract.records import Outgoing, Source
+from headrace.kafka.client import Kafka, Sender
 from headrace.settings import Settings
 from infra.local.artifacts import artifact
 from infra.local.java import SPARKS, java_version, spark_java_home
@@ -88,7 +88,7 @@ def _keeps_profiles() -> bool:
 
 def main(arguments: list[str]) -> int:
     """The training itself, in a process of its own: events through the query, and an orderly end of the JVM."""
-    from spark_analytics.job import Job
+    from spark_analytics.job import StatisticsJob
     from spark_analytics.metrics import Metrics
     from spark_analytics.session import start_session
     from spark_analytics.sinks.memory import MemorySink
@@ -108,7 +108,7 @@ def main(arguments: list[str]) -> int:
         sender.send_all([e for i in range(first, first + _SLICE) for e in _events(i)], 60)
     spark = start_session(settings, settings.data)
     process = spark.sparkContext._gateway.proc  # type: ignore[union-attr]
-    job = Job(spark, settings, kafka, sink, settings.data, Metrics())
+    job = StatisticsJob(spark, settings, kafka, sink, settings.data, Metrics())
     thread = threading.Thread(target=job.run)
     thread.start()
     deadline, more = time.monotonic() + _LONGEST_S, _TASKS
@@ -130,8 +130,21 @@ def _events(i: int) -> Iterator[Outgoing]:
     task = Task(f"{i * 2654435761 % 2**32:08x}-0000-4000-8000-{i:012x}", b"{}", 1, Source("tasks.normal", 0, i), now)
     yield received(task, name, "demo", "http")
     yield started(task, name, "demo", node, "boot")
-    ended = Outcome(task.id, "completed", b"", 1, "boot", node, task.source, now, name, "demo", started_ms=now + i % 50,
-                    ended_ms=now + i % 3000, offset=i)  # fmt: skip
+    ended = Outcome(
+        task.id,
+        "completed",
+        b"",
+        1,
+        "boot",
+        node,
+        task.source,
+        now,
+        name,
+        "demo",
+        started_ms=now + i % 50,
+        ended_ms=now + i % 3000,
+        offset=i,
+    )
     yield ended.completed(f"demo/{task.id}.json", i % 10_000, "ab" * 32)
 
 

@@ -16,10 +16,10 @@ from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 
 from headrace.errors import HeadraceError, UsageError
-from headrace.kafka import load_security
+from headrace.kafka.client import load_security
+from headrace.kafka.topics import apply_topics
+from headrace.process.signals import on_signals
 from headrace.settings import Settings
-from headrace.signals import on_signals
-from headrace.topics import apply_topics
 from infra.local.data_directory import DataDirectory
 from infra.local.database import EmbeddedDatabase
 from infra.local.kafka import EmbeddedKafka

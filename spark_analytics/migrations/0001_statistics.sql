@@ -24,7 +24,7 @@ CREATE TABLE IF NOT EXISTS counts_hour (
   PRIMARY KEY (bucket, event, reason, name, node)
 ) ENGINE=InnoDB;
 
--- Completed tasks by how long they waited (queued) and ran (duration), in the bins of headrace.durations.
+-- Completed tasks by how long they waited (queued) and ran (duration), in the bins of headrace.contract.duration_bins.
 CREATE TABLE IF NOT EXISTS durations_hour (
   bucket DATETIME NOT NULL,
   measure VARCHAR(16) CHARACTER SET ascii COLLATE ascii_bin NOT NULL,

@@ -17,8 +17,8 @@ from pyspark.errors import PySparkException
 from pyspark.sql import DataFrame, Row
 from pyspark.sql import functions as F
 
-from headrace.database import Database
 from headrace.errors import Retryable
+from headrace.storage.mysql import Database
 from spark_analytics.migrate import migrate
 
 _AWAY = (pymysql.OperationalError, pymysql.InterfaceError)
@@ -82,8 +82,10 @@ class MySqlSink:
     def wrote(self, checkpoint: str, batch_id: int, late: int) -> None:
         with away(), connection(self.database) as c, c.cursor() as cursor:
             cursor.execute(_BATCH, (checkpoint, batch_id, late))
-            cursor.execute("DELETE FROM batches WHERE checkpoint = %s AND batch < %s AND late = 0",
-                           (checkpoint, batch_id - _KEPT_BATCHES))  # fmt: skip
+            cursor.execute(
+                "DELETE FROM batches WHERE checkpoint = %s AND batch < %s AND late = 0",
+                (checkpoint, batch_id - _KEPT_BATCHES),
+            )
             c.commit()
 
     def knows(self, checkpoint: str) -> bool:

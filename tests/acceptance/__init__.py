@@ -1,0 +1,1 @@
+"""The whole product, used from outside as its users do."""

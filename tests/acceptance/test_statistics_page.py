@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from headrace.database import Database
 from headrace.settings import Settings
+from headrace.storage.mysql import Database
 from infra.local.database import EmbeddedDatabase
 from spark_analytics.migrate import migrate
 from tests.acceptance.conftest import PATIENCE_MS, open_page
-from tests.integration.gateway_rig import Gateway
+from tests.rigs.gateway import Gateway
 
 LOST = "0b1ff0a4-3f0b-4a86-9a3a-5d3c3f7f0a11"
 

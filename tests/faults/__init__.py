@@ -1,0 +1,1 @@
+"""Every fault that can befall a part, and what must hold after it."""

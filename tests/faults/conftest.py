@@ -7,7 +7,7 @@ import pytest
 
 from infra.chaos.installation import Installation
 from infra.local.cluster import LocalCluster
-from tests.faults.hard_workload import TASKS
+from tests.faults.processes.hard_workload import TASKS
 
 LEASE_S = 8.0
 LONG = "HEADRACE_FAULTS_MINUTES" in os.environ  # `make faults`
@@ -19,8 +19,9 @@ def product(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalCluster]:
     brokers, which keep every record three times and acknowledge it when two have it."""
     folder = tmp_path_factory.mktemp("faults")
     brokers = 3 if LONG else 1
-    with LocalCluster(folder, brokers=brokers, workers=3, supervised=True, lease_s=LEASE_S, drain_s=10.0,
-                      tasks=TASKS) as cluster:  # fmt: skip
+    with LocalCluster(
+        folder, brokers=brokers, workers=3, supervised=True, lease_s=LEASE_S, drain_s=10.0, tasks=TASKS
+    ) as cluster:
         yield cluster
 
 

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from headrace.cluster import Cancel
-from headrace.journal import Claim, decode_journal
-from headrace.kafka import Sender
-from headrace.messages import Outcome
+from headrace.contract.cluster import Cancel
+from headrace.contract.journal import Claim, decode_journal
+from headrace.contract.messages import Outcome
+from headrace.kafka.client import Sender
 from headrace.settings import Settings
-from tests.core_rig import WORK, Core, Log, cores, other, record, submission
 from tests.faults.test_naive_variants import Gate, starts, throw_out
+from tests.rigs.core import WORK, Core, Log, cores, other, record, submission
 
 RARE = replace(WORK, name="rare")
 
@@ -61,7 +61,7 @@ def test_a_claim_for_another_node_is_not_started_before_its_confirmation(
 ) -> None:
     """The owner is a zombie: its claim for the other is void, and `go` never comes."""
     gate, log, task_id = Gate("before commit"), Log(kafka_settings), str(uuid.uuid4())
-    owner = Core(kafka_settings, "owner", at=gate)
+    owner = Core(kafka_settings, "owner", failpoint=gate)
     with cores(runner, owner):
         known(owner)
         sender.send_all([record(task_id, submission("rare"))])
@@ -93,10 +93,10 @@ def test_the_runners_death_after_go_is_repaired_from_the_journal(
             sender.send_all([record(value=submission("rare"))])
             runner.wait_jobs(1)
         with cores(second):
-            from agents.takeover import dead_word
+            from agents.membership.death_notices import own_death_notice
 
             known(owner)
-            sender.send_all([dead_word(runner.node, runner.node.boot).encode()])
+            sender.send_all([own_death_notice(runner.node, runner.node.boot).encode()])
             [again] = second.wait_jobs(1)
             assert again.task.attempt == 2
             second.end(again)
@@ -107,7 +107,7 @@ def test_a_cancel_that_comes_between_claim_and_go_is_heeded(
     kafka_settings: Settings, sender: Sender, runner: Core
 ) -> None:
     gate, log, task_id = Gate("before go"), Log(kafka_settings), str(uuid.uuid4())
-    owner = Core(kafka_settings, "owner", at=gate)
+    owner = Core(kafka_settings, "owner", failpoint=gate)
     with cores(runner, owner):
         known(owner)
         sender.send_all([record(task_id, submission("rare"))])

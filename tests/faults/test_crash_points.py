@@ -6,13 +6,13 @@ from collections import Counter
 
 import pytest
 
-from headrace.kafka import Sender
-from headrace.ledger import Failure
-from headrace.messages import Event, Outcome
+from headrace.contract.ledger import Failure
+from headrace.contract.messages import Event, Outcome
+from headrace.contract.states import Cause
+from headrace.kafka.client import Sender
 from headrace.settings import Settings
-from headrace.states import Cause
-from tests.core_rig import Core, Log, cores, record
-from tests.faults.victim import Victim
+from tests.faults.processes.victim import Victim
+from tests.rigs.core import Core, Log, cores, record
 
 # place -> the attempts that start, here and there: a claim that was never effective costs no attempt
 PLACES = {

@@ -7,12 +7,12 @@ from dataclasses import replace
 
 import pytest
 
-from agents.dead_boots import DeadBoots
-from agents.reaping import last_word
-from headrace.kafka import Sender
+from agents.membership.dead_boots import DeadBoots
+from agents.membership.death_notices import forget_boot
+from headrace.kafka.client import Sender
 from headrace.settings import Settings
-from tests.core_rig import Core, Log, cores, record
-from tests.faults.victim import Victim
+from tests.faults.processes.victim import Victim
+from tests.rigs.core import Core, Log, cores, record
 
 
 @pytest.fixture
@@ -58,7 +58,7 @@ def test_a_claim_of_a_boot_that_nodes_no_longer_knows_is_reaped_all_the_same(
         victim.wait("job")
     lock = settings.data / "nodes" / "node-1.lock"
     kept = json.loads(lock.read_text())
-    sender.send_all([last_word(kept["boot"])])
+    sender.send_all([forget_boot(kept["boot"])])
     lock.write_text(json.dumps(kept | {"boot": "0b1ff0a4-3f0b-4a86-9a3a-5d3c3f7f0a11"}))  # nothing says it is dead
     core = Core(settings)
     with cores(core):
@@ -72,7 +72,7 @@ def test_a_node_whose_own_boot_is_taken_from_nodes_fences_itself(settings: Setti
     core = Core(settings, fence=True)
     with cores(core):
         old = core.node.boot
-        sender.send_all([last_word(old)])
+        sender.send_all([forget_boot(old)])
         wait(lambda: core.node.boot != old, "a new boot")
 
 

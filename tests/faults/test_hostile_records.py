@@ -23,28 +23,49 @@ from aiokafka.record.default_records import DefaultRecordBatchBuilder
 from aiokafka.record.util import calc_crc32c
 from confluent_kafka import Producer
 
-from agents.lag import EVERY_S
-from headrace.health import STUCK_S
-from headrace.journal import ClaimKey, tombstone
-from headrace.kafka import Kafka, Sender
-from headrace.limits import MOST_FOREIGN_BYTES
-from headrace.messages import Outcome, Task
-from headrace.partitioner import partition_of
-from headrace.records import Outgoing, Source
-from headrace.topics import load_topics
+from headrace.contract.bounds import MOST_FOREIGN_BYTES
+from headrace.contract.journal import ClaimKey, tombstone
+from headrace.contract.messages import Outcome, Task
+from headrace.contract.records import Outgoing, Source
+from headrace.kafka.client import Kafka, Sender
+from headrace.kafka.lag import EVERY_S
+from headrace.kafka.partitioner import partition_of
+from headrace.kafka.topics import load_topics
+from headrace.process.health import STUCK_S
 from infra.local.cluster import LocalCluster
 from tests.acceptance.conftest import Client, Log, headers, until
-from tests.http import get
+from tests.rigs.http import get
 
 ID = "0b1ff0a4-3f0b-4a86-9a3a-5d3c3f7f0a11"  # of the examples
 PARTITIONS = 4
 DEEP = b"[" * 5000 + b"]" * 5000
 VALUES = (
-    b"", b"\xff\xfe\x00", DEEP, b'{"a":' * 5000 + b"1" + b"}" * 5000, b'{"attempt": 1e400}', b"null", b'"x"',
+    b"",
+    b"\xff\xfe\x00",
+    DEEP,
+    b'{"a":' * 5000 + b"1" + b"}" * 5000,
+    b'{"attempt": 1e400}',
+    b"null",
+    b'"x"',
     b'{"attempt": 123456789012345678901234567890, "fraction": "nan", "command": [], "name": {}, "boot": 1}',
-)  # fmt: skip
-NUMBERS = ("attempt", "ledger", "submitted-ms", "started-ms", "queued-ms", "duration-ms", "bytes", "outcome-offset",
-           "chunk", "chunks", "generation", "outcome", "source", "members", "attempts")  # fmt: skip
+)
+NUMBERS = (
+    "attempt",
+    "ledger",
+    "submitted-ms",
+    "started-ms",
+    "queued-ms",
+    "duration-ms",
+    "bytes",
+    "outcome-offset",
+    "chunk",
+    "chunks",
+    "generation",
+    "outcome",
+    "source",
+    "members",
+    "attempts",
+)
 SPOILED = (b"\xff\xfe", b"99999999999999999999", b"-1", b"9223372036854775807", DEEP, b"")
 
 
@@ -123,8 +144,14 @@ def hostile_tasks(log: Log) -> dict[str, str]:
             log.produce(value, log_key, topic)
         wanted[log_key := str(uuid.uuid4())] = str(MOST_FOREIGN_BYTES)
         log.produce(body, log_key, topic, headers=many)
-    for name, text in (("attempt", b"0"), ("attempt", b"10001"), ("attempt", b"\xd9\xa1"), ("ledger", DEEP),
-                       ("ledger", b'[{"attempt": 1e30}]'), ("submitted-ms", b"9" * 19)):  # fmt: skip
+    for name, text in (
+        ("attempt", b"0"),
+        ("attempt", b"10001"),
+        ("attempt", b"\xd9\xa1"),
+        ("ledger", DEEP),
+        ("ledger", b'[{"attempt": 1e30}]'),
+        ("submitted-ms", b"9" * 19),
+    ):
         wanted[log_key := str(uuid.uuid4())] = "ledger" if name == "ledger" else name
         log.produce(body, log_key, "tasks.high", headers=[(name, text)])
     return wanted
@@ -227,8 +254,15 @@ def unready(url: str) -> str:
 def counted(gateway: str, storekeeper: str, worker: str) -> bool:
     """Whether every role shows in its metrics that it has passed over records, of each topic that it reads."""
     views, arbiter, node = metrics(gateway), metrics(storekeeper), metrics(worker)
-    viewed = ("tasks.normal", "tasks.high", "tasks.dead", "progress", "lifecycle.received", "lifecycle.started",
-              "lifecycle.completed")  # fmt: skip
+    viewed = (
+        "tasks.normal",
+        "tasks.high",
+        "tasks.dead",
+        "progress",
+        "lifecycle.received",
+        "lifecycle.started",
+        "lifecycle.completed",
+    )
     read = ("tasks.running", "tasks.control", "nodes", "kinds")
     return (
         all(views[f"headrace_view_undecodable_total {topic}"] > 1 for topic in viewed)

@@ -8,15 +8,16 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from pathlib import Path
 
-from agents.takeover import dead_word, leave_groups
-from headrace.cluster import Cancel
-from headrace.journal import Tombstone, decode_journal
-from headrace.kafka import Sender
-from headrace.messages import Event, Outcome
-from headrace.records import Outgoing
+from agents.faust_kit.leave_groups import leave_groups
+from agents.membership.death_notices import own_death_notice
+from headrace.contract.cluster import Cancel
+from headrace.contract.journal import Tombstone, decode_journal
+from headrace.contract.messages import Event, Outcome
+from headrace.contract.records import Outgoing
+from headrace.kafka.client import Sender
 from headrace.settings import Settings
-from tests.core_rig import Core, Log, cores, other, record
-from tests.faults.victim import Victim
+from tests.faults.processes.victim import Victim
+from tests.rigs.core import Core, Log, cores, other, record
 
 
 class Gate:
@@ -56,7 +57,7 @@ def tombstones(log: Log) -> list[Tombstone]:
 def test_start_before_the_commit_is_accepted(kafka_settings: Settings, sender: Sender, tmp_path: Path) -> None:
     """A zombie's commit is rejected: it starts nothing, takes its own claim back, and leaves its successor's alone."""
     gate, log, task_id = Gate("before commit"), Log(kafka_settings), str(uuid.uuid4())
-    zombie = Core(kafka_settings, "node-1", at=gate)
+    zombie = Core(kafka_settings, "node-1", failpoint=gate)
     successor = Core(other(kafka_settings, tmp_path / "b"), "node-2")
     with cores(zombie):
         sender.send_all([record(task_id)])
@@ -123,7 +124,7 @@ def test_reaper_reads_the_journal_before_the_committed_offset(kafka_settings: Se
         sender.send_all([record(task_id)])
         victim.wait_end()
     gate = Gate("reaper between committed offset and journal")
-    core = Core(kafka_settings, at=gate)
+    core = Core(kafka_settings, failpoint=gate)
     core.slots.set_open(False)
     with cores(core):
         gate.wait()
@@ -147,14 +148,14 @@ def test_reaper_drops_an_uncommitted_claim_commit_still_on_its_way(
         if point == "reaper between committed offset and journal":
             looks.release()
 
-    slow = Core(kafka_settings, "node-1", at=gate)
+    slow = Core(kafka_settings, "node-1", failpoint=gate)
     slow.reaper.start = lambda: None  # type: ignore[method-assign]
-    reaping = Core(other(kafka_settings, tmp_path / "b"), "node-2", at=looked)
+    reaping = Core(other(kafka_settings, tmp_path / "b"), "node-2", failpoint=looked)
     reaping.intake.start = lambda: None  # type: ignore[method-assign]
     with cores(slow, reaping):
         sender.send_all([record(task_id)])
         gate.wait()
-        sender.send_all([dead_word(slow.node, slow.node.boot).encode()])
+        sender.send_all([own_death_notice(slow.node, slow.node.boot).encode()])
         for _ in range(3):
             assert looks.acquire(timeout=60)
         assert log.read("tasks.high") == []

@@ -8,18 +8,18 @@ from pathlib import Path
 
 import pytest
 
-from agents.node import Node
-from headrace.cluster import Heartbeat
+from agents.membership.identity import NodeIdentity
+from headrace.contract.cluster import Heartbeat
+from headrace.contract.ledger import Failure
+from headrace.contract.messages import Outcome, Task
+from headrace.contract.records import Source
+from headrace.contract.states import Cause
 from headrace.errors import UsageError
-from headrace.kafka import Sender
-from headrace.ledger import Failure
-from headrace.messages import Outcome, Task
-from headrace.records import Source
+from headrace.kafka.client import Sender
 from headrace.settings import Settings
-from headrace.states import Cause
-from tests.core_rig import Core, Log, cores, other, record
-from tests.faults.victim import Victim
-from tests.topics import PARTITIONS
+from tests.faults.processes.victim import Victim
+from tests.rigs.core import Core, Log, cores, other, record
+from tests.rigs.topics import PARTITIONS
 
 LEASE_S = 3.0
 
@@ -29,7 +29,7 @@ def dead_boots(log: Log) -> set[str]:
 
 
 def test_a_second_process_of_the_same_node_is_refused_in_words(tmp_path: Path) -> None:
-    first, second = Node("node-1", tmp_path), Node("node-1", tmp_path)
+    first, second = NodeIdentity("node-1", tmp_path), NodeIdentity("node-1", tmp_path)
     assert first.take(0.1) is None
     with pytest.raises(UsageError, match="'node-1' runs already"):
         second.take(0.1)
@@ -41,16 +41,16 @@ def test_a_second_process_of_the_same_node_is_refused_in_words(tmp_path: Path) -
 def test_a_child_that_outlives_its_node_keeps_the_boot_from_being_called_dead(tmp_path: Path) -> None:
     import fcntl
 
-    first = Node("node-1", tmp_path)
+    first = NodeIdentity("node-1", tmp_path)
     first.take(0.1)
     child = os.open(first.children_lock_path, os.O_RDWR)
     fcntl.flock(child, fcntl.LOCK_SH)
     os.close(first._lock)  # as the kernel does for a process that was killed
-    second = Node("node-1", tmp_path)
+    second = NodeIdentity("node-1", tmp_path)
     assert second.take(0.1) is None
     os.close(second._lock)
     os.close(child)
-    third = Node("node-1", tmp_path)
+    third = NodeIdentity("node-1", tmp_path)
     before = third.take(0.1)
     assert before is not None
     assert before.boot == second.boot

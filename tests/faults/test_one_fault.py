@@ -15,8 +15,8 @@ from dataclasses import replace
 import orjson
 import pytest
 
-from headrace.kafka import Sender
-from headrace.records import Outgoing, Record
+from headrace.contract.records import Outgoing, Record
+from headrace.kafka.client import Sender
 from headrace.settings import Settings
 from infra.chaos.conservation import Done
 from infra.chaos.evidence import EvidenceReader
@@ -27,10 +27,10 @@ from infra.chaos.schedule import check, wait_quiet
 from infra.chaos.workloads import Submitted, heavy, mixture, submit_http, submit_native, tiny
 from infra.local.process import free_port
 from infra.local.roles import Role
-from tests.core_rig import Log
 from tests.faults.conftest import LONG
-from tests.faults.hard_workload import hard
-from tests.faults.next_version import LATER_HEADER
+from tests.faults.processes.hard_workload import hard
+from tests.faults.processes.next_version import LATER_HEADER
+from tests.rigs.core import Log
 
 # The long form takes the workloads as they are meant; the short one a tenth of them, so that all faults fit.
 TINY, HEAVY, MIXED = (2000, 60, 500) if LONG else (0, 6, 120)
@@ -62,10 +62,10 @@ def test_nothing_is_lost_published_twice_or_run_in_vain(installation: Installati
 
 
 class Later(Role):
-    """The role of a later version (`tests.faults.next_version`)."""
+    """The role of a later version (`tests.faults.processes.next_version`)."""
 
     def command(self) -> list[str]:
-        return [sys.executable, "-m", "tests.faults.next_version", self._role]
+        return [sys.executable, "-m", "tests.faults.processes.next_version", self._role]
 
 
 @contextmanager

@@ -14,11 +14,11 @@ from pathlib import Path
 
 import pytest
 
-from headrace.database import Database
 from headrace.settings import Settings
+from headrace.storage.mysql import Database
 from infra.local.roles import Role
 from spark_analytics.query import CHECKPOINT
-from tests.lifecycle import Sends, recount, rows, stories, wait_until_counted
+from tests.rigs.lifecycle import Sends, recount, rows, stories, wait_until_counted
 
 KILLS = 10 if os.environ.get("HEADRACE_FAULTS_MINUTES") else 1
 SEED = int(os.environ.get("HEADRACE_FAULTS_SEED") or random.randrange(10**6))

@@ -13,8 +13,8 @@ from typing import Protocol
 
 import pytest
 
-from headrace.messages import Outcome
-from tests.integration.storekeeper_rig import Rig, completed, failed, installation, wait_for
+from headrace.contract.messages import Outcome
+from tests.rigs.storekeeper import Rig, completed, failed, installation, wait_for
 
 
 @pytest.fixture
@@ -84,7 +84,7 @@ def test_storekeeper_killed_after_each_step_still_ends_each_task_once(rig: Rig) 
         outcomes = [completed(b"%d" % n, suffix=".txt") for n in range(20)] + [failed() for _ in range(5)]
         sent += outcomes
         rig.send(*outcomes)
-        victim = rig.start("-m", "tests.faults.storekeeper_victim", step)
+        victim = rig.start("-m", "tests.faults.processes.storekeeper_victim", step)
         assert victim.wait(60) == -signal.SIGKILL, step
     rig.start()
     last = completed()

@@ -17,17 +17,17 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]
     ResourceType,
 )
 
-from agents.lag import EVERY_S
+from headrace.contract.messages import Outcome
+from headrace.contract.records import Outgoing, Source
 from headrace.errors import HeadraceError
-from headrace.health import STALE_S, STUCK_S
-from headrace.kafka import Kafka, Sender
-from headrace.messages import Outcome
-from headrace.records import Outgoing, Source
+from headrace.kafka.client import Kafka, Sender
+from headrace.kafka.lag import EVERY_S
+from headrace.process.health import STALE_S, STUCK_S
 from infra.local.cluster import LocalCluster
 from infra.local.roles import Role
 from infra.local.service import Service
-from tests.core_rig import record, submission
-from tests.http import get
+from tests.rigs.core import record, submission
+from tests.rigs.http import get
 
 PROMISE_S = 10.0
 
@@ -41,7 +41,7 @@ class Hindered(Role):
         self._file = file
 
     def command(self) -> list[str]:
-        return [sys.executable, "-m", "tests.faults.stuck_role", self._role, str(self._file)]
+        return [sys.executable, "-m", "tests.faults.processes.stuck_role", self._role, str(self._file)]
 
 
 def limit(admin: AdminClient, topic: str, size: int) -> None:

@@ -8,16 +8,16 @@ from dataclasses import replace
 import pytest
 from confluent_kafka import TopicPartition
 
-from agents.journal_state import Held
-from agents.log_reading import offsets
-from agents.receiver import GROUP as RECEIVER_GROUP
-from agents.trimmer import RECEIVER, bounds
-from headrace.kafka import Kafka, Sender
-from headrace.messages import Outcome
-from headrace.records import Source
+from agents.receiver.receiver import GROUP as RECEIVER_GROUP
+from agents.recovery.journal_state import Held
+from agents.recovery.trimmer import RECEIVER, bounds
+from headrace.contract.messages import Outcome
+from headrace.contract.records import Source
+from headrace.kafka.client import Kafka, Sender
+from headrace.kafka.reading import offsets
 from headrace.settings import Settings
-from tests.core_rig import Core, Log, cores, record
-from tests.faults.victim import Victim
+from tests.faults.processes.victim import Victim
+from tests.rigs.core import Core, Log, cores, record
 
 NORMAL = ("tasks.normal", 0)
 
@@ -63,7 +63,7 @@ class Passes:
 
 def test_only_what_both_groups_have_taken_and_no_claim_is_on_is_trimmed(settings: Settings, sender: Sender) -> None:
     passes = Passes()
-    core = Core(settings, at=passes)
+    core = Core(settings, failpoint=passes)
     sender.send_all([record(partition=0) for _ in range(5)])
     with cores(core):
         for job in core.wait_jobs(2, 60):

@@ -1,0 +1,1 @@
+"""Parts of the product against a real Kafka and database."""

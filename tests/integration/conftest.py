@@ -6,11 +6,11 @@ from collections.abc import Iterator
 import pytest
 from confluent_kafka.admin import AdminClient
 
+from headrace.kafka.topics import apply_topics
 from headrace.settings import Settings
-from headrace.topics import apply_topics
 from infra.image_build import missing_tools
-from tests.integration.gateway_rig import Gateway, Platform, Stage, gateway
-from tests.topics import PARTITIONS
+from tests.rigs.gateway import Gateway, Platform, Stage, gateway
+from tests.rigs.topics import PARTITIONS
 
 # The image takes tools of its own, which `make image` installs. A run without them says so (tests/conftest.py).
 collect_ignore = ["test_image.py"] if missing_tools() else []

@@ -23,6 +23,6 @@ def test_the_tables_tests_come_first_in_its_order() -> None:
     ids = [
         "tests/unit/headrace/test_cli.py::t",
         "tests/acceptance/test_http.py::t",
-        "tests/integration/test_sinks.py::t",
+        "tests/integration/spark_analytics/test_sinks.py::t",
     ]
     assert sorted(ids, key=place_of) == ids[::-1]

@@ -118,11 +118,15 @@ def _rows(delimiter: str) -> Any:
 def test_missing_cells_are_null_and_numbers_stay_text_unless_wanted(call: Any) -> None:
     table = "\ufeffa,b,c\n1,,\n007,-2.5e3\n\n1_0,1e999,-0\n"
     assert json.loads(call("conversion", text=table, source="csv", target="json")) == [
-        {"a": "1", "b": "", "c": ""}, {"a": "007", "b": "-2.5e3", "c": None}, {"a": "1_0", "b": "1e999", "c": "-0"},
-    ]  # fmt: skip
+        {"a": "1", "b": "", "c": ""},
+        {"a": "007", "b": "-2.5e3", "c": None},
+        {"a": "1_0", "b": "1e999", "c": "-0"},
+    ]
     assert json.loads(call("conversion", text=table, source="csv", target="json", numbers=True)) == [
-        {"a": 1, "b": "", "c": ""}, {"a": "007", "b": -2500.0, "c": None}, {"a": "1_0", "b": "1e999", "c": 0},
-    ]  # fmt: skip
+        {"a": 1, "b": "", "c": ""},
+        {"a": "007", "b": -2500.0, "c": None},
+        {"a": "1_0", "b": "1e999", "c": 0},
+    ]
 
 
 def test_what_is_no_table_becomes_one_as_well_as_it_can(call: Any) -> None:

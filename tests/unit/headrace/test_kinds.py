@@ -7,10 +7,10 @@ from typing import Any, Literal
 import pytest
 
 from headrace import Context, task
+from headrace.contract.payload_check import PayloadCheck
 from headrace.errors import Invalid, UsageError
 from headrace.kinds import _registry as registry
 from headrace.kinds import forget_kinds, load_kinds, valid_suffix
-from headrace.schemas import PayloadCheck
 
 
 @pytest.fixture(autouse=True)

@@ -4,16 +4,16 @@ from pathlib import Path
 
 import pytest
 
-from headrace.cluster import KindInfo
+from headrace.contract.cluster import KindInfo
+from headrace.contract.ids import id_of_idempotency_key, id_of_key, id_of_place, id_of_redrive, new_id
+from headrace.contract.ledger import MAX_LEDGER_BYTES, Failure, decode_ledger, encode_ledger
+from headrace.contract.payload_check import PayloadCheck
+from headrace.contract.records import Record, Source
+from headrace.contract.states import MOVES, TERMINAL, Cause, Status
 from headrace.errors import Undecodable, UsageError
-from headrace.health import Advance, Health, Heart
-from headrace.ids import id_of_idempotency_key, id_of_key, id_of_place, id_of_redrive, new_id
-from headrace.kafka import Throttle, load_security
-from headrace.ledger import MAX_LEDGER_BYTES, Failure, decode_ledger, encode_ledger
-from headrace.partitioner import partition_of
-from headrace.records import Record, Source
-from headrace.schemas import PayloadCheck
-from headrace.states import MOVES, TERMINAL, Cause, Status
+from headrace.kafka.client import Throttle, load_security
+from headrace.kafka.partitioner import partition_of
+from headrace.process.health import Advance, Health, Heart
 
 ID = "0b1ff0a4-3f0b-4a86-9a3a-5d3c3f7f0a11"
 

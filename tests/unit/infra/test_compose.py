@@ -32,9 +32,17 @@ def settings_of(service: dict[str, Any]) -> Settings:
 
 def test_the_services_are_those_of_the_product() -> None:
     assert set(SERVICES) == {
-        "kafka", "mariadb", "topics", "storekeeper", "gateway", "worker-1", "worker-2",
-        "spark-master", "spark-worker", "analytics",
-    }  # fmt: skip
+        "kafka",
+        "mariadb",
+        "topics",
+        "storekeeper",
+        "gateway",
+        "worker-1",
+        "worker-2",
+        "spark-master",
+        "spark-worker",
+        "analytics",
+    }
     assert {s["environment"]["HEADRACE_ROLE"] for s in ROLES.values()} == set(ADDRESSES)
 
 

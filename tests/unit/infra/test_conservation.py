@@ -2,9 +2,9 @@
 
 import pytest
 
-from headrace.ledger import Failure
-from headrace.messages import Event
-from headrace.states import Cause, Reason
+from headrace.contract.ledger import Failure
+from headrace.contract.messages import Event
+from headrace.contract.states import Cause, Reason
 from infra.chaos.conservation import Done, Verdict, judge
 from infra.chaos.evidence import Evidence, Story
 

@@ -1,8 +1,8 @@
 """Recovery times are between a harm and what repaired it, each counted for the fault that did it."""
 
-from headrace.ledger import Failure
-from headrace.messages import Event
-from headrace.states import Cause
+from headrace.contract.ledger import Failure
+from headrace.contract.messages import Event
+from headrace.contract.states import Cause
 from infra.chaos.conservation import Done
 from infra.chaos.evidence import Evidence, Story
 from infra.chaos.recovery import BROKER, CHILD, FROZEN, NODE, SAME_HOST, recoveries, told

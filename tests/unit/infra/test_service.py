@@ -6,7 +6,7 @@ import psutil
 import pytest
 
 from infra.local.service import StartError
-from tests.unit.infra.programs import STUBBORN, Program
+from tests.rigs.programs import STUBBORN, Program
 
 _WITH_CHILD = (
     "import subprocess, sys, time\n"

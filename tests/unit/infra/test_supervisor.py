@@ -8,7 +8,7 @@ import pytest
 
 from infra.local import supervisor as module
 from infra.local.supervisor import Supervisor, how_it_ended
-from tests.unit.infra.programs import STUBBORN, Program
+from tests.rigs.programs import STUBBORN, Program
 
 
 class Lines:

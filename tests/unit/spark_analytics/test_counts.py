@@ -12,7 +12,7 @@ import pytest
 from pyspark.sql import DataFrame, Row, SparkSession
 from pyspark.sql import types as T
 
-from headrace.durations import bin_of
+from headrace.contract.duration_bins import bin_of
 from spark_analytics.counts import statistics
 from spark_analytics.sinks.memory import MemorySink
 from spark_analytics.source import decode
@@ -116,8 +116,15 @@ def test_repeats_of_an_event_count_once_within_a_batch_and_across_batches(log: L
 
 def test_starts_are_told_apart_by_attempt_and_tasks_that_started_counted_once(log: Log) -> None:
     def start(task_id: str, attempt: int) -> Row:
-        return record("lifecycle.started", task_id, AT + timedelta(seconds=attempt), name="prime", node="n",
-                      attempt=str(attempt), submitted_ms=str(int(AT.timestamp() * 1000)))  # fmt: skip
+        return record(
+            "lifecycle.started",
+            task_id,
+            AT + timedelta(seconds=attempt),
+            name="prime",
+            node="n",
+            attempt=str(attempt),
+            submitted_ms=str(int(AT.timestamp() * 1000)),
+        )
 
     # A started twice and repeats; the first attempt of B died before it was announced.
     sink = log.add(start(A, 1), start(A, 1)).add(start(A, 2), start(B, 2)).add(start(A, 1), start(B, 3)).count()
@@ -156,11 +163,12 @@ def test_hostile_records_are_counted_as_unreadable_and_stop_nothing(log: Log) ->
         Row(**record("tasks.dead", None).asDict() | {"value": B.encode()}),  # of a task whose key is lost
         record("lifecycle.started", A, name="prime", attempt="1e9"),
         record("lifecycle.started", A, name="far", attempt=str(2**62), submitted_ms=str(-(2**63))),
-        record("lifecycle.completed", B, name=b"\xff" * 900, node="n  ", bytes="9" * 30, duration_ms="-1",
-               queued_ms="x"),
+        record(
+            "lifecycle.completed", B, name=b"\xff" * 900, node="n  ", bytes="9" * 30, duration_ms="-1", queued_ms="x"
+        ),
         with_headers(A, None),
         with_headers(str(uuid.uuid4()), [("name", b"a"), ("name", b"b"), ("x", None)]),
-    ).count()  # fmt: skip
+    ).count()
     found = events(sink)
     assert found["undecodable", "", "", ""][0] == 5
     assert found["started", "", "far", ""] == (1, 1, 0)

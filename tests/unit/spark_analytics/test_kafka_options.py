@@ -11,9 +11,13 @@ from spark_analytics.kafka_options import java_security, kafka_options
 
 def test_a_password_with_quotes_stays_one_password() -> None:
     found = java_security(
-        {"security.protocol": "SASL_PLAINTEXT", "sasl.mechanism": "SCRAM-SHA-512", "sasl.username": "stats",
-         "sasl.password": 'a"b\\c; evil="1'}
-    )  # fmt: skip
+        {
+            "security.protocol": "SASL_PLAINTEXT",
+            "sasl.mechanism": "SCRAM-SHA-512",
+            "sasl.username": "stats",
+            "sasl.password": 'a"b\\c; evil="1',
+        }
+    )
     assert found["security.protocol"] == "SASL_PLAINTEXT"
     assert found["sasl.mechanism"] == "SCRAM-SHA-512"
     assert found["sasl.jaas.config"] == (
@@ -27,15 +31,25 @@ def test_certificates_are_handed_over_as_text(tmp_path: Path) -> None:
     (tmp_path / "client.pem").write_text("CERTIFICATE")
     (tmp_path / "client.key").write_text("KEY")
     found = java_security(
-        {"security.protocol": "SSL", "ssl.ca.location": str(tmp_path / "ca.pem"), "ssl.key.password": "secret",
-         "ssl.certificate.location": str(tmp_path / "client.pem"), "ssl.key.location": str(tmp_path / "client.key"),
-         "ssl.endpoint.identification.algorithm": "none"}
-    )  # fmt: skip
+        {
+            "security.protocol": "SSL",
+            "ssl.ca.location": str(tmp_path / "ca.pem"),
+            "ssl.key.password": "secret",
+            "ssl.certificate.location": str(tmp_path / "client.pem"),
+            "ssl.key.location": str(tmp_path / "client.key"),
+            "ssl.endpoint.identification.algorithm": "none",
+        }
+    )
     assert found == {
-        "security.protocol": "SSL", "ssl.key.password": "secret", "ssl.endpoint.identification.algorithm": "",
-        "ssl.truststore.type": "PEM", "ssl.truststore.certificates": "CA", "ssl.keystore.type": "PEM",
-        "ssl.keystore.certificate.chain": "CERTIFICATE", "ssl.keystore.key": "KEY",
-    }  # fmt: skip
+        "security.protocol": "SSL",
+        "ssl.key.password": "secret",
+        "ssl.endpoint.identification.algorithm": "",
+        "ssl.truststore.type": "PEM",
+        "ssl.truststore.certificates": "CA",
+        "ssl.keystore.type": "PEM",
+        "ssl.keystore.certificate.chain": "CERTIFICATE",
+        "ssl.keystore.key": "KEY",
+    }
 
 
 @pytest.mark.parametrize("options", [{"sasl.mechanism": "GSSAPI"}, {"enable.ssl.certificate.verification": "false"}])

@@ -1,0 +1,70 @@
+"""The windows of rule D, read back from the log when partitions are given to this node.
+
+Used by `agents.intake.consumer`, in the intake's thread. Retryable when Kafka does not answer.
+"""
+
+import re
+import time
+from collections.abc import Mapping
+
+from confluent_kafka import Consumer, KafkaException, Message, TopicPartition
+
+from agents.intake.admission import task_of
+from agents.intake.deduplication import WINDOW_RECORDS, WINDOW_S, DedupWindow
+from headrace.contract.records import Place
+from headrace.errors import Retryable
+from headrace.kafka.client import Kafka
+from headrace.kafka.reading import ANSWER_S, place_of, read_ranges, words_of
+
+_CANONICAL = re.compile(rb"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\Z")
+
+
+class DedupWindows:
+    """The windows of all partitions that this node has owned."""
+
+    def __init__(self, kafka: Kafka) -> None:
+        self._kafka = kafka
+        self._windows: dict[Place, DedupWindow] = {}
+
+    def of(self, place: Place) -> DedupWindow:
+        return self._windows[place]
+
+    def read_back(self, consumer: Consumer, committed: Mapping[Place, int], first: Mapping[Place, int]) -> None:
+        """Reads what lies in the window before each committed offset, and is not known from before."""
+        since_ms = int((time.time() - WINDOW_S) * 1000)
+        asked = [
+            TopicPartition(self._kafka.topic(t), p, since_ms) for (t, p), at in committed.items() if at > first[t, p]
+        ]
+        try:
+            recent = consumer.offsets_for_times(asked, timeout=ANSWER_S) if asked else []
+        except KafkaException as e:
+            raise Retryable(f"the window of repeats could not be found: {words_of(e)}") from None
+        young = {(self._kafka.unprefixed(r.topic), r.partition): r.offset for r in recent}
+        ranges, windows = {}, {}
+        for place, end in committed.items():
+            begin = young.get(place, end)
+            begin = max(first[place], end - WINDOW_RECORDS, begin if begin >= 0 else end)
+            kept = self._windows.get(place)
+            if kept is not None and kept.end is not None and begin <= kept.end <= end:
+                begin = kept.end
+            else:
+                kept = DedupWindow()
+            windows[place], ranges[place] = kept, (begin, end)
+
+        def know(message: Message) -> None:
+            place, offset = place_of(self._kafka, message)
+            if (identity := self._identity(place, offset, message)) is not None:
+                windows[place].add(*identity, offset)
+
+        read_ranges(self._kafka, ranges, know)
+        for place, end in committed.items():
+            windows[place].end = end
+        self._windows |= windows
+
+    def _identity(self, place: Place, offset: int, message: Message) -> tuple[str, int] | None:
+        """(id, attempt) of a record, read at a quarter of the cost where nothing but its key can matter."""
+        key = message.key()
+        if place[0] == "tasks.normal" and isinstance(key, bytes) and _CANONICAL.match(key):
+            return key.decode(), 1
+        task, broken = task_of(self._kafka.record(message))
+        return (task.id, task.attempt) if broken is None else None

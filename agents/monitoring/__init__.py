@@ -1,0 +1,1 @@
+"""A worker node's statistics and its page. Imported by `worker`; imports `execution` alone."""

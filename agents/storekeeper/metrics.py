@@ -1,0 +1,55 @@
+"""What the storekeeper counts, for Prometheus. One set per process; made by the role, fed by the arbiter."""
+
+import time
+from contextlib import AbstractContextManager
+from typing import Any
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Summary
+
+from headrace.contract.messages import Outcome
+from headrace.contract.records import Record
+
+
+class Metrics:
+    """Counters since the process began. Times are seconds, sizes bytes."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        r = self.registry
+        self.endings = Counter("headrace_terminal_events", "terminal events sent", ["status", "reason"], registry=r)
+        self.stored_bytes = Counter("headrace_result_bytes", "bytes of results stored", registry=r)
+        self.passed_over = Counter(
+            "headrace_outcomes_passed_over", "outcomes of tasks that had ended before", registry=r
+        )
+        self.undecodable = Counter(
+            "headrace_outcomes_undecodable", "records on results that are no outcomes", registry=r
+        )
+        self.open_chunk_sets = Gauge(
+            "headrace_chunked_results_open", "results in chunks that are not whole yet", registry=r
+        )
+        self.batch_seconds = Histogram(
+            "headrace_storekeeper_batch_seconds",
+            "from a batch of outcomes to its acknowledged events",
+            registry=r,
+            buckets=(0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 5, 30),
+        )
+        self._stages = Summary(
+            "headrace_storekeeper_stage_seconds",
+            "where the time goes: reach (from an outcome in the log to the arbiter), and a batch's file, event, index",
+            ["stage"],
+            registry=r,
+        )
+        self.lag = Gauge("headrace_storekeeper_lag", "outcomes not yet handled", registry=r)
+
+    def stage(self, name: str) -> AbstractContextManager[Any]:
+        """Times its block as that stage."""
+        return self._stages.labels(name).time()
+
+    def reached(self, record: Record) -> None:
+        """The arbiter begins with this record."""
+        self._stages.labels("reach").observe(max(0.0, time.time() - record.timestamp_ms / 1000))
+
+    def ended(self, outcome: Outcome, size: int) -> None:
+        """One terminal event has been acknowledged; `size` is that of the stored result, 0 without one."""
+        self.endings.labels(outcome.outcome, outcome.reason or "").inc()
+        self.stored_bytes.inc(size)

@@ -1,0 +1,75 @@
+"""Wakes listeners when the status view has something new. It carries no data: a woken listener reads the store.
+
+So a slow or vanished client costs one event object and never a queue. The view's thread calls `tell`; all else runs on
+the event loop. `close` ends every listener, at shutdown.
+"""
+
+import asyncio
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
+
+
+class Notifier:
+    """The listeners of one gateway: to one task each (by the id's 16 bytes), or to everything."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._by_id: dict[bytes, set[asyncio.Event]] = {}
+        self._all: set[asyncio.Event] = set()
+        self.closed = False
+
+    @property
+    def listeners(self) -> int:
+        return len(self._all) + sum(len(s) for s in self._by_id.values())
+
+    @contextmanager
+    def listen(self, task_id: bytes | None = None) -> Iterator[asyncio.Event]:
+        """An event that is set whenever that task, or with None anything, has changed. Clear it before reading."""
+        event = asyncio.Event()
+        group = self._all if task_id is None else self._by_id.setdefault(task_id, set())
+        group.add(event)
+        try:
+            yield event
+        finally:
+            group.discard(event)
+            if task_id is not None and not group:
+                self._by_id.pop(task_id, None)
+
+    def tell(self, changed: Collection[bytes]) -> None:
+        """Safe from any thread. Called after each batch of the view, also when no task has changed in it."""
+        heard = [i for i in changed if i in self._by_id]
+        if heard or self._all:
+            self._on_loop(lambda: self._wake(heard))
+
+    def close(self) -> None:
+        """Ends all listening; safe from any thread and from a signal handler."""
+        self.closed = True
+        self._on_loop(lambda: self._wake(list(self._by_id)))
+
+    async def until(self, reached: Callable[[], bool], timeout_s: float) -> bool:
+        """Waits until `reached` is true, looking whenever the view has read on; False when time is up."""
+        deadline = self._loop.time() + timeout_s
+        with self.listen() as woken:
+            while not reached():
+                left = deadline - self._loop.time()
+                if left <= 0 or self.closed:
+                    return False
+                woken.clear()
+                if reached():
+                    return True
+                try:
+                    await asyncio.wait_for(woken.wait(), left)
+                except TimeoutError:
+                    return reached()
+        return True
+
+    def _on_loop(self, call: Callable[[], None]) -> None:
+        if not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(call)
+
+    def _wake(self, heard: list[bytes]) -> None:
+        for task_id in heard:
+            for event in self._by_id.get(task_id, ()):
+                event.set()
+        for event in self._all:
+            event.set()

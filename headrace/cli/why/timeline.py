@@ -1,0 +1,139 @@
+"""A task's whole story, told from its records in the log: what each says, and what was decided by it.
+
+Pure; `headrace why` reads the records. Decisions are told by PROTOCOL's rules, which anyone who reads the log can
+follow: the lowest offset of an (id, attempt) counts, the first outcome ends the task. Never fails on a record.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from headrace.contract.cluster import Cancel
+from headrace.contract.journal import Claim, Tombstone, decode_journal
+from headrace.contract.messages import Event, Outcome, Progress, Task
+from headrace.contract.records import Record
+from headrace.errors import Invalid, Undecodable
+
+# Records of one millisecond, in the order in which they are written.
+_ORDER = (
+    "tasks.control",
+    "tasks.normal",
+    "tasks.high",
+    "lifecycle.received",
+    "tasks.running",
+    "lifecycle.started",
+    "progress",
+    "results",
+    "lifecycle.completed",
+    "tasks.dead",
+)
+KEYED_TOPICS = _ORDER
+
+_WHY = {
+    "done": "its attempt has ended",
+    "retried": "its next attempt has been sent",
+    "void": "it never counted: its offset was not committed in its generation",
+    "reaped": "its node died",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One record: when it came into the log (ms since the epoch), where it lies, and what it says or decides."""
+
+    at_ms: int
+    place: str
+    what: str
+
+
+@dataclass(slots=True)
+class _Teller:
+    """What has been told so far, as far as later decisions hang on it."""
+
+    task_id: str
+    attempts: dict[tuple[int, int], str] = field(default_factory=dict)  # (attempt, partition) -> place of its source
+    outcome: str = ""  # place of the outcome that decided
+    ended: str = ""  # place of the terminal event
+
+    def tell(self, record: Record) -> str:
+        try:
+            if record.topic in ("tasks.normal", "tasks.high"):
+                return self._submission(record)
+            if record.topic == "tasks.running":
+                return self._claim(decode_journal(record))
+            if record.topic == "results":
+                return self._outcome(record)
+            if record.topic == "tasks.control":
+                cancel = Cancel.decode(record)
+                return "a command of a later version" if cancel is None else f"cancel asked for{_by(cancel.by)}"
+            if record.topic == "progress":
+                report = Progress.decode(record)
+                return f"attempt {report.attempt} reports {report.fraction:.0%} {report.message}".rstrip()
+            return self._event(record)
+        except Undecodable as e:
+            return f"cannot be read, and is passed over by everyone: {e.detail}"
+
+    def _submission(self, record: Record) -> str:
+        task = Task.from_record(record)
+        first = self.attempts.setdefault((task.attempt, record.partition), str(record.source))
+        if first != str(record.source):
+            return f"attempt {task.attempt} once more: dropped, {first} counts (rule D)"
+        if task.attempt > 1:
+            last = task.ledger[-1] if task.ledger else None
+            because = f" after {last.cause} on {last.node}: {_last_line(last.detail)}" if last else ""
+            return f"attempt {task.attempt} waits to be run{because}"
+        try:
+            submission = task.submission()
+        except (Undecodable, Invalid) as e:
+            return f"submitted, but not valid: {e.detail}"
+        return f"submitted: {submission.name}, results to {submission.directory}"
+
+    def _claim(self, found: Claim | Tombstone) -> str:
+        if isinstance(found, Tombstone):
+            return f"claim of {found.key.source} by boot {found.key.boot} is over: {_WHY.get(found.why, found.why)}"
+        others = f", with {len(found.tasks) - 1} others" if len(found.tasks) > 1 else ""
+        attempt = next((t.attempt for t in found.tasks if t.id == self.task_id), found.tasks[0].attempt)
+        where = f"by boot {found.by}" + (f" for boot {found.for_}" if found.for_ != found.by else "")
+        return (
+            f"attempt {attempt} claimed on {found.node} {where}, {found.phase}, generation {found.generation}{others}"
+        )
+
+    def _outcome(self, record: Record) -> str:
+        outcome = Outcome.decode(record)
+        what = f"attempt {outcome.attempt} on {outcome.node or 'no node'}: {outcome.outcome}"
+        if outcome.reason:
+            what += f" ({outcome.reason}{': ' + _last_line(outcome.error) if outcome.error else ''})"
+        if outcome.chunks > 1:
+            what += f", chunk {outcome.chunk + 1} of {outcome.chunks}"
+        if self.outcome:
+            return f"{what}; passed over, {self.outcome} has decided"
+        if outcome.chunk == outcome.chunks - 1:
+            self.outcome = str(record.source)
+            what += "; this decides"
+        return what
+
+    def _event(self, record: Record) -> str:
+        event = Event.decode(record)
+        if record.topic == "lifecycle.received":
+            return f"received, over {event.via or 'kafka'}, from {event.source}"
+        if record.topic == "lifecycle.started":
+            return f"attempt {event.attempt} begins on {event.node}"
+        again = f"; a repeat, {self.ended} counts" if self.ended else ""
+        self.ended = self.ended or str(record.source)
+        if record.topic == "lifecycle.completed":
+            return f"completed: {event.size} bytes in {event.file}, SHA-256 {event.sha256}{again}"
+        return f"ended without a result: {event.reason}, {_last_line(event.error)}{again}"
+
+
+def tell(records: Iterable[Record], task_id: str) -> list[Line]:
+    """The story in the order of the log's own clock; records of one millisecond in their usual order."""
+    teller = _Teller(task_id)
+    ordered = sorted(records, key=lambda r: (r.timestamp_ms, _ORDER.index(r.topic), r.partition, r.offset))
+    return [Line(r.timestamp_ms, str(r.source), teller.tell(r)) for r in ordered]
+
+
+def _last_line(text: str) -> str:
+    return text.strip().rsplit("\n", 1)[-1][:200]
+
+
+def _by(holder: str) -> str:
+    return f" by {holder}" if holder else ""

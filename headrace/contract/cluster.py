@@ -1,0 +1,176 @@
+"""What nodes say of themselves and what is said to them: heartbeats, kinds, commands.
+
+Topics `nodes` (key boot id) and `kinds` (key kind name) are compacted; `tasks.control` is kept as long as the task
+topics.
+"""
+
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+import orjson
+
+from headrace.contract.bounds import MOST_ATTEMPTS, MOST_MS, whole
+from headrace.contract.ids import id_of_key
+from headrace.contract.records import Outgoing, Record, headers_of
+from headrace.errors import Undecodable
+
+RESULTS_ROOT_KEY = (
+    b"results-root/"  # on `nodes` too: which results root this installation has (headrace.storage.results_root)
+)
+_MOST_SLOTS = 100_000
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """One attempt that a node is at."""
+
+    id: str
+    name: str
+    attempt: int
+    started_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Heartbeat:
+    """A node's word that it lives, once a second; `state` dead is for ever."""
+
+    boot: str
+    node: str
+    host: str
+    pid: int
+    slots: int
+    started_ms: int
+    running: tuple[Running, ...] = ()
+    kinds: tuple[str, ...] = ()
+    state: Literal["alive", "draining", "dead"] = "alive"
+    stats_url: str = ""
+    release: str = ""  # the version of Headrace it runs
+
+    def encode(self) -> Outgoing:
+        return Outgoing("nodes", self.boot.encode(), orjson.dumps(asdict(self)), headers_of({}))
+
+    @staticmethod
+    def is_one(record: Record) -> bool:
+        """Whether a record of `nodes` is meant as a heartbeat: tombstones and the results root's record are not."""
+        return record.value is not None and not (record.key or b"").startswith(RESULTS_ROOT_KEY)
+
+    @classmethod
+    def decode(cls, record: Record) -> "Heartbeat":
+        """Undecodable for what is none; ask `is_one` first, and pass over what is not meant as one."""
+        try:
+            f = orjson.loads(record.value or b"")
+            boot = (record.key or b"").decode()
+            running = tuple(
+                Running(
+                    str(r["id"]), str(r["name"]), whole(r["attempt"], MOST_ATTEMPTS), whole(r["started_ms"], MOST_MS)
+                )
+                for r in f["running"]
+            )
+            if not isinstance(f["state"], str) or not boot or f["boot"] != boot:
+                raise ValueError("state or boot")
+            # A state that this version does not know is one of a node that lives, and is to be given no tasks.
+            state: Any = f["state"] if f["state"] in ("alive", "draining", "dead") else "draining"
+            return cls(
+                boot,
+                str(f["node"]),
+                str(f["host"]),
+                whole(f["pid"]),
+                whole(f["slots"], _MOST_SLOTS),
+                whole(f["started_ms"], MOST_MS),
+                running,
+                tuple(map(str, f["kinds"])),
+                state,
+                str(f["stats_url"]),
+                str(f["release"]),
+            )
+        except (ValueError, KeyError, TypeError, OverflowError) as e:
+            raise Undecodable(f"not a heartbeat: {e}", record.value) from None
+
+
+@dataclass(frozen=True, slots=True)
+class KindInfo:
+    """A task kind apart from its code: all that gateways and other nodes know of it."""
+
+    name: str
+    schema: dict[str, Any]  # JSON Schema (2020-12) of the payload
+    timeout_s: float
+    max_attempts: int
+    content_type: str | None = None  # None = by the type of what it returns
+    suffix: str | None = None
+    memory_mb: int | None = None
+    description: str = ""
+    version: str = ""  # hash of the source, so that a changed kind is seen to be one
+
+    def encode(self) -> Outgoing:
+        return Outgoing("kinds", self.name.encode(), orjson.dumps(self.to_json()), headers_of({}))
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, f: Any) -> "KindInfo":
+        try:
+            if not isinstance(f["schema"], dict):
+                raise ValueError("schema is no object")
+            memory, timeout_s = f.get("memory_mb"), float(f["timeout_s"])
+            if not 0 < timeout_s < MOST_MS:  # which infinity and NaN are not
+                raise ValueError(f"timeout_s is {timeout_s}")
+            return cls(
+                str(f["name"]),
+                f["schema"],
+                timeout_s,
+                whole(f["max_attempts"], MOST_ATTEMPTS, 1),
+                _text_or_none(f, "content_type"),
+                _text_or_none(f, "suffix"),
+                None if memory is None else whole(memory),
+                str(f.get("description", "")),
+                str(f.get("version", "")),
+            )
+        except (ValueError, KeyError, TypeError, OverflowError, AttributeError) as e:
+            raise Undecodable(f"not a kind: {e}") from None
+
+    @classmethod
+    def decode(cls, record: Record) -> "KindInfo":
+        try:
+            kind = cls.from_json(orjson.loads(record.value or b""))
+        except orjson.JSONDecodeError as e:
+            raise Undecodable(f"not a kind: {e}", record.value) from None
+        if kind.name.encode() != record.key:
+            raise Undecodable("a kind's key is its name", record.value)
+        return kind
+
+
+@dataclass(frozen=True, slots=True)
+class Cancel:
+    """tasks.control: the task shall not start, and stops if it runs."""
+
+    id: str
+    by: str = ""  # holder of the key that asked
+
+    def encode(self) -> Outgoing:
+        return Outgoing(
+            "tasks.control",
+            self.id.encode(),
+            orjson.dumps({"command": "cancel", "by": self.by}),
+            headers_of({}),
+        )
+
+    @classmethod
+    def decode(cls, record: Record) -> "Cancel | None":
+        """None for a command that this version does not know; Undecodable for what is no command."""
+        task_id = id_of_key(record.key)
+        try:
+            found = orjson.loads(record.value or b"")
+            command = str(found["command"])
+            if task_id is None:
+                raise ValueError("the key is no task id")
+            return cls(task_id, str(found.get("by", ""))) if command == "cancel" else None
+        except (ValueError, KeyError, TypeError, AttributeError) as e:
+            raise Undecodable(f"not a command: {e}", record.value) from None
+
+
+def _text_or_none(fields: dict[str, Any], name: str) -> str | None:
+    value = fields.get(name)
+    if value is not None and not isinstance(value, str):
+        raise ValueError(f"{name} is no text")
+    return value

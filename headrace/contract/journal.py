@@ -1,0 +1,182 @@
+"""The journal `tasks.running`: who runs what now, at which attempt. PROTOCOL: one living writer a key.
+
+A claim's value is the claimed submissions as they came, one after another; all else is in headers, so that nothing
+is ever encoded anew and a claim is no larger than what it holds. A tombstone says why the claim is over.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import orjson
+
+from headrace.contract.bounds import MOST, MOST_ATTEMPTS, MOST_MS, whole
+from headrace.contract.ids import id_of_key
+from headrace.contract.ledger import decode_ledger, encode_ledger
+from headrace.contract.messages import Task
+from headrace.contract.records import Outgoing, Record, Source, headers_of
+from headrace.errors import Undecodable
+
+Phase = Literal["claimed", "go"]
+_CLAIMED = ("tasks.normal", "tasks.high")
+Why = Literal["done", "retried", "void", "reaped"]
+
+
+@dataclass(frozen=True, slots=True)
+class ClaimKey:
+    """`id:topic/partition/offset:boot` of the first member: unique to the boot that claims."""
+
+    id: str
+    source: Source
+    boot: str
+
+    def __str__(self) -> str:
+        return f"{self.id}:{self.source}:{self.boot}"
+
+    @classmethod
+    def parse(cls, raw: bytes | None) -> "ClaimKey":
+        try:
+            task_id, source, boot = (raw or b"").decode().split(":")
+        except ValueError:
+            raise Undecodable("a claim's key is id:topic/partition/offset:boot", raw) from None
+        place = Source.parse(source)
+        if id_of_key(task_id.encode()) != task_id or not boot or place.topic not in _CLAIMED:
+            raise Undecodable("a claim's key is id:topic/partition/offset:boot", raw)
+        return cls(task_id, place, boot)
+
+    @classmethod
+    def of(cls, record: Record) -> "ClaimKey":
+        """The key of a record of the journal; Undecodable when it does not lie in the partition of its source."""
+        key = cls.parse(record.key)
+        if record.partition != key.source.partition:
+            raise Undecodable("a claim lies in the partition of its source", record.value)
+        return key
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """One boot's hold on one record of a task topic, or on a run of records of one partition (a chunk)."""
+
+    tasks: tuple[Task, ...]  # one partition, ascending offsets
+    by: str  # boot that claims
+    for_: str  # boot that runs
+    generation: int  # of the consumer group at the pull
+    node: str  # name of the node that runs, for the ledger
+    phase: Phase = "claimed"
+
+    @property
+    def key(self) -> ClaimKey:
+        return ClaimKey(self.tasks[0].id, self.tasks[0].source, self.by)
+
+    @property
+    def responsible(self) -> str:
+        """The boot whose death makes this claim the reaper's."""
+        return self.for_ if self.phase == "go" else self.by
+
+    def covers(self, source: Source) -> bool:
+        return any(t.source == source for t in self.tasks)
+
+    def go(self) -> "Claim":
+        return replace(self, phase="go")
+
+    def encode(self) -> Outgoing:
+        members = [
+            {
+                "id": t.id,
+                "attempt": t.attempt,
+                "offset": t.source.offset,
+                "bytes": len(t.raw),
+                "submitted_ms": t.submitted_ms,
+                "ledger": orjson.Fragment(encode_ledger(t.ledger)),
+                "foreign": [[k, v.hex()] for k, v in t.foreign],
+            }
+            for t in self.tasks
+        ]
+        headers = {
+            "by": self.by,
+            "for": self.for_,
+            "phase": self.phase,
+            "generation": self.generation,
+            "node": self.node,
+            "source": self.tasks[0].source,
+            "members": orjson.dumps(members),
+        }
+        return Outgoing(
+            "tasks.running",
+            str(self.key).encode(),
+            b"".join(t.raw for t in self.tasks),
+            headers_of(headers),
+            self.tasks[0].source.partition,
+        )
+
+    def tombstone(self, why: Why) -> Outgoing:
+        return tombstone(self.key, self.generation, why)
+
+    @classmethod
+    def decode(cls, record: Record) -> "Claim":
+        key = ClaimKey.of(record)
+        raw, at, tasks = record.value or b"", 0, []
+        try:
+            for m in orjson.loads(record.text("members")):
+                size = whole(m["bytes"], len(raw) - at)
+                tasks.append(_member(m, raw[at : at + size], key.source))
+                at += size
+        except (ValueError, KeyError, TypeError, OverflowError) as e:
+            raise Undecodable(f"not a claim: {e}", record.value) from None
+        phase: Phase = "go" if record.text("phase") == "go" else "claimed"
+        if (
+            not tasks
+            or tasks[0].id != key.id
+            or tasks[0].source != key.source
+            or at != len(raw)
+            or record.text("phase") != phase
+            or record.text("by") != key.boot
+        ):
+            raise Undecodable("not a claim: its parts do not fit together", record.value)
+        runs, node = record.text("for"), record.text("node", "")
+        return cls(tuple(tasks), key.boot, runs, record.number("generation"), node, phase)
+
+
+@dataclass(frozen=True, slots=True)
+class Tombstone:
+    """The end of a claim. Kept for `delete.retention.ms`, so that reapers still see its generation."""
+
+    key: ClaimKey
+    generation: int
+    why: str
+
+    @classmethod
+    def decode(cls, record: Record) -> "Tombstone":
+        return cls(ClaimKey.of(record), record.number("generation", 0), record.text("why", ""))
+
+
+def tombstone(key: ClaimKey, generation: int, why: Why) -> Outgoing:
+    headers = headers_of({"source": key.source, "generation": generation, "why": why})
+    return Outgoing("tasks.running", str(key).encode(), None, headers, key.source.partition)
+
+
+def _member(m: dict[str, Any], raw: bytes, first: Source) -> Task:
+    """One of a claim's tasks; `first` is the source of the first one, in whose partition all lie."""
+    task_id = str(m["id"])
+    if id_of_key(task_id.encode()) != task_id:
+        raise ValueError("a member's id is a task id")
+    source = Source(first.topic, first.partition, whole(m["offset"], MOST, first.offset))
+    foreign = tuple((str(k), bytes.fromhex(v)) for k, v in m["foreign"])
+    ledger = decode_ledger(orjson.dumps(m["ledger"]))
+    attempt, submitted_ms = whole(m["attempt"], MOST_ATTEMPTS, 1), whole(m["submitted_ms"], MOST_MS)
+    return Task(task_id, raw, attempt, source, submitted_ms, ledger, foreign)
+
+
+def sources_of(claims: Sequence[Claim]) -> dict[tuple[str, int], int]:
+    """Per (topic, partition) the offset to commit after these claims: one past the highest."""
+    ends: dict[tuple[str, int], int] = {}
+    for claim in claims:
+        for t in claim.tasks:
+            place = (t.source.topic, t.source.partition)
+            ends[place] = max(ends.get(place, 0), t.source.offset + 1)
+    return ends
+
+
+def decode_journal(record: Record) -> Claim | Tombstone:
+    """What a record of `tasks.running` is; Undecodable when it is neither."""
+    return Tombstone.decode(record) if record.value is None else Claim.decode(record)

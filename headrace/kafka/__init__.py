@@ -1,0 +1,1 @@
+"""Kafka clients as every role uses them: settings, sending, reading stretches, following topics. Imported by all roles."""

@@ -1,0 +1,119 @@
+"""How far a consumer group is behind on the task topics: what waits, and whether its offsets advance (I8).
+
+A thread asks Kafka every two seconds, so that neither the event loop nor a consumer's own thread ever waits for the
+answer. When Kafka does not answer the last figures stand, with their age beside them.
+"""
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+
+from confluent_kafka import KafkaException
+
+from headrace.contract.records import Place
+from headrace.errors import Retryable
+from headrace.kafka.client import Kafka, log_throttled
+from headrace.kafka.metadata import partitions_of
+from headrace.kafka.reading import committed, offsets, words_of
+from headrace.process.health import Advance
+
+log = logging.getLogger(__name__)
+
+TOPICS = ("tasks.normal", "tasks.high")
+EVERY_S = 2.0
+_ANSWER_S = 5.0
+
+
+class LagWatch:
+    """The lag of `group` (without prefix). `mine` gives the places that this process is to answer for.
+
+    `is_excused` says that offsets may stand still at this moment; `ahead` gives, by place, the offset that work has
+    reached beyond a commit that is held back on purpose.
+    """
+
+    def __init__(
+        self,
+        kafka: Kafka,
+        group: str,
+        mine: Callable[[], Iterable[Place]],
+        topics: Sequence[str] = TOPICS,
+        is_excused: Callable[[], bool] = lambda: False,
+        ahead: Callable[[], Mapping[Place, int]] = dict,
+    ) -> None:
+        self._kafka, self._group, self._mine, self._topics = kafka, group, mine, topics
+        self._is_excused, self._ahead = is_excused, ahead
+        self._admin = kafka.admin()
+        self._offsets = kafka.consumer(group)  # asks for its offsets, and never joins it
+        self._lag: dict[str, int] | None = None
+        self._asked_at = 0.0
+        self._advance = Advance(f"group {kafka.group(group)}")
+        self._closing = threading.Event()
+        self._thread = threading.Thread(target=self._run, name=f"lag-{group}", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def close(self) -> None:
+        self._closing.set()
+        if self._thread.is_alive():
+            self._thread.join(2 * _ANSWER_S)
+        self._offsets.close()
+
+    def waiting(self) -> dict[str, int] | None:
+        """Records not yet committed, by topic; None before Kafka has first answered."""
+        return self._lag
+
+    def age_s(self) -> float | None:
+        """How old `waiting` is."""
+        return time.monotonic() - self._asked_at if self._lag is not None else None
+
+    def check(self) -> str | None:
+        """For the node's health: offsets of our own partitions stand still although there is lag."""
+        return self._advance.check()
+
+    def lost(self) -> list[Place]:
+        """Places that are trimmed, so the group must have read them, and yet have no committed offset; Retryable."""
+        ends = self._ends()
+        committed = self._committed(ends)
+        return [place for place, (low, _) in ends.items() if low > 0 and place not in committed]
+
+    def ask(self) -> None:
+        """Asks Kafka once; Retryable when it does not answer."""
+        ends = self._ends()
+        committed = self._committed(ends)
+        lag = dict.fromkeys(self._topics, 0)
+        for place, (low, end) in ends.items():
+            lag[place[0]] += end - max(low, committed.get(place, low))
+        mine = [place for place in self._mine() if place in ends]
+        ahead = self._ahead()
+        reached = {p: max(ends[p][0], committed.get(p, 0), ahead.get(p, 0)) for p in mine}
+        behind = sum(max(0, ends[p][1] - at) for p, at in reached.items())
+        self._advance.tell(reached, 0 if self._is_excused() else behind)
+        self._lag, self._asked_at = lag, time.monotonic()
+
+    def _ends(self) -> dict[Place, tuple[int, int]]:
+        """Each partition's first and next offset."""
+        names = {t: self._kafka.topic(t) for t in self._topics}
+        try:
+            known = partitions_of(self._admin, names.values(), _ANSWER_S)
+        except KafkaException as e:
+            raise Retryable(f"the topics are not known: {words_of(e)}") from None
+        places = [(t, p) for t, name in names.items() for p in known.get(name, ())]
+        first = offsets(self._kafka, self._admin, places, first=True)
+        following = offsets(self._kafka, self._admin, places)
+        return {place: (first[place], following[place]) for place in places}
+
+    def _committed(self, places: Iterable[Place]) -> dict[Place, int]:
+        found = committed(self._kafka, self._offsets, places, _ANSWER_S)
+        return {place: offset for place, offset in found.items() if offset >= 0}
+
+    def _run(self) -> None:
+        while not self._closing.is_set():
+            try:
+                self.ask()
+            except Retryable as e:
+                log_throttled(f"lag {self._group}", "The lag of group %s is not known: %s", self._group, e)
+                # After a broker's restart this client would go on asking with what it knew before (seen in 2.16.1).
+                self._admin = self._kafka.admin()
+            self._closing.wait(EVERY_S)

@@ -1,0 +1,235 @@
+"""`topics.yaml`, loaded and checked in one place, and what makes a cluster match it.
+
+Used by `headrace topics`, by `up` and by tests. Fails with UsageError when the file or the cluster is not as it must
+be.
+"""
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from confluent_kafka import KafkaException, TopicPartition
+from confluent_kafka.admin import (  # type: ignore[attr-defined]  # its __init__ does not list what it imports
+    AdminClient,
+    AlterConfigOpType,
+    ConfigEntry,
+    ConfigResource,
+    NewPartitions,
+    NewTopic,
+    OffsetSpec,
+    ResourceType,
+)
+
+from headrace.errors import UsageError
+from headrace.kafka.metadata import partitions_of
+
+_ADMIN_TIMEOUT_S = 30.0
+_LOOK_S = 0.02
+_NOT_YET = frozenset(
+    {
+        "NOT_LEADER_FOR_PARTITION",
+        "LEADER_NOT_AVAILABLE",
+        "UNKNOWN_TOPIC_OR_PART",
+        "_NOENT",  # the client knows of no leader
+        "_UNKNOWN_PARTITION",
+    }
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Topic:
+    """One topic of the contract. `config` holds Kafka's own names and values as text."""
+
+    name: str
+    description: str
+    producers: tuple[str, ...]
+    consumers: tuple[str, ...]
+    key: str
+    value: str
+    headers: str
+    partitions: int
+    config: Mapping[str, str]
+    example: Mapping[str, Any] = field(hash=False)
+    trimmers: tuple[str, ...] = ()  # who deletes records that nobody needs any more
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One way in which the cluster differs from the file."""
+
+    topic: str
+    what: str  # in words
+    fix: str  # what `apply` does, or why it does not
+    action: Literal["create", "grow", "configure", "refuse"]
+
+    @property
+    def refused(self) -> bool:
+        return self.action == "refuse"
+
+
+def find_topics_yaml() -> Path:
+    """Beside the package in an installed wheel, at the top of the tree in a checkout."""
+    package = Path(__file__).resolve().parents[1]
+    for path in (package / "topics.yaml", package.parent / "topics.yaml"):
+        if path.exists():
+            return path
+    raise UsageError("topics.yaml is missing from this installation: install Headrace anew")
+
+
+@cache
+def load_topics(path: Path | None = None) -> Mapping[str, Topic]:
+    """Name -> topic, in the file's order; UsageError when a field is missing or of the wrong type."""
+    path = path or find_topics_yaml()
+    found = yaml.safe_load(path.read_text())
+    defaults = found["defaults"]
+    topics = {}
+    for name, t in found["topics"].items():
+        try:
+            config = {k: str(v) for k, v in {**defaults["config"], **t["config"]}.items()}
+            partitions = int(t.get("partitions", defaults["partitions"]))
+            topics[name] = Topic(
+                name,
+                t["description"],
+                tuple(t["producers"]),
+                tuple(t["consumers"]),
+                t["key"],
+                t["value"],
+                t["headers"],
+                partitions,
+                config,
+                t["example"],
+                tuple(t.get("trimmers", ())),
+            )
+        except (KeyError, TypeError, ValueError) as e:
+            raise UsageError(f"{path}: topic {name}: {e!r}") from None
+    keyed = {t.partitions for t in topics.values() if t.name not in ("nodes", "kinds")}
+    if len(keyed) != 1:
+        raise UsageError(
+            f"{path}: all keyed topics need one partition count, so that an id lies in the same partition everywhere"
+        )
+    return topics
+
+
+def diff_topics(admin: AdminClient, prefix: str = "", partitions: int | None = None) -> list[Change]:
+    """What `apply_topics` would do, and what it would refuse. `partitions` overrides the count of keyed topics."""
+    topics = load_topics()
+    existing = partitions_of(admin, [prefix + name for name in topics], _ADMIN_TIMEOUT_S)
+    changes = []
+    for t in topics.values():
+        wanted = _partitions(t, partitions)
+        if prefix + t.name not in existing:
+            changes.append(Change(t.name, "is missing", f"create it with {wanted} partitions", "create"))
+            continue
+        have = len(existing[prefix + t.name])
+        if have > wanted:
+            changes.append(
+                Change(
+                    t.name, f"has {have} partitions, the file says {wanted}", "never shrinks: left as it is", "refuse"
+                )
+            )
+        elif have < wanted:
+            busy = _live_tasks(admin, prefix, existing)
+            fix = (
+                "refused while tasks live: an id would change its partition"
+                if busy
+                else f"add {wanted - have} partitions"
+            )
+            changes.append(
+                Change(t.name, f"has {have} partitions, the file says {wanted}", fix, "refuse" if busy else "grow")
+            )
+        changes += _config_changes(admin, prefix, t)
+    return changes
+
+
+def apply_topics(
+    admin: AdminClient, prefix: str = "", partitions: int | None = None, replication: int = -1
+) -> list[Change]:
+    """Creates and alters topics until the cluster matches; returns what it did and what it refused.
+
+    Never shrinks a topic, and refuses to repartition while tasks live. `replication` -1 = the broker's default.
+    """
+    changes = diff_topics(admin, prefix, partitions)
+    topics = load_topics()
+    missing = [topics[c.topic] for c in changes if c.action == "create"]
+    new = [NewTopic(prefix + t.name, _partitions(t, partitions), replication, config=dict(t.config)) for t in missing]
+    grow = {c.topic for c in changes if c.action == "grow"}
+    more = [NewPartitions(prefix + name, _partitions(topics[name], partitions)) for name in grow]
+    if new:
+        _wait(admin.create_topics(new, operation_timeout=_ADMIN_TIMEOUT_S))
+    if more:
+        _wait(admin.create_partitions(more, operation_timeout=_ADMIN_TIMEOUT_S))
+    counts = {t.topic: t.num_partitions for t in new} | {m.topic: m.new_total_count for m in more}
+    _wait_led(admin, [TopicPartition(name, p) for name, count in counts.items() for p in range(count)])
+    for name in {c.topic for c in changes if c.action == "configure"}:
+        entries = [
+            ConfigEntry(key, value, incremental_operation=AlterConfigOpType.SET)
+            for key, value in topics[name].config.items()
+        ]
+        resource = ConfigResource(ResourceType.TOPIC, prefix + name, incremental_configs=entries)
+        _wait(admin.incremental_alter_configs([resource]))
+    return changes
+
+
+def _partitions(topic: Topic, override: int | None) -> int:
+    return topic.partitions if override is None or topic.partitions == 1 else override
+
+
+def _config_changes(admin: AdminClient, prefix: str, topic: Topic) -> list[Change]:
+    [found] = admin.describe_configs([ConfigResource(ResourceType.TOPIC, prefix + topic.name)]).values()
+    have = {k: v.value for k, v in found.result(_ADMIN_TIMEOUT_S).items()}
+    return [
+        Change(topic.name, f"config {k} is {have.get(k)}, the file says {v}", f"set it to {v}", "configure")
+        for k, v in topic.config.items()
+        if have.get(k) != v
+    ]
+
+
+def _live_tasks(admin: AdminClient, prefix: str, existing: Mapping[str, Sequence[int]]) -> bool:
+    """Whether any task topic or the journal holds a record: an id must not change its partition then."""
+    places = [
+        TopicPartition(prefix + name, p)
+        for name in ("tasks.normal", "tasks.high", "tasks.running")
+        if prefix + name in existing
+        for p in existing[prefix + name]
+    ]
+    first = admin.list_offsets({p: OffsetSpec.earliest() for p in places})  # type: ignore[no-untyped-call]
+    last = admin.list_offsets({p: OffsetSpec.latest() for p in places})  # type: ignore[no-untyped-call]
+    return any(last[p].result(_ADMIN_TIMEOUT_S).offset > first[p].result(_ADMIN_TIMEOUT_S).offset for p in places)
+
+
+def _wait_led(admin: AdminClient, places: list[TopicPartition]) -> None:
+    """Until all new partitions answer: a broker learns of them a little later than the controller that makes them.
+
+    Who asks for their offsets sooner is told that they have no leader. Those that stay without one are no matter of
+    ours: the clients wait for them, and say so.
+    """
+    deadline = time.monotonic() + _ADMIN_TIMEOUT_S
+    while places and time.monotonic() < deadline:
+        asked = admin.list_offsets({p: OffsetSpec.latest() for p in places})  # type: ignore[no-untyped-call]
+        places = [p for p, future in asked.items() if _is_not_led(future)]
+        if places:
+            for name in {p.topic for p in places}:
+                admin.list_topics(name, timeout=_ADMIN_TIMEOUT_S)  # else librdkafka asks with the leaders that it knows
+            time.sleep(_LOOK_S)
+
+
+def _is_not_led(answer: Any) -> bool:
+    try:
+        answer.result(_ADMIN_TIMEOUT_S)
+    except KafkaException as e:
+        return e.args[0].name() in _NOT_YET
+    return False
+
+
+def _wait(futures: Mapping[Any, Any]) -> None:
+    for name, future in futures.items():
+        try:
+            future.result(_ADMIN_TIMEOUT_S)
+        except KafkaException as e:
+            if e.args[0].name() == "TOPIC_ALREADY_EXISTS":  # another role was faster
+                continue
+            raise UsageError(f"topic {name}: {e.args[0].str()}") from None

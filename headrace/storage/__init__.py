@@ -1,0 +1,1 @@
+"""What lies on disk or in a database and more than one role uses. Imported by all roles."""

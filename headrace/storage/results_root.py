@@ -1,0 +1,187 @@
+"""The results root: one directory that all storekeepers and gateways share, proved by a marker file in it.
+
+The marker `.headrace-root` holds a random id. The first role to come records that id in Kafka (topic `nodes`, key
+`results-root/<id>`); a role that finds another root refuses to start with UsageError, as it would write or look for
+results where nobody else does. `ResultsRoot.check` finds a root that was taken away or exchanged later.
+"""
+
+import os
+import time
+import uuid
+from dataclasses import dataclass
+from pathlib import Path
+
+import orjson
+from confluent_kafka import KafkaError, KafkaException, TopicPartition
+
+from headrace.contract.cluster import RESULTS_ROOT_KEY
+from headrace.contract.records import Outgoing
+from headrace.errors import Retryable, UsageError
+from headrace.kafka.client import Kafka, Sender, log_throttled, record_of
+from headrace.settings import Settings
+
+MARKER = ".headrace-root"
+PRIVATE = ".headrace"  # below the root: what is not finished yet; no task's directory starts with a dot
+_RETRY_S = 1.0
+
+
+@dataclass(slots=True)
+class ResultsRoot:
+    """An open root. `fd` is a descriptor of the directory: files are opened relative to it, never by path."""
+
+    path: Path
+    fd: int
+    id: str
+    openings: int = 1  # rises when `check` has had to open it anew, on another mount of it
+
+    def check(self) -> str | None:
+        """None while `path` is still this root, else the reason in words. Opens it anew when it has come back."""
+        try:
+            there, here = os.stat(self.path), stat_open(self.fd)
+            if here is not None and (there.st_dev, there.st_ino) == (here.st_dev, here.st_ino) and here.st_nlink:
+                return None
+            fd = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        except OSError as e:
+            return f"the results root {self.path} is gone ({e.strerror}): bring it back"
+        found = _read_marker(fd)
+        if found != self.id:
+            os.close(fd)
+            return f"{self.path} is not the results root any more: its {MARKER} should hold {self.id} and holds {found}"
+        os.dup2(fd, self.fd, inheritable=False)
+        os.close(fd)
+        self.openings += 1
+        return None
+
+    def close(self) -> None:
+        os.close(self.fd)
+
+
+def stat_open(fd: int) -> os.stat_result | None:
+    """None when the descriptor is of a mount, or a directory on it, that is no more (NFS: ESTALE; FUSE: ENOTCONN)."""
+    try:
+        return os.fstat(fd)
+    except OSError:
+        return None
+
+
+def open_results_root(settings: Settings, kafka: Kafka, timeout_s: float | None = None) -> ResultsRoot:
+    """Opens (or makes) the root and compares it with the one that Kafka knows.
+
+    Waits for Kafka, at most `timeout_s` (None = for ever; then Retryable). UsageError when this is another root.
+    """
+    root = open_directory(settings.results_root)
+    try:
+        known = _agree(kafka, root.id, None if timeout_s is None else time.monotonic() + timeout_s)
+    except BaseException:
+        root.close()
+        raise
+    if known != root.id:
+        root.close()
+        raise UsageError(
+            f"HEADRACE_RESULTS: {root.path.absolute()} is another results root ({root.id}) than this installation "
+            f"began with ({known}): mount that one, or, if this is its copy, put its id into {MARKER}"
+        )
+    return root
+
+
+def open_directory(path: Path) -> ResultsRoot:
+    """The root at `path` with its marker, both made when they are missing; Kafka is not asked."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError as e:
+        raise UsageError(f"HEADRACE_RESULTS: {path} cannot be used as results root: {e.strerror}") from None
+    try:
+        return ResultsRoot(path, fd, _read_marker(fd) or _make_marker(fd))
+    except OSError as e:
+        os.close(fd)
+        raise UsageError(f"HEADRACE_RESULTS: {path}/{MARKER} cannot be written: {e.strerror}") from None
+
+
+def _read_marker(fd: int) -> str | None:
+    try:
+        marker = os.open(MARKER, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=fd)
+    except FileNotFoundError:
+        return None
+    with open(marker, "rb") as f:
+        try:
+            return str(uuid.UUID(orjson.loads(f.read(1000))["id"]))
+        except (ValueError, KeyError, TypeError):
+            raise UsageError(
+                f"HEADRACE_RESULTS: {MARKER} in the results root is no marker of ours: remove or restore it"
+            ) from None
+
+
+def _make_marker(fd: int) -> str:
+    """Whole or not at all, and the first of several that try at once wins."""
+    own = str(uuid.uuid4())
+    temporary = f"{MARKER}.{own}"
+    with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644, dir_fd=fd), "wb") as f:
+        f.write(orjson.dumps({"id": own, "what": "results root of a Headrace installation"}) + b"\n")
+        f.flush()
+        os.fsync(f.fileno())
+    try:
+        os.link(temporary, MARKER, src_dir_fd=fd, dst_dir_fd=fd)
+    except FileExistsError:
+        pass
+    finally:
+        os.unlink(temporary, dir_fd=fd)
+    os.fsync(fd)
+    return _read_marker(fd) or own
+
+
+def _agree(kafka: Kafka, own: str, deadline: float | None) -> str:
+    """The root id that Kafka knows; our own when it knew none and ours was first."""
+    while True:
+        try:
+            ids = _recorded(kafka)
+            if not ids:
+                _record(kafka, own)
+                ids = _recorded(kafka)
+            if ids[0] != own and own in ids:  # two first roles at once: the later one takes its word back
+                _record(kafka, own, gone=True)
+            return ids[0]
+        except (KafkaException, Retryable, TimeoutError, IndexError) as e:
+            log_throttled("results root", "waiting for Kafka to compare the results root: %s", e)
+            if deadline is not None and time.monotonic() > deadline:
+                raise Retryable(f"Kafka has not answered about the results root: {e}") from None
+            time.sleep(_RETRY_S)
+
+
+def _recorded(kafka: Kafka) -> list[str]:
+    """Ids of roots on `nodes`, the first one first."""
+    consumer = kafka.consumer()
+    found: dict[str, None] = {}
+    try:
+        place = TopicPartition(kafka.topic("nodes"), 0)
+        topic = consumer.list_topics(place.topic, timeout=5.0).topics[place.topic]
+        if topic.error is not None:
+            raise UsageError(f"the topic {place.topic} is missing: run `headrace topics apply` first")
+        low, high = consumer.get_watermark_offsets(place, timeout=5.0)
+        place.offset = low
+        consumer.assign([place])
+        while low < high:
+            message = consumer.poll(5.0)
+            if message is None:
+                raise TimeoutError("the topic nodes could not be read to its end")
+            if (error := message.error()) is not None:
+                if error.code() == KafkaError._PARTITION_EOF:
+                    break
+                raise KafkaException(error)
+            record = record_of(message)
+            low = record.offset + 1
+            if record.key is not None and record.key.startswith(RESULTS_ROOT_KEY):
+                name = record.key.removeprefix(RESULTS_ROOT_KEY).decode(errors="replace")
+                found.pop(name, None) if record.value is None else found.setdefault(name)
+    finally:
+        consumer.close()
+    return list(found)
+
+
+def _record(kafka: Kafka, root_id: str, gone: bool = False) -> None:
+    sender = Sender(kafka, timeout_s=5.0)
+    try:
+        value = None if gone else orjson.dumps({"id": root_id})
+        sender.send_all([Outgoing("nodes", RESULTS_ROOT_KEY + root_id.encode(), value)], timeout_s=10.0)
+    finally:
+        sender.close()

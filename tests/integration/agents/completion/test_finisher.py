@@ -1,0 +1,125 @@
+"""Step 4 on a real broker: results large and small, failures, budgets, cancels, drains."""
+
+import hashlib
+import os
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from headrace.contract.cluster import Cancel
+from headrace.contract.ledger import Failure
+from headrace.contract.messages import CHUNK_BYTES, Outcome, Task
+from headrace.contract.records import Source
+from headrace.contract.states import Cause
+from headrace.kafka.client import Sender
+from headrace.settings import Settings
+from tests.rigs.core import Core, Log, cores, record, submission
+
+
+@pytest.fixture
+def core(kafka_settings: Settings, topics: str) -> Iterator[Core]:
+    core = Core(kafka_settings)
+    with cores(core):
+        yield core
+
+
+@pytest.fixture
+def log(kafka_settings: Settings) -> Log:
+    return Log(kafka_settings)
+
+
+def test_a_big_result_goes_in_chunks_and_its_file_goes_away(
+    core: Core, log: Log, sender: Sender, tmp_path: Path
+) -> None:
+    file, content = tmp_path / "result", os.urandom(3 * CHUNK_BYTES + 17)
+    file.write_bytes(content)
+    sender.send_all([record()])
+    core.end(core.wait_jobs(1)[0], result_file=file, content_type="application/octet-stream", suffix=".bin")
+    outcomes = [Outcome.decode(r) for r in log.read("results")]
+    assert [(o.chunk, o.chunks) for o in outcomes] == [(0, 4), (1, 4), (2, 4), (3, 4)]
+    assert all(len(o.value) <= CHUNK_BYTES for o in outcomes)
+    assert hashlib.sha256(b"".join(o.value for o in outcomes)).digest() == hashlib.sha256(content).digest()
+    assert not file.exists()
+    log.wait_no_claims()
+
+
+def test_a_failed_attempt_is_made_again_at_high_priority_until_its_budget_is_used_up(
+    core: Core, log: Log, sender: Sender
+) -> None:
+    task_id = str(uuid.uuid4())
+    sender.send_all([record(task_id, submission(max_attempts=2))])
+    core.end(core.wait_jobs(1)[0], cause=Cause.ERROR, detail="ValueError: one")
+    second = core.wait_jobs(2)[1]
+    assert (second.task.source.topic, second.task.attempt) == ("tasks.high", 2)
+    core.end(second, cause=Cause.ERROR, detail="ValueError: two")
+    [outcome] = [Outcome.decode(r) for r in log.read("results")]
+    assert (outcome.outcome, outcome.reason, outcome.error) == ("failed", "failed", "ValueError: two")
+    assert [(f.attempt, f.cause, f.detail) for f in outcome.ledger] == [
+        (1, Cause.ERROR, "ValueError: one"),
+        (2, Cause.ERROR, "ValueError: two"),
+    ]
+    log.wait_no_claims()
+
+
+def test_headers_of_strangers_travel_through_every_attempt(core: Core, log: Log, sender: Sender) -> None:
+    first = record()
+    stranger = (("traceparent", b"00-abc"),)
+    sender.send_all([type(first)(first.topic, first.key, first.value, stranger)])
+    core.end(core.wait_jobs(1)[0], cause=Cause.PROCESS_DEATH, detail="killed by SIGKILL")
+    core.end(core.wait_jobs(2)[1])
+    [outcome] = [Outcome.decode(r) for r in log.read("results")]
+    assert outcome.foreign == stranger
+
+
+def test_a_replay_that_waits_keeps_its_claim_and_takes_no_slot(core: Core, log: Log, sender: Sender) -> None:
+    task_id, value = str(uuid.uuid4()), submission(max_attempts=9)
+    ledger = tuple(Failure(n, Cause.PROCESS_DEATH, "node-1", 1, 2) for n in (1, 2, 3))
+    before = Task(task_id, value, 3, Source("tasks.high", 0, 0), 1, ledger[:2]).next_attempt(ledger[2])
+    sender.send_all([before])
+    core.end(core.wait_jobs(1)[0], cause=Cause.PROCESS_DEATH, detail="again")
+    assert core.slots.used == 0
+    [claim] = log.live_claims()
+    assert [f.attempt for f in claim.tasks[0].ledger] == [1, 2, 3, 4]
+    assert len(log.read("tasks.high")) == 1
+    assert core.intake.drain()
+    core.close_finisher()  # a drain sends it now
+    [replay] = [r for r in log.read("tasks.high") if r.offset == 1]
+    assert replay.number("attempt") == 5
+    log.wait_no_claims()
+
+
+def test_a_running_task_that_is_cancelled_ends_as_cancelled(core: Core, log: Log, sender: Sender) -> None:
+    task_id = str(uuid.uuid4())
+    sender.send_all([record(task_id)])
+    [job] = core.wait_jobs(1)
+    sender.send_all([Cancel(task_id).encode()])
+    while not core.control.is_cancelled(task_id):
+        pass
+    core.end(job, cause=Cause.PROCESS_DEATH, detail="cancelled")
+    [outcome] = [Outcome.decode(r) for r in log.read("results")]
+    assert (outcome.outcome, outcome.reason) == ("cancelled", "cancelled")
+    assert log.read("tasks.high") == []
+    log.wait_no_claims()
+
+
+def test_what_a_drain_cuts_short_is_sent_again_free_of_charge(core: Core, log: Log, sender: Sender) -> None:
+    sender.send_all([record(value=submission(max_attempts=1))])
+    core.end(core.wait_jobs(1)[0], cause=Cause.DRAIN, detail="the node was drained")
+    again = core.wait_jobs(2)[1]
+    assert (again.task.attempt, again.task.ledger[0].cause) == (2, Cause.DRAIN)
+    core.end(again)
+    log.wait_no_claims()
+
+
+def test_nothing_of_a_boot_that_is_over_is_told(core: Core, log: Log, sender: Sender, tmp_path: Path) -> None:
+    file = tmp_path / "result"
+    file.write_bytes(b"x")
+    sender.send_all([record()])
+    [job] = core.wait_jobs(1)
+    core.node.reborn(str(uuid.uuid4()))
+    core.end(job, result_file=file)
+    assert log.read("results") == []
+    assert not file.exists()
+    assert core.slots.used == 0

@@ -1,0 +1,138 @@
+"""The receiver agent against a real broker: what it tells of, what it leaves out, and what survives a crash."""
+
+import asyncio
+import uuid
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import orjson
+import pytest
+
+from agents.faust_kit.app import make_app, running
+from agents.receiver.received_index import ReceivedIndex
+from agents.receiver.receiver import GROUP, Receiver
+from headrace.contract.ids import id_of_place
+from headrace.contract.ledger import Failure
+from headrace.contract.messages import Event, Task
+from headrace.contract.records import Outgoing, Source
+from headrace.contract.states import Cause
+from headrace.kafka.client import Kafka, Sender
+from headrace.settings import Settings
+from infra.local.process import free_port
+from tests.rigs.reading import read_until
+from tests.rigs.topics import PARTITIONS
+
+GOOD = orjson.dumps({"name": "prime", "payload": {"upper_bound": 10}, "directory": "demo"})
+
+
+@pytest.fixture
+def kafka(kafka_settings: Settings, topics: str) -> Kafka:
+    return Kafka(kafka_settings, "receiver-test")
+
+
+@asynccontextmanager
+async def receiving(kafka: Kafka, settings: Settings, folder: Path) -> AsyncIterator[Receiver]:
+    sender = Sender(kafka)
+    app = make_app(GROUP, settings, kafka, f"127.0.0.1:{free_port()}", folder)
+    receiver = Receiver(kafka, sender)
+    receiver.attach(app)
+    async with running(app):
+        yield receiver
+    receiver.close()
+    sender.close()
+
+
+def normal(key: str | None, value: bytes | None = GOOD, **headers: str) -> Outgoing:
+    return Outgoing(
+        "tasks.normal", key.encode() if key else None, value, tuple((k, v.encode()) for k, v in headers.items())
+    )
+
+
+async def told(kafka: Kafka, count: int) -> list[Event]:
+    records = await asyncio.to_thread(read_until, kafka, "lifecycle.received", count)
+    return [Event.decode(r) for r in records]
+
+
+async def test_whatever_comes_is_told_once_with_what_can_be_read(
+    kafka: Kafka, kafka_settings: Settings, tmp_path: Path
+) -> None:
+    http, native, garbage, forged, replayed = (str(uuid.uuid4()) for _ in range(5))
+    sender = Sender(kafka)
+    replay = Task(replayed, GOOD, 1, Source("tasks.normal", 0, 0), 5).next_attempt(Failure(1, Cause.ERROR, "n", 1, 2))
+    places = sender.send_all(
+        [
+            normal(http, via="http", traceparent="00-1"),
+            normal(native, via="a lie"),
+            normal(garbage, b"\xff{"),
+            normal(None),
+            normal("no uuid", None),
+            Outgoing("tasks.high", forged.encode(), GOOD, (("attempt", b"-4"),)),
+            replay,
+            normal(http, via="http"),
+        ],
+        10,
+    )
+    async with receiving(kafka, kafka_settings, tmp_path) as receiver:
+        events = {e.id: e for e in await told(kafka, 6)}
+        await until(lambda: receiver.repeats == 1)
+    sender.close()
+    keyless, odd = id_of_place(*places[3]), id_of_place(*places[4])
+    assert set(events) == {http, native, garbage, keyless, odd, forged}
+    assert {i: e.via for i, e in events.items()} == dict.fromkeys(events, "kafka") | {http: "http"}
+    assert (events[http].name, events[http].directory) == ("prime", "demo")
+    assert (events[garbage].name, events[garbage].directory) == ("", "")
+    assert events[http].source == "/".join(map(str, places[0]))
+
+
+async def test_a_second_life_tells_of_nothing_again(kafka: Kafka, kafka_settings: Settings, tmp_path: Path) -> None:
+    ids = [str(uuid.uuid4()) for _ in range(50)]
+    sender = Sender(kafka)
+    sender.send_all([normal(i) for i in ids], 10)
+    async with receiving(kafka, kafka_settings, tmp_path):
+        await told(kafka, 50)
+    # as after a crash before the commit: the same records come again, and one more
+    rewind(kafka)
+    late = str(uuid.uuid4())
+    sender.send_all([normal(late)], 10)
+    async with receiving(kafka, kafka_settings, tmp_path) as again:
+        events = await told(kafka, 51)
+        await until(lambda: again.repeats == 50)
+    sender.close()
+    assert sorted(e.id for e in events) == sorted([*ids, late])
+    assert again.told == 1
+
+
+async def test_the_index_keeps_the_newest_ids_and_reads_on_where_it_stopped(kafka: Kafka, topics: str) -> None:
+    ids = [str(uuid.uuid4()) for _ in range(40)]
+    sender = Sender(kafka)
+    sender.send_all([Outgoing("lifecycle.received", i.encode(), i.encode()) for i in ids], 10)
+    index = ReceivedIndex(kafka, most=40)
+    read = index.catch_up()
+    assert 0 < read <= 40
+    sender.send_all([Outgoing("lifecycle.received", b"no id", b"")], 10)
+    assert index.catch_up() == 1
+    assert sum(not index.add(i) for i in ids) == read
+    for _ in range(100):
+        assert index.add(str(uuid.uuid4()))
+    assert index.add(ids[0]), "what is older than the window is forgotten, and takes no memory"
+    index.close()
+    sender.close()
+
+
+def rewind(kafka: Kafka) -> None:
+    """Takes the receiver group's offsets back to the beginning."""
+    from confluent_kafka import ConsumerGroupTopicPartitions, TopicPartition
+
+    places = [TopicPartition(kafka.topic(t), p, 0) for t in ("tasks.normal", "tasks.high") for p in range(PARTITIONS)]
+    admin = kafka.admin()
+    answer = admin.alter_consumer_group_offsets([ConsumerGroupTopicPartitions(kafka.group(GROUP), places)])
+    for done in answer.values():
+        done.result()
+
+
+async def until(met: "asyncio.Future[bool] | object", timeout_s: float = 60.0) -> None:
+    assert callable(met)
+    async with asyncio.timeout(timeout_s):
+        while not met():  # noqa: ASYNC110 - the receiver counts, and knows of no event
+            await asyncio.sleep(0.02)

@@ -1,0 +1,124 @@
+"""The storekeeper's consumer on a real broker: commits that the group refuses are said again."""
+
+import asyncio
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from confluent_kafka import KafkaError, TopicPartition
+
+from agents.storekeeper.agent import Storekeeper
+from agents.storekeeper.arbiter import Arbiter
+from agents.storekeeper.batch_buffer import MOST_RECORDS, BatchBuffer
+from agents.storekeeper.consumer import GROUP, OutcomeConsumer
+from agents.storekeeper.index_catchup import IndexCatchup
+from agents.storekeeper.metrics import Metrics
+from agents.storekeeper.result_store import ResultStore
+from agents.storekeeper.retry_until import RetryUntilStopped
+from agents.storekeeper.terminal_index import TerminalIndex
+from headrace.contract.records import Outgoing
+from headrace.kafka.client import Kafka, Sender
+from headrace.kafka.reading import committed
+from headrace.settings import Settings
+from headrace.storage.results_root import open_directory
+from tests.rigs.storekeeper import wait_for
+
+PLACE = ("results", 0)
+
+
+@pytest.fixture
+def kafka(kafka_settings: Settings, topics: str) -> Kafka:
+    return Kafka(kafka_settings, "outcomes-test")
+
+
+@pytest.fixture
+def inbox() -> BatchBuffer:
+    return BatchBuffer()
+
+
+@pytest.fixture
+def said() -> list[str]:
+    return []
+
+
+@pytest.fixture
+def consumer(kafka: Kafka, inbox: BatchBuffer, said: list[str]) -> Iterator[OutcomeConsumer]:
+    """One that calls the first record of the first partition done as soon as it is a member."""
+    generation = -1
+
+    def safe() -> tuple[int, dict[int, int]]:
+        nonlocal generation
+        if (batch := inbox.take()) is not None:
+            generation = batch.generation
+            inbox.done()
+        return generation, {0: 1}
+
+    found = OutcomeConsumer(kafka, inbox, lambda: None, safe, lambda _: None, said.append)
+    found.start()
+    yield found
+    found.close()
+
+
+def test_a_refused_commit_is_said_again_though_nothing_has_moved(
+    kafka: Kafka, sender: Sender, consumer: OutcomeConsumer, said: list[str]
+) -> None:
+    sender.send_all([Outgoing("results", b"key", b"", (), 0)], 10)
+    asking = kafka.consumer(GROUP)
+    wait_for(lambda: committed(kafka, asking, [PLACE])[PLACE] == 1, "the commit")
+    asking.close()
+    assert said == ["commit"]
+    consumer._on_commit(KafkaError(KafkaError.REQUEST_TIMED_OUT), [TopicPartition(kafka.topic("results"), 0, 1)])
+    wait_for(lambda: said == ["commit"] * 2, "the commit said again")
+
+
+def test_partitions_that_were_paused_when_they_went_are_read_when_they_come_back(
+    kafka: Kafka, sender: Sender, inbox: BatchBuffer
+) -> None:
+    count = MOST_RECORDS + 100
+    ours = OutcomeConsumer(kafka, inbox, lambda: None, lambda: (-1, {}), lambda _: None)
+    theirs = OutcomeConsumer(kafka, BatchBuffer(), lambda: None, lambda: (-1, {}), lambda _: None)
+    ours.start()
+    try:
+        wait_for(lambda: len(ours.partitions) > 1, "all partitions")
+        everything = ours.partitions
+        sender.send_all([Outgoing("results", b"key", b"", (), 0)] * count, 30)
+        wait_for(lambda: ours._paused, "a full inbox")
+        theirs.start()
+        wait_for(lambda: bool(theirs.partitions), "the other's partitions")
+        theirs.close()
+        wait_for(lambda: ours.partitions == everything, "all partitions again")
+        seen: set[int] = set()
+
+        def all_seen() -> bool:
+            if (batch := inbox.take()) is not None:
+                seen.update(r.offset for r in batch.records)
+                inbox.done()
+            return len(seen) == count
+
+        wait_for(all_seen, f"{count} records, not {len(seen)}")
+    finally:
+        ours.close()
+
+
+def test_a_storekeeper_whose_consumer_ends_by_an_error_ends_with_it(kafka: Kafka, tmp_path: Path) -> None:
+    def broken(_: str) -> None:
+        raise RuntimeError("broken")
+
+    root, index, patience = (
+        open_directory(tmp_path / "results"),
+        TerminalIndex(tmp_path / "index.sqlite"),
+        RetryUntilStopped(),
+    )
+    arbiter = Arbiter(kafka, ResultStore(root), index, Metrics(), patience)
+
+    async def run() -> None:
+        storekeeper = Storekeeper(kafka, arbiter, IndexCatchup(kafka, index), patience, broken)
+        try:
+            await asyncio.wait_for(storekeeper.run(), 60)
+        finally:
+            await storekeeper.close()
+
+    with pytest.raises(RuntimeError, match="broken"):
+        asyncio.run(run())
+    index.close()
+    root.close()

@@ -1,0 +1,299 @@
+"""Whole worker nodes as processes against a real broker: from a submission in Kafka to its outcome, and their end."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import httpx
+import orjson
+import pytest
+
+from headrace.child.process_tree import processes
+from headrace.contract.cluster import Heartbeat
+from headrace.contract.journal import Claim, Tombstone, decode_journal
+from headrace.contract.messages import Event, Outcome, Progress, Task
+from headrace.contract.records import Outgoing
+from headrace.contract.states import Cause
+from headrace.kafka.client import Kafka, Sender
+from headrace.settings import Settings
+from headrace.storage.attempt_log import log_file
+from infra.local.process import free_port
+from tests.rigs.http import get
+from tests.rigs.pool import Kernel, alive
+from tests.rigs.reading import read_until
+
+HARD = str(Path(__file__).parents[3] / "rigs" / "hard_tasks.py")
+ROOT = Path(__file__).parents[4]
+
+
+@dataclass
+class NodeProcess:
+    settings: Settings
+    process: subprocess.Popen[bytes]
+    log: Path
+
+    @property
+    def url(self) -> str:
+        return f"http://{self.settings.stats_http}"
+
+    def wait_ready(self, timeout_s: float = 60.0) -> None:
+        def ready() -> bool:
+            assert self.process.poll() is None, self.log.read_text()
+            try:
+                return get(f"{self.url}/readyz", timeout=2).status_code == 200
+            except httpx.TransportError:
+                return False
+
+        until(ready, timeout_s)
+
+    def stats(self) -> Any:
+        return get(f"{self.url}/stats.json", timeout=5).json()
+
+    def reasons(self) -> list[str]:
+        return list(get(f"{self.url}/readyz", timeout=5).json()["reasons"])
+
+    def stop(self) -> int:
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(30)
+
+
+@dataclass
+class Nodes:
+    """Starts nodes, and ends what is left of them."""
+
+    settings: Settings
+    folder: Path
+    started: list[NodeProcess] = field(default_factory=list)
+
+    def start(self, *command: str, **changes: object) -> NodeProcess:
+        """`command` replaces the role's own."""
+        base = replace(
+            self.settings, tasks=HARD, task_user="same", slots=2, stats_http=f"127.0.0.1:{free_port()}", drain_s=20.0
+        )
+        settings = replace(base, **changes)  # type: ignore[arg-type]
+        log = self.folder / f"node-{len(self.started)}.log"
+        environ = {k: v for k, v in os.environ.items() if not k.startswith("HEADRACE_")} | settings.environ()
+        with log.open("wb") as out:
+            arguments = [sys.executable, *(command or ("-m", "headrace.cli.main", "worker"))]
+            process = subprocess.Popen(arguments, cwd=ROOT, env=environ, stdout=out, stderr=out)
+        self.started.append(NodeProcess(settings, process, log))
+        return self.started[-1]
+
+
+@pytest.fixture
+def nodes(kafka_settings: Settings, topics: str, tmp_path: Path) -> Iterator[Nodes]:
+    made = Nodes(kafka_settings, tmp_path)
+    yield made
+    for node in made.started:
+        node.process.kill()
+        node.process.wait()
+
+
+@pytest.fixture
+def kafka(kafka_settings: Settings, topics: str) -> Kafka:
+    return Kafka(kafka_settings, "node-test")
+
+
+@pytest.fixture
+def submit(kafka: Kafka) -> Iterator[Callable[..., str]]:
+    sender = Sender(kafka)
+
+    def send(name: str, **payload: object) -> str:
+        task_id = str(uuid.uuid4())
+        value = orjson.dumps({"name": name, "payload": payload, "directory": "demo"})
+        sender.send(Outgoing("tasks.normal", task_id.encode(), value)).result(60)
+        return task_id
+
+    yield send
+    sender.close()
+
+
+def until(met: Callable[[], object], timeout_s: float = 60.0) -> None:
+    deadline = time.monotonic() + timeout_s
+    while not met():
+        assert time.monotonic() < deadline, f"not within {timeout_s} s"
+        threading.Event().wait(0.02)
+
+
+def outcomes(kafka: Kafka, count: int) -> list[Outcome]:
+    return [Outcome.decode(r) for r in read_until(kafka, "results", count)]
+
+
+def open_claims(kafka: Kafka) -> int:
+    """Claims without a tombstone."""
+    found: dict[str, Claim | Tombstone] = {}
+    for record in read_until(kafka, "tasks.running", 1):
+        found[(record.key or b"").decode()] = decode_journal(record)
+    return sum(isinstance(last, Claim) for last in found.values())
+
+
+def test_a_task_in_kafka_becomes_an_outcome_and_the_node_ends_in_order(
+    nodes: Nodes, kafka: Kafka, submit: Callable[..., str]
+) -> None:
+    node = nodes.start()
+    done, failing = submit("echo", value="hello"), submit("prints", lines=3)
+    big, reporting = submit("many_bytes", size=1_200_000), submit("reports")
+    found = {o.id: o for o in outcomes(kafka, 6)}
+    assert found[done].value == b"hello"
+    assert (found[done].outcome, found[done].suffix, found[done].node) == ("completed", ".txt", node.settings.node_name)
+    assert sorted(o.chunk for o in outcomes(kafka, 6) if o.id == big) == [0, 1, 2]
+    assert {Event.decode(r).id for r in read_until(kafka, "lifecycle.received", 4)} == {done, failing, big, reporting}
+    started = [Event.decode(r) for r in read_until(kafka, "lifecycle.started", 4)]
+    assert sorted((e.id, e.attempt) for e in started) == sorted((i, 1) for i in (done, failing, big, reporting))
+    reported = [Progress.decode(r) for r in read_until(kafka, "progress", 2)]
+    assert (reported[0].fraction, reported[-1].fraction) == (0.0, 1.0)
+    assert b"the last words" in log_file(node.settings.results_root, failing, 1).read_bytes()
+    node.wait_ready()
+    until(lambda: (node.stats()["waiting"]["normal"], node.stats()["waiting"]["high"]) == (0, 0), 6)
+    assert node.stop() == 0, node.log.read_text()
+    assert open_claims(kafka) == 0
+    last = [Heartbeat.decode(r) for r in read_until(kafka, "nodes", 2) if r.value][-1]
+    assert (last.state, last.node) == ("dead", node.settings.node_name)
+    assert "ERROR" not in node.log.read_text()
+
+
+def test_a_node_that_can_begin_no_attempt_says_so_and_ends_no_task(
+    nodes: Nodes, kafka: Kafka, submit: Callable[..., str]
+) -> None:
+    node = nodes.start()
+    node.wait_ready()
+    scratch = node.settings.data / "scratch" / node.settings.node_name
+    away = scratch.rename(scratch.with_suffix(".away"))
+    ids = {submit("echo", value="on") for _ in range(5)}
+    until(lambda: any(r.startswith("pool: no attempt can begin") for r in node.reasons()))
+    until(lambda: node.stats()["slots"]["free"] == 0)
+    away.rename(scratch)
+    assert {o.id: o.value for o in outcomes(kafka, 5)} == dict.fromkeys(ids, b"on")
+    until(lambda: not node.reasons())
+
+
+def test_drained_what_does_not_end_in_time_is_sent_again_free_of_charge(
+    nodes: Nodes, kafka: Kafka, submit: Callable[..., str], tmp_path: Path
+) -> None:
+    node = nodes.start(drain_s=2.0)
+    long, short = submit("sleeps", seconds=60.0, flag=str(tmp_path / "a")), submit("sleeps", seconds=1.5)
+    until((tmp_path / "a").exists, 30)
+    until(lambda: node.stats()["slots"] == {"total": 2, "used": 2, "free": 0}, 10)
+    node.process.send_signal(signal.SIGTERM)
+    until(lambda: node.stats()["state"] == "draining", 2)
+    late = submit("echo", value="not here")
+    assert get(f"{node.url}/").status_code == 200
+    assert node.process.wait(15) == 0, node.log.read_text()
+    assert {o.id for o in outcomes(kafka, 1)} == {short}
+    (replay,) = [Task.from_record(r) for r in read_until(kafka, "tasks.high", 1)]
+    assert (replay.id, replay.attempt, [f.cause for f in replay.ledger]) == (long, 2, [Cause.DRAIN])
+    assert open_claims(kafka) == 0
+    nodes.start(tasks=HARD)
+    until(lambda: late in {o.id for o in outcomes(kafka, 1)}, 20)
+
+
+def test_a_crashing_task_is_tried_again_and_then_fails(nodes: Nodes, kafka: Kafka, submit: Callable[..., str]) -> None:
+    nodes.start()
+    crashing, fine = submit("dies_of", number=9), submit("echo", value="fine")
+    found = {o.id: o for o in outcomes(kafka, 2)}
+    assert found[fine].outcome == "completed"
+    assert (found[crashing].outcome, found[crashing].reason) == ("failed", "crashed")
+    assert [(f.attempt, f.cause, f.detail) for f in found[crashing].ledger] == [
+        (n, Cause.PROCESS_DEATH, "killed by SIGKILL") for n in (1, 2, 3)
+    ]
+
+
+def test_nothing_of_an_attempt_outlives_it_although_its_forkserver_was_killed_too(
+    nodes: Nodes, submit: Callable[..., str], tmp_path: Path
+) -> None:
+    nodes.start()
+    file = tmp_path / "pids"
+    submit("starts_others", pids=str(file), then="wait")
+    until(file.exists)
+    child, *others = map(int, file.read_text().split())
+    file.unlink()
+    os.kill(processes()[child].parent, signal.SIGKILL)
+    until(file.exists)  # the next attempt: nothing of this one may run beside it
+    assert not [pid for pid in (child, *others) if alive(pid)]
+
+
+_OUR_KERNEL = """
+import sys
+from pathlib import Path
+from agents import oom
+from headrace.cli.main import main
+oom._EVENTS = Path(sys.argv[1])
+sys.exit(main(["worker"]))
+"""
+
+
+def test_while_a_victim_of_want_of_memory_waits_to_be_alone_its_node_claims_nothing(
+    nodes: Nodes, kafka: Kafka, submit: Callable[..., str], tmp_path: Path
+) -> None:
+    kernel, stop, victim = Kernel(tmp_path / "memory.events"), tmp_path / "stop", tmp_path / "victim"
+    node = nodes.start("-c", _OUR_KERNEL, str(tmp_path / "memory.events"), slots=3)
+    waiting, killed = submit("waits", until=str(stop)), submit("sleeps", seconds=0.1, flag=str(victim))
+    until(lambda: victim.exists() and len(node.stats()["running"]) == 2)
+    kernel.kills(int(victim.read_text()))
+    until(lambda: "it runs again, alone" in node.log.read_text())
+    others = {submit("echo", value="on") for _ in range(4)}
+    until(lambda: node.stats()["waiting"]["normal"] == 4)
+    time.sleep(1)  # the third slot would take one of them in no time, and keep it from other nodes
+    assert open_claims(kafka) == 2
+    stop.touch()
+    assert {o.id for o in outcomes(kafka, 6)} == {waiting, killed, *others}
+
+
+def test_killed_and_started_again_at_once_the_node_works_at_once(
+    nodes: Nodes, kafka: Kafka, submit: Callable[..., str]
+) -> None:
+    address = f"127.0.0.1:{free_port()}"
+    first = nodes.start(stats_http=address)
+    before = submit("echo", value="before")
+    outcomes(kafka, 1)
+    first.wait_ready()
+    killed = time.monotonic()
+    first.process.kill()
+    first.process.wait()
+    again = nodes.start(stats_http=address)
+    after = submit("echo", value="after")
+    assert {o.id for o in outcomes(kafka, 2)} == {before, after}
+    assert {Event.decode(r).id for r in read_until(kafka, "lifecycle.received", 2)} == {before, after}
+    assert time.monotonic() - killed < 9.0  # the dead receiver's session would have lasted 10 s
+    again.wait_ready()
+    assert again.stop() == 0
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"tasks": "no/such/file.py"}, "HEADRACE_TASKS: there is no file no/such/file.py"),
+        ({"stats_http": "0.0.0.0:6066"}, "0.0.0.0:6066 is reachable from the network"),
+    ],
+)
+def test_what_a_person_has_to_put_right_is_one_sentence_and_exit_code_2(
+    nodes: Nodes, changes: dict[str, str], said: str
+) -> None:
+    node = nodes.start(**changes)
+    assert node.process.wait(30) == 2
+    lines = [line for line in node.log.read_text().splitlines() if said in line]
+    assert len(lines) == 1, node.log.read_text()
+    assert "Traceback" not in node.log.read_text()
+
+
+_REAPER_THAT_FAILS = """
+import sys
+from agents.reaper import Reaper
+from headrace.cli.main import main
+Reaper._look = None
+sys.exit(main(["worker"]))
+"""
+
+
+def test_a_node_whose_reaper_ends_by_an_error_ends_with_it_to_be_started_again(nodes: Nodes) -> None:
+    node = nodes.start("-c", _REAPER_THAT_FAILS)
+    assert node.process.wait(60) == 1
+    assert "The reaper has failed" in node.log.read_text()

@@ -1,0 +1,171 @@
+"""GET /stats/… over a real database: buckets, splits, pages, CSV, percentiles, the audit, and what is said without."""
+
+import csv
+import io
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import datetime
+from typing import Any
+
+import pytest
+
+from headrace.contract.duration_bins import bin_of
+from headrace.settings import Settings
+from headrace.storage.mysql import Database
+from infra.local.database import EmbeddedDatabase
+from spark_analytics.migrate import migrate
+from tests.rigs.gateway import Gateway
+
+
+@pytest.fixture
+def gateway(kafka_settings: Settings, topics: str, mariadb: EmbeddedDatabase, database: Database) -> Iterator[Gateway]:
+    found = Gateway(replace(kafka_settings, database=mariadb.url)).start(until_ready=False)
+    yield found
+    found.stop()
+
+
+def fill(database: Database) -> None:
+    """Completions around the turn of a month that is not the turn of a week, failures, starts and durations."""
+    counts = [
+        # Saturday, Sunday (still the same ISO week), Monday
+        (datetime(2026, 10, 31, 23, 59), "completed", "", "prime", "a", 1, 0, 100),
+        (datetime(2026, 11, 1, 0, 0), "completed", "", "prime", "b", 2, 0, 200),
+        (datetime(2026, 11, 2, 0, 1), "completed", "", "zip", "a", 4, 0, 400),
+        (datetime(2026, 11, 2, 0, 1), "failed", "timeout", "zip", "a", 1, 0, 0),
+        (datetime(2026, 11, 2, 0, 1), "cancelled", "cancelled", "zip", "", 1, 0, 0),
+        (datetime(2026, 11, 2, 0, 2), "received", "", "zip", "", 10, 0, 0),
+        (datetime(2026, 11, 2, 0, 2), "started", "", "zip", "a", 9, 8, 0),
+    ]
+    migrate(database)
+    connection = database.connect()
+    with connection.cursor() as cursor:
+        for table in ("counts_minute", "counts_hour"):
+            at = "%s" if table == "counts_minute" else "DATE_FORMAT(%s, '%%Y-%%m-%%d %%H:00')"
+            cursor.executemany(f"INSERT INTO {table} VALUES ({at}, %s, %s, %s, %s, %s, %s, %s)", counts)
+        bins = [
+            (datetime(2026, 11, 2), m, "zip", bin_of(ms), n)
+            for m, ms, n in (("queued", 10, 90), ("queued", 1000, 10), ("duration", 50, 100))
+        ]
+        cursor.executemany("INSERT INTO durations_hour VALUES (%s, %s, %s, %s, %s)", bins)
+        cursor.execute("INSERT INTO audits VALUES ('2026-11-02 00:05', '2026-11-02 00:04', 10, 7, 2, 0, 0, 1, 0, 1)")
+        cursor.execute(
+            "INSERT INTO audit_findings VALUES (%s, 'lost', 'completed', '2026-11-02 00:05', NULL, 'gone')",
+            ("0b1ff0a4-3f0b-4a86-9a3a-5d3c3f7f0a11",),
+        )
+    connection.commit()
+    connection.close()
+
+
+def items(gateway: Gateway, path: str) -> list[Any]:
+    answer = gateway.http.get(path)
+    assert answer.status_code == 200, answer.text
+    found: list[Any] = answer.json()["items"]
+    return found
+
+
+def completed(gateway: Gateway, bucket: str, more: str = "") -> list[tuple[Any, ...]]:
+    return [tuple(i.values()) for i in items(gateway, f"/stats/completed?bucket={bucket}{more}")]
+
+
+def test_completions_by_every_bucket_and_split(gateway: Gateway, database: Database) -> None:
+    fill(database)
+    assert completed(gateway, "minute") == [
+        ("2026-10-31T23:59:00Z", 1),
+        ("2026-11-01T00:00:00Z", 2),
+        ("2026-11-02T00:01:00Z", 4),
+    ]
+    assert completed(gateway, "hour")[0] == ("2026-10-31T23:00:00Z", 1)
+    assert completed(gateway, "day") == [
+        ("2026-10-31T00:00:00Z", 1),
+        ("2026-11-01T00:00:00Z", 2),
+        ("2026-11-02T00:00:00Z", 4),
+    ]
+    assert completed(gateway, "week") == [("2026-10-26T00:00:00Z", 3), ("2026-11-02T00:00:00Z", 4)]
+    assert completed(gateway, "month") == [("2026-10-01T00:00:00Z", 1), ("2026-11-01T00:00:00Z", 6)]
+    assert completed(gateway, "month", "&by=node") == [
+        ("2026-10-01T00:00:00Z", "a", 1),
+        ("2026-11-01T00:00:00Z", "a", 4),
+        ("2026-11-01T00:00:00Z", "b", 2),
+    ]
+    assert completed(gateway, "month", "&by=name&node=a&since=2026-11-15T00:00:00Z") == [
+        ("2026-11-01T00:00:00Z", "zip", 4)
+    ]
+    assert completed(gateway, "day", "&until=2026-11-01T00:00:00%2B00:00&name=prime") == [("2026-10-31T00:00:00Z", 1)]
+
+
+def test_pages_follow_one_another_without_a_gap(gateway: Gateway, database: Database) -> None:
+    fill(database)
+    found, cursor = [], ""
+    while cursor is not None:
+        page = gateway.http.get(f"/stats/completed?bucket=month&by=node&limit=1&cursor={cursor}").json()
+        found += page["items"]
+        cursor = page["next"]
+    assert found == items(gateway, "/stats/completed?bucket=month&by=node")
+    assert len(found) == 3
+
+
+def test_counts_rates_and_percentiles(gateway: Gateway, database: Database) -> None:
+    fill(database)
+    [_, _, monday] = items(gateway, "/stats/counts?bucket=day")
+    assert monday["received"] == 10
+    assert (monday["failed"], monday["cancelled"], monday["failure_rate"]) == (1, 1, 0.2)
+    assert monday["average_starts"] == 1.125
+    [timed] = items(gateway, "/stats/durations?bucket=week&by=name")
+    assert timed["name"] == "zip"
+    assert timed["queued_ms_p50"] == pytest.approx(10, rel=0.02)
+    assert timed["queued_ms_p99"] == pytest.approx(1000, rel=0.02)
+    assert timed["duration_ms_p90"] == pytest.approx(50, rel=0.02)
+    assert [r["bucket"] for r in items(gateway, "/stats/durations?bucket=month")] == ["2026-11-01T00:00:00Z"]
+
+
+def test_the_summary_names_what_the_audit_names(gateway: Gateway, database: Database) -> None:
+    fill(database)
+    found = gateway.http.get("/stats/summary").json()
+    assert (found["received"], found["completed"], found["failed"], found["cancelled"]) == (10, 7, 1, 1)
+    assert (found["pending"], found["average_starts"], found["bytes"]) == (1, 1.125, 700)
+    assert found["audit"]["lost"] == ["0b1ff0a4-3f0b-4a86-9a3a-5d3c3f7f0a11"]
+    assert found["audit"]["repeated"] == []
+    assert found["audit"]["at"] == "2026-11-02T00:05:00Z"
+    [finding] = items(gateway, "/stats/findings")
+    assert (finding["verdict"], finding["detail"]) == ("lost", "gone")
+
+
+def test_csv_says_the_same_and_gives_spreadsheets_no_formulas(gateway: Gateway, database: Database) -> None:
+    fill(database)
+    connection = database.connect()
+    with connection.cursor() as cursor:
+        cursor.execute("UPDATE counts_hour SET name = '=cmd()' WHERE name = 'zip'")
+    connection.commit()
+    connection.close()
+    answer = gateway.http.get("/stats/completed?bucket=month&by=name&format=csv")
+    assert answer.headers["content-type"].startswith("text/csv")
+    assert "completed.csv" in answer.headers["content-disposition"]
+    found = list(csv.DictReader(io.StringIO(answer.text)))
+    assert [(r["bucket"], r["name"], r["completed"]) for r in found][1:] == [
+        ("2026-11-01T00:00:00Z", "'=cmd()", "4"),
+        ("2026-11-01T00:00:00Z", "prime", "2"),
+    ]
+
+
+def test_an_empty_database_is_no_error_and_a_missing_one_is_said_in_words(
+    gateway: Gateway, mariadb: EmbeddedDatabase
+) -> None:
+    found = gateway.http.get("/stats/summary").json()
+    assert (found["received"], found["pending"], found["average_starts"], found["audit"]) == (0, 0, None, None)
+    assert items(gateway, "/stats/completed") == []
+    mariadb.stop()
+    answer = gateway.http.get("/stats/summary")
+    assert answer.status_code == 503
+    assert answer.json()["type"] == "/problems/statistics-unavailable"
+    assert "Retry-After" in answer.headers
+    mariadb.start()
+    assert gateway.http.get("/stats/summary").status_code == 200
+
+
+@pytest.mark.parametrize(
+    "query", ["bucket=year", "by=reason", "since=yesterday", "limit=0", "cursor=%21", "until=2026-11-02"]
+)
+def test_parameters_that_cannot_be_read_are_named(gateway: Gateway, query: str) -> None:
+    answer = gateway.http.get(f"/stats/completed?{query}")
+    assert answer.status_code == 400
+    assert answer.json()["errors"][0]["pointer"] == f"?{query.partition('=')[0]}"

@@ -1,0 +1,122 @@
+"""A task's story, found in a real log: with its key, without one, and with all that can be in its way."""
+
+import time
+from collections.abc import Callable
+from dataclasses import replace
+
+import orjson
+import pytest
+
+from headrace.cli.main import main
+from headrace.contract.cluster import Cancel
+from headrace.contract.ids import id_of_place, new_id
+from headrace.contract.journal import Claim
+from headrace.contract.ledger import Failure
+from headrace.contract.messages import Outcome, Progress, Task, received, started
+from headrace.contract.records import Outgoing, Record, Source
+from headrace.contract.states import Cause, Reason
+from headrace.kafka.client import Sender
+from headrace.settings import Settings
+
+RAW = b'{"name": "fragile", "payload": {}, "directory": "demo"}'
+
+
+Story = Callable[..., list[str]]
+
+
+@pytest.fixture
+def story_of(kafka_settings: Settings, topics: str, capsys: pytest.CaptureFixture[str]) -> Story:
+    def story(task_id: str, code: int = 0) -> list[str]:
+        capsys.readouterr()
+        options = ["--json", "--kafka", kafka_settings.kafka, "--topic-prefix", kafka_settings.topic_prefix]
+        assert main(["why", task_id, *options]) == code
+        said = capsys.readouterr()
+        assert said.err == "", said.err
+        return [line["what"] for line in orjson.loads(said.out)]
+
+    return story
+
+
+def test_a_replayed_task_tells_all_that_happened_in_order(story_of: Story, sender: Sender) -> None:
+    task_id = new_id()
+    key = task_id.encode()
+
+    def send(out: Outgoing) -> Source:
+        """In a millisecond of its own: between topics the log knows no finer order, and the story promises none."""
+        place = Source(*sender.send_all([out], 10)[0])
+        acknowledged_ms = time.time_ns() // 1_000_000
+        while time.time_ns() // 1_000_000 <= acknowledged_ms:
+            pass
+        return place
+
+    source = send(Outgoing("tasks.normal", key, RAW))
+    task = Task.from_record(Record(source.topic, source.partition, source.offset, 1, key, RAW))
+    send(received(task, "fragile", "demo", "kafka"))
+    claim = Claim((task,), "boot-1", "boot-1", 4, "node-1")
+    send(claim.encode())
+    send(started(task, "fragile", "demo", "node-1", "boot-1"))
+    send(Progress(task_id, 1, 0.5, "half").encode())
+    send(Outgoing("tasks.normal", key, RAW))
+    again = task.next_attempt(Failure(1, Cause.PROCESS_DEATH, "node-1", 1, 2, "killed by SIGKILL"))
+    high = send(again)
+    send(claim.tombstone("retried"))
+    second = Task.from_record(Record(high.topic, high.partition, high.offset, 1, key, RAW, again.headers))
+    send(started(second, "fragile", "demo", "node-2", "boot-2"))
+    outcome = Outcome(task_id, "completed", b"[]", 2, "boot-2", "node-2", high, 1, "fragile", "demo", suffix=".json")
+    send(outcome.encode())
+    send(Outcome(task_id, "cancelled", RAW, 1, "gateway", "", source, 1, reason=Reason.CANCELLED).encode())
+    send(replace(outcome, offset=3).completed(f"demo/{task_id}.json", 2, "ab" * 32))
+    send(Cancel(task_id, "me").encode())
+
+    story = story_of(task_id)
+    expected = [
+        "submitted: fragile",
+        "received, over kafka",
+        "attempt 1 claimed on node-1",
+        "attempt 1 begins on node-1",
+        "attempt 1 reports 50% half",
+        "attempt 1 once more: dropped",
+        "attempt 2 waits to be run after process-death on node-1: killed by SIGKILL",
+        "is over: its next attempt",
+        "attempt 2 begins on node-2",
+        "attempt 2 on node-2: completed; this decides",
+        "passed over",
+        "completed: 2 bytes",
+        "cancel asked for by me",
+    ]
+    assert len(story) == len(expected)
+    for line, words in zip(story, expected, strict=True):
+        assert words in line
+
+
+def test_a_task_without_a_key_is_found_by_its_place(story_of: Story, sender: Sender) -> None:
+    [place] = sender.send_all([Outgoing("tasks.normal", b"no uuid", b"garbage")], 10)
+    task_id = id_of_place(*place)
+    [line] = story_of(task_id)
+    assert "not valid" in line
+    task = Task.from_record(Record(*place, 1, b"no uuid", b"garbage"))
+    sender.send_all([Claim((task,), "boot", "boot", 1, "node-1").encode(), received(task, "", "", "kafka")], 10)
+    assert len(story_of(task_id)) == 3
+
+
+def test_records_that_cannot_be_read_are_part_of_the_story(story_of: Story, sender: Sender) -> None:
+    task_id = new_id()
+    sender.send_all(
+        [
+            Outgoing("results", task_id.encode(), b"x", (("outcome", b"maybe"),)),
+            Outgoing("progress", task_id.encode(), b"{"),
+        ],
+        10,
+    )
+    story = story_of(task_id)
+    assert len(story) == 2
+    assert all("cannot be read" in line for line in story)
+
+
+def test_an_id_that_nobody_knows_has_no_story(story_of: Story) -> None:
+    assert story_of(new_id(), 1) == []
+
+
+def test_what_is_no_id_is_refused_in_words(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["why", "not-an-id", "--kafka", "127.0.0.1:1"]) == 2
+    assert "is no task id" in capsys.readouterr().err

@@ -1,0 +1,37 @@
+"""The evidence of a run is read once, however often it is looked at, and over what is trimmed meanwhile."""
+
+import uuid
+
+from confluent_kafka import TopicPartition
+
+from headrace.contract.messages import Task, received
+from headrace.contract.records import Source
+from headrace.kafka.client import Kafka, Sender
+from headrace.settings import Settings
+from infra.chaos.evidence import EvidenceReader
+from tests.rigs.core import record
+
+
+def test_each_record_counts_once_and_what_was_read_stays_when_it_is_trimmed(
+    kafka_settings: Settings, topics: str
+) -> None:
+    kafka, ids = Kafka(kafka_settings, "test"), [str(uuid.uuid4()) for _ in range(3)]
+    sender, reader = Sender(kafka), EvidenceReader(kafka)
+    assert not reader.read().stories
+    sender.send_all([record(ids[0], partition=0)], 60)
+    for _ in range(2):
+        assert {i: s.submitted for i, s in reader.read().stories.items()} == {ids[0]: 1}
+    sender.send_all([record(ids[1], partition=0), record(ids[2], partition=0)], 60)
+    place = TopicPartition(kafka.topic("tasks.normal"), 0, 2)  # the second goes before anybody has looked
+    admin = kafka.admin()  # kept: with the client its answers would go
+    for done in admin.delete_records([place]).values():
+        done.result(60)
+    told = Task(ids[1], b"{}", 1, Source("tasks.normal", 0, 1), 1)
+    sender.send_all([received(told, "work", "d", "kafka")], 60)
+    sender.close()
+    stories = reader.read().stories
+    assert {i: (s.submitted, len(s.received)) for i, s in stories.items()} == {
+        ids[0]: (1, 0),
+        ids[1]: (0, 1),
+        ids[2]: (1, 0),
+    }

@@ -1,0 +1,154 @@
+"""`headrace up` as a person runs it: a command, its lines, its pages, and nothing left when it has gone."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import httpx
+import psutil
+import pytest
+
+from infra.local.process import free_port
+from tests.rigs.http import get
+
+_PATIENCE_S = 100.0
+
+
+class Up:
+    """A running `headrace up` on a directory, with ports of its own that it keeps over restarts."""
+
+    def __init__(self, data: Path) -> None:
+        self.data = data
+        names = ("EMBEDDED_KAFKA", "EMBEDDED_DATABASE", "HTTP", "STATS_HTTP", "STOREKEEPER_HTTP", "ANALYTICS_HTTP")
+        self.environ = {f"HEADRACE_{name}": f"127.0.0.1:{free_port()}" for name in names}
+        self.environ |= {"HEADRACE_DATA": str(data), "HEADRACE_SLOTS": "1", "HEADRACE_SPARK_MASTER": "local[1]"}
+        self.lines: list[str] = []
+        self.process: subprocess.Popen[str]
+
+    @property
+    def url(self) -> str:
+        return f"http://{self.environ['HEADRACE_HTTP']}"
+
+    def start(self) -> str:
+        """Returns the line that says it is ready."""
+        self.lines = []
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "headrace.cli.main", "up"],
+            env={**os.environ, **self.environ},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        threading.Thread(target=self._read, daemon=True).start()
+        return self.wait(lambda line: line.startswith("ready"))
+
+    def wait(self, fits: Callable[[str], bool]) -> str:
+        deadline = time.monotonic() + _PATIENCE_S
+        while time.monotonic() < deadline:
+            if found := next(filter(fits, list(self.lines)), None):
+                return found
+            time.sleep(0.02)
+        raise AssertionError("\n".join(self.lines))
+
+    def below(self) -> list[psutil.Process]:
+        return psutil.Process(self.process.pid).children(recursive=True)
+
+    def pid(self, role: str) -> int:
+        found: int = json.loads((self.data / "run.json").read_text())["roles"][role]
+        return found
+
+    def end(self, number: int) -> int:
+        self.process.send_signal(number)
+        return self.process.wait(_PATIENCE_S)
+
+    def _read(self) -> None:
+        assert self.process.stdout is not None
+        with self.process.stdout as out:
+            self.lines.extend(line.rstrip("\n") for line in out)
+
+
+@pytest.fixture
+def up(tmp_path: Path) -> Iterator[Up]:
+    made = Up(tmp_path / "data")
+    yield made
+    made.process.kill()
+    made.process.wait()
+
+
+def _none_left(processes: list[psutil.Process]) -> None:
+    _, alive = psutil.wait_procs(processes, timeout=10)
+    assert [p for p in alive if p.status() != psutil.STATUS_ZOMBIE] == []
+
+
+def _completed(url: str, task_id: str) -> bool:
+    deadline = time.monotonic() + _PATIENCE_S
+    while time.monotonic() < deadline:
+        if get(f"{url}/tasks/{task_id}").json()["status"] == "completed":
+            return True
+        time.sleep(0.05)
+    return False
+
+
+def test_up_runs_a_task_stops_leaving_no_process_and_a_second_up_goes_on(up: Up) -> None:
+    ready = up.start()
+    assert up.url in ready
+    assert up.environ["HEADRACE_STATS_HTTP"] in ready
+    assert [line.split()[0] for line in up.lines[:1]] == ["kafka"]
+    assert {"gateway", "storekeeper", "worker-1"} <= {line.split()[0] for line in up.lines}
+    assert get(up.url).status_code == 200
+
+    task = httpx.post(f"{up.url}/tasks", json={"name": "prime", "payload": {"upper_bound": 20}, "directory": "up"})
+    task_id = task.json()["id"]
+    assert _completed(up.url, task_id)
+
+    processes = up.below()
+    assert len(processes) >= 4
+    assert up.end(signal.SIGINT) == 0
+    assert up.lines[-1] == "stopped"
+    _none_left(processes)
+    assert not (up.data / "run.json").exists()
+
+    up.start()
+    assert get(f"{up.url}/tasks/{task_id}").json()["status"] == "completed"
+    assert up.end(signal.SIGTERM) == 0
+
+
+def test_a_role_that_is_killed_comes_back_and_a_killed_up_leaves_nothing(up: Up) -> None:
+    up.start()
+    first = up.pid("gateway")
+    os.kill(first, signal.SIGKILL)
+    up.wait(lambda line: line.startswith("gateway was killed by SIGKILL; starting it again in 1 s"))
+    up.wait(lambda _: sum(line.startswith("gateway ready") for line in up.lines) == 2)
+    assert up.pid("gateway") != first
+    assert get(f"{up.url}/readyz").status_code == 200
+
+    processes = up.below()
+    assert up.end(signal.SIGKILL) == -signal.SIGKILL
+    _none_left(processes)
+
+
+def test_a_taken_port_is_told_before_anything_starts(tmp_path: Path) -> None:
+    made = Up(tmp_path / "data")
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        s.listen()
+        made.environ["HEADRACE_HTTP"] = f"127.0.0.1:{s.getsockname()[1]}"
+        done = subprocess.run(
+            [sys.executable, "-m", "headrace.cli.main", "up"],
+            env={**os.environ, **made.environ},
+            capture_output=True,
+            text=True,
+            timeout=_PATIENCE_S,
+        )
+    assert done.returncode == 2
+    assert "gateway cannot listen on" in done.stderr
+    assert "HEADRACE_HTTP" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (made.data / "kafka").exists()

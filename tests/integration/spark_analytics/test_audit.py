@@ -1,0 +1,170 @@
+"""The conservation audit over a real Kafka: what is hidden or repeated is named, and what merely waits is not."""
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from headrace.contract.journal import Claim
+from headrace.contract.messages import Outcome, Task, received, started
+from headrace.contract.records import Outgoing, Source
+from headrace.kafka.client import Kafka
+from headrace.settings import Settings
+from headrace.storage.mysql import Database
+from spark_analytics.audit import Auditor
+from spark_analytics.audit_log import INTAKE
+from spark_analytics.audit_store import Audit, MySqlAuditStore
+from spark_analytics.metrics import Metrics
+from spark_analytics.migrate import migrate
+from tests.rigs.lifecycle import Sends, flat, rows, stories
+
+SETTLED_S = 0.3
+
+
+@pytest.fixture
+def send(kafka_settings: Settings, topics: str) -> Iterator[Sends]:
+    found = Sends(kafka_settings)
+    yield found
+    found.close()
+
+
+@pytest.fixture
+def auditor(kafka_settings: Settings, topics: str, database: Database, tmp_path: Path) -> Iterator[Auditor]:
+    migrate(database)
+    found = Auditor(Kafka(kafka_settings, "audit"), MySqlAuditStore(database), tmp_path, Metrics(), SETTLED_S)
+    yield found
+    found.stop()
+
+
+def audits(auditor: Auditor, times: int = 3) -> Audit:
+    """As many audits as it takes to be sure, each over what has settled."""
+    for _ in range(times):
+        time.sleep(SETTLED_S + 0.05)  # what is judged has to grow old
+        audit = auditor.audit()
+    return audit
+
+
+def named(database: Database) -> set[tuple[str, ...]]:
+    return set(rows(database, "SELECT id, verdict, event FROM audit_findings WHERE resolved_at IS NULL"))
+
+
+def key(record: Outgoing) -> str:
+    return (record.key or b"").decode()
+
+
+def task(number: int, topic: str = "tasks.normal") -> Task:
+    return Task(f"{number:08x}-0000-4000-8000-000000000000", b"{}", 1, Source(topic, 0, number), 1)
+
+
+def test_a_healthy_run_names_nobody(send: Sends, auditor: Auditor, database: Database) -> None:
+    told = stories(200)
+    send(flat(told))
+    audit = audits(auditor)
+    assert not audit.findings
+    assert named(database) == set()
+    assert (audit.received, audit.completed + audit.dead, audit.running, audit.queued) == (200, 200, 0, 0)
+    assert rows(database, "SELECT MAX(lost), MAX(repeated) FROM audits") == [(0, 0)]
+
+
+def test_a_hidden_completion_and_a_repeated_one_are_both_named(
+    send: Sends, auditor: Auditor, database: Database
+) -> None:
+    told = [s for s in stories(100, attempts=False) if s[-1].topic == "lifecycle.completed"]
+    hidden, repeated = told[3], told[5]
+    send(flat([s for s in told if s is not hidden]))
+    send(hidden[:-1])
+    send(repeated[-1:])
+    audit = audits(auditor)
+    assert named(database) == {
+        (key(hidden[0]), "lost", "completed"),
+        (key(repeated[0]), "repeated", "completed"),
+    }
+    assert audit.received == audit.completed + audit.dead + audit.running + audit.queued + 1
+
+    send(hidden[-1:])  # it comes after all
+    audits(auditor, 1)
+    assert named(database) == {(key(repeated[0]), "repeated", "completed")}
+
+
+def test_what_waits_runs_or_is_being_stored_is_not_lost(
+    send: Sends, auditor: Auditor, database: Database, kafka_settings: Settings
+) -> None:
+    waiting = "11111111-0000-4000-8000-000000000000"
+    again, running, stored = task(91), task(92), task(93)
+    kafka = Kafka(kafka_settings, "test")
+    send([Outgoing("tasks.normal", waiting.encode(), b"{}", partition=0)])
+    send([received(Task(waiting, b"{}", 1, Source("tasks.normal", 0, 0), 1), "prime", "demo", "kafka")])
+    send([received(t, "prime", "demo", "http") for t in (again, running, stored)])
+    send([Outgoing("tasks.high", again.id.encode(), b"{}")])
+    send([Claim((running,), "boot", "boot", 1, "node").encode()])
+    send([Outcome(stored.id, "completed", b"r", 1, "boot", "node", stored.source, 1, "prime", "demo").encode()])
+    audit = audits(auditor)
+    assert not audit.findings
+    assert (audit.received, audit.running, audit.queued) == (4, 1, 3)
+
+    # Taken from the queue, its claim over, and no outcome: now it is lost.
+    consumer = kafka.consumer(INTAKE)
+    from confluent_kafka import TopicPartition
+
+    consumer.commit(offsets=[TopicPartition(kafka.topic("tasks.normal"), 0, 1)], asynchronous=False)
+    consumer.close()
+    send([Claim((running,), "boot", "boot", 1, "node").tombstone("done")])
+    audits(auditor)
+    assert {(i, v) for i, v, _ in named(database)} == {(waiting, "lost"), (running.id, "lost")}
+
+
+def test_repeats_of_every_event_are_told_and_attempts_are_not_repeats(
+    send: Sends, auditor: Auditor, database: Database
+) -> None:
+    one = task(1)
+    second = Task(one.id, b"{}", 2, one.source, 1)
+    begun = started(one, "prime", "demo", "n", "b")
+    send([received(one, "prime", "demo", "http"), begun, started(second, "prime", "demo", "n", "b"), begun])
+    send([received(one, "prime", "demo", "http")])
+    ended = Outcome(one.id, "completed", b"", 2, "b", "n", one.source, 1, "prime", "demo")
+    send([ended.completed("f", 1, "0" * 64), ended.dead()])
+    audits(auditor, 1)
+    assert named(database) == {(one.id, "repeated", e) for e in ("started", "received", "dead")}
+
+
+def test_an_end_that_was_never_received_is_named(send: Sends, auditor: Auditor, database: Database) -> None:
+    one = task(2)
+    ended = Outcome(one.id, "completed", b"", 1, "b", "n", one.source, 1, "prime", "demo")
+    send([ended.completed("f", 1, "0" * 64)])
+    audits(auditor)
+    assert named(database) == {(one.id, "unreceived", "received")}
+
+
+def test_an_audit_that_was_killed_goes_on_where_it_stopped(
+    send: Sends, kafka_settings: Settings, topics: str, database: Database, tmp_path: Path
+) -> None:
+    migrate(database)
+    told = stories(50)
+    totals = []
+    for part in (told[:25], told[25:]):
+        send(flat(part))
+        auditor = Auditor(Kafka(kafka_settings, "audit"), MySqlAuditStore(database), tmp_path, Metrics(), SETTLED_S)
+        totals.append(audits(auditor, 1))
+        auditor.stop()
+    assert [(a.received, a.completed + a.dead) for a in totals] == [(25, 25), (50, 50)]
+    assert not totals[-1].findings
+
+
+def test_tables_that_differ_from_the_log_are_told(
+    send: Sends, kafka_settings: Settings, topics: str, database: Database, tmp_path: Path
+) -> None:
+    migrate(database)
+    now = time.time()
+    auditor = Auditor(
+        Kafka(kafka_settings, "audit"), MySqlAuditStore(database), tmp_path, Metrics(), SETTLED_S, lambda: now + 120
+    )
+    connection = database.connect()
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "INSERT INTO counts_minute VALUES (UTC_TIMESTAMP() - INTERVAL 3 MINUTE, 'received', '', 'p', '', 1, 0, 0)"
+        )
+    connection.commit()
+    connection.close()
+    assert auditor.audit().tables_agree is False
+    auditor.stop()

@@ -1,0 +1,285 @@
+"""A worker node's protocol core on a real Kafka, with the attempts in the test's hands: no pool, no Faust.
+
+`Core` is one node. `Log` reads what is on the topics. Tests wait on events of theirs, never for a time.
+"""
+
+import asyncio
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import orjson
+from confluent_kafka import TopicPartition
+
+from agents.completion.claim_members import ClaimMembers
+from agents.completion.finisher import Finisher
+from agents.execution.job import AttemptEnd, Job, Jobs
+from agents.execution.slots import Slots
+from agents.intake.cancellations import Cancellations
+from agents.intake.delegation import Delegation
+from agents.intake.intake import Intake
+from agents.intake.micro_batching import RunTimes
+from agents.membership.death_notices import own_death_notice
+from agents.membership.failure_detector import FailureDetector
+from agents.membership.fencing import Fence
+from agents.membership.heartbeats import Heartbeats
+from agents.membership.identity import NodeIdentity
+from agents.membership.registry import Registry
+from agents.membership.takeover import take_over
+from agents.recovery.reaper import Reaper
+from agents.recovery.trimmer import Trimmer
+from headrace.contract.cluster import KindInfo
+from headrace.contract.journal import Claim, decode_journal
+from headrace.contract.records import Outgoing, Place, Record
+from headrace.kafka.client import Kafka, Sender
+from headrace.kafka.metadata import partitions_of
+from headrace.kafka.reading import offsets, read_ranges
+from headrace.process.failpoints import Failpoint, no_failpoint
+from headrace.settings import Settings
+
+PATIENCE_S = 60.0  # for an event that will come, on a machine that others load
+
+WORK = KindInfo("work", {"type": "object", "additionalProperties": {"type": "integer"}}, 60.0, 3)
+
+
+def submission(name: str = "work", **fields: Any) -> bytes:
+    return orjson.dumps({"name": name, "payload": {}, "directory": "d"} | fields)
+
+
+def record(
+    task_id: str | None = None, value: bytes | None = None, topic: str = "tasks.normal", partition: int = -1
+) -> Outgoing:
+    """One to be sent to a task topic."""
+    return Outgoing(topic, (task_id or str(uuid.uuid4())).encode(), value or submission(), (), partition)
+
+
+class Core:
+    """One node. `jobs` collects what was handed over; `end` finishes one."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        name: str = "node-1",
+        slots: int = 2,
+        kinds: Iterable[KindInfo] = (WORK,),
+        failpoint: Failpoint = no_failpoint,
+        heartbeats: bool = True,
+        fence: bool = False,
+        tiny: Iterable[str] = (),
+    ) -> None:
+        """`tiny`: kinds that count as tiny from the start."""
+        self.kafka = Kafka(settings, name)
+        self.sender = Sender(self.kafka)
+        self.node = NodeIdentity(name, settings.data)
+        self.before = self.node.take(5)
+        self.slots = Slots(slots)
+        self.slots.set_open(True)
+        self.liveness = FailureDetector(settings.lease_s)
+        self.view = Registry(self.kafka, kinds, self.liveness)
+        self.control = Cancellations(self.kafka, self.node.control_path)
+        self.heartbeats = Heartbeats(self.sender, self.node, slots, kinds, lambda: ())
+        self._beats = heartbeats
+        self.loop = asyncio.new_event_loop()
+        self._loop_thread = threading.Thread(target=self.loop.run_forever, daemon=True)
+        self._loop_thread.start()
+        members, run_times = ClaimMembers(), RunTimes()
+        for kind in list(tiny) * 10:
+            run_times.ran(kind, 0.0001)
+        self.finisher = Finisher(self.sender, self.node, self.control.is_cancelled, failpoint, members)
+        self.jobs: list[Job] = []
+        self.groups: list[list[Job]] = []  # as they were handed over, each for one slot
+        self._unended: dict[tuple[str, int], list[tuple[str, int]]] = {}  # each job's group, the same list for all
+        self.on_job: Callable[[Job], None] = lambda _: None
+        self._changed = threading.Condition()
+        self.delegation = Delegation(
+            self.kafka, self.sender, self.node, self.slots, self.view, self.control, self._handed, failpoint
+        )
+        self.intake = Intake(
+            self.kafka,
+            self.sender,
+            self.node,
+            self.slots,
+            self.view,
+            self.control,
+            self._handed,
+            failpoint,
+            self.delegation,
+            run_times,
+            members,
+        )
+        self.trimmer = Trimmer(self.kafka, settings.keep_s, 0.25, failpoint)
+        self.reaper = Reaper(self.kafka, self.sender, self.node, self.view, failpoint, self.trimmer)
+        self.fence = Fence(self.node, settings.lease_s, [self._boot_over])
+        self.view.on_declared_dead = self.fence.declared_dead
+        self._fences = fence
+
+    def _boot_over(self, old: str) -> None:
+        self.loop.call_soon_threadsafe(self.finisher.drop_waiting)
+        self.sender.send(own_death_notice(self.node, old).encode())
+
+    def start(self) -> "Core":
+        if self.before is not None:
+            take_over(self.kafka, self.sender, self.node, self.before)
+        self.view.start()
+        self.control.start()
+        self.delegation.start()
+        assert self.view.wait_caught_up(PATIENCE_S)
+        if self._beats:
+            self.heartbeats.start()
+        if self._fences:
+            self.fence.start()
+        self.intake.start()
+        self.reaper.start()
+        return self
+
+    def _handed(self, jobs: Jobs) -> None:
+        with self._changed:
+            self.jobs += jobs
+            self.groups.append(list(jobs))
+            group = [(job.task.id, job.task.attempt) for job in jobs]
+            self._unended |= dict.fromkeys(group, group)
+            self._changed.notify_all()
+        for job in jobs:
+            self.loop.call_soon_threadsafe(self.finisher.started, job)
+            self.on_job(job)
+
+    def wait_jobs(self, count: int, timeout_s: float = PATIENCE_S) -> list[Job]:
+        with self._changed:
+            assert self._changed.wait_for(lambda: len(self.jobs) >= count, timeout_s), (
+                f"{len(self.jobs)} of {count} jobs"
+            )
+            return list(self.jobs)
+
+    def end(self, job: Job, **how: Any) -> None:
+        """Ends an attempt: completed with b"ok", or as `how` says; waits until Kafka has what follows."""
+        self.ended(job, **how).result(PATIENCE_S)
+
+    def ended(self, job: Job, **how: Any) -> "Future[None]":
+        now = int(time.time() * 1000)
+        end = AttemptEnd(now - 5, now, **(how or {"value": b"ok", "content_type": "text/plain", "suffix": ".txt"}))
+
+        async def finish() -> None:
+            try:
+                await self.finisher.finish(job, end)
+            finally:
+                self._ended(job)
+
+        return asyncio.run_coroutine_threadsafe(finish(), self.loop)
+
+    def _ended(self, job: Job) -> None:
+        """A slot is free again when the last of its jobs has ended."""
+        key = (job.task.id, job.task.attempt)
+        group = self._unended.pop(key)
+        group.remove(key)
+        if not group:
+            self.slots.release()
+
+    def end_each(self) -> None:
+        """From now on every attempt completes at once."""
+        self.on_job = lambda job: void(self.ended(job))
+
+    def close_finisher(self) -> None:
+        asyncio.run_coroutine_threadsafe(self.finisher.close(), self.loop).result(PATIENCE_S)
+
+    def close(self) -> None:
+        self.intake.drain()
+        self.reaper.close()
+        self.delegation.close()
+        if self._fences:
+            self.fence.close()
+        self.heartbeats.close()
+        self.control.close()
+        self.view.close()
+        self.close_finisher()
+        self.sender.close()
+        self.loop.call_soon_threadsafe(self.loop.stop)
+        self._loop_thread.join(5)
+        self.loop.close()
+        self.node.release()
+
+
+def void(_: object) -> None:
+    """Takes a value that is of no interest."""
+
+
+@contextmanager
+def cores(*made: Core) -> Iterator[None]:
+    """Starts the nodes, and closes them at the end."""
+    try:
+        for core in made:
+            core.start()
+        yield
+    finally:
+        for core in made:
+            core.close()
+
+
+class Log:
+    """What is on the topics of an installation, and has been since the first look."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.kafka = Kafka(settings, "log")
+        self._admin = self.kafka.admin()
+        self._read: dict[str, list[Record]] = {}
+        self._ends: dict[Place, int] = {}
+
+    def read(self, topic: str) -> list[Record]:
+        """All of it in the order of each partition. Waits a little when nothing is new: it is asked in loops."""
+        found = self._read.setdefault(topic, [])
+        ends = offsets(self.kafka, self._admin, [(topic, p) for p in self._partitions(topic)])
+        ranges = {place: (self._ends.get(place, 0), end) for place, end in ends.items()}
+        if found and all(begin == end for begin, end in ranges.values()):
+            time.sleep(0.02)
+        read_ranges(self.kafka, ranges, lambda message: found.append(self.kafka.record(message)))
+        self._ends |= ends
+        return list(found)
+
+    def _partitions(self, topic: str) -> list[int]:
+        if known := [p for t, p in self._ends if t == topic]:
+            return known
+        return partitions_of(self._admin, [self.kafka.topic(topic)], PATIENCE_S)[self.kafka.topic(topic)]
+
+    def wait(self, topic: str, count: int, timeout_s: float = PATIENCE_S) -> list[Record]:
+        deadline = time.monotonic() + timeout_s
+        while len(found := self.read(topic)) < count:
+            assert time.monotonic() < deadline, f"{len(found)} of {count} records on {topic}"
+        return found
+
+    def live_claims(self) -> list[Claim]:
+        """Claims of the journal that have no tombstone."""
+        live: dict[str, Claim] = {}
+        for r in self.read("tasks.running"):
+            entry = decode_journal(r)
+            if isinstance(entry, Claim):
+                live[str(entry.key)] = entry
+            else:
+                live.pop(str(entry.key), None)
+        return list(live.values())
+
+    def wait_no_claims(self, timeout_s: float = PATIENCE_S) -> None:
+        deadline = time.monotonic() + timeout_s
+        while claims := self.live_claims():
+            assert time.monotonic() < deadline, f"claims stay: {[str(c.key) for c in claims]}"
+
+    def committed(self, group: str = "headrace-tasks") -> dict[tuple[str, int], int]:
+        consumer = self.kafka.consumer(group)
+        try:
+            asked = [
+                TopicPartition(self.kafka.topic(t), p)
+                for t in ("tasks.high", "tasks.normal")
+                for p in self._partitions(t)
+            ]
+            return {(self.kafka.unprefixed(f.topic), f.partition): f.offset for f in consumer.committed(asked, 10)}
+        finally:
+            consumer.close()
+
+
+def other(settings: Settings, folder: Path) -> Settings:
+    """The same installation from another machine: a data directory of its own."""
+    return replace(settings, data=folder)

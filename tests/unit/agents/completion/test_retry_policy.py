@@ -1,0 +1,73 @@
+"""Budgets: what follows a failed attempt."""
+
+import pytest
+
+from agents.completion.retry_policy import TOTAL_ATTEMPTS, Again, Over, after
+from headrace.contract.ledger import Failure
+from headrace.contract.messages import Task
+from headrace.contract.records import Source
+from headrace.contract.states import Cause, Reason
+
+
+def failed(cause: Cause, attempt: int = 1) -> Failure:
+    return Failure(attempt, cause, "node-1", 1, 2)
+
+
+def task(*causes: Cause) -> Task:
+    ledger = tuple(failed(c, n) for n, c in enumerate(causes, 1))
+    return Task("0b1ff0a4-3f0b-4a86-9a3a-5d3c3f7f0a11", b"{}", len(causes) + 1, Source("tasks.normal", 0, 0), 0, ledger)
+
+
+@pytest.mark.parametrize(
+    ("before", "cause", "reason"),
+    [
+        ((Cause.ERROR, Cause.ERROR), Cause.ERROR, Reason.FAILED),
+        ((Cause.ERROR, Cause.TIMEOUT), Cause.TIMEOUT, Reason.TIMEOUT),
+        ((Cause.PROCESS_DEATH, Cause.OUT_OF_MEMORY), Cause.PROCESS_DEATH, Reason.CRASHED),
+        ((Cause.ERROR, Cause.PROCESS_DEATH, Cause.ERROR, Cause.DRAIN), Cause.ERROR, Reason.FAILED),
+    ],
+)
+def test_a_budget_used_up_ends_the_task(before: tuple[Cause, ...], cause: Cause, reason: Reason) -> None:
+    follows = after(task(*before), failed(cause, len(before) + 1), 3)
+    assert isinstance(follows, Over)
+    assert follows.reason is reason
+
+
+@pytest.mark.parametrize(
+    ("before", "cause"),
+    [
+        ((), Cause.ERROR),
+        ((Cause.ERROR, Cause.ERROR), Cause.PROCESS_DEATH),
+        ((Cause.PROCESS_DEATH, Cause.PROCESS_DEATH), Cause.ERROR),
+        ((Cause.DRAIN,) * 10, Cause.NODE_LOSS),
+        ((Cause.NODE_LOSS,) * 10 + (Cause.ERROR,), Cause.ERROR),
+    ],
+)
+def test_errors_and_deaths_have_budgets_of_their_own_and_the_rest_is_free(
+    before: tuple[Cause, ...], cause: Cause
+) -> None:
+    assert isinstance(after(task(*before), failed(cause, len(before) + 1), 3), Again)
+
+
+def test_what_is_free_ends_some_day_too() -> None:
+    losses = (Cause.NODE_LOSS,) * (TOTAL_ATTEMPTS - 1)
+    follows = after(task(*losses), failed(Cause.NODE_LOSS, TOTAL_ATTEMPTS), 3)
+    assert isinstance(follows, Over)
+    assert follows.reason is Reason.CRASHED
+
+
+def test_a_payload_at_fault_is_not_tried_again() -> None:
+    follows = after(task(), failed(Cause.ERROR), 3, invalid=True)
+    assert isinstance(follows, Over)
+    assert follows.reason is Reason.INVALID
+
+
+@pytest.mark.parametrize("cause", [Cause.PROCESS_DEATH, Cause.NODE_LOSS])
+def test_the_first_replay_goes_at_once_and_later_ones_wait_longer_and_longer(cause: Cause) -> None:
+    waits = []
+    for n in range(12):
+        follows = after(task(*[cause] * n), failed(cause, n + 1), 100)
+        assert isinstance(follows, Again)
+        waits.append(follows.wait_s)
+    assert waits[:4] == [0.0, 1.0, 2.0, 4.0]
+    assert waits[-1] == 60.0

@@ -1,0 +1,118 @@
+"""Who is to blame when the kernel kills a process for want of memory: nobody, until it happens to one that is alone."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+
+from agents.execution import oom
+from agents.execution.pool import Pool
+from agents.execution.slots import Slots
+from headrace.contract.states import Cause
+from tests.rigs.pool import HARD, SLOTS, Bench, Kernel, until
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def bench(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Bench]:
+    folder = tmp_path_factory.mktemp("pool")
+    pool = Pool(HARD, SLOTS, folder / "scratch", results_root=folder)
+    kinds = pool.start()
+    pool.listen()
+    yield Bench(pool, kinds, [], folder)
+    await pool.close()
+
+
+@pytest.fixture
+def kernel(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Kernel:
+    monkeypatch.setattr(oom, "_EVENTS", tmp_path / "memory.events")
+    return Kernel(tmp_path / "memory.events")
+
+
+async def pid_in(flag: Path, other_than: int = 0) -> int:
+    await until(lambda: flag.exists() and flag.read_text() not in ("", str(other_than)), 30.0)
+    return int(flag.read_text())  # noqa: ASYNC240
+
+
+async def test_a_victim_runs_again_alone_and_only_that_end_counts(bench: Bench, kernel: Kernel, tmp_path: Path) -> None:
+    stop, victim, late = tmp_path / "stop", tmp_path / "victim", tmp_path / "late"
+    neighbour = asyncio.create_task(bench.run("waits", until=str(stop)))
+    running = asyncio.create_task(bench.run("sleeps", seconds=0.5, flag=str(victim)))
+    first = await pid_in(victim)
+    held: list[bool] = []
+    bench.pool.on_alone = held.append
+    kernel.kills(first)
+    await until(lambda: held == [True], 30.0)
+    behind = asyncio.create_task(bench.run("sleeps", seconds=0.0, flag=str(late)))
+    await asyncio.sleep(0)  # it asks for its place now
+    assert victim.read_text() == str(first), "it did not wait for its neighbour"
+    stop.touch()
+    assert (await neighbour).value == b"waited"  # no neighbour loses an attempt
+    await pid_in(victim, other_than=first)
+    assert not late.exists(), "another ran beside the one that was to be alone"
+    assert (await running).value == b"slept"
+    assert (await behind).value == b"slept"
+    assert held == [True, False]
+
+
+async def test_one_that_is_killed_while_alone_is_charged(bench: Bench, kernel: Kernel, tmp_path: Path) -> None:
+    stop, victim = tmp_path / "stop", tmp_path / "victim"
+    neighbour = asyncio.create_task(bench.run("waits", until=str(stop)))
+    running = asyncio.create_task(bench.run("sleeps", seconds=60.0, flag=str(victim)))
+    first = await pid_in(victim)
+    kernel.kills(first)
+    stop.touch()
+    assert (await neighbour).value == b"waited"
+    kernel.kills(await pid_in(victim, other_than=first))
+    end = await running
+    assert (end.cause, end.detail) == (Cause.OUT_OF_MEMORY, "the kernel killed the process for want of memory")
+    assert (await bench.run("echo", value="on")).value == b"on"
+
+
+async def test_one_that_had_no_company_is_charged_at_once(bench: Bench, kernel: Kernel, tmp_path: Path) -> None:
+    flag = tmp_path / "pid"
+    running = asyncio.create_task(bench.run("sleeps", seconds=60.0, flag=str(flag)))
+    kernel.kills(await pid_in(flag))
+    assert (await running).cause is Cause.OUT_OF_MEMORY
+
+
+async def test_one_that_waits_to_be_alone_can_be_cancelled(bench: Bench, kernel: Kernel, tmp_path: Path) -> None:
+    stop, victim = tmp_path / "stop", tmp_path / "victim"
+    neighbour = asyncio.create_task(bench.run("waits", until=str(stop)))
+    job = bench.job("sleeps", seconds=60.0, flag=str(victim))
+    running = asyncio.create_task(bench.pool.run(job))
+    first = await pid_in(victim)
+    kernel.kills(first)
+    await until(lambda: job.task.id not in {r.id for r in bench.pool.running()}, 30.0)
+    assert bench.pool.cancel(job.task.id)
+    stop.touch()
+    assert (await neighbour).value == b"waited"
+    assert (await running).detail == "cancelled"
+    assert victim.read_text() == str(first)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "low 0\nhigh 3\nmax 7\noom 4\noom_kill 2\noom_group_kill 0\n",  # cgroup v2, memory.events
+        "oom_kill_disable 0\nunder_oom 0\noom_kill 2\n",  # cgroup v1, memory.oom_control
+    ],
+)
+async def test_the_kernels_count_is_read_in_both_of_its_formats(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, text: str
+) -> None:
+    monkeypatch.setattr(oom, "_EVENTS", tmp_path / "events")
+    (tmp_path / "events").write_text(text)
+    assert oom.oom_kills() == 2
+
+
+async def test_nothing_more_is_reserved_while_an_attempt_is_to_run_alone() -> None:
+    slots = Slots(2)
+    slots.set_open(True)
+    slots.hold(True)
+    assert (slots.free, slots.reserve(1), slots.wait_free(0)) == (0, 0, False)
+    slots.hold(False)
+    assert (slots.free, slots.reserve(5)) == (2, 2)

@@ -1,0 +1,157 @@
+"""The merge buffer decides what starts next (I5), without Kafka."""
+
+import uuid
+
+import pytest
+
+from agents.intake.admission import task_of
+from agents.intake.ready_queue import PAUSE_RECORDS, RESUME_RECORDS, Pulled, ReadyQueue
+from headrace.contract.records import Record
+
+
+class Clock:
+    now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def pulled(
+    offset: int, at_ms: int, topic: str = "tasks.normal", partition: int = 0, attempt: int = 1, size: int = 2
+) -> Pulled:
+    headers = (("attempt", str(attempt).encode()),) if topic == "tasks.high" else ()
+    r = Record(topic, partition, offset, at_ms, str(uuid.uuid4()).encode(), b"x" * size, headers)
+    return Pulled(r, *task_of(r))
+
+
+def taken(buffer: ReadyQueue) -> list[int]:
+    """Times of all records, in the order in which they leave."""
+    order = []
+    while (head := buffer.next()) is not None:
+        buffer.take(head)
+        order.append(head.record.timestamp_ms)
+    return order
+
+
+def buffer_of(*records: Pulled, ends: int = 0, clock: Clock | None = None) -> ReadyQueue:
+    buffer = ReadyQueue(clock or Clock())
+    buffer.assign({r.place: (0, ends) for r in records})
+    for r in records:
+        buffer.add(r, ends)
+    return buffer
+
+
+def test_normal_tasks_leave_by_time_across_partitions() -> None:
+    records = [
+        pulled(0, 5),
+        pulled(1, 7),
+        pulled(0, 4, partition=1),
+        pulled(1, 6, partition=1),
+        pulled(0, 1, partition=2),
+    ]
+    assert taken(buffer_of(*records)) == [1, 4, 5, 6, 7]
+
+
+def test_high_goes_before_normal_and_a_replay_before_new_high() -> None:
+    records = [
+        pulled(0, 1),
+        pulled(0, 2, "tasks.high", partition=0),
+        pulled(0, 9, "tasks.high", partition=1, attempt=2),
+    ]
+    assert taken(buffer_of(*records)) == [9, 2, 1]
+
+
+def test_a_replay_pulls_what_is_before_it_in_its_partition() -> None:
+    records = [
+        pulled(0, 1, "tasks.high", partition=0),
+        pulled(0, 5, "tasks.high", partition=1),
+        pulled(1, 6, "tasks.high", partition=1, attempt=2),
+    ]
+    assert taken(buffer_of(*records)) == [5, 6, 1]
+
+
+def test_a_normal_task_waits_a_moment_for_records_known_to_be_older_perhaps() -> None:
+    clock, late = Clock(), pulled(0, 1, partition=1)
+    buffer = ReadyQueue(clock)
+    buffer.assign({("tasks.normal", 0): (0, 1), ("tasks.normal", 1): (0, 1)})
+    buffer.add(pulled(0, 2), 1)
+    assert buffer.next() is None
+    buffer.add(late, 1)
+    assert taken(buffer) == [1, 2]
+
+
+def test_a_partition_that_does_not_answer_holds_up_nobody_for_long() -> None:
+    clock = Clock()
+    buffer = ReadyQueue(clock)
+    buffer.assign({("tasks.normal", 0): (0, 1), ("tasks.normal", 1): (0, 1)})
+    buffer.add(pulled(0, 2), 1)
+    assert buffer.next() is None
+    clock.now += 1
+    assert buffer.next() is not None
+
+
+def test_a_partition_whose_records_do_not_come_is_told_although_others_move() -> None:
+    clock = Clock()
+    buffer = ReadyQueue(clock)
+    buffer.assign({("tasks.normal", 0): (0, 5), ("tasks.normal", 1): (0, 1)})
+    buffer.add(pulled(0, 1, partition=1), 1)
+    assert taken(buffer) == []  # for a moment it waits
+    clock.now += 7
+    assert buffer.overdue(8) is None
+    clock.now += 2
+    buffer.add(pulled(1, 2, partition=1), 2)
+    assert taken(buffer) == [1, 2]
+    assert buffer.overdue(8) == ("tasks.normal", 0)
+    buffer.add(pulled(0, 3), 5)
+    assert buffer.overdue(8) is None
+
+
+def test_an_empty_partition_is_not_waited_for() -> None:
+    buffer = ReadyQueue(Clock())
+    buffer.assign({("tasks.normal", 0): (0, 1), ("tasks.normal", 1): (0, 5)})
+    buffer.at_end(("tasks.normal", 1), 5)
+    buffer.add(pulled(0, 2), 1)
+    assert buffer.next() is not None
+
+
+def test_a_held_partition_lets_the_others_pass() -> None:
+    clock, first = Clock(), pulled(0, 1)
+    buffer = buffer_of(first, pulled(0, 2, partition=1), clock=clock)
+    buffer.hold(first.place, 1.0)
+    assert taken(buffer) == [2]
+    clock.now += 2
+    assert taken(buffer) == [1]
+
+
+def test_full_partitions_are_paused_until_they_have_room() -> None:
+    buffer = buffer_of(*(pulled(o, o) for o in range(PAUSE_RECORDS)))
+    assert buffer.to_pause() == [("tasks.normal", 0)]
+    assert buffer.to_pause() == []
+    assert buffer.to_resume() == []
+    for _ in range(PAUSE_RECORDS - RESUME_RECORDS):
+        head = buffer.next()
+        assert head is not None
+        buffer.take(head)
+    assert buffer.to_resume() == [("tasks.normal", 0)]
+
+
+def test_a_few_large_records_fill_a_partition() -> None:
+    buffer = buffer_of(pulled(0, 0, size=900_000))
+    assert buffer.to_pause() == [("tasks.normal", 0)]
+
+
+def test_records_that_come_twice_or_after_a_rebalance_are_passed_over() -> None:
+    first = pulled(0, 1)
+    buffer = buffer_of(first)
+    buffer.add(first, 0)
+    assert len(buffer) == 1
+    buffer.drop()
+    buffer.add(pulled(1, 2), 0)
+    assert len(buffer) == 0
+
+
+def test_a_record_cannot_overtake_in_its_partition() -> None:
+    first, second = pulled(0, 1), pulled(1, 2)
+    buffer = buffer_of(first, second)
+    with pytest.raises(ValueError, match="order"):
+        buffer.take(second)

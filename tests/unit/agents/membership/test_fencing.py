@@ -1,0 +1,109 @@
+"""Self-fencing: what is a freeze, what is not, and in which order a boot ends."""
+
+from pathlib import Path
+
+import pytest
+
+from agents.membership.fencing import Fence
+from agents.membership.identity import NodeIdentity
+
+LEASE_S = 10.0
+
+
+class Clock:
+    now = 50.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def node(tmp_path: Path) -> NodeIdentity:
+    return NodeIdentity("node-1", tmp_path)
+
+
+def test_a_gap_shorter_than_the_lease_is_no_freeze(node: NodeIdentity) -> None:
+    clock, boot = Clock(), node.boot
+    fence = Fence(node, LEASE_S, [], clock)
+    clock.now += 8.9
+    assert node.is_current(boot)
+    fence.look()
+    assert (node.boot, fence.fenced) == (boot, 0)
+
+
+def test_a_frozen_node_may_not_speak_even_before_the_fence_turns(node: NodeIdentity) -> None:
+    clock, boot = Clock(), node.boot
+    fence = Fence(node, LEASE_S, [], clock)
+    fence.watch()
+    clock.now += 9.1
+    assert not node.is_current(boot)
+    fence.look()
+    assert node.boot != boot
+    assert node.is_current(node.boot)
+    assert not node.is_current(boot)
+
+
+def test_at_no_moment_of_its_fencing_may_a_frozen_boot_speak(tmp_path: Path) -> None:
+    clock, spoke = Clock(), []
+
+    class Watched(NodeIdentity):
+        def reborn(self, boot: str) -> str:
+            spoke.append(self.is_current(self.boot))  # as another thread may ask at this moment
+            return super().reborn(boot)
+
+    node = Watched("node-1", tmp_path)
+    fence = Fence(node, LEASE_S, [], clock)
+    fence.watch()
+    clock.now += 60
+    fence.look()
+    assert spoke == [False]
+    assert node.is_current(node.boot)
+
+
+def test_the_boot_changes_first_and_the_hooks_run_in_order_with_the_old_one(node: NodeIdentity) -> None:
+    clock, boot = Clock(), node.boot
+    said: list[tuple[str, str, bool]] = []
+    hooks = [lambda old: said.append(("kill", old, node.boot != old)), lambda old: said.append(("dead", old, True))]
+    fence = Fence(node, LEASE_S, hooks, clock)
+    clock.now += 60
+    fence.look()
+    assert said == [("kill", boot, True), ("dead", boot, True)]
+
+
+def test_a_hook_that_fails_does_not_keep_the_next_one_from_running(node: NodeIdentity) -> None:
+    clock, called = Clock(), []
+
+    def fails(_: str) -> None:
+        raise OSError("no more processes")
+
+    fence = Fence(node, LEASE_S, [fails, called.append], clock)
+    clock.now += 60
+    fence.look()
+    assert len(called) == 1
+
+
+def test_the_word_of_others_fences_once_and_only_the_boot_it_names(node: NodeIdentity) -> None:
+    fence, boot = Fence(node, LEASE_S, [], Clock()), node.boot
+    fence.declared_dead("another")
+    fence.look()
+    assert node.boot == boot
+    fence.declared_dead(boot)
+    fence.look()
+    fence.declared_dead(boot)
+    fence.look()
+    assert fence.fenced == 1
+
+
+def test_the_new_boot_may_speak_while_the_old_one_is_being_ended(node: NodeIdentity) -> None:
+    clock, spoke = Clock(), []
+
+    def slow(_: str) -> None:
+        clock.now += 30  # Kafka is away, and the word that the old boot is dead takes its time
+        spoke.append(node.is_current(node.boot))
+
+    fence = Fence(node, LEASE_S, [slow, slow], clock)
+    fence.watch()
+    clock.now += 60
+    fence.look()
+    assert spoke == [True, True]
+    assert fence.fenced == 1

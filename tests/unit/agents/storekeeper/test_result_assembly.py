@@ -1,0 +1,145 @@
+"""Results in chunks, put together on a real filesystem."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from agents.storekeeper.partial_files import PartialFile
+from agents.storekeeper.result_assembly import ABANDONED_MS, ChunkSets, Incomplete
+from agents.storekeeper.result_store import ResultStore, Stored
+from headrace.contract.ids import new_id
+from headrace.contract.messages import Outcome
+from headrace.contract.records import Source
+from headrace.storage.results_root import open_directory
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[ResultStore]:
+    root = open_directory(tmp_path)
+    store = ResultStore(root)
+    store.open()
+    yield store
+    store.close()
+    root.close()
+
+
+@pytest.fixture
+def sets(store: ResultStore) -> ChunkSets:
+    return ChunkSets(store.begin, store.drop)
+
+
+def chunks_of(*values: bytes, attempt: int = 1, offset: int = 0, partition: int = 0, task: str = "") -> list[Outcome]:
+    first = Outcome(
+        task or new_id(),
+        "completed",
+        b"",
+        attempt,
+        "boot",
+        "node",
+        Source("tasks.normal", 0, 0),
+        0,
+        partition=partition,
+    )
+    return [replace(first, value=v, chunk=i, chunks=len(values), offset=offset + i) for i, v in enumerate(values)]
+
+
+def whole(store: ResultStore, part: PartialFile | None) -> bytes:
+    assert part is not None
+    [stored] = store.place("demo", [(part, new_id(), ".bin")])
+    assert isinstance(stored, Stored)
+    return (store._root.path / stored.file).read_bytes()
+
+
+def open_parts(store: ResultStore) -> int:
+    return len([p for p in (store._root.path / ".headrace").glob("*/*") if p.name != "lock"])
+
+
+def test_chunks_in_order_make_the_whole(sets: ChunkSets, store: ResultStore) -> None:
+    a, b, c = chunks_of(b"one ", b"two ", b"three")
+    assert sets.add(a, 0) is None
+    assert sets.add(b, 0) is None
+    assert whole(store, sets.add(c, 0)) == b"one two three"
+    assert len(sets) == 0
+
+
+def test_chunks_read_again_change_nothing(sets: ChunkSets, store: ResultStore) -> None:
+    a, b, c = chunks_of(b"one ", b"two ", b"three")
+    for chunk in (a, a, b, a, b):
+        assert sets.add(chunk, 0) is None
+    assert whole(store, sets.add(c, 0)) == b"one two three"
+
+
+def test_sets_of_other_attempts_and_boots_are_kept_apart(sets: ChunkSets, store: ResultStore) -> None:
+    task = new_id()
+    a1, a2 = chunks_of(b"first ", b"attempt", task=task)
+    b1, b2 = chunks_of(b"second ", b"attempt", task=task, attempt=2)
+    c1, c2 = (
+        replace(c, boot="other", value=v)
+        for c, v in zip(chunks_of(b"", b"", task=task), (b"other ", b"boot"), strict=True)
+    )
+    for chunk in (a1, b1, c1):
+        sets.add(chunk, 0)
+    assert [whole(store, sets.add(c, 0)) for c in (a2, b2, c2)] == [b"first attempt", b"second attempt", b"other boot"]
+
+
+def test_sets_of_copies_from_two_places_are_kept_apart(sets: ChunkSets, store: ResultStore) -> None:
+    task, place = new_id(), Source("tasks.normal", 1, 0)
+    a1, a2 = chunks_of(b"one ", b"copy", task=task)
+    b1, b2 = (replace(c, source=place) for c in chunks_of(b"other ", b"whole", task=task))
+    assert [sets.add(c, 0) for c in (a1, b1)] == [None, None]
+    assert [whole(store, sets.add(c, 0)) for c in (b2, a2)] == [b"other whole", b"one copy"]
+
+
+def test_a_hole_is_found_at_the_last_chunk_and_leaves_nothing(sets: ChunkSets, store: ResultStore) -> None:
+    a, _, c = chunks_of(b"one ", b"two ", b"three")
+    sets.add(a, 0)
+    with pytest.raises(Incomplete):
+        sets.add(c, 0)
+    _, b, c = chunks_of(b"one ", b"two ", b"three")
+    assert sets.add(b, 0) is None
+    with pytest.raises(Incomplete):
+        sets.add(c, 0)
+    assert (len(sets), open_parts(store)) == (0, 0)
+
+
+def test_the_first_chunk_of_what_is_open_holds_the_commit_of_its_partition(sets: ChunkSets) -> None:
+    assert sets.hold(0) is None
+    a, b = chunks_of(b"1", b"2", offset=10)
+    c, *_ = chunks_of(b"1", b"2", offset=5)
+    other, *_ = chunks_of(b"1", b"2", offset=1, partition=1)
+    for chunk in (a, c, other):
+        sets.add(chunk, 0)
+    assert (sets.hold(0), sets.hold(1), sets.hold(2)) == (5, 1, None)
+    sets.forget(c.id)
+    assert sets.hold(0) == 10
+    sets.add(b, 0)
+    assert sets.hold(0) is None
+
+
+def test_what_cannot_become_whole_holds_nothing(sets: ChunkSets) -> None:
+    _, b, _ = chunks_of(b"1", b"2", b"3", offset=10)
+    sets.add(b, 0)
+    assert sets.hold(0) is None
+
+
+def test_forgotten_and_abandoned_sets_leave_no_file(sets: ChunkSets, store: ResultStore) -> None:
+    early, *_ = chunks_of(b"1", b"2")
+    late, *_ = chunks_of(b"1", b"2")
+    sets.add(early, 1_000)
+    sets.add(late, 1_000 + ABANDONED_MS)
+    assert sets.forget_abandoned(0, 1_000 + ABANDONED_MS) == 0
+    assert sets.forget_abandoned(0, 1_001 + ABANDONED_MS) == 1
+    assert open_parts(store) == 1
+    sets.clear()
+    assert open_parts(store) == 0
+
+
+def test_a_set_that_changes_its_size_is_never_whole(sets: ChunkSets) -> None:
+    a, b, c = chunks_of(b"1", b"2", b"3")
+    sets.add(a, 0)
+    with pytest.raises(Incomplete):
+        sets.add(replace(b, chunks=2), 0)
+    assert sets.hold(0) is None
+    del c

@@ -1,0 +1,139 @@
+"""The fold, in every order in which the topics of one task can be read."""
+
+from dataclasses import replace
+from itertools import permutations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.view.projection import (
+    Companions,
+    TaskView,
+    fold_event,
+    fold_submission,
+    id_bytes,
+    id_text,
+    partition_and_offset,
+    place_of,
+)
+from headrace.contract.ledger import Failure
+from headrace.contract.messages import Event, Task
+from headrace.contract.records import Source
+from headrace.contract.states import Cause, Reason, Status
+
+ID = "0b1ff0a4-3f0b-4a86-9a3a-5d3c3f7f0a11"
+SOURCE = Source("tasks.normal", 3, 17)
+NONE = Companions()
+TASK = Task(ID, b"{}", 1, SOURCE, 1000)
+RECEIVED = Event(
+    "lifecycle.received",
+    ID,
+    1010,
+    "prime",
+    "demo",
+    via="http",
+    source=str(SOURCE),
+    submitted_ms=1000,
+    partition=3,
+    offset=1,
+)
+STARTED = replace(RECEIVED, topic="lifecycle.started", at_ms=1100, attempt=1, node="n1", offset=5)
+AGAIN = replace(STARTED, at_ms=1200, attempt=2, node="n2", offset=6)
+COMPLETED = replace(
+    RECEIVED,
+    topic="lifecycle.completed",
+    at_ms=1300,
+    attempt=2,
+    node="n2",
+    file="demo/x.json",
+    size=9,
+    sha256="ab",
+    content_type="application/json",
+    queued_ms=100,
+    duration_ms=150,
+    offset=2,
+)
+FAILED = replace(RECEIVED, topic="tasks.dead", at_ms=1300, reason=Reason.CRASHED, error="killed", offset=4)
+
+
+def fold(*records: Task | Event) -> TaskView:
+    row = None
+    for record in records:
+        if isinstance(record, Task):
+            row = fold_submission(row, record, "prime", "demo", Companions(digest="d")).row
+        else:
+            row = fold_event(row, record, NONE).row
+    assert row is not None
+    return row
+
+
+def essence(row: TaskView) -> tuple[object, ...]:
+    attempts = [(a.attempt, a.node, a.started_ms) for a in row.attempts]
+    places = row.received_place, row.started_place, row.ended_place
+    times = row.submitted_ms, row.started_ms, row.ended_ms
+    return row.name, row.directory, row.status, times, places, row.file, row.source, row.digest, attempts
+
+
+def test_every_order_of_the_topics_leads_to_the_same_row() -> None:
+    # Within a topic the order is given: a second start never comes before the first.
+    orders = [o for o in permutations([TASK, RECEIVED, STARTED, AGAIN, COMPLETED]) if o.index(STARTED) < o.index(AGAIN)]
+    assert len({repr(essence(fold(*o))) for o in orders}) == 1
+    assert fold(*orders[0]).status is Status.COMPLETED
+
+
+def test_each_step_shows_the_furthest_state() -> None:
+    assert fold(TASK).status is Status.QUEUED
+    assert not fold(TASK).announced
+    assert fold(TASK, RECEIVED).announced
+    assert fold(TASK, STARTED).status is Status.RUNNING
+    assert fold(COMPLETED, STARTED, RECEIVED, TASK).status is Status.COMPLETED
+    assert fold(TASK, FAILED).status is Status.FAILED
+    assert fold(TASK, replace(FAILED, reason=Reason.CANCELLED)).status is Status.CANCELLED
+
+
+@given(st.lists(st.sampled_from([TASK, RECEIVED, STARTED, AGAIN, COMPLETED]), min_size=1, max_size=12))
+def test_repeats_change_nothing(records: list[Task | Event]) -> None:
+    once = list(dict.fromkeys(records))
+    assert essence(fold(*records)) == essence(fold(*once))
+
+
+def test_the_first_terminal_event_stands_and_a_different_one_is_an_alarm() -> None:
+    row = fold(TASK, FAILED)
+    second = fold_event(row, COMPLETED, NONE)
+    assert second.conflict == "failed and then completed"
+    assert not second.news
+    assert second.row.status is Status.FAILED
+    assert fold_event(row, replace(FAILED, offset=9), NONE).conflict == ""
+
+
+def test_only_the_first_of_an_id_is_news() -> None:
+    row = fold(TASK)
+    assert fold_event(row, STARTED, NONE).news
+    assert not fold_event(row, AGAIN, NONE).news
+    assert not fold_event(row, replace(STARTED, offset=7), NONE).news
+
+
+def test_a_second_submission_of_an_id_has_no_say() -> None:
+    row = fold_submission(None, TASK, "prime", "demo", Companions(digest="first")).row
+    later = replace(TASK, source=Source("tasks.normal", 3, 18))
+    row = fold_submission(row, later, "other", "elsewhere", Companions(digest="second")).row
+    assert (row.name, row.directory, row.digest, row.source) == ("prime", "demo", "first", str(SOURCE))
+
+
+def test_a_replay_brings_what_became_of_the_attempts_before_it() -> None:
+    failure = Failure(1, Cause.PROCESS_DEATH, "n1", 1100, 1150, "killed by SIGKILL")
+    replay = replace(TASK, attempt=2, ledger=(failure,), source=Source("tasks.high", 3, 0))
+    row = fold(TASK, STARTED, replay)
+    assert row.status is Status.RUNNING
+    [attempt] = row.attempts
+    assert (attempt.cause, attempt.ended_ms, attempt.detail) == ("process-death", 1150, "killed by SIGKILL")
+
+
+@given(st.integers(0, 32_000), st.integers(0, 2**47))
+def test_a_place_is_one_number_and_back(partition: int, offset: int) -> None:
+    assert partition_and_offset(place_of(partition, offset)) == (partition, offset)
+    assert 0 <= place_of(partition, offset) < 2**63
+
+
+def test_an_id_is_sixteen_bytes_and_back() -> None:
+    assert id_text(id_bytes(ID)) == ID

@@ -1,0 +1,47 @@
+"""Where attempts' logs are kept."""
+
+import uuid
+from pathlib import Path
+
+import pytest
+
+from headrace.storage.attempt_log import LOG_BYTES, keep_log, log_file
+
+
+def test_the_end_of_a_log_is_kept_below_the_results_root(tmp_path: Path) -> None:
+    task_id = str(uuid.uuid4())
+    keep_log(tmp_path, task_id, 2, b"x" * LOG_BYTES + b"the end")
+    kept = log_file(tmp_path, task_id, 2)
+    assert kept == tmp_path / ".logs" / task_id[:2] / task_id / "2.log"
+    assert len(kept.read_bytes()) == LOG_BYTES
+    assert kept.read_bytes().endswith(b"xthe end")
+    assert [p.name for p in kept.parent.iterdir()] == ["2.log"]
+
+
+def test_a_root_that_is_gone_is_not_made_anew(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        keep_log(tmp_path / "gone", str(uuid.uuid4()), 1, b"x")
+    assert not (tmp_path / "gone").exists()
+
+
+@pytest.mark.parametrize("planted", [".logs", ".logs/{0:.2}", ".logs/{0:.2}/{0}"])
+def test_no_link_on_the_way_leads_a_log_elsewhere(tmp_path: Path, planted: str) -> None:
+    root, elsewhere, task_id = tmp_path / "results", tmp_path / "elsewhere", str(uuid.uuid4())
+    elsewhere.mkdir()
+    link = root / planted.format(task_id)
+    link.parent.mkdir(parents=True)
+    link.symlink_to(elsewhere)
+    with pytest.raises(OSError, match=r"Not a directory|Too many levels"):
+        keep_log(root, task_id, 1, b"printed")
+    assert not [*elsewhere.iterdir()]
+
+
+def test_a_link_in_the_place_of_a_log_is_replaced_not_followed(tmp_path: Path) -> None:
+    task_id, target = str(uuid.uuid4()), tmp_path / "target"
+    target.write_text("theirs")
+    file = log_file(tmp_path / "results", task_id, 1)
+    file.parent.mkdir(parents=True)
+    file.symlink_to(target)
+    file.with_name("1.log.part").symlink_to(target)
+    keep_log(tmp_path / "results", task_id, 1, b"printed")
+    assert (file.read_bytes(), file.is_symlink(), target.read_text()) == (b"printed", False, "theirs")
