@@ -1,1 +1,1 @@
-"""All tests: `unit/` and `integration/` mirror the packages, `acceptance/` uses the whole product, `faults/` breaks it."""
+"""All tests: `unit/`, `integration/` mirror the packages, `acceptance/` is the whole product, `faults/` breaks it."""

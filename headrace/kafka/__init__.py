@@ -1,1 +1,1 @@
-"""Kafka clients as every role uses them: settings, sending, reading stretches, following topics. Imported by all roles."""
+"""Kafka clients as every role uses them: sending, reading ranges, following topics. Imported by all roles."""
