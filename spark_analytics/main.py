@@ -24,8 +24,8 @@ from headrace.kafka.client import Kafka
 from headrace.process.health import Health
 from headrace.process.signals import on_signals
 from headrace.settings import Settings
-from spark_analytics.audit import Auditor
-from spark_analytics.audit_store import MySqlAuditStore
+from spark_analytics.audit.auditor import Auditor
+from spark_analytics.audit.store import MySqlAuditStore
 from spark_analytics.health_http import HealthServer
 from spark_analytics.job import StatisticsJob
 from spark_analytics.metrics import Metrics

@@ -38,8 +38,8 @@ from infra.local.cluster import LocalCluster
 from infra.local.java import java_home
 from infra.local.kafka import EmbeddedKafka
 from infra.local.process import free_port
-from spark_analytics.audit import Auditor
-from spark_analytics.audit_store import Audit
+from spark_analytics.audit.auditor import Auditor
+from spark_analytics.audit.store import Audit
 from spark_analytics.counts import KEY
 from spark_analytics.job import StatisticsJob
 from spark_analytics.metrics import Metrics

@@ -12,9 +12,9 @@ from headrace.contract.records import Outgoing, Source
 from headrace.kafka.client import Kafka
 from headrace.settings import Settings
 from headrace.storage.mysql import Database
-from spark_analytics.audit import Auditor
-from spark_analytics.audit_log import INTAKE
-from spark_analytics.audit_store import Audit, MySqlAuditStore
+from spark_analytics.audit.auditor import Auditor
+from spark_analytics.audit.log_reader import INTAKE
+from spark_analytics.audit.store import Audit, MySqlAuditStore
 from spark_analytics.metrics import Metrics
 from spark_analytics.migrate import migrate
 from tests.rigs.lifecycle import Sends, flat, rows, stories

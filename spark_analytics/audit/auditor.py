@@ -17,9 +17,9 @@ from confluent_kafka import KafkaException
 from headrace.contract.records import Place, Record
 from headrace.errors import Retryable
 from headrace.kafka.client import Kafka, log_throttled
-from spark_analytics.audit_fold import TOPICS, Fold, Half
-from spark_analytics.audit_log import INTAKE, STOREKEEPER, AuditLog
-from spark_analytics.audit_store import Audit, AuditStore, Finding
+from spark_analytics.audit.log_reader import INTAKE, STOREKEEPER, AuditLog
+from spark_analytics.audit.projection import TOPICS, Fold, Half
+from spark_analytics.audit.store import Audit, AuditStore, Finding
 from spark_analytics.metrics import Metrics
 
 log = logging.getLogger(__name__)

@@ -16,7 +16,7 @@ from headrace.contract.records import Place, Record
 from headrace.errors import Retryable
 from headrace.kafka.client import SHORT_FETCH, Kafka
 from headrace.kafka.metadata import partitions_of
-from spark_analytics.audit_fold import EVENTS
+from spark_analytics.audit.projection import EVENTS
 
 INTAKE = "headrace-tasks"  # groups of worker and storekeeper, as their clients join them
 STOREKEEPER = "headrace-storekeeper"
