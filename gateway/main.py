@@ -19,7 +19,7 @@ import uvloop
 from fastapi import FastAPI
 
 from gateway.app import make_app
-from gateway.http.guard import check_address, is_loopback
+from gateway.http.guard import check_address
 from gateway.kafka.broker_probe import BrokerProbe, Ends
 from gateway.kafka.source_reader import SourceReader
 from gateway.metrics import Metrics
@@ -33,6 +33,7 @@ from gateway.view.store import StatusStore
 from headrace.errors import Retryable, UsageError
 from headrace.kafka.client import Kafka, Sender
 from headrace.process.health import Advance, Health
+from headrace.process.host_check import is_loopback
 from headrace.settings import Settings
 from headrace.storage.results_root import ResultsRoot, open_directory, open_results_root
 

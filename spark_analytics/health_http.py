@@ -1,19 +1,15 @@
 """`/healthz`, `/readyz` and `/metrics` of the statistics, served by a thread. They answer from memory."""
 
 import json
-import logging
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 from headrace.errors import UsageError
 from headrace.process.health import Health
+from headrace.process.host_check import is_loopback, without_port
 from headrace.settings import Settings, address
 from spark_analytics.metrics import Metrics
-
-log = logging.getLogger(__name__)
-
-_LOOPBACK = ("127.", "localhost", "::1")
 
 
 class HealthServer:
@@ -21,8 +17,7 @@ class HealthServer:
 
     def __init__(self, settings: Settings, health: Health, metrics: Metrics) -> None:
         host, port = address(settings.analytics_http, "HEADRACE_ANALYTICS_HTTP")
-        loopback = host.startswith(_LOOPBACK)
-        if not loopback and not settings.insecure:
+        if not settings.insecure and not is_loopback(host):
             raise UsageError(
                 f"HEADRACE_ANALYTICS_HTTP is {settings.analytics_http}: it listens on loopback only, such as "
                 f"127.0.0.1:{port}; HEADRACE_INSECURE=1 opens it to everyone who can reach that address"
@@ -52,8 +47,7 @@ class _Handler(BaseHTTPRequestHandler):
     timeout = 10  # seconds for a client that says nothing
 
     def do_GET(self) -> None:
-        host = self.headers.get("Host", "").lower()
-        if not self.any_host and not host.removeprefix("[").startswith(_LOOPBACK):
+        if not self.any_host and not is_loopback(without_port(self.headers.get("Host", ""))):
             self._answer(403, b'{"detail":"only loopback names are served"}')
         elif self.path == "/healthz":
             self._answer(200, b'{"status":"alive"}')

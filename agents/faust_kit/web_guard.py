@@ -4,12 +4,12 @@ Used by the Faust apps' pages (statistics, health, metrics). UsageError at start
 network without a word of consent; 403 for a request whose Host is not this machine's, so that no web page can reach in.
 """
 
-import ipaddress
 from collections.abc import Awaitable, Callable
 
 from aiohttp import web
 
 from headrace.errors import UsageError
+from headrace.process.host_check import is_loopback, without_port
 from headrace.settings import Settings, address
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -19,16 +19,6 @@ _HEADERS = {
     "Referrer-Policy": "no-referrer",
     "X-Frame-Options": "DENY",
 }
-
-
-def is_loopback(host: str) -> bool:
-    """Whether a host name or address is this machine's own."""
-    if host.lower() in ("localhost", "localhost."):
-        return True
-    try:
-        return ipaddress.ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return False
 
 
 def guard(app: web.Application, settings: Settings, http: str) -> None:
@@ -43,7 +33,7 @@ def guard(app: web.Application, settings: Settings, http: str) -> None:
 
     @web.middleware
     async def check(request: web.Request, handler: Handler) -> web.StreamResponse:
-        if not is_open and not is_loopback(_name(request.headers.get("Host", ""))):
+        if not is_open and not is_loopback(without_port(request.headers.get("Host", ""))):
             return web.Response(
                 status=403, text="this port answers to the names of its own machine only\n", headers=_HEADERS
             )
@@ -53,10 +43,3 @@ def guard(app: web.Application, settings: Settings, http: str) -> None:
         return response
 
     app.middlewares.append(check)
-
-
-def _name(host: str) -> str:
-    """`host`, `host:port` or `[v6]:port` without its port."""
-    if host.startswith("["):
-        return host.partition("]")[0].strip("[")
-    return host.partition(":")[0]

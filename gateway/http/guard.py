@@ -5,27 +5,16 @@ An ASGI layer around everything. `Host` must name loopback (so that no foreign n
 unless HEADRACE_INSECURE=1 says so; with it any Host is served, and Origin is still checked.
 """
 
-import ipaddress
 from urllib.parse import urlsplit
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from gateway.http.problems import Problem
 from headrace.errors import UsageError
+from headrace.process.host_check import is_loopback, without_port
 from headrace.settings import Settings, address
 
 _SECURITY_HEADERS = [(b"x-content-type-options", b"nosniff"), (b"referrer-policy", b"no-referrer")]
-
-
-def is_loopback(host: str) -> bool:
-    """Whether a host name or address, without its port, means this machine itself."""
-    host = host.strip("[]").rstrip(".").lower()
-    if host == "localhost" or host.endswith(".localhost"):
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def check_address(settings: Settings) -> tuple[str, int]:
@@ -73,7 +62,7 @@ class Guard:
         await self._app(scope, receive, send_guarded)
 
     def _problem(self, host: str, origin: str) -> Problem | None:
-        if not self._any_host and not is_loopback(_without_port(host)):
+        if not self._any_host and not is_loopback(without_port(host)):
             return Problem(
                 "forbidden-host",
                 f"without keys only loopback names are served, not {host[:100]!r}: use 127.0.0.1 or localhost",
@@ -81,9 +70,3 @@ class Guard:
         if origin and urlsplit(origin).netloc.lower() != host.lower():
             return Problem("forbidden-origin", f"a page of {origin[:100]!r} may not use this gateway")
         return None
-
-
-def _without_port(host: str) -> str:
-    if host.startswith("["):
-        return host.partition("]")[0]
-    return host.partition(":")[0]

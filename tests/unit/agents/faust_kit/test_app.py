@@ -9,7 +9,7 @@ from aiohttp.test_utils import TestClient, TestServer
 from faust.auth import GSSAPICredentials, SASLCredentials, SSLCredentials
 
 from agents.faust_kit.app import credentials
-from agents.faust_kit.web_guard import guard, is_loopback
+from agents.faust_kit.web_guard import guard
 from headrace.errors import UsageError
 from headrace.settings import Settings
 
@@ -64,23 +64,6 @@ def test_kerberos_is_librdkafkas_default() -> None:
 def test_what_aiokafka_cannot_follow_is_refused_in_words(options: dict[str, str]) -> None:
     with pytest.raises(UsageError, match=r"give|lacks|cannot be read"):
         credentials(options)
-
-
-@pytest.mark.parametrize(
-    ("host", "expected"),
-    [
-        ("127.0.0.1", True),
-        ("127.8.8.8", True),
-        ("localhost", True),
-        ("::1", True),
-        ("0.0.0.0", False),
-        ("10.0.0.1", False),
-        ("evil.example", False),
-        ("", False),
-    ],
-)
-def test_loopback_is_told_from_the_network(host: str, expected: bool) -> None:
-    assert is_loopback(host) is expected
 
 
 def test_a_port_open_to_the_network_needs_consent(tmp_path: Path) -> None:
