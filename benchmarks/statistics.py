@@ -31,8 +31,10 @@ from pyspark.sql import SparkSession
 
 from benchmarks import seed_statistics
 from headrace.child.process_tree import below, processes
-from headrace.contract.messages import Outcome, Task, received, started
+from headrace.contract.lifecycle import received, started
+from headrace.contract.outcome import Outcome
 from headrace.contract.records import Outgoing, Source
+from headrace.contract.task import Task
 from headrace.kafka.client import Kafka
 from headrace.kafka.topics import apply_topics
 from headrace.settings import Settings

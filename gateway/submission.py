@@ -16,8 +16,8 @@ from gateway.http.problems import Problem
 from gateway.view.batch import DIGEST_HEADER
 from gateway.view.cluster import ClusterView
 from headrace.contract.ids import id_of_idempotency_key, id_of_key_reused, new_id
-from headrace.contract.messages import MAX_SUBMISSION_BYTES, Submission
 from headrace.contract.records import Outgoing
+from headrace.contract.submission import MAX_SUBMISSION_BYTES, Submission
 from headrace.errors import Invalid
 
 _TRACE_HEADERS = ("traceparent", "tracestate")  # all that is handed on of a request's headers

@@ -7,8 +7,8 @@ stop the query: what is no event of its topic becomes an event `undecodable`, wh
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from headrace.contract.messages import MAX_NAME_CHARACTERS
 from headrace.contract.states import Reason
+from headrace.contract.submission import MAX_NAME_CHARACTERS
 from headrace.settings import Settings
 from spark_analytics.kafka_options import kafka_options
 

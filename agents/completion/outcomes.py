@@ -3,9 +3,10 @@
 from collections.abc import Sequence
 
 from headrace.contract.ledger import Failure
-from headrace.contract.messages import Outcome, OutcomeStatus, Task
+from headrace.contract.outcome import Outcome, OutcomeStatus
 from headrace.contract.records import Outgoing, fitting
 from headrace.contract.states import Reason
+from headrace.contract.task import Task
 
 MAX_ERROR_BYTES = 4096
 

@@ -8,8 +8,8 @@ with it ends some day too.
 from dataclasses import dataclass
 
 from headrace.contract.ledger import Failure
-from headrace.contract.messages import Task
 from headrace.contract.states import Cause, Reason
+from headrace.contract.task import Task
 
 TOTAL_ATTEMPTS = 50  # of whatever cause: above any number of restarts that one task meets in a bad week
 

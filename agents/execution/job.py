@@ -7,9 +7,10 @@ from pathlib import Path
 
 from headrace.contract.cluster import KindInfo
 from headrace.contract.journal import Claim
-from headrace.contract.messages import Submission, Task
 from headrace.contract.records import Source
 from headrace.contract.states import Cause
+from headrace.contract.submission import Submission
+from headrace.contract.task import Task
 
 Key = tuple[str, int, Source]  # id, attempt, and source: an id sent to two partitions runs twice, maybe at once
 

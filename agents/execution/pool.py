@@ -30,7 +30,7 @@ from headrace.child.notifications import Born, NotificationSocket, Reported
 from headrace.child.process_tree import kill_trees
 from headrace.child.user import ChildUser
 from headrace.contract.cluster import KindInfo, Running
-from headrace.contract.messages import Progress
+from headrace.contract.progress import Progress
 from headrace.contract.states import Cause
 from headrace.errors import UsageError
 from headrace.kafka.client import log_throttled

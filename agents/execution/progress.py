@@ -8,7 +8,7 @@ import asyncio
 from collections.abc import Callable
 from typing import Any
 
-from headrace.contract.messages import Progress
+from headrace.contract.progress import Progress
 from headrace.contract.records import Outgoing
 
 EVERY_S = 0.1

@@ -10,10 +10,11 @@ from datetime import UTC, datetime
 from typing import Protocol
 
 from headrace.contract.cluster import KindInfo
-from headrace.contract.messages import Submission, Task
 from headrace.contract.payload_check import PayloadCheck
 from headrace.contract.records import Record
 from headrace.contract.states import Reason
+from headrace.contract.submission import Submission
+from headrace.contract.task import Task
 from headrace.errors import Invalid, Undecodable
 
 

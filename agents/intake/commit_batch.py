@@ -6,8 +6,8 @@ from agents.execution.job import Job
 from agents.intake.consumer import Membership
 from agents.intake.ready_queue import Pulled
 from headrace.contract.journal import Claim
-from headrace.contract.messages import Task
 from headrace.contract.records import Outgoing, Place
+from headrace.contract.task import Task
 
 
 @dataclass(slots=True)

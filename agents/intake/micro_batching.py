@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from agents.intake.admission import Admitted
 from agents.intake.ready_queue import Pulled
 from headrace.contract.ledger import MAX_LEDGER_BYTES
-from headrace.contract.messages import Task
+from headrace.contract.task import Task
 
 TINY_S = 0.003  # a kind whose attempts take no longer on average
 CHUNK_S = 0.05  # what a chunk's members take together; a `high` task waits no longer than that for its slot

@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from agents.intake.admission import Decision
-from headrace.contract.messages import Task
 from headrace.contract.records import Place, Record
+from headrace.contract.task import Task
 
 PAUSE_RECORDS, PAUSE_BYTES = 512, 512 * 1024  # a partition with so much buffered is not fetched,
 RESUME_RECORDS, RESUME_BYTES = 256, 256 * 1024  # until so little is left

@@ -14,8 +14,9 @@ import faust
 from confluent_kafka import KafkaException
 
 from agents.receiver.received_index import ReceivedIndex
-from headrace.contract.messages import Task, received
+from headrace.contract.lifecycle import received
 from headrace.contract.records import Outgoing, Record
+from headrace.contract.task import Task
 from headrace.errors import Permanent, Retryable, Undecodable
 from headrace.kafka.client import Kafka, Sender, Sent, log_throttled
 from headrace.process.health import STALE_S

@@ -8,9 +8,9 @@ from agents.completion.retry_policy import Over, after
 from agents.membership.identity import NodeIdentity
 from headrace.contract.journal import Claim
 from headrace.contract.ledger import Failure
-from headrace.contract.messages import Task
 from headrace.contract.records import Outgoing
 from headrace.contract.states import Cause
+from headrace.contract.task import Task
 from headrace.errors import HeadraceError
 
 _UNCHARGED = 1_000_000  # the loss of a node has no budget of its own: only the cap on all attempts ends it

@@ -19,7 +19,7 @@ from agents.storekeeper.result_store import Blocked, ResultStore, Stored
 from agents.storekeeper.retry_until import RetryUntilStopped, Stopped
 from agents.storekeeper.terminal_index import TerminalIndex, Written
 from headrace.contract.ledger import Failure
-from headrace.contract.messages import Outcome
+from headrace.contract.outcome import Outcome
 from headrace.contract.records import Outgoing, Record, fitting
 from headrace.contract.states import Cause, Reason
 from headrace.errors import Retryable, Undecodable

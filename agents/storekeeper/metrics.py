@@ -6,7 +6,7 @@ from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Summary
 
-from headrace.contract.messages import Outcome
+from headrace.contract.outcome import Outcome
 from headrace.contract.records import Record
 
 

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from agents.storekeeper.partial_files import PartialFile
-from headrace.contract.messages import Outcome
+from headrace.contract.outcome import Outcome
 from headrace.contract.records import Source
 
 # By the log's own clock, so that every storekeeper judges alike. A node that cannot reach Kafka for a day has long been

@@ -21,8 +21,8 @@ from gateway.routes.tasks import page_of
 from gateway.submission import parse
 from gateway.view.projection import TaskView, id_text, partition_and_offset
 from headrace.contract.ids import id_of_redrive
-from headrace.contract.messages import Submission
 from headrace.contract.records import Outgoing, Record, Source
+from headrace.contract.submission import Submission
 from headrace.errors import Invalid, Retryable, Undecodable
 
 router = APIRouter()

@@ -19,7 +19,7 @@ from gateway.http.problems import Problem
 from gateway.routes.dependencies import Dependencies, parts_of
 from gateway.submission import Prepared, too_large
 from gateway.view.projection import TaskView, id_bytes
-from headrace.contract.messages import MAX_SUBMISSION_BYTES
+from headrace.contract.submission import MAX_SUBMISSION_BYTES
 from headrace.errors import Retryable
 
 router = APIRouter()

@@ -21,9 +21,10 @@ from gateway.view.projection import TaskView, id_text
 from gateway.view.store import Filter, StoredProgress
 from gateway.view.task_events import moment, result_of
 from headrace.contract.cluster import Cancel
-from headrace.contract.messages import Outcome, Task
+from headrace.contract.outcome import Outcome
 from headrace.contract.records import Source
 from headrace.contract.states import Reason, Status
+from headrace.contract.task import Task
 from headrace.errors import Retryable, Undecodable
 
 router = APIRouter()

@@ -9,8 +9,10 @@ from collections import Counter
 from gateway.metrics import Metrics
 from gateway.view.projection import Companions, Folded, TaskView, fold_event, fold_submission, id_bytes, id_text
 from gateway.view.store import EVENT_TOPICS, NewEvent, StatusStore, StoredProgress
-from headrace.contract.messages import Event, Progress, Task
+from headrace.contract.lifecycle import Event
+from headrace.contract.progress import Progress
 from headrace.contract.records import Record
+from headrace.contract.task import Task
 from headrace.errors import Invalid, Undecodable
 from headrace.kafka.client import log_throttled
 

@@ -10,8 +10,9 @@ from dataclasses import dataclass, field, replace
 from operator import attrgetter
 
 from headrace.contract.ledger import Failure
-from headrace.contract.messages import Event, Task
+from headrace.contract.lifecycle import Event
 from headrace.contract.states import Reason, Status
+from headrace.contract.task import Task
 
 _OFFSET_BITS = 48
 

@@ -6,8 +6,8 @@ import orjson
 from headrace.cli.options import KAFKA, with_a_kafka, with_settings
 from headrace.cli.tasks import payload_of
 from headrace.contract.ids import id_of_key, new_id
-from headrace.contract.messages import Submission
 from headrace.contract.records import Outgoing
+from headrace.contract.submission import Submission
 from headrace.errors import Invalid, UsageError
 from headrace.settings import Settings
 

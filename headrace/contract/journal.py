@@ -13,8 +13,8 @@ import orjson
 from headrace.contract.bounds import MOST, MOST_ATTEMPTS, MOST_MS, whole
 from headrace.contract.ids import id_of_key
 from headrace.contract.ledger import decode_ledger, encode_ledger
-from headrace.contract.messages import Task
 from headrace.contract.records import Outgoing, Record, Source, headers_of
+from headrace.contract.task import Task
 from headrace.errors import Undecodable
 
 Phase = Literal["claimed", "go"]

@@ -62,6 +62,8 @@ UNREADABLE = "\x1a"  # begins the name of a header whose own name is no UTF-8: K
 
 MOST_BYTES = 2_000_000  # of a record with its headers; a little below the topics' limit
 
+Headers = tuple[tuple[str, bytes], ...]
+
 
 @dataclass(frozen=True, slots=True)
 class Source:
@@ -95,7 +97,7 @@ class Record:
     timestamp_ms: int
     key: bytes | None
     value: bytes | None
-    headers: tuple[tuple[str, bytes], ...] = ()
+    headers: Headers = ()
 
     @property
     def source(self) -> Source:
@@ -131,7 +133,7 @@ class Record:
         return any(k.startswith(UNREADABLE) for k, _ in self.headers)
 
     @property
-    def foreign_headers(self) -> tuple[tuple[str, bytes], ...]:
+    def foreign_headers(self) -> Headers:
         return tuple((k, v) for k, v in self.headers if k not in OWN_HEADERS and v is not None)
 
 
@@ -142,13 +144,11 @@ class Outgoing:
     topic: str
     key: bytes | None
     value: bytes | None
-    headers: tuple[tuple[str, bytes], ...] = ()
+    headers: Headers = ()
     partition: int = -1
 
 
-def headers_of(
-    values: Mapping[str, object], foreign: Iterable[tuple[str, bytes]] = ()
-) -> tuple[tuple[str, bytes], ...]:
+def headers_of(values: Mapping[str, object], foreign: Iterable[tuple[str, bytes]] = ()) -> Headers:
     """Headers from plain values, those that are None left out, then the version, the foreign ones after our own."""
     own = tuple((k, v if isinstance(v, bytes) else str(v).encode()) for k, v in values.items() if v is not None)
     return (*own, ("version", str(PROTOCOL_VERSION).encode()), *foreign)

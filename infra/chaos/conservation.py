@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from headrace.contract.ledger import Failure
-from headrace.contract.messages import Event
+from headrace.contract.lifecycle import Event
 from headrace.contract.states import Cause
 from infra.chaos.evidence import Evidence, Story
 

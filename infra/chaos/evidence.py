@@ -14,8 +14,9 @@ from confluent_kafka import Message
 
 from headrace.contract.journal import Claim, decode_journal
 from headrace.contract.ledger import Failure
-from headrace.contract.messages import Event, Task
+from headrace.contract.lifecycle import Event
 from headrace.contract.records import Place, Record
+from headrace.contract.task import Task
 from headrace.errors import Undecodable
 from headrace.kafka.client import Kafka
 from headrace.kafka.metadata import partitions_of

@@ -19,8 +19,10 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from headrace.contract.messages import Outcome, Task, received, started
+from headrace.contract.lifecycle import received, started
+from headrace.contract.outcome import Outcome
 from headrace.contract.records import Outgoing, Source
+from headrace.contract.task import Task
 from headrace.kafka.client import Kafka, Sender
 from headrace.settings import Settings
 from infra.local.artifacts import artifact

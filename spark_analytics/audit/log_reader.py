@@ -11,8 +11,8 @@ from uuid import UUID
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 from confluent_kafka.admin import OffsetSpec  # type: ignore[attr-defined]  # exported at run time
 
-from headrace.contract.messages import Task
 from headrace.contract.records import Place, Record
+from headrace.contract.task import Task
 from headrace.errors import Retryable
 from headrace.kafka.client import SHORT_FETCH, Kafka
 from headrace.kafka.metadata import partitions_of

@@ -9,7 +9,7 @@ import pytest
 
 from headrace.contract.cluster import Cancel
 from headrace.contract.journal import Claim, decode_journal
-from headrace.contract.messages import Outcome
+from headrace.contract.outcome import Outcome
 from headrace.kafka.client import Sender
 from headrace.settings import Settings
 from tests.faults.test_naive_variants import Gate, starts, throw_out

@@ -7,7 +7,8 @@ from collections import Counter
 import pytest
 
 from headrace.contract.ledger import Failure
-from headrace.contract.messages import Event, Outcome
+from headrace.contract.lifecycle import Event
+from headrace.contract.outcome import Outcome
 from headrace.contract.states import Cause
 from headrace.kafka.client import Sender
 from headrace.settings import Settings

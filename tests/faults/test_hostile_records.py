@@ -25,8 +25,9 @@ from confluent_kafka import Producer
 
 from headrace.contract.bounds import MOST_FOREIGN_BYTES
 from headrace.contract.journal import ClaimKey, tombstone
-from headrace.contract.messages import Outcome, Task
+from headrace.contract.outcome import Outcome
 from headrace.contract.records import Outgoing, Source
+from headrace.contract.task import Task
 from headrace.kafka.client import Kafka, Sender
 from headrace.kafka.lag import EVERY_S
 from headrace.kafka.partitioner import partition_of

@@ -12,7 +12,8 @@ from agents.faust_kit.leave_groups import leave_groups
 from agents.membership.death_notices import own_death_notice
 from headrace.contract.cluster import Cancel
 from headrace.contract.journal import Tombstone, decode_journal
-from headrace.contract.messages import Event, Outcome
+from headrace.contract.lifecycle import Event
+from headrace.contract.outcome import Outcome
 from headrace.contract.records import Outgoing
 from headrace.kafka.client import Sender
 from headrace.settings import Settings

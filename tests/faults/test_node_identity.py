@@ -11,9 +11,10 @@ import pytest
 from agents.membership.identity import NodeIdentity
 from headrace.contract.cluster import Heartbeat
 from headrace.contract.ledger import Failure
-from headrace.contract.messages import Outcome, Task
+from headrace.contract.outcome import Outcome
 from headrace.contract.records import Source
 from headrace.contract.states import Cause
+from headrace.contract.task import Task
 from headrace.errors import UsageError
 from headrace.kafka.client import Sender
 from headrace.settings import Settings

@@ -13,7 +13,7 @@ from typing import Protocol
 
 import pytest
 
-from headrace.contract.messages import Outcome
+from headrace.contract.outcome import Outcome
 from tests.rigs.storekeeper import Rig, completed, failed, installation, wait_for
 
 

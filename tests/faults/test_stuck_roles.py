@@ -17,7 +17,7 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]
     ResourceType,
 )
 
-from headrace.contract.messages import Outcome
+from headrace.contract.outcome import Outcome
 from headrace.contract.records import Outgoing, Source
 from headrace.errors import HeadraceError
 from headrace.kafka.client import Kafka, Sender

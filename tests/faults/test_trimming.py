@@ -11,7 +11,7 @@ from confluent_kafka import TopicPartition
 from agents.receiver.receiver import GROUP as RECEIVER_GROUP
 from agents.recovery.journal_state import Held
 from agents.recovery.trimmer import RECEIVER, bounds
-from headrace.contract.messages import Outcome
+from headrace.contract.outcome import Outcome
 from headrace.contract.records import Source
 from headrace.kafka.client import Kafka, Sender
 from headrace.kafka.reading import offsets

@@ -20,9 +20,13 @@ from gateway.routes.dependencies import Dependencies
 from gateway.view.store import StatusStore
 from headrace.client import tls
 from headrace.contract.cluster import Heartbeat, KindInfo
-from headrace.contract.messages import Outcome, Progress, Submission, Task, received, started
+from headrace.contract.lifecycle import received, started
+from headrace.contract.outcome import Outcome
+from headrace.contract.progress import Progress
 from headrace.contract.records import Outgoing, Record, Source
 from headrace.contract.states import Reason
+from headrace.contract.submission import Submission
+from headrace.contract.task import Task
 from headrace.kafka.client import Kafka, Sender
 from headrace.settings import Settings
 from headrace.storage.results_root import open_directory

@@ -13,9 +13,11 @@ import pymysql
 from confluent_kafka import Consumer, Message, TopicPartition
 from dbutils.pooled_db import PooledDB
 
-from headrace.contract.messages import Outcome, Task, received, started
+from headrace.contract.lifecycle import received, started
+from headrace.contract.outcome import Outcome
 from headrace.contract.records import Outgoing, Source
 from headrace.contract.states import Reason
+from headrace.contract.task import Task
 from headrace.kafka.client import Kafka, Sender
 from headrace.settings import Settings
 from headrace.storage.mysql import Database

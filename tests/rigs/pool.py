@@ -15,8 +15,10 @@ from agents.execution.job import AttemptEnd, Job
 from agents.execution.pool import Pool
 from headrace.contract.cluster import KindInfo
 from headrace.contract.journal import Claim
-from headrace.contract.messages import Progress, Submission, Task
+from headrace.contract.progress import Progress
 from headrace.contract.records import Source
+from headrace.contract.submission import Submission
+from headrace.contract.task import Task
 
 HARD = str(Path(__file__).parent / "hard_tasks.py")
 SLOTS = 2

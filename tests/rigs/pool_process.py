@@ -10,8 +10,9 @@ import orjson
 from agents.execution.job import Job
 from agents.execution.pool import Pool
 from headrace.contract.journal import Claim
-from headrace.contract.messages import Submission, Task
 from headrace.contract.records import Source
+from headrace.contract.submission import Submission
+from headrace.contract.task import Task
 
 
 async def main(folder: Path, pids: str) -> None:

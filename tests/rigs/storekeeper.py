@@ -15,7 +15,8 @@ from pathlib import Path
 import httpx
 from confluent_kafka import KafkaError, TopicPartition
 
-from headrace.contract.messages import CHUNK_BYTES, Event, Outcome
+from headrace.contract.lifecycle import Event
+from headrace.contract.outcome import CHUNK_BYTES, Outcome
 from headrace.contract.records import Outgoing, Source
 from headrace.contract.states import Reason
 from headrace.kafka.client import Kafka, Sender

@@ -9,8 +9,11 @@ from dataclasses import dataclass, field
 
 from headrace.contract.cluster import Cancel
 from headrace.contract.journal import Claim, Tombstone, decode_journal
-from headrace.contract.messages import Event, Outcome, Progress, Task
+from headrace.contract.lifecycle import Event
+from headrace.contract.outcome import Outcome
+from headrace.contract.progress import Progress
 from headrace.contract.records import Record
+from headrace.contract.task import Task
 from headrace.errors import Invalid, Undecodable
 
 # Records of one millisecond, in the order in which they are written.

@@ -13,7 +13,7 @@ import httpx
 from gateway.view.projector import TOPICS
 from headrace.contract.cluster import Cancel
 from headrace.contract.ids import new_id
-from headrace.contract.messages import Outcome
+from headrace.contract.outcome import Outcome
 from headrace.contract.records import Outgoing
 from headrace.contract.states import Reason
 from headrace.settings import Settings

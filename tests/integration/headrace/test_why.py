@@ -12,9 +12,12 @@ from headrace.contract.cluster import Cancel
 from headrace.contract.ids import id_of_place, new_id
 from headrace.contract.journal import Claim
 from headrace.contract.ledger import Failure
-from headrace.contract.messages import Outcome, Progress, Task, received, started
+from headrace.contract.lifecycle import received, started
+from headrace.contract.outcome import Outcome
+from headrace.contract.progress import Progress
 from headrace.contract.records import Outgoing, Record, Source
 from headrace.contract.states import Cause, Reason
+from headrace.contract.task import Task
 from headrace.kafka.client import Sender
 from headrace.settings import Settings
 

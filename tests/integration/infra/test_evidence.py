@@ -4,8 +4,9 @@ import uuid
 
 from confluent_kafka import TopicPartition
 
-from headrace.contract.messages import Task, received
+from headrace.contract.lifecycle import received
 from headrace.contract.records import Source
+from headrace.contract.task import Task
 from headrace.kafka.client import Kafka, Sender
 from headrace.settings import Settings
 from infra.chaos.evidence import EvidenceReader

@@ -7,8 +7,10 @@ from pathlib import Path
 import pytest
 
 from headrace.contract.journal import Claim
-from headrace.contract.messages import Outcome, Task, received, started
+from headrace.contract.lifecycle import received, started
+from headrace.contract.outcome import Outcome
 from headrace.contract.records import Outgoing, Source
+from headrace.contract.task import Task
 from headrace.kafka.client import Kafka
 from headrace.settings import Settings
 from headrace.storage.mysql import Database

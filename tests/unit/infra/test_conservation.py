@@ -3,7 +3,7 @@
 import pytest
 
 from headrace.contract.ledger import Failure
-from headrace.contract.messages import Event
+from headrace.contract.lifecycle import Event
 from headrace.contract.states import Cause, Reason
 from infra.chaos.conservation import Done, Verdict, judge
 from infra.chaos.evidence import Evidence, Story

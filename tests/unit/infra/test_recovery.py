@@ -1,7 +1,7 @@
 """Recovery times are between a harm and what repaired it, each counted for the fault that did it."""
 
 from headrace.contract.ledger import Failure
-from headrace.contract.messages import Event
+from headrace.contract.lifecycle import Event
 from headrace.contract.states import Cause
 from infra.chaos.conservation import Done
 from infra.chaos.evidence import Evidence, Story

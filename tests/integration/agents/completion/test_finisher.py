@@ -10,9 +10,10 @@ import pytest
 
 from headrace.contract.cluster import Cancel
 from headrace.contract.ledger import Failure
-from headrace.contract.messages import CHUNK_BYTES, Outcome, Task
+from headrace.contract.outcome import CHUNK_BYTES, Outcome
 from headrace.contract.records import Source
 from headrace.contract.states import Cause
+from headrace.contract.task import Task
 from headrace.kafka.client import Sender
 from headrace.settings import Settings
 from tests.rigs.core import Core, Log, cores, record, submission

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from agents.intake.ready_queue import PAUSE_RECORDS
 from headrace.contract.cluster import Cancel
-from headrace.contract.messages import Outcome
+from headrace.contract.outcome import Outcome
 from headrace.contract.records import Outgoing
 from headrace.kafka.client import Sender
 from headrace.settings import Settings

@@ -3,7 +3,8 @@
 import uuid
 from collections import Counter
 
-from headrace.contract.messages import Event, Outcome
+from headrace.contract.lifecycle import Event
+from headrace.contract.outcome import Outcome
 from headrace.contract.states import Cause
 from headrace.kafka.client import Sender
 from headrace.settings import Settings

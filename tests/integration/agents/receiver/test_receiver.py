@@ -14,9 +14,10 @@ from agents.receiver.received_index import ReceivedIndex
 from agents.receiver.receiver import GROUP, Receiver
 from headrace.contract.ids import id_of_place
 from headrace.contract.ledger import Failure
-from headrace.contract.messages import Event, Task
+from headrace.contract.lifecycle import Event
 from headrace.contract.records import Outgoing, Source
 from headrace.contract.states import Cause
+from headrace.contract.task import Task
 from headrace.kafka.client import Kafka, Sender
 from headrace.settings import Settings
 from infra.local.process import free_port

@@ -12,7 +12,7 @@ from agents.storekeeper.result_assembly import ABANDONED_MS
 from agents.storekeeper.result_store import ResultStore
 from agents.storekeeper.retry_until import RetryUntilStopped
 from agents.storekeeper.terminal_index import TerminalIndex
-from headrace.contract.messages import Outcome
+from headrace.contract.outcome import Outcome
 from headrace.contract.records import Record
 from headrace.kafka.client import Kafka
 from headrace.kafka.partitioner import partition_of

@@ -23,9 +23,10 @@ from agents.receiver.receiver import GROUP
 from agents.worker.agent import Worker
 from headrace.contract.cluster import KindInfo
 from headrace.contract.journal import Claim
-from headrace.contract.messages import Submission, Task
 from headrace.contract.records import Source
 from headrace.contract.states import Cause
+from headrace.contract.submission import Submission
+from headrace.contract.task import Task
 from headrace.kafka.client import Kafka
 from headrace.process.health import Health
 from headrace.settings import Settings

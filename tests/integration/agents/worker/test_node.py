@@ -19,9 +19,12 @@ import pytest
 from headrace.child.process_tree import processes
 from headrace.contract.cluster import Heartbeat
 from headrace.contract.journal import Claim, Tombstone, decode_journal
-from headrace.contract.messages import Event, Outcome, Progress, Task
+from headrace.contract.lifecycle import Event
+from headrace.contract.outcome import Outcome
+from headrace.contract.progress import Progress
 from headrace.contract.records import Outgoing
 from headrace.contract.states import Cause
+from headrace.contract.task import Task
 from headrace.kafka.client import Kafka, Sender
 from headrace.settings import Settings
 from headrace.storage.attempt_log import log_file

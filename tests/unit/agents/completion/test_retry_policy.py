@@ -4,9 +4,9 @@ import pytest
 
 from agents.completion.retry_policy import TOTAL_ATTEMPTS, Again, Over, after
 from headrace.contract.ledger import Failure
-from headrace.contract.messages import Task
 from headrace.contract.records import Source
 from headrace.contract.states import Cause, Reason
+from headrace.contract.task import Task
 
 
 def failed(cause: Cause, attempt: int = 1) -> Failure:

@@ -25,7 +25,7 @@ from agents.execution.resource_limits import anonymous_bytes
 from agents.execution.slot import PoolSlot
 from headrace.child.process_tree import processes
 from headrace.child.protocol import DescribeKinds, pack
-from headrace.contract.messages import Progress
+from headrace.contract.progress import Progress
 from headrace.contract.records import Source
 from headrace.contract.states import Cause
 from headrace.errors import UsageError

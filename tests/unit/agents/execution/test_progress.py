@@ -3,7 +3,7 @@
 import asyncio
 
 from agents.execution.progress import EVERY_S, ProgressRelay
-from headrace.contract.messages import Progress
+from headrace.contract.progress import Progress
 from headrace.contract.records import Outgoing, Record
 
 IDS = ("0b1ff0a4-3f0b-4a86-9a3a-5d3c3f7f0a11", "0b1ff0a4-3f0b-4a86-9a3a-5d3c3f7f0a12")

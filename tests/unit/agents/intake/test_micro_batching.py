@@ -6,8 +6,9 @@ from agents.intake.admission import Admitted
 from agents.intake.micro_batching import CHUNK_BYTES, CHUNK_MEMBERS, CHUNK_S, TINY_S, MicroBatcher, RunTimes
 from agents.intake.ready_queue import Pulled
 from headrace.contract.cluster import KindInfo
-from headrace.contract.messages import Submission, Task
 from headrace.contract.records import Record, Source
+from headrace.contract.submission import Submission
+from headrace.contract.task import Task
 
 
 def admitted(kind: str = "tiny") -> Admitted:

@@ -8,9 +8,10 @@ from agents.execution.job import AttemptEnd, Job
 from agents.monitoring.stats import BUCKETS, NodeStats
 from headrace.contract.cluster import KindInfo
 from headrace.contract.journal import Claim
-from headrace.contract.messages import Submission, Task
 from headrace.contract.records import Source
 from headrace.contract.states import Cause
+from headrace.contract.submission import Submission
+from headrace.contract.task import Task
 
 
 class Clock:

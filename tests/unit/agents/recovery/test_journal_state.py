@@ -7,8 +7,8 @@ import pytest
 
 from agents.recovery.journal_state import JournalState
 from headrace.contract.journal import Claim
-from headrace.contract.messages import Task
 from headrace.contract.records import Outgoing, Record, Source
+from headrace.contract.task import Task
 
 ID = "0b1ff0a4-3f0b-4a86-9a3a-5d3c3f7f0a11"
 

@@ -10,7 +10,7 @@ from agents.storekeeper.partial_files import PartialFile
 from agents.storekeeper.result_assembly import ABANDONED_MS, ChunkSets, Incomplete
 from agents.storekeeper.result_store import ResultStore, Stored
 from headrace.contract.ids import new_id
-from headrace.contract.messages import Outcome
+from headrace.contract.outcome import Outcome
 from headrace.contract.records import Source
 from headrace.storage.results_root import open_directory
 

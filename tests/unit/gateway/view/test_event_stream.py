@@ -11,9 +11,10 @@ from gateway.view.position_vector import Vector, decode, encode, passed
 from gateway.view.projection import Companions, TaskView, fold_event, fold_submission, id_bytes
 from gateway.view.store import EVENT_TOPICS, Filter, StatusStore, StoredProgress
 from headrace.contract.ids import new_id
-from headrace.contract.messages import Event, Task
+from headrace.contract.lifecycle import Event
 from headrace.contract.records import Source
 from headrace.contract.states import Reason
+from headrace.contract.task import Task
 
 PARTITIONS = 2
 Log = dict[tuple[str, int], list[tuple[str, int]]]  # (topic, partition) -> [(id, attempt)]

@@ -17,9 +17,10 @@ from gateway.view.projection import (
     place_of,
 )
 from headrace.contract.ledger import Failure
-from headrace.contract.messages import Event, Task
+from headrace.contract.lifecycle import Event
 from headrace.contract.records import Source
 from headrace.contract.states import Cause, Reason, Status
+from headrace.contract.task import Task
 
 ID = "0b1ff0a4-3f0b-4a86-9a3a-5d3c3f7f0a11"
 SOURCE = Source("tasks.normal", 3, 17)

@@ -22,10 +22,10 @@ from headrace.contract.bounds import MOST_ATTEMPTS
 from headrace.contract.ids import id_of_key
 from headrace.contract.journal import ClaimKey
 from headrace.contract.ledger import MAX_LEDGER_BYTES, Failure, decode_ledger, encode_ledger
-from headrace.contract.messages import Submission
 from headrace.contract.payload_check import PayloadCheck
 from headrace.contract.records import Record, Source
 from headrace.contract.states import Cause
+from headrace.contract.submission import Submission
 from headrace.errors import Invalid, Undecodable, UsageError
 from headrace.kafka.topics import load_topics
 from tests.unit.headrace.kafka.test_topics_file import DECODERS, record_of

@@ -11,18 +11,13 @@ from headrace.contract.bounds import MOST_FOREIGN_BYTES
 from headrace.contract.cluster import Cancel, Heartbeat, KindInfo, Running
 from headrace.contract.journal import Claim, Tombstone, decode_journal, sources_of
 from headrace.contract.ledger import MAX_LEDGER_BYTES, Failure, decode_ledger, encode_ledger
-from headrace.contract.messages import (
-    MAX_SUBMISSION_BYTES,
-    Event,
-    Outcome,
-    Progress,
-    Submission,
-    Task,
-    received,
-    started,
-)
+from headrace.contract.lifecycle import Event, received, started
+from headrace.contract.outcome import Outcome
+from headrace.contract.progress import Progress
 from headrace.contract.records import UNREADABLE, Outgoing, Record, Source
 from headrace.contract.states import Cause, Reason
+from headrace.contract.submission import MAX_SUBMISSION_BYTES, Submission
+from headrace.contract.task import Task
 from headrace.errors import Invalid, Undecodable
 
 ID = "0b1ff0a4-3f0b-4a86-9a3a-5d3c3f7f0a11"

@@ -7,8 +7,11 @@ import pytest
 
 from headrace.contract.cluster import Cancel, Heartbeat, KindInfo
 from headrace.contract.journal import Claim, decode_journal
-from headrace.contract.messages import Event, Outcome, Progress, Task
+from headrace.contract.lifecycle import Event
+from headrace.contract.outcome import Outcome
+from headrace.contract.progress import Progress
 from headrace.contract.records import Outgoing, Record
+from headrace.contract.task import Task
 from headrace.kafka.topics import Topic, load_topics
 
 TOPICS = load_topics()

@@ -1,0 +1,120 @@
+"""The lifecycle events `received` and `started`, and how readers decode every event of a task.
+
+Receiver and worker send the two; `outcome.py` makes the two that end a task. Gateway, audit and `headrace why` decode
+all four as an `Event`. Undecodable for a record without a task id, or with a forged header.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from headrace.contract.bounds import MOST_ATTEMPTS
+from headrace.contract.ids import id_of_key
+from headrace.contract.ledger import Failure, decode_ledger
+from headrace.contract.records import Headers, Outgoing, Record, headers_of
+from headrace.contract.states import Reason
+from headrace.contract.task import Task
+from headrace.errors import Undecodable
+
+
+def received(task: Task, name: str, directory: str, via: str) -> Outgoing:
+    """lifecycle.received: the platform has taken the task in. name and directory are "" when it cannot be read."""
+    return lifecycle_record(
+        "lifecycle.received",
+        task.id,
+        task.foreign,
+        name=name,
+        directory=directory,
+        via=via,
+        source=task.source,
+        **{"submitted-ms": task.submitted_ms},
+    )
+
+
+def started(task: Task, name: str, directory: str, node: str, boot: str) -> Outgoing:
+    """lifecycle.started: an attempt begins on that node."""
+    return lifecycle_record(
+        "lifecycle.started",
+        task.id,
+        task.foreign,
+        name=name,
+        directory=directory,
+        attempt=task.attempt,
+        node=node,
+        boot=boot,
+        source=task.source,
+        **{"submitted-ms": task.submitted_ms},
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """A lifecycle or dead-letter record as readers fold it; fields that its topic lacks are at their defaults."""
+
+    topic: str
+    id: str
+    at_ms: int
+    name: str = ""
+    directory: str = ""
+    attempt: int = 0
+    node: str = ""
+    via: str = ""
+    source: str = ""
+    submitted_ms: int = 0
+    file: str = ""
+    size: int = 0
+    sha256: str = ""
+    content_type: str = ""
+    queued_ms: int | None = None
+    duration_ms: int | None = None
+    outcome_offset: int = -1
+    reason: Reason | None = None
+    error: str = ""
+    ledger: Sequence[Failure] = field(default=())
+    partition: int = -1
+    offset: int = -1
+
+    @classmethod
+    def decode(cls, record: Record) -> "Event":
+        task_id = id_of_key(record.key) or id_of_key(record.value if record.topic != "tasks.dead" else None)
+        if task_id is None:
+            raise Undecodable(f"a record of {record.topic} has a task id as its key", record.value)
+        if record.unreadable:
+            raise Undecodable("the name of a header is no UTF-8", record.value)
+        timed = any(k == "duration-ms" for k, _ in record.headers)
+        return cls(
+            topic=record.topic,
+            id=task_id,
+            at_ms=record.timestamp_ms,
+            name=record.text("name", ""),
+            directory=record.text("directory", ""),
+            attempt=record.number("attempt", 0, MOST_ATTEMPTS),
+            node=record.text("node", ""),
+            via=record.text("via", ""),
+            source=record.text("source", ""),
+            submitted_ms=record.milliseconds("submitted-ms", record.timestamp_ms),
+            file=record.text("file", ""),
+            size=record.number("bytes", 0),
+            sha256=record.text("sha256", ""),
+            content_type=record.text("content-type", ""),
+            queued_ms=record.milliseconds("queued-ms", 0) if timed else None,
+            duration_ms=record.milliseconds("duration-ms") if timed else None,
+            outcome_offset=record.number("outcome-offset", 0),
+            reason=decode_reason(record, "failed") if record.topic == "tasks.dead" else None,
+            error=record.text("error", ""),
+            ledger=decode_ledger(record.text("attempts", "[]").encode()),
+            partition=record.partition,
+            offset=record.offset,
+        )
+
+
+def lifecycle_record(topic: str, task_id: str, foreign: Headers, /, **values: object) -> Outgoing:
+    return Outgoing(topic, task_id.encode(), task_id.encode(), headers_of(values, foreign))
+
+
+def decode_reason(record: Record, default: str) -> Reason:
+    """The header `reason`, or `default` without one; Undecodable when it cannot be a reason of any version."""
+    text = record.text("reason", default)
+    try:
+        return Reason(text)
+    except ValueError:
+        raise Undecodable(f"reason is {text[:40]!r}", record.value) from None

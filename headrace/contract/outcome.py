@@ -1,0 +1,156 @@
+"""How the attempt that ends a task ended, on `results`, and the two events that the storekeeper makes of it.
+
+Worker, reaper and gateway send outcomes; the storekeeper decodes them. Undecodable for forged headers.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from headrace.contract.bounds import MOST_ATTEMPTS
+from headrace.contract.ids import id_of_key
+from headrace.contract.ledger import Failure, decode_ledger, encode_ledger
+from headrace.contract.lifecycle import decode_reason, lifecycle_record
+from headrace.contract.records import Headers, Outgoing, Record, Source, headers_of
+from headrace.contract.states import Reason
+from headrace.errors import Undecodable
+
+CHUNK_BYTES = 512_000  # of a big result on `results`: small ones overtake between two chunks
+
+OutcomeStatus = Literal["completed", "failed", "cancelled"]
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How the attempt that ends a task ended: `results`, from worker, reaper or gateway to the storekeeper.
+
+    `value` is the result's bytes (or chunk `chunk` of `chunks`) when completed, else the submission as it came.
+    """
+
+    id: str
+    outcome: OutcomeStatus
+    value: bytes
+    attempt: int
+    boot: str  # who ran or judged it; joins chunks together with id, attempt and source
+    node: str
+    source: Source
+    submitted_ms: int
+    name: str = ""
+    directory: str = ""
+    reason: Reason | None = None  # None when completed
+    error: str = ""  # in words, for people
+    content_type: str = "application/octet-stream"
+    suffix: str = ".bin"
+    chunk: int = 0
+    chunks: int = 1
+    started_ms: int = 0  # 0 = never started
+    ended_ms: int = 0
+    ledger: tuple[Failure, ...] = ()  # every failed attempt, the last one included
+    foreign: Headers = ()
+    offset: int = -1  # its own offset on `results`, set by decode; the terminal event carries it on
+    partition: int = -1
+
+    def encode(self) -> Outgoing:
+        done = self.outcome == "completed"
+        headers = {
+            "outcome": self.outcome,
+            "reason": self.reason,
+            "name": self.name,
+            "directory": self.directory,
+            "attempt": self.attempt,
+            "boot": self.boot,
+            "node": self.node,
+            "source": self.source,
+            "submitted-ms": self.submitted_ms,
+            "content-type": self.content_type if done else None,
+            "suffix": self.suffix if done else None,
+            "chunk": self.chunk,
+            "chunks": self.chunks,
+            **self._times(),
+            "started-ms": self.started_ms,
+            "error": self.error or None,
+            "attempts": encode_ledger(self.ledger) if self.ledger else None,
+        }
+        return Outgoing("results", self.id.encode(), self.value, headers_of(headers, self.foreign))
+
+    @classmethod
+    def decode(cls, record: Record) -> "Outcome":
+        task_id = id_of_key(record.key)
+        if task_id is None:
+            raise Undecodable("the key of an outcome is a task id", record.value)
+        outcome = record.text("outcome")
+        if outcome not in ("completed", "failed", "cancelled"):
+            raise Undecodable(f"outcome is {outcome[:40]!r}", record.value)
+        chunk, chunks = record.number("chunk", 0), record.number("chunks", 1)
+        if not 0 <= chunk < chunks:
+            raise Undecodable(f"chunk {chunk} of {chunks}", record.value)
+        started_ms = record.milliseconds("started-ms", 0)
+        return cls(
+            id=task_id,
+            outcome=outcome,  # type: ignore[arg-type]  # narrowed above
+            value=record.value or b"",
+            attempt=record.number("attempt", most=MOST_ATTEMPTS),
+            boot=record.text("boot", ""),
+            node=record.text("node", ""),
+            source=Source.parse(record.text("source")),
+            submitted_ms=record.milliseconds("submitted-ms"),
+            name=record.text("name", ""),
+            directory=record.text("directory", ""),
+            reason=None if outcome == "completed" else decode_reason(record, outcome),
+            error=record.text("error", ""),
+            content_type=record.text("content-type", "application/octet-stream"),
+            suffix=record.text("suffix", ".bin"),
+            chunk=chunk,
+            chunks=chunks,
+            started_ms=started_ms,
+            ended_ms=started_ms + record.milliseconds("duration-ms", 0) if started_ms else 0,
+            ledger=decode_ledger(record.text("attempts", "[]").encode()),
+            foreign=record.foreign_headers,
+            offset=record.offset,
+            partition=record.partition,
+        )
+
+    def completed(self, file: str, size: int, sha256: str) -> Outgoing:
+        """lifecycle.completed: the result is safely on disk, in `file` below the results root."""
+        return lifecycle_record(
+            "lifecycle.completed",
+            self.id,
+            self.foreign,
+            name=self.name,
+            attempt=self.attempt,
+            node=self.node,
+            directory=self.directory,
+            file=file,
+            bytes=size,
+            sha256=sha256,
+            **self._terminal(),
+            **{"content-type": self.content_type},
+        )
+
+    def dead(self) -> Outgoing:
+        """tasks.dead: the task ended without a result; the value is the submission as it came."""
+        headers = {
+            "reason": self.reason or Reason.FAILED,
+            "error": self.error,
+            "name": self.name,
+            "attempt": self.attempt,
+            "node": self.node,
+            "directory": self.directory,
+            "attempts": encode_ledger(self.ledger),
+        }
+        return Outgoing(
+            "tasks.dead", self.id.encode(), self.value, headers_of(headers | self._terminal(), self.foreign)
+        )
+
+    def _times(self) -> dict[str, object]:
+        """How long it waited and how long it ran; None for what never started."""
+        queued_ms, duration_ms = self.started_ms - self.submitted_ms, self.ended_ms - self.started_ms
+        ran = bool(self.started_ms)
+        return {"queued-ms": max(0, queued_ms) if ran else None, "duration-ms": max(0, duration_ms) if ran else None}
+
+    def _terminal(self) -> dict[str, object]:
+        return {
+            **self._times(),
+            "source": self.source,
+            "submitted-ms": self.submitted_ms,
+            "outcome-offset": self.offset,
+        }

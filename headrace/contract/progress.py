@@ -1,0 +1,40 @@
+"""What a running attempt reports on `progress`: sent by the worker, read by the gateway and `headrace why`."""
+
+from dataclasses import dataclass
+
+import orjson
+
+from headrace.contract.bounds import MOST_ATTEMPTS, whole
+from headrace.contract.ids import id_of_key
+from headrace.contract.records import Outgoing, Record
+from headrace.errors import Undecodable
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """What a running attempt reports: `fraction` from 0 to 1, with a message for people."""
+
+    id: str
+    attempt: int
+    fraction: float
+    message: str = ""
+
+    def encode(self) -> Outgoing:
+        value = {"attempt": self.attempt, "fraction": self.fraction, "message": self.message}
+        return Outgoing("progress", self.id.encode(), orjson.dumps(value))
+
+    @classmethod
+    def decode(cls, record: Record) -> "Progress":
+        task_id = id_of_key(record.key)
+        try:
+            found = orjson.loads(record.value or b"")
+            if task_id is None:
+                raise ValueError("the key is no task id")
+            return cls(
+                task_id,
+                whole(found["attempt"], MOST_ATTEMPTS),
+                min(1.0, max(0.0, float(found["fraction"]))),
+                str(found.get("message", ""))[:1000],
+            )
+        except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as e:
+            raise Undecodable(f"not a progress report: {e}", record.value) from None

@@ -1,0 +1,95 @@
+"""What a person asks for: the JSON of POST /tasks, of `tasks.normal` and of `tasks.high`.
+
+The gateway decodes it before it answers 202; a node's intake decodes it again, because Kafka producers bypass the
+gateway. Undecodable for bytes that are not JSON; Invalid, which names the field, for a submission that breaks a rule.
+"""
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Literal
+
+import orjson
+
+from headrace.contract.directory import check_directory
+from headrace.contract.timestamps import parse_rfc3339
+from headrace.errors import Invalid, Undecodable
+
+MAX_SUBMISSION_BYTES = 900_000  # leaves room for claim, ledger and headers below the broker's limit of a record
+MAX_NAME_CHARACTERS = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Submission:
+    """What a person asks for: the value of `tasks.normal` and `tasks.high`, and the body of POST /tasks."""
+
+    name: str  # task kind
+    payload: dict[str, Any]  # parameters, by the kind's schema
+    directory: str  # below the results root
+    timeout_s: float | None = None  # of one attempt; None = the kind's
+    max_attempts: int | None = None  # None = the kind's
+    expires_at: datetime | None = None  # not started after it
+    priority: Literal["normal", "high"] = "normal"
+
+    @classmethod
+    def decode(cls, raw: bytes | None) -> "Submission":
+        """From JSON bytes; Undecodable when they are no JSON, Invalid naming the field that breaks a rule."""
+        if raw is None:
+            raise Undecodable("an empty record is no submission", raw)
+        if len(raw) > MAX_SUBMISSION_BYTES:
+            raise Invalid(f"the submission has {len(raw)} bytes: {MAX_SUBMISSION_BYTES} at most")
+        try:
+            found = orjson.loads(raw)
+        except orjson.JSONDecodeError as e:
+            raise Undecodable(f"not JSON: {e}", raw) from None
+        return cls.from_json(found)
+
+    @classmethod
+    def from_json(cls, found: object) -> "Submission":
+        if not isinstance(found, dict):
+            raise Invalid("a submission is a JSON object with name, payload and directory")
+        name = found.get("name")
+        if not isinstance(name, str) or not name or len(name) > MAX_NAME_CHARACTERS:
+            raise Invalid(f"name must be a task kind's name, 1 to {MAX_NAME_CHARACTERS} characters", "/name")
+        payload = found.get("payload", {})
+        if not isinstance(payload, dict):
+            raise Invalid("payload must be a JSON object with the kind's parameters", "/payload")
+        priority = found.get("priority", "normal")
+        if priority not in ("normal", "high"):
+            raise Invalid("priority must be 'normal' or 'high'", "/priority")
+        return cls(
+            name=name,
+            payload=payload,
+            directory=check_directory(found.get("directory")),
+            timeout_s=_number(found, "timeout_s", 0.001, 30 * 86400.0),
+            max_attempts=_count(found, "max_attempts", 1, 100),
+            expires_at=_time(found, "expires_at"),
+            priority=priority,
+        )
+
+
+def _number(found: dict[str, Any], name: str, least: float, most: float) -> float | None:
+    value = found.get(name)
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float) or not least <= value <= most:
+        raise Invalid(f"{name} must be a number of seconds from {least:g} to {most:g}", f"/{name}")
+    return float(value)
+
+
+def _count(found: dict[str, Any], name: str, least: int, most: int) -> int | None:
+    value = found.get(name)
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
+        raise Invalid(f"{name} must be a whole number from {least} to {most}", f"/{name}")
+    return value
+
+
+def _time(found: dict[str, Any], name: str) -> datetime | None:
+    value = found.get(name)
+    if value is None:
+        return None
+    try:
+        return parse_rfc3339(value)
+    except ValueError as e:
+        raise Invalid(f"{name} {e}", f"/{name}") from None
