@@ -226,7 +226,7 @@ def test_nothing_of_an_attempt_outlives_it_although_its_forkserver_was_killed_to
 _OUR_KERNEL = """
 import sys
 from pathlib import Path
-from agents import oom
+from agents.execution import oom
 from headrace.cli.main import main
 oom._EVENTS = Path(sys.argv[1])
 sys.exit(main(["worker"]))
@@ -289,7 +289,7 @@ def test_what_a_person_has_to_put_right_is_one_sentence_and_exit_code_2(
 
 _REAPER_THAT_FAILS = """
 import sys
-from agents.reaper import Reaper
+from agents.recovery.reaper import Reaper
 from headrace.cli.main import main
 Reaper._look = None
 sys.exit(main(["worker"]))

@@ -32,7 +32,7 @@ class Doomed:
 @pytest.fixture
 def doomed(tmp_path: Path) -> Iterator[Doomed]:
     pids = tmp_path / "pids"
-    root = str(PROCESS.parent.parent.parent.parent)
+    root = str(PROCESS.parents[2])
     process = subprocess.Popen(
         [sys.executable, str(PROCESS), str(tmp_path), str(pids)], env={**os.environ, "PYTHONPATH": root}
     )

@@ -157,7 +157,7 @@ if IS_ROOT:  # nobody else can become another user, and the tests above say what
     def test_who_becomes_another_user_keeps_no_group_and_opens_no_file_to_others_and_forks_no_end() -> None:
         became = """if True:
             import json, os, resource
-            from headrace.child_user import ChildUser, become
+            from headrace.child.user import ChildUser, become
             os.setgroups([4242])
             os.umask(0)
             become(ChildUser(61184, 61184))
