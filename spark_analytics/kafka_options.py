@@ -9,6 +9,7 @@ from pathlib import Path
 
 from headrace.errors import UsageError
 from headrace.kafka.client import load_security
+from headrace.kafka.groups import ANALYTICS_GROUP_PREFIX
 from headrace.settings import Settings
 
 _LOGIN = {
@@ -29,7 +30,7 @@ def kafka_options(settings: Settings) -> dict[str, str]:
     """Options of Spark's Kafka source: brokers, group names within the prefix, security."""
     found = {
         "kafka.bootstrap.servers": settings.kafka,
-        "groupIdPrefix": f"{settings.topic_prefix}headrace-analytics",
+        "groupIdPrefix": f"{settings.topic_prefix}{ANALYTICS_GROUP_PREFIX}",
     }
     return found | {f"kafka.{k}": v for k, v in java_security(load_security(settings.kafka_security)).items()}
 

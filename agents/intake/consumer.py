@@ -20,11 +20,11 @@ from agents.intake.ready_queue import Pulled, ReadyQueue
 from headrace.contract.records import Place
 from headrace.errors import Retryable, UsageError
 from headrace.kafka.client import Kafka, log_throttled, member_of
+from headrace.kafka.groups import INTAKE_GROUP
 from headrace.kafka.reading import committed, offsets, place_of, words_of
 
 log = logging.getLogger(__name__)
 
-GROUP = "headrace-tasks"
 TOPICS = ("tasks.high", "tasks.normal")
 _BATCH = 500
 _OPTIONS = {
@@ -48,7 +48,7 @@ class TaskConsumer:
     def __init__(self, kafka: Kafka, buffer: ReadyQueue, on_member: Callable[[str, str], None]) -> None:
         self._kafka, self._buffer, self._on_member = kafka, buffer, on_member
         self._admin = kafka.admin()
-        self._consumer: Consumer = kafka.consumer(GROUP, **_OPTIONS)
+        self._consumer: Consumer = kafka.consumer(INTAKE_GROUP, **_OPTIONS)
         self._windows = DedupWindows(kafka)
         self._lost: str | None = None
         self._retry_assignment = False
@@ -194,7 +194,7 @@ class TaskConsumer:
             return
         self._buffer.assign(starts)
         self.membership = member_of(consumer)
-        self._on_member(GROUP, self.membership[1])
+        self._on_member(INTAKE_GROUP, self.membership[1])
         self.stall_s = time.monotonic() - self._stalled_at
         log.info("Generation %d: %d partitions, after %.3f s", self.membership[0], len(places), self.stall_s)
 
@@ -230,7 +230,7 @@ class TaskConsumer:
 
 
 def _lost_words(kafka: Kafka, places: list[Place], why: str) -> str:
-    group, (topic, partition) = kafka.group(GROUP), places[0]
+    group, (topic, partition) = kafka.group(INTAKE_GROUP), places[0]
     names: dict[str, Any] = {}
     for t, p in sorted(places):
         names.setdefault(kafka.topic(t), []).append(str(p))

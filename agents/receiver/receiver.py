@@ -21,7 +21,6 @@ from headrace.errors import Permanent, Retryable, Undecodable
 from headrace.kafka.client import Kafka, Sender, Sent, log_throttled
 from headrace.process.health import STALE_S
 
-GROUP = "headrace-receiver"
 TOPICS = ("tasks.normal", "tasks.high")
 _IN_FLIGHT = 5000  # told and not yet acknowledged
 _AGAIN_S = 1.0

@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterable
 
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Message, TopicPartition
 
-from agents.intake.consumer import GROUP as TASKS
 from agents.membership.death_notices import death_notice, forget_boot
 from agents.membership.identity import NodeIdentity
 from agents.membership.registry import Registry
@@ -23,6 +22,7 @@ from headrace.contract.journal import Claim
 from headrace.contract.records import Place
 from headrace.errors import Retryable
 from headrace.kafka.client import Kafka, Sender, Sent, log_throttled, member_of
+from headrace.kafka.groups import INTAKE_GROUP, REAPER_GROUP
 from headrace.kafka.reading import ANSWER_S, offsets, place_of, read_ranges, words_of
 from headrace.kafka.reading import committed as committed_offsets
 from headrace.process.failpoints import Failpoint, no_failpoint
@@ -30,7 +30,6 @@ from headrace.process.health import Heart
 
 log = logging.getLogger(__name__)
 
-GROUP = "headrace-reaper"
 _TOPIC = "tasks.running"
 _LOOK_S = 0.25  # how often the claims are compared with who is dead
 _KEEP_S = 600.0  # a partition that comes back within it is read on from where we were; tombstones live for an hour
@@ -84,8 +83,8 @@ class Reaper:
         return self._heart.check() if self.failure is None else f"has failed: {self.failure!r}"
 
     def _run(self) -> None:
-        consumer = self._kafka.consumer(GROUP, **_OPTIONS)
-        committed = self._kafka.consumer(TASKS)  # asks for the intake group's offsets, and never joins it
+        consumer = self._kafka.consumer(REAPER_GROUP, **_OPTIONS)
+        committed = self._kafka.consumer(INTAKE_GROUP)  # asks for the intake group's offsets, and never joins it
         try:
             consumer.subscribe(
                 [self._kafka.topic(_TOPIC)],
@@ -254,7 +253,7 @@ class Reaper:
             for p in partitions
         }
         consumer.assign([TopicPartition(p.topic, p.partition, starts[p.partition]) for p in partitions])
-        self._node.remember(GROUP, member_of(consumer)[1])
+        self._node.remember(REAPER_GROUP, member_of(consumer)[1])
 
     def _on_revoke(self, _: Consumer, __: list[TopicPartition]) -> None:
         now = time.monotonic()

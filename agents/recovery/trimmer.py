@@ -12,18 +12,17 @@ from collections.abc import Callable, Iterable, Mapping
 
 from confluent_kafka import TopicPartition
 
-from agents.intake.consumer import GROUP as INTAKE
 from agents.intake.consumer import TOPICS
 from agents.recovery.journal_state import Held
 from headrace.contract.records import Place
 from headrace.errors import Retryable
 from headrace.kafka.client import Kafka
+from headrace.kafka.groups import INTAKE_GROUP, RECEIVER_GROUP
 from headrace.kafka.reading import ANSWER_S, committed, offsets
 from headrace.process.failpoints import Failpoint, no_failpoint
 
 log = logging.getLogger(__name__)
 
-RECEIVER = "headrace-receiver"
 EVERY_S = 60.0
 
 
@@ -35,7 +34,7 @@ class Trimmer:
     ) -> None:
         self._kafka, self._keep_s, self._every_s, self._failpoint = kafka, keep_s, every_s, failpoint
         self._admin = kafka.admin()
-        self._groups = [kafka.consumer(group) for group in (INTAKE, RECEIVER)]  # they ask, and never join
+        self._groups = [kafka.consumer(group) for group in (INTAKE_GROUP, RECEIVER_GROUP)]  # they ask, and never join
         self._trimmed_at: dict[int, float] = {}
         self.trimmed = 0  # records
 

@@ -18,14 +18,14 @@ import faust
 from agents.faust_kit.channel import HandOverChannel
 from agents.storekeeper.arbiter import Arbiter
 from agents.storekeeper.batch_buffer import BatchBuffer, OutcomeBatch
-from agents.storekeeper.consumer import GROUP, OutcomeConsumer, Safe
+from agents.storekeeper.consumer import OutcomeConsumer, Safe
 from agents.storekeeper.index_catchup import IndexCatchup
 from agents.storekeeper.retry_until import RetryUntilStopped, Stopped
 from headrace.kafka.client import Kafka
 from headrace.process.failpoints import Failpoint, no_failpoint
 from headrace.process.health import STALE_S
 
-__all__ = ["GROUP", "PartitionProgress", "Storekeeper"]
+__all__ = ["PartitionProgress", "Storekeeper"]
 
 log = logging.getLogger(__name__)
 

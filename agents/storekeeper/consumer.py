@@ -16,12 +16,12 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Topic
 from agents.storekeeper.batch_buffer import BatchBuffer
 from headrace.contract.records import Record
 from headrace.kafka.client import Kafka, log_throttled, member_of
+from headrace.kafka.groups import STOREKEEPER_GROUP
 from headrace.process.failpoints import Failpoint, no_failpoint
 from headrace.process.health import Heart
 
 log = logging.getLogger(__name__)
 
-GROUP = "headrace-storekeeper"
 _TOPIC = "results"
 _POLL_S = 0.1
 _FULL_S = 0.2  # how long a full inbox keeps the thread from the group
@@ -59,7 +59,7 @@ class OutcomeConsumer:
     ) -> None:
         self._kafka, self._inbox, self._wake, self._safe = kafka, inbox, wake, safe
         self._on_member, self._failpoint, self._on_failure = on_member, failpoint, on_failure
-        self._consumer: Consumer = kafka.consumer(GROUP, on_commit=self._on_commit, **_OPTIONS)
+        self._consumer: Consumer = kafka.consumer(STOREKEEPER_GROUP, on_commit=self._on_commit, **_OPTIONS)
         self._generation: int | None = None  # None outside the group
         self._committed: dict[int, int] = {}
         self._commit_at = 0.0

@@ -19,7 +19,7 @@ import faust
 from agents.faust_kit.app import AppWithoutConsumer, make_app, quiet_logs, running, until_stopped
 from agents.faust_kit.health_routes import add_health_pages
 from agents.faust_kit.leave_groups import leave_groups
-from agents.storekeeper.agent import GROUP, Storekeeper
+from agents.storekeeper.agent import Storekeeper
 from agents.storekeeper.arbiter import Arbiter
 from agents.storekeeper.index_catchup import IndexCatchup
 from agents.storekeeper.metrics import Metrics
@@ -27,6 +27,7 @@ from agents.storekeeper.result_store import ResultStore, RootExchanged
 from agents.storekeeper.retry_until import RetryUntilStopped
 from agents.storekeeper.terminal_index import TerminalIndex
 from headrace.kafka.client import Kafka, log_throttled
+from headrace.kafka.groups import STOREKEEPER_GROUP
 from headrace.kafka.lag import LagWatch
 from headrace.process.failpoints import Failpoint, no_failpoint
 from headrace.process.health import STALE_S, Health
@@ -92,15 +93,15 @@ async def _parts(settings: Settings, kafka: Kafka, root: ResultsRoot, failpoint:
         await asyncio.to_thread(patience.do, "results root", store.open)
         member = own.with_suffix(".member")
         if member.exists():  # of a process that was killed: the index's lock says that it is gone
-            await leave_groups(kafka, {GROUP: member.read_text()})
+            await leave_groups(kafka, {STOREKEEPER_GROUP: member.read_text()})
         arbiter = Arbiter(kafka, store, index, metrics, patience, failpoint)
         closing.callback(arbiter.close)
         reader = IndexCatchup(kafka, index)
         closing.callback(reader.close)
         storekeeper = Storekeeper(kafka, arbiter, reader, patience, partial(_remember, member), failpoint)
-        lag = LagWatch(kafka, GROUP, storekeeper.partitions, ("results",), ahead=storekeeper.ahead)
+        lag = LagWatch(kafka, STOREKEEPER_GROUP, storekeeper.partitions, ("results",), ahead=storekeeper.ahead)
         closing.callback(lag.close)
-        app = make_app(GROUP, settings, kafka, settings.storekeeper_http, own, app=AppWithoutConsumer)
+        app = make_app(STOREKEEPER_GROUP, settings, kafka, settings.storekeeper_http, own, app=AppWithoutConsumer)
         storekeeper.attach(app)
         health = Health()
         health.add("storekeeper", storekeeper.check)

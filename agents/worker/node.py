@@ -22,7 +22,6 @@ from agents.execution.slots import Slots
 from agents.faust_kit.app import make_app, member_id, quiet_logs, running, until_stopped
 from agents.faust_kit.health_routes import add_health_pages
 from agents.intake.cancellations import Cancellations
-from agents.intake.consumer import GROUP as INTAKE_GROUP
 from agents.intake.delegation import Delegation
 from agents.intake.intake import Intake
 from agents.intake.micro_batching import RunTimes
@@ -35,7 +34,6 @@ from agents.membership.registry import Registry
 from agents.membership.takeover import take_over
 from agents.monitoring.stats import NodeStats
 from agents.monitoring.stats_page import NodeView, add_stats_page
-from agents.receiver.receiver import GROUP as RECEIVER_GROUP
 from agents.receiver.receiver import Receiver
 from agents.recovery.reaper import Reaper
 from agents.recovery.trimmer import Trimmer
@@ -44,6 +42,7 @@ from agents.worker.preflight import check_offsets, wait_for_topics
 from headrace.contract.cluster import KindInfo
 from headrace.errors import UsageError
 from headrace.kafka.client import Kafka, Sender
+from headrace.kafka.groups import INTAKE_GROUP, RECEIVER_GROUP
 from headrace.kafka.lag import LagWatch
 from headrace.process.failpoints import Failpoint, no_failpoint
 from headrace.process.health import Health

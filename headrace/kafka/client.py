@@ -19,6 +19,7 @@ from confluent_kafka.admin import AdminClient
 
 from headrace.contract.records import UNREADABLE, Outgoing, Record, Source
 from headrace.errors import Retryable, Undecodable, UsageError
+from headrace.kafka.groups import NO_GROUP
 from headrace.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -121,7 +122,7 @@ class Kafka:
         return Consumer(
             self._base
             | {
-                "group.id": self.group(group or "headrace-no-group"),
+                "group.id": self.group(group or NO_GROUP),
                 "enable.auto.commit": False,
                 "enable.auto.offset.store": False,
                 "auto.offset.reset": "error",  # never silently start over

@@ -17,7 +17,8 @@ from confluent_kafka import KafkaException
 from headrace.contract.records import Place, Record
 from headrace.errors import Retryable
 from headrace.kafka.client import Kafka, log_throttled
-from spark_analytics.audit.log_reader import INTAKE, STOREKEEPER, AuditLog
+from headrace.kafka.groups import INTAKE_GROUP, STOREKEEPER_GROUP
+from spark_analytics.audit.log_reader import AuditLog
 from spark_analytics.audit.projection import TOPICS, Fold, Half
 from spark_analytics.audit.store import Audit, AuditStore, Finding
 from spark_analytics.metrics import Metrics
@@ -63,7 +64,7 @@ class Auditor:
 
     def audit(self) -> Audit:
         """One audit, saved; KafkaException or Retryable when Kafka or the database does not answer."""
-        committed = self._log.committed(INTAKE, _QUEUES) | self._log.committed(STOREKEEPER, ["results"])
+        committed = self._log.committed(INTAKE_GROUP, _QUEUES) | self._log.committed(STOREKEEPER_GROUP, ["results"])
         self._read_on()
         now_ms = int(time.time() * 1000)
         settled = now_ms - int(self._every_s * 1000)

@@ -18,8 +18,6 @@ from headrace.kafka.client import SHORT_FETCH, Kafka
 from headrace.kafka.metadata import partitions_of
 from spark_analytics.audit.projection import EVENTS
 
-INTAKE = "headrace-tasks"  # groups of worker and storekeeper, as their clients join them
-STOREKEEPER = "headrace-storekeeper"
 _ANSWER_S = 10.0
 _SILENT_S = 30.0
 _CHUNK = 5000

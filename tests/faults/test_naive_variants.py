@@ -16,6 +16,7 @@ from headrace.contract.lifecycle import Event
 from headrace.contract.outcome import Outcome
 from headrace.contract.records import Outgoing
 from headrace.kafka.client import Sender
+from headrace.kafka.groups import INTAKE_GROUP
 from headrace.settings import Settings
 from tests.faults.processes.victim import Victim
 from tests.rigs.core import Core, Log, cores, other, record
@@ -44,7 +45,7 @@ def throw_out(core: Core) -> None:
     """The group goes on without this node, which does not know it yet: a zombie."""
     member = core.intake._consumer.membership
     assert member is not None
-    asyncio.run(leave_groups(core.kafka, {"headrace-tasks": member[1]}))
+    asyncio.run(leave_groups(core.kafka, {INTAKE_GROUP: member[1]}))
 
 
 def starts(log: Log) -> list[tuple[str, int]]:

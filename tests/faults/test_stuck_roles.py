@@ -21,6 +21,7 @@ from headrace.contract.outcome import Outcome
 from headrace.contract.records import Outgoing, Source
 from headrace.errors import HeadraceError
 from headrace.kafka.client import Kafka, Sender
+from headrace.kafka.groups import RECEIVER_GROUP
 from headrace.kafka.lag import EVERY_S
 from headrace.process.health import STALE_S, STUCK_S
 from infra.local.cluster import LocalCluster
@@ -102,7 +103,7 @@ def test_every_role_says_that_it_is_stuck_and_when_it_is_over(broker: str, prefi
         sender.send_all([*work()], 20)
 
         for role, words in (
-            (worker, ("the intake has been silent", "group " + kafka.group("headrace-receiver") + " has stood still")),
+            (worker, ("the intake has been silent", "group " + kafka.group(RECEIVER_GROUP) + " has stood still")),
             (storekeeper, ("has been at one batch for", "headrace-storekeeper has stood still")),
             (gateway, ("status view",)),
         ):

@@ -8,12 +8,12 @@ from dataclasses import replace
 import pytest
 from confluent_kafka import TopicPartition
 
-from agents.receiver.receiver import GROUP as RECEIVER_GROUP
 from agents.recovery.journal_state import Held
-from agents.recovery.trimmer import RECEIVER, bounds
+from agents.recovery.trimmer import bounds
 from headrace.contract.outcome import Outcome
 from headrace.contract.records import Source
 from headrace.kafka.client import Kafka, Sender
+from headrace.kafka.groups import RECEIVER_GROUP
 from headrace.kafka.reading import offsets
 from headrace.settings import Settings
 from tests.faults.processes.victim import Victim
@@ -31,7 +31,7 @@ def settings(kafka_settings: Settings, topics: str) -> Settings:
 def received(settings: Settings, offset: int) -> None:
     """The receiver has told of everything before that offset of `NORMAL`."""
     kafka = Kafka(settings, "test")
-    consumer = kafka.consumer(RECEIVER)
+    consumer = kafka.consumer(RECEIVER_GROUP)
     consumer.commit(offsets=[TopicPartition(kafka.topic(NORMAL[0]), NORMAL[1], offset)], asynchronous=False)
     consumer.close()
 
@@ -114,7 +114,3 @@ def test_records_that_are_young_claimed_or_not_taken_stay() -> None:
     assert bounds({NORMAL: 9, high: 5}, [held], {}) == {NORMAL: 7, high: 5}
     assert bounds({NORMAL: 9, high: 5}, [held], {NORMAL: 3, high: 6}) == {NORMAL: 3, high: 5}
     assert bounds({NORMAL: -1001, high: 0}, [], {}) == {NORMAL: 0, high: 0}
-
-
-def test_the_trimmer_asks_for_the_group_that_the_receiver_is_in() -> None:
-    assert RECEIVER == RECEIVER_GROUP

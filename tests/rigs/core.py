@@ -38,6 +38,7 @@ from headrace.contract.cluster import KindInfo
 from headrace.contract.journal import Claim, decode_journal
 from headrace.contract.records import Outgoing, Place, Record
 from headrace.kafka.client import Kafka, Sender
+from headrace.kafka.groups import INTAKE_GROUP
 from headrace.kafka.metadata import partitions_of
 from headrace.kafka.reading import offsets, read_ranges
 from headrace.process.failpoints import Failpoint, no_failpoint
@@ -267,7 +268,7 @@ class Log:
         while claims := self.live_claims():
             assert time.monotonic() < deadline, f"claims stay: {[str(c.key) for c in claims]}"
 
-    def committed(self, group: str = "headrace-tasks") -> dict[tuple[str, int], int]:
+    def committed(self, group: str = INTAKE_GROUP) -> dict[tuple[str, int], int]:
         consumer = self.kafka.consumer(group)
         try:
             asked = [

@@ -20,6 +20,7 @@ from headrace.contract.outcome import CHUNK_BYTES, Outcome
 from headrace.contract.records import Outgoing, Source
 from headrace.contract.states import Reason
 from headrace.kafka.client import Kafka, Sender
+from headrace.kafka.groups import STOREKEEPER_GROUP
 from headrace.kafka.topics import apply_topics
 from headrace.settings import Settings
 from infra.local.process import free_port
@@ -107,7 +108,7 @@ class Rig:
         return self._read(lambda _: True)
 
     def committed(self, partition: int) -> int:
-        consumer = self.kafka.consumer("headrace-storekeeper")
+        consumer = self.kafka.consumer(STOREKEEPER_GROUP)
         [place] = consumer.committed([TopicPartition(self.kafka.topic("results"), partition)], timeout=10)
         consumer.close()
         return int(place.offset)

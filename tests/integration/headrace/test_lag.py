@@ -11,10 +11,9 @@ from agents.worker.preflight import check_offsets, wait_for_topics
 from headrace.contract.records import Outgoing
 from headrace.errors import UsageError
 from headrace.kafka.client import Kafka, Sender
+from headrace.kafka.groups import INTAKE_GROUP
 from headrace.kafka.lag import TOPICS, LagWatch
 from headrace.settings import Settings
-
-GROUP = "headrace-tasks"
 
 
 @pytest.fixture
@@ -31,7 +30,7 @@ def fill(kafka: Kafka, counts: dict[tuple[str, int], int]) -> None:
 
 
 def commit(kafka: Kafka, offsets: dict[tuple[str, int], int]) -> None:
-    consumer = kafka.consumer(GROUP)
+    consumer = kafka.consumer(INTAKE_GROUP)
     consumer.commit(
         offsets=[TopicPartition(kafka.topic(t), p, at) for (t, p), at in offsets.items()], asynchronous=False
     )
@@ -39,7 +38,7 @@ def commit(kafka: Kafka, offsets: dict[tuple[str, int], int]) -> None:
 
 
 def test_what_waits_is_what_is_not_committed_by_topic(kafka: Kafka) -> None:
-    watch = LagWatch(kafka, GROUP, list)
+    watch = LagWatch(kafka, INTAKE_GROUP, list)
     assert (watch.waiting(), watch.age_s()) == (None, None)
     fill(kafka, {("tasks.normal", 0): 5, ("tasks.normal", 1): 2, ("tasks.high", 1): 1})
     watch.ask()
@@ -57,7 +56,7 @@ def test_offsets_that_stand_still_with_lag_are_no_health_on_our_own_partitions(
 ) -> None:
     fill(kafka, {("tasks.normal", 0): 3})
     now = time.monotonic()
-    ours, theirs = LagWatch(kafka, GROUP, lambda: [("tasks.normal", 0)]), LagWatch(kafka, GROUP, list)
+    ours, theirs = LagWatch(kafka, INTAKE_GROUP, lambda: [("tasks.normal", 0)]), LagWatch(kafka, INTAKE_GROUP, list)
     for watch in (ours, theirs):
         watch._advance._clock = lambda: now
         watch.ask()
@@ -75,7 +74,7 @@ def test_what_is_done_beyond_a_commit_held_back_is_not_lag_and_what_lies_behind_
     place = ("tasks.normal", 0)
     fill(kafka, {place: 3})
     now, ahead = time.monotonic(), {place: 3}
-    watch = LagWatch(kafka, GROUP, lambda: [place], ahead=lambda: ahead)
+    watch = LagWatch(kafka, INTAKE_GROUP, lambda: [place], ahead=lambda: ahead)
     watch._advance._clock = lambda: now
     watch.ask()
     now += 20
@@ -91,15 +90,15 @@ def test_what_is_done_beyond_a_commit_held_back_is_not_lag_and_what_lies_behind_
 
 def test_a_group_without_offsets_on_a_trimmed_partition_has_lost_them(kafka: Kafka) -> None:
     fill(kafka, {("tasks.normal", 1): 4})
-    watch = LagWatch(kafka, GROUP, list)
-    check_offsets(watch, kafka.group(GROUP))
+    watch = LagWatch(kafka, INTAKE_GROUP, list)
+    check_offsets(watch, kafka.group(INTAKE_GROUP))
     admin = kafka.admin()
     for done in admin.delete_records([TopicPartition(kafka.topic("tasks.normal"), 1, 3)]).values():
         done.result(10)
     with pytest.raises(UsageError, match=r"has lost its offsets for tasks.normal 1"):
-        check_offsets(watch, kafka.group(GROUP))
+        check_offsets(watch, kafka.group(INTAKE_GROUP))
     commit(kafka, {("tasks.normal", 1): 3})
-    check_offsets(watch, kafka.group(GROUP))
+    check_offsets(watch, kafka.group(INTAKE_GROUP))
 
 
 def test_waiting_for_topics_looks_after_what_goes_on_meanwhile(kafka: Kafka) -> None:
@@ -117,7 +116,7 @@ def test_a_worker_that_starts_while_kafka_is_away_waits_for_the_offsets(
 ) -> None:
     monkeypatch.setattr("headrace.kafka.lag._ANSWER_S", 0.5)
     away = Kafka(replace(kafka_settings, kafka="127.0.0.1:1"), "lag-test")  # nobody listens on that port
-    watches = [LagWatch(away, GROUP, list), LagWatch(kafka, GROUP, list)]
+    watches = [LagWatch(away, INTAKE_GROUP, list), LagWatch(kafka, INTAKE_GROUP, list)]
     asked: list[LagWatch] = []
 
     class Coming:
@@ -127,5 +126,5 @@ def test_a_worker_that_starts_while_kafka_is_away_waits_for_the_offsets(
             asked.append(watches.pop(0))
             return asked[-1].lost()
 
-    check_offsets(Coming(), kafka.group(GROUP))  # type: ignore[arg-type]
+    check_offsets(Coming(), kafka.group(INTAKE_GROUP))  # type: ignore[arg-type]
     assert len(asked) == 2

@@ -12,10 +12,10 @@ from headrace.contract.outcome import Outcome
 from headrace.contract.records import Outgoing, Source
 from headrace.contract.task import Task
 from headrace.kafka.client import Kafka
+from headrace.kafka.groups import INTAKE_GROUP
 from headrace.settings import Settings
 from headrace.storage.mysql import Database
 from spark_analytics.audit.auditor import Auditor
-from spark_analytics.audit.log_reader import INTAKE
 from spark_analytics.audit.store import Audit, MySqlAuditStore
 from spark_analytics.metrics import Metrics
 from spark_analytics.migrate import migrate
@@ -106,7 +106,7 @@ def test_what_waits_runs_or_is_being_stored_is_not_lost(
     assert (audit.received, audit.running, audit.queued) == (4, 1, 3)
 
     # Taken from the queue, its claim over, and no outcome: now it is lost.
-    consumer = kafka.consumer(INTAKE)
+    consumer = kafka.consumer(INTAKE_GROUP)
     from confluent_kafka import TopicPartition
 
     consumer.commit(offsets=[TopicPartition(kafka.topic("tasks.normal"), 0, 1)], asynchronous=False)

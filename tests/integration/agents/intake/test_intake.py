@@ -12,6 +12,7 @@ from headrace.contract.cluster import Cancel
 from headrace.contract.outcome import Outcome
 from headrace.contract.records import Outgoing
 from headrace.kafka.client import Sender
+from headrace.kafka.groups import INTAKE_GROUP
 from headrace.settings import Settings
 from tests.rigs.core import Core, Log, cores, other, record, submission
 from tests.rigs.topics import PARTITIONS
@@ -211,7 +212,7 @@ def test_a_group_that_has_lost_its_offsets_stops_and_says_so(kafka_settings: Set
         sender.send_all([record()])
         core.end(core.wait_jobs(1)[0])
     admin = core.kafka.admin()
-    group = core.kafka.group("headrace-tasks")
+    group = core.kafka.group(INTAKE_GROUP)
     admin.delete_consumer_groups([group])[group].result(10)
     again = Core(kafka_settings)
     failed = threading.Event()

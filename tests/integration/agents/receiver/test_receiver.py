@@ -11,7 +11,7 @@ import pytest
 
 from agents.faust_kit.app import make_app, running
 from agents.receiver.received_index import ReceivedIndex
-from agents.receiver.receiver import GROUP, Receiver
+from agents.receiver.receiver import Receiver
 from headrace.contract.ids import id_of_place
 from headrace.contract.ledger import Failure
 from headrace.contract.lifecycle import Event
@@ -19,6 +19,7 @@ from headrace.contract.records import Outgoing, Source
 from headrace.contract.states import Cause
 from headrace.contract.task import Task
 from headrace.kafka.client import Kafka, Sender
+from headrace.kafka.groups import RECEIVER_GROUP
 from headrace.settings import Settings
 from infra.local.process import free_port
 from tests.rigs.reading import read_until
@@ -35,7 +36,7 @@ def kafka(kafka_settings: Settings, topics: str) -> Kafka:
 @asynccontextmanager
 async def receiving(kafka: Kafka, settings: Settings, folder: Path) -> AsyncIterator[Receiver]:
     sender = Sender(kafka)
-    app = make_app(GROUP, settings, kafka, f"127.0.0.1:{free_port()}", folder)
+    app = make_app(RECEIVER_GROUP, settings, kafka, f"127.0.0.1:{free_port()}", folder)
     receiver = Receiver(kafka, sender)
     receiver.attach(app)
     async with running(app):
@@ -127,7 +128,7 @@ def rewind(kafka: Kafka) -> None:
 
     places = [TopicPartition(kafka.topic(t), p, 0) for t in ("tasks.normal", "tasks.high") for p in range(PARTITIONS)]
     admin = kafka.admin()
-    answer = admin.alter_consumer_group_offsets([ConsumerGroupTopicPartitions(kafka.group(GROUP), places)])
+    answer = admin.alter_consumer_group_offsets([ConsumerGroupTopicPartitions(kafka.group(RECEIVER_GROUP), places)])
     for done in answer.values():
         done.result()
 

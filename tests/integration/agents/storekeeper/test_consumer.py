@@ -10,7 +10,7 @@ from confluent_kafka import KafkaError, TopicPartition
 from agents.storekeeper.agent import Storekeeper
 from agents.storekeeper.arbiter import Arbiter
 from agents.storekeeper.batch_buffer import MOST_RECORDS, BatchBuffer
-from agents.storekeeper.consumer import GROUP, OutcomeConsumer
+from agents.storekeeper.consumer import OutcomeConsumer
 from agents.storekeeper.index_catchup import IndexCatchup
 from agents.storekeeper.metrics import Metrics
 from agents.storekeeper.result_store import ResultStore
@@ -18,6 +18,7 @@ from agents.storekeeper.retry_until import RetryUntilStopped
 from agents.storekeeper.terminal_index import TerminalIndex
 from headrace.contract.records import Outgoing
 from headrace.kafka.client import Kafka, Sender
+from headrace.kafka.groups import STOREKEEPER_GROUP
 from headrace.kafka.reading import committed
 from headrace.settings import Settings
 from headrace.storage.results_root import open_directory
@@ -63,7 +64,7 @@ def test_a_refused_commit_is_said_again_though_nothing_has_moved(
     kafka: Kafka, sender: Sender, consumer: OutcomeConsumer, said: list[str]
 ) -> None:
     sender.send_all([Outgoing("results", b"key", b"", (), 0)], 10)
-    asking = kafka.consumer(GROUP)
+    asking = kafka.consumer(STOREKEEPER_GROUP)
     wait_for(lambda: committed(kafka, asking, [PLACE])[PLACE] == 1, "the commit")
     asking.close()
     assert said == ["commit"]

@@ -19,7 +19,6 @@ from agents.faust_kit.app import make_app, running
 from agents.faust_kit.health_routes import add_health_pages
 from agents.monitoring.stats import NodeStats
 from agents.monitoring.stats_page import NodeView, add_stats_page
-from agents.receiver.receiver import GROUP
 from agents.worker.agent import Worker
 from headrace.contract.cluster import KindInfo
 from headrace.contract.journal import Claim
@@ -28,6 +27,7 @@ from headrace.contract.states import Cause
 from headrace.contract.submission import Submission
 from headrace.contract.task import Task
 from headrace.kafka.client import Kafka
+from headrace.kafka.groups import RECEIVER_GROUP
 from headrace.process.health import Health
 from headrace.settings import Settings
 from infra.local.process import free_port
@@ -90,7 +90,7 @@ async def node(kafka_settings: Settings, topics: str, tmp_path: Path) -> AsyncIt
     slots, stats, ends, health, state = Slots(2), NodeStats(), Ends(), Health(), ["ready"]
     pool = Pool(HARD, 2, tmp_path / "pool")
     kinds = await asyncio.to_thread(pool.start)
-    app = make_app(GROUP, kafka_settings, kafka, http, tmp_path)
+    app = make_app(RECEIVER_GROUP, kafka_settings, kafka, http, tmp_path)
     cancelled = set[str]()
     worker = Worker(slots, pool, ends, stats, is_cancelled=lambda task_id: task_id in cancelled)
     worker.attach(app)

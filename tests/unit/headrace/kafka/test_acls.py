@@ -3,13 +3,17 @@
 import orjson
 from click.testing import CliRunner, Result
 
-from agents.intake.consumer import GROUP as INTAKE
-from agents.receiver.receiver import GROUP as RECEIVER
-from agents.recovery.reaper import GROUP as REAPER
-from agents.storekeeper.agent import GROUP as STOREKEEPER
 from headrace.cli.topics import topics
 from headrace.errors import UsageError
 from headrace.kafka.acls import ROLES, rules
+from headrace.kafka.groups import (
+    ANALYTICS_GROUP_PREFIX,
+    INTAKE_GROUP,
+    NO_GROUP,
+    REAPER_GROUP,
+    RECEIVER_GROUP,
+    STOREKEEPER_GROUP,
+)
 
 
 def run(*arguments: str) -> Result:
@@ -31,9 +35,13 @@ def test_only_those_who_have_to_may_write_where_a_tasks_end_is_decided() -> None
 
 def test_every_group_that_is_joined_has_its_member_and_no_other() -> None:
     members = {role: may(role, "Read", "group") for role in ROLES}
-    assert members["worker"] == {INTAKE, RECEIVER, REAPER}
-    assert members["storekeeper"] == {STOREKEEPER}
+    assert members["worker"] == {INTAKE_GROUP, RECEIVER_GROUP, REAPER_GROUP}
+    assert members["storekeeper"] == {STOREKEEPER_GROUP}
+    assert members["analytics"] == {ANALYTICS_GROUP_PREFIX}
     assert members["gateway"] == members["submitter"] == members["operator"] == set()
+    watched = {role: may(role, "Describe", "group") for role in ROLES}
+    assert watched["analytics"] == {INTAKE_GROUP, STOREKEEPER_GROUP, NO_GROUP}
+    assert {role for role in ROLES if NO_GROUP in watched[role]} == set(ROLES) - {"submitter"}
 
 
 def test_principals_prefix_and_roles_are_the_installations() -> None:
