@@ -8,12 +8,8 @@ from confluent_kafka.admin import AdminClient
 
 from headrace.kafka.topics import apply_topics
 from headrace.settings import Settings
-from infra.image_build import missing_tools
 from tests.rigs.gateway import Gateway, Platform, Stage, gateway
 from tests.rigs.topics import PARTITIONS
-
-# The image takes tools of its own, which `make image` installs. A run without them says so (tests/conftest.py).
-collect_ignore = ["test_image.py"] if missing_tools() else []
 
 
 @pytest.fixture(scope="module")
