@@ -11,6 +11,7 @@ from datetime import datetime
 from gateway.http.problems import Problem
 from gateway.view.store import Filter
 from headrace.contract.states import Reason, Status
+from headrace.contract.timestamps import parse_rfc3339
 from headrace.errors import Invalid
 
 MAX_LIMIT = 1000
@@ -24,7 +25,7 @@ def filter_of(query: Mapping[str, str], times: bool = True, dead: bool = False) 
         raise bad("status", f"status must be one of {', '.join(Status)}")
     if reason and reason not in set(Reason):
         raise bad("reason", f"reason must be one of {', '.join(Reason)}")
-    since, until = (_moment_ms(query, "since"), _moment_ms(query, "until")) if times else (0, 0)
+    since, until = (_time_ms(query, "since"), _time_ms(query, "until")) if times else (0, 0)
     return Filter(status, query.get("name", ""), query.get("directory", ""), since, until, dead, reason if dead else "")
 
 
@@ -56,15 +57,17 @@ def bad(parameter: str, detail: str) -> Problem:
     return Problem("bad-request", detail, [Invalid(detail, f"?{parameter}")])
 
 
-def _moment_ms(query: Mapping[str, str], name: str) -> int:
+def time_of(query: Mapping[str, str], name: str) -> datetime | None:
+    """The parameter as a time in UTC; None without it."""
     text = query.get(name, "")
     if not text:
-        return 0
+        return None
     try:
-        # In a query a `+` that was not escaped has become a space.
-        found = datetime.fromisoformat(text.replace(" ", "+") if "T" in text else text)
-        if found.tzinfo is None:
-            raise ValueError
-        return int(found.timestamp() * 1000)
-    except (ValueError, OverflowError):
-        raise bad(name, f"{name} must be RFC 3339 with an offset, such as 2026-11-23T18:00:00Z") from None
+        return parse_rfc3339(text.replace(" ", "+"))  # a `+` that was not escaped arrives as a space
+    except ValueError as e:
+        raise bad(name, f"{name} {e}") from None
+
+
+def _time_ms(query: Mapping[str, str], name: str) -> int:
+    found = time_of(query, name)
+    return 0 if found is None else int(found.timestamp() * 1000)

@@ -11,7 +11,7 @@ import gzip
 import io
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import datetime
 from functools import cache
 from hashlib import sha256
 from importlib.resources import files
@@ -23,7 +23,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from gateway.http.problems import Problem
-from gateway.http.query import bad
+from gateway.http.query import bad, time_of
 from gateway.page.routes import page_file
 from gateway.routes.dependencies import parts_of
 from gateway.statistics_store import BUCKETS, DIMENSIONS, DatabaseUnavailable, Span, StatisticsRow, StatisticsStore
@@ -130,8 +130,8 @@ def _span(
     return Span(
         bucket,
         dimension,
-        _moment(query, "since"),
-        _moment(query, "until"),
+        time_of(query, "since"),
+        time_of(query, "until"),
         query.get("name"),
         query.get("node"),
         _cursor(query),
@@ -144,19 +144,6 @@ def _limit(query: Mapping[str, str]) -> int:
     if not (text.isascii() and text.isdigit() and 1 <= int(text[:10]) <= MAX_LIMIT):
         raise bad("limit", f"limit must be a whole number from 1 to {MAX_LIMIT}")
     return int(text)
-
-
-def _moment(query: Mapping[str, str], name: str) -> datetime | None:
-    text = query.get(name, "")
-    if not text:
-        return None
-    try:
-        found = datetime.fromisoformat(text.replace(" ", "+"))  # a `+` that was not escaped has become a space
-        if found.tzinfo is None:
-            raise ValueError
-        return found.astimezone(UTC)
-    except (ValueError, OverflowError):
-        raise bad(name, f"{name} must be RFC 3339 with an offset, such as 2026-11-23T18:00:00Z") from None
 
 
 def _cursor(query: Mapping[str, str]) -> tuple[datetime, str] | None:
