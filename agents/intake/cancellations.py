@@ -18,6 +18,7 @@ from headrace.contract.records import Place, Record
 from headrace.kafka.client import Kafka
 from headrace.kafka.follower import Follower
 from headrace.kafka.metadata import installation
+from headrace.storage.sqlite import adopt, open_or_rebuild
 
 _TABLES = """
 CREATE TABLE IF NOT EXISTS cancelled (id BLOB PRIMARY KEY) WITHOUT ROWID;
@@ -31,10 +32,8 @@ class Cancellations(Follower):
 
     def __init__(self, kafka: Kafka, file: Path, on_cancel: Callable[[str], None] = lambda _: None) -> None:
         super().__init__(kafka, "control", ["tasks.control"])
-        file.parent.mkdir(parents=True, exist_ok=True)
-        self._file = file
         self._lock = threading.Lock()
-        self._db = self._open()
+        self._db = open_or_rebuild(file, _make_tables)
         self._new: list[str] = []
         self.on_cancel = on_cancel
 
@@ -56,11 +55,8 @@ class Cancellations(Follower):
 
     def begin(self) -> Mapping[Place, int]:
         cluster = installation(self._admin, self._kafka, "tasks.control", 10)
-        with self._lock, self._db:
-            if self._db.execute("SELECT name FROM cluster").fetchall() != [(cluster,)]:
-                for table in ("cancelled", "position", "cluster"):
-                    self._db.execute(f"DELETE FROM {table}")  # noqa: S608 - our own names
-                self._db.execute("INSERT INTO cluster VALUES (?)", (cluster,))
+        with self._lock:
+            adopt(self._db, cluster, ("cancelled", "position", "cluster"))
             return {("tasks.control", p): at for p, at in self._db.execute("SELECT partition, next FROM position")}
 
     def handle(self, record: Record) -> None:
@@ -84,17 +80,6 @@ class Cancellations(Follower):
         with self._lock, self._db:
             self._db.execute("DELETE FROM position WHERE partition = ?", (place[1],))
 
-    def _open(self) -> sqlite3.Connection:
-        try:
-            return self._opened()
-        except sqlite3.DatabaseError:  # cut short by a power failure: the log has it all
-            for suffix in ("", "-wal", "-shm"):
-                self._file.with_name(self._file.name + suffix).unlink(missing_ok=True)
-            return self._opened()
 
-    def _opened(self) -> sqlite3.Connection:
-        db = sqlite3.connect(self._file, check_same_thread=False)
-        db.execute("PRAGMA journal_mode=WAL")
-        db.execute("PRAGMA synchronous=NORMAL")
-        db.executescript(_TABLES)
-        return db
+def _make_tables(db: sqlite3.Connection) -> None:
+    db.executescript(_TABLES)

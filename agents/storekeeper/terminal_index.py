@@ -5,7 +5,6 @@ age is made whole by reading those topics on from its positions, and a lost or b
 Single-threaded use. UsageError when another process holds the file.
 """
 
-import fcntl
 import os
 import sqlite3
 import uuid
@@ -13,8 +12,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from headrace.contract.records import Place
-from headrace.errors import UsageError
-from headrace.storage.sqlite import in_few_lengths
+from headrace.storage.sqlite import adopt, in_few_lengths, lock, open_or_rebuild
 
 OUTPUTS = ("lifecycle.completed", "tasks.dead")
 _SCHEMA_VERSION = 2
@@ -31,21 +29,10 @@ class TerminalIndex:
     """Ids that have their terminal event, and up to where each output partition has been read into here."""
 
     def __init__(self, path: Path) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._lock = os.open(path.with_suffix(".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(self._lock)
-            raise UsageError(
-                f"{path} is in use: another storekeeper runs on it; give this one another HEADRACE_DATA"
-            ) from None
-        try:
-            self._db = _open(path)
-        except sqlite3.DatabaseError:  # broken, or of another version: it is rebuilt from the log
-            for leftover in (path, path.with_name(path.name + "-wal"), path.with_name(path.name + "-shm")):
-                leftover.unlink(missing_ok=True)
-            self._db = _open(path)
+        self._lock = lock(
+            path, f"{path} is in use: another storekeeper runs on it; give this one another HEADRACE_DATA"
+        )
+        self._db = open_or_rebuild(path, _prepare)
 
     def close(self) -> None:
         self._db.close()
@@ -56,11 +43,7 @@ class TerminalIndex:
 
         The same ids come again there: a keyless record's is made of its place, another's of its Idempotency-Key.
         """
-        with self._db:
-            if self._db.execute("SELECT name FROM cluster").fetchall() != [(cluster,)]:
-                for table in ("terminal", "position", "cluster"):
-                    self._db.execute(f"DELETE FROM {table}")  # noqa: S608 - our own names
-                self._db.execute("INSERT INTO cluster VALUES (?)", (cluster,))
+        adopt(self._db, cluster, ("terminal", "position", "cluster"))
 
     def known(self, ids: Iterable[str]) -> set[str]:
         """Which of the ids are terminal."""
@@ -115,19 +98,10 @@ class TerminalIndex:
         return count
 
 
-def _open(path: Path) -> sqlite3.Connection:
-    db = sqlite3.connect(path, check_same_thread=False)
-    try:
-        db.execute("PRAGMA journal_mode = WAL")
-        # A power cut may lose the last transactions, whole: positions and ids stay in step, and the log has the rest.
-        db.execute("PRAGMA synchronous = NORMAL")
-        db.execute("PRAGMA cache_size = -8000")
-        version = db.execute("PRAGMA user_version").fetchone()[0]
-        if version == 0:
-            db.executescript(f"BEGIN; {_SCHEMA} PRAGMA user_version = {_SCHEMA_VERSION}; COMMIT;")
-        elif version != _SCHEMA_VERSION:
-            raise sqlite3.DatabaseError(f"schema version {version}")
-    except BaseException:
-        db.close()
-        raise
-    return db
+def _prepare(db: sqlite3.Connection) -> None:
+    db.execute("PRAGMA cache_size = -8000")  # kB
+    version = db.execute("PRAGMA user_version").fetchone()[0]
+    if version == 0:
+        db.executescript(f"BEGIN; {_SCHEMA} PRAGMA user_version = {_SCHEMA_VERSION}; COMMIT;")
+    elif version != _SCHEMA_VERSION:
+        raise sqlite3.DatabaseError(f"schema version {version}")

@@ -4,19 +4,16 @@ Used by the status store. One process owns the file, by a lock that falls free w
 a file of another version or a broken one is made anew. Full disks raise sqlite3.OperationalError.
 """
 
-import fcntl
-import logging
+import os
 import sqlite3
 import threading
 from pathlib import Path
-from typing import Any
 
 from gateway.view.projection import COLUMNS
-from headrace.errors import UsageError
-
-log = logging.getLogger(__name__)
+from headrace.storage.sqlite import connect, lock, open_or_rebuild
 
 SCHEMA_VERSION = 1
+_LOCKED_S = 10.0  # how long a connection waits for another one's lock
 _INTEGERS = {
     "submitted_ms",
     "started_ms",
@@ -53,67 +50,33 @@ class StatusDatabase:
     """The file at `path`, made when it is missing. `writer` is for one thread; `reader()` gives each thread its own."""
 
     def __init__(self, path: Path) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
         self.path = path
-        self._lock = _lock(path.with_suffix(".lock"))
+        self._lock = lock(
+            path,
+            f"another gateway uses {path.with_suffix('.lock')}: give this one another HEADRACE_HTTP or HEADRACE_DATA",
+        )
         self._local = threading.local()
-        self._connections: list[sqlite3.Connection] = []
-        self.writer = self._open_current()
+        self.writer = open_or_rebuild(path, _prepare, timeout_s=_LOCKED_S, autocommit=True)
+        self._connections = [self.writer]
 
     def reader(self) -> sqlite3.Connection:
         found: sqlite3.Connection | None = getattr(self._local, "connection", None)
         if found is None:
-            found = self._local.connection = self._connect()
+            found = self._local.connection = connect(self.path, timeout_s=_LOCKED_S, autocommit=True)
+            self._connections.append(found)
         return found
 
     def close(self) -> None:
         for connection in self._connections:
             connection.close()
-        self._lock.close()
-
-    def _open_current(self) -> sqlite3.Connection:
-        fresh = not self.path.exists()
-        try:
-            connection = self._connect()
-            if not fresh and _version(connection) == str(SCHEMA_VERSION):
-                return connection
-        except sqlite3.DatabaseError as e:
-            log.warning("the status view %s cannot be used (%s)", self.path, e)
-        if not fresh:
-            log.warning("the status view %s is made anew from the log", self.path)
-        return self._create()
-
-    def _create(self) -> sqlite3.Connection:
-        while self._connections:
-            self._connections.pop().close()
-        for suffix in ("", "-wal", "-shm"):
-            self.path.with_name(self.path.name + suffix).unlink(missing_ok=True)
-        connection = self._connect()
-        connection.executescript("BEGIN;" + _SCHEMA)
-        connection.execute("INSERT INTO meta VALUES ('schema', ?)", (str(SCHEMA_VERSION),))
-        connection.execute("COMMIT")
-        return connection
-
-    def _connect(self) -> sqlite3.Connection:
-        connection = sqlite3.connect(self.path, timeout=10, isolation_level=None, check_same_thread=False)
-        self._connections.append(connection)
-        connection.execute("PRAGMA journal_mode = WAL")
-        # After a power cut the newest transactions may be missing, and their positions: they are read from Kafka again.
-        connection.execute("PRAGMA synchronous = NORMAL")
-        connection.execute("PRAGMA wal_autocheckpoint = 4000")
-        return connection
+        os.close(self._lock)
 
 
-def _version(connection: sqlite3.Connection) -> str:
+def _prepare(connection: sqlite3.Connection) -> None:
+    connection.execute("PRAGMA wal_autocheckpoint = 4000")  # pages
+    if connection.execute("SELECT count(*) FROM sqlite_master").fetchone() == (0,):
+        version = f"INSERT INTO meta VALUES ('schema', '{SCHEMA_VERSION}')"  # noqa: S608 - our own number
+        connection.executescript(f"BEGIN; {_SCHEMA} {version}; COMMIT;")
     found = connection.execute("SELECT value FROM meta WHERE key = 'schema'").fetchone()
-    return found[0] if found else ""
-
-
-def _lock(path: Path) -> Any:
-    file = path.open("a")
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        file.close()
-        raise UsageError(f"another gateway uses {path}: give this one another HEADRACE_HTTP or HEADRACE_DATA") from None
-    return file
+    if found != (str(SCHEMA_VERSION),):
+        raise sqlite3.DatabaseError(f"schema version {found}")

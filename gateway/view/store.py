@@ -15,7 +15,7 @@ import orjson
 from gateway.view.database import STORED, StatusDatabase
 from gateway.view.projection import COLUMNS, AttemptView, TaskView, id_text, place_of, values_of
 from headrace.contract.states import Status
-from headrace.storage.sqlite import in_few_lengths
+from headrace.storage.sqlite import adopt, in_few_lengths
 
 _ROW = ", ".join(STORED)
 # Not REPLACE: an update leaves alone the indexes of columns that stay as they are.
@@ -81,16 +81,13 @@ class StatusStore:
 
     def adopt(self, identity: str) -> bool:
         """Says which cluster and prefix the view is of. False when it was of another one: it is empty then."""
-        w = self._writer
-        known = w.execute("SELECT value FROM meta WHERE key = 'identity'").fetchone()
-        if known == (identity,):
-            return True
-        w.execute("BEGIN IMMEDIATE")
-        for table in ("positions", "tasks", "events", "progress"):
-            w.execute(f"DELETE FROM {table}")  # noqa: S608
-        w.execute("INSERT OR REPLACE INTO meta VALUES ('identity', ?)", (identity,))
-        w.execute("COMMIT")
-        return known is None
+        return adopt(
+            self._writer,
+            identity,
+            ("positions", "tasks", "events", "progress"),
+            read_owner="SELECT value FROM meta WHERE key = 'identity'",
+            write_owner="INSERT OR REPLACE INTO meta VALUES ('identity', ?)",
+        )
 
     def positions(self) -> dict[tuple[str, int], int]:
         return {(t, p): n for t, p, n in self._writer.execute("SELECT topic, partition, next FROM positions")}
