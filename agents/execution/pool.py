@@ -96,9 +96,9 @@ class Pool:
         self._free: asyncio.LifoQueue[PoolSlot] = asyncio.LifoQueue()
         self._attempts: dict[Key, Attempt] = {}
         self._numbers = itertools.count(1)
-        self._company = ExclusiveRun(lambda asked: self.on_alone(asked))
+        self._company = ExclusiveRun(lambda asked: self.on_exclusive(asked))
         self._fitness = SlotHealth()
-        self.on_alone: Callable[[bool], None] = lambda _: None  # told when an attempt asks to be alone, and is done
+        self.on_exclusive: Callable[[bool], None] = lambda _: None  # told when an attempt asks to be alone, and is done
         self._waiting: dict[Key, _Ticket] = {}  # for the jobs before them in their slot, or for a slot
         self._loop: asyncio.AbstractEventLoop | None = None
         self._chores = set[asyncio.Task[None]]()

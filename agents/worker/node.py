@@ -1,7 +1,8 @@
-"""A worker node put together: what its parts are, the order they begin in, and how they end.
+"""A worker node at work: the order in which its parts start, how it drains, and the order in which they end.
 
-Called by `agents.worker.main`, which has taken the node's lock and has the pool's children on their way. The worker
-agent and the intake begin before Faust's slower parts: a task that waits is started while the rest joins its groups.
+Called by `agents.worker.main`, which holds the node's lock and has the pool's children starting. The worker agent and
+the intake start before Faust's slower parts, so the first tasks run while the rest joins its groups. UsageError when a
+consumer group has lost its offsets; any other error of a part ends the node with it.
 """
 
 import asyncio
@@ -14,43 +15,30 @@ from typing import Any
 
 import faust
 
-from agents.completion.claim_members import ClaimMembers
-from agents.completion.finisher import Finisher
 from agents.execution.pool import Pool
 from agents.execution.progress import ProgressRelay
-from agents.execution.slots import Slots
 from agents.faust_kit.app import make_app, member_id, quiet_logs, running, until_stopped
 from agents.faust_kit.health_routes import add_health_pages
-from agents.intake.cancellations import Cancellations
-from agents.intake.delegation import Delegation
-from agents.intake.intake import Intake
-from agents.intake.micro_batching import RunTimes
 from agents.membership.death_notices import own_death_notice
-from agents.membership.failure_detector import FailureDetector
 from agents.membership.fencing import Fence
-from agents.membership.heartbeats import Heartbeats
 from agents.membership.identity import NodeIdentity, Predecessor
-from agents.membership.registry import Registry
 from agents.membership.takeover import take_over
-from agents.monitoring.stats import NodeStats
-from agents.monitoring.stats_page import NodeView, add_stats_page
-from agents.receiver.receiver import Receiver
-from agents.recovery.reaper import Reaper
-from agents.recovery.trimmer import Trimmer
-from agents.worker.agent import Worker
+from agents.monitoring.stats_page import add_stats_page
+from agents.worker.parts import NodeResources, WorkerParts
 from agents.worker.preflight import check_offsets, wait_for_topics
+from agents.worker.status import node_health, node_view
 from headrace.contract.cluster import KindInfo
 from headrace.errors import UsageError
 from headrace.kafka.client import Kafka, Sender
-from headrace.kafka.groups import INTAKE_GROUP, RECEIVER_GROUP
+from headrace.kafka.groups import RECEIVER_GROUP
 from headrace.kafka.lag import LagWatch
 from headrace.process.failpoints import Failpoint, no_failpoint
-from headrace.process.health import Health
 from headrace.settings import Settings, address
 
 log = logging.getLogger(__name__)
 
-_SAMPLE_S = 1.0
+_SAMPLE_S = 1.0  # between two samples of slots and backlog: five make a bucket of the stats page's history
+_DEATH_NOTICE_S = 10.0  # for Kafka to acknowledge that a boot is over
 _TOPICS = (
     "tasks.normal",
     "tasks.high",
@@ -69,12 +57,16 @@ def run(
     settings: Settings,
     kafka: Kafka,
     node: NodeIdentity,
-    before: Predecessor | None,
+    predecessor: Predecessor | None,
     pool: Pool,
     kinds: Future[list[KindInfo]],
     failpoint: Failpoint = no_failpoint,
 ) -> int:
-    """Runs the node until SIGTERM or SIGINT; the exit code. `kinds`: what the children have loaded, or UsageError."""
+    """Runs the node until SIGTERM or SIGINT and returns its exit code.
+
+    `kinds` is what the pool's children have loaded; it may fail with UsageError. `predecessor`: the boot that held the
+    node's name before, whose work is taken over first.
+    """
     quiet_logs()
     wait_for_topics(kafka, _TOPICS, lambda: kinds.result() if kinds.done() else None)
     receiver_lag = LagWatch(kafka, RECEIVER_GROUP, lambda: ())
@@ -82,97 +74,45 @@ def run(
     receiver_lag.close()
     sender = Sender(kafka)
     try:
-        if before is not None:
-            take_over(kafka, sender, node, before)
-        worker_node = WorkerNode(settings, kafka, sender, node, pool, kinds.result(), failpoint)
-        return asyncio.run(worker_node.serve())
+        if predecessor is not None:
+            take_over(kafka, sender, node, predecessor)
+        resources = NodeResources(settings, kafka, sender, node, pool, kinds.result(), failpoint)
+        return asyncio.run(WorkerNode(resources).serve())
     finally:
         sender.close()
 
 
 class WorkerNode:
-    """All parts of one node. `serve` may be called once."""
+    """One node in its event loop. `serve` may be called once."""
 
-    def __init__(
-        self,
-        settings: Settings,
-        kafka: Kafka,
-        sender: Sender,
-        node: NodeIdentity,
-        pool: Pool,
-        kinds: list[KindInfo],
-        failpoint: Failpoint,
-    ) -> None:
-        self._settings, self._kafka, self._sender, self._node, self._pool = settings, kafka, sender, node, pool
-        self._kinds = kinds
+    def __init__(self, resources: NodeResources) -> None:
+        self._resources, self._parts = resources, WorkerParts(resources)
+        self._settings, self._kafka, self._node = resources.settings, resources.kafka, resources.node
+        self._pool = resources.pool
+        self._fence = Fence(self._node, self._settings.lease_s, [self._end_boot, self._send_death_notice])
+        self._parts.registry.on_declared_dead = self._fence.declared_dead
+        self._receiver_lag = LagWatch(self._kafka, RECEIVER_GROUP, self._receiver_places)
         self._is_draining = False
-        self._slots = Slots(settings.slot_count)
-        self._stats = NodeStats()
-        self._fence = Fence(node, settings.lease_s, [self._end_boot, self._say_dead])
-        self._view = Registry(kafka, kinds, FailureDetector(settings.lease_s), self._fence.declared_dead)
-        self._control = Cancellations(kafka, node.control_path)
-        members, run_times = ClaimMembers(), RunTimes()
-        self._finisher = Finisher(sender, node, self._control.is_cancelled, failpoint, members)
-        self._worker = Worker(
-            self._slots,
-            pool,
-            self._finisher,
-            self._stats,
-            run_times,
-            lambda job: job.claim.for_ == node.boot,
-            self._control.is_cancelled,
-        )
-        self._delegation = Delegation(
-            kafka, sender, node, self._slots, self._view, self._control, self._worker.hand_over, failpoint
-        )
-        self._intake = Intake(
-            kafka,
-            sender,
-            node,
-            self._slots,
-            self._view,
-            self._control,
-            self._worker.hand_over,
-            failpoint,
-            self._delegation,
-            run_times,
-            members,
-        )
-        self._heartbeats = Heartbeats(
-            sender, node, self._slots.total, kinds, pool.running, f"http://{settings.stats_http}/"
-        )
-        self._reaper = Reaper(
-            kafka, sender, node, self._view, failpoint, Trimmer(kafka, settings.keep_s, failpoint=failpoint)
-        )
-        for reader in (self._view, self._control, self._delegation, self._reaper):
-            reader.passed_over = self._stats.passed_over
-        self._receiver = Receiver(kafka, sender)
-        self._waiting = LagWatch(
-            kafka,
-            INTAKE_GROUP,
-            lambda: self._intake.places,
-            is_excused=lambda: not self._slots.free or self._intake.waits_for_others,
-        )
-        self._receiver_lag = LagWatch(kafka, RECEIVER_GROUP, self._receiver_places)
         self._app: faust.App | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
 
     async def serve(self) -> int:
-        """Until a signal, or until a part ends by an error. UsageError when the group has lost its offsets."""
+        """Runs until a signal, or until a part fails; returns 0 or raises what the part failed with."""
         self._loop = asyncio.get_running_loop()
         stop, hurry = _signals(self._loop)
-        self._intake.on_failure = lambda _: self._in_loop(stop.set)
-        self._reaper.on_failure = lambda _: self._in_loop(stop.set)
-        self._control.on_cancel = lambda task_id: self._in_loop(self._pool.cancel, task_id)
+        parts = self._parts
+        parts.intake.on_failure = lambda _: self._in_loop(stop.set)
+        parts.reaper.on_failure = lambda _: self._in_loop(stop.set)
+        parts.cancellations.on_cancel = lambda task_id: self._in_loop(self._pool.cancel, task_id)
         app = self._app = self._make_app()
-        async with self._working(app):
+        async with self._started(app):
             await until_stopped(app, stop)
             if not app.should_stop:
                 await self._drain(hurry)
-        if self._intake.failure is not None:
-            raise UsageError(self._intake.failure)
-        if self._reaper.failure is not None:
-            raise self._reaper.failure  # an end by an error: whoever runs this role starts it again
+        if parts.intake.failure is not None:
+            raise UsageError(parts.intake.failure)
+        if parts.reaper.failure is not None:
+            raise parts.reaper.failure  # the process exits with an error, and its supervisor starts it again
         return 0
 
     def _make_app(self) -> faust.App:
@@ -186,107 +126,90 @@ class WorkerNode:
             consumer_auto_offset_reset="earliest",
             broker_commit_interval=1.0,
         )
-        self._worker.attach(app)
-        self._receiver.attach(app)
-        app.on_partitions_assigned.connect(self._joined)  # type: ignore[arg-type]
-        health = self._health(app)
-        add_stats_page(app, self._page(health))
-        add_health_pages(app, health, self._stats.registry, lambda: self._stats.ready.set(not health.reasons()))
+        parts = self._parts
+        parts.worker.attach(app)
+        parts.receiver.attach(app)
+        app.on_partitions_assigned.connect(self._remember_member)  # type: ignore[arg-type]
+        health = node_health(parts, self._resources, self._fence, self._receiver_lag, app)
+        add_stats_page(app, node_view(parts, self._resources, health, lambda: self._is_draining))
+        add_health_pages(app, health, parts.stats.registry, lambda: parts.stats.ready.set(not health.reasons()))
         return app
 
     @contextlib.asynccontextmanager
-    async def _working(self, app: faust.App) -> AsyncIterator[None]:
-        """Everything at work; at the end everything ended, what others rely on last."""
-        self._pool.on_alone = self._slots.hold
-        self._pool.listen(ProgressRelay(self._sender.send).report)
-        parts = (self._view, self._control, self._delegation, self._heartbeats, self._fence)
-        for part in parts:
+    async def _started(self, app: faust.App) -> AsyncIterator[None]:
+        """Starts every part; at the end closes them all, those that others depend on last."""
+        parts = self._parts
+        self._pool.on_exclusive = parts.slots.hold
+        self._pool.listen(ProgressRelay(self._resources.sender.send).report)
+        first = (parts.registry, parts.cancellations, parts.delegation, parts.heartbeats, self._fence)
+        last = (parts.reaper, parts.task_lag, self._receiver_lag)
+        for part in first:
             part.start()
         await app.agents["worker"].start()
-        self._intake.start()
+        parts.intake.start()
         sampling = asyncio.create_task(self._sample())
         try:
             async with running(app):
-                for late in (self._reaper, self._waiting, self._receiver_lag):
+                for late in last:
                     late.start()
                 yield
         finally:
             sampling.cancel()
-            await asyncio.to_thread(self._intake.drain)
+            await asyncio.to_thread(parts.intake.drain)
             await self._pool.close()
-            for ending in (self._reaper, self._waiting, self._receiver_lag, *reversed(parts), self._receiver):
+            for ending in (*last, *reversed(first), parts.receiver):
                 await asyncio.to_thread(ending.close)
 
     async def _drain(self, hurry: asyncio.Event) -> None:
-        """Leaves the group, then gives what runs its time; then this boot has no claims left, and says it is over."""
+        """Leaves the intake's group, gives running attempts their time and, if no claim is left, says the boot is over.
+
+        `hurry` cuts that time short.
+        """
+        parts = self._parts
         self._is_draining = True
-        self._heartbeats.draining()
-        log.info("Node %s is drained: %d attempts get %g s", self._node.name, self._slots.used, self._settings.drain_s)
-        left = await asyncio.to_thread(self._intake.drain)
-        draining = asyncio.create_task(self._worker.drain(self._settings.drain_s))
+        parts.heartbeats.draining()
+        drain_s = self._settings.drain_s
+        log.info("Node %s drains: %d slots in use get %g s", self._node.name, parts.slots.used, drain_s)
+        has_left = await asyncio.to_thread(parts.intake.drain)
+        if await self._drain_worker(hurry) and has_left:
+            await parts.finisher.close()
+            for part in (self._fence, parts.heartbeats):  # neither may react to the death notice that follows
+                await asyncio.to_thread(part.close)
+            await asyncio.to_thread(self._send_death_notice, self._node.boot)
+            self._node.release()
+
+    async def _drain_worker(self, hurry: asyncio.Event) -> bool:
+        """Whether Kafka knows the end of every attempt."""
+        worker = self._parts.worker
+        draining = asyncio.create_task(worker.drain(self._settings.drain_s))
         hurrying = asyncio.create_task(hurry.wait())
         await asyncio.wait({draining, hurrying}, return_when=asyncio.FIRST_COMPLETED)
         hurrying.cancel()
         if not draining.done():
             draining.cancel()
-            draining = asyncio.create_task(self._worker.drain(0.0))
-        if await draining and left:
-            await self._finisher.close()
-            for part in (self._fence, self._heartbeats):  # neither may answer to the word that follows
-                await asyncio.to_thread(part.close)
-            await asyncio.to_thread(self._say_dead, self._node.boot)
-            self._node.release()
+            draining = asyncio.create_task(worker.drain(0.0))
+        return await draining
 
-    def _end_boot(self, _old: str) -> None:
-        """Self-fencing: what the old boot ran is killed before anybody hears that it is over."""
+    def _end_boot(self, _old_boot: str) -> None:
+        """First hook of the fence: kills what the old boot runs, before others hear that it is over."""
         self._pool.kill_all()
-        self._in_loop(self._finisher.drop_waiting)
+        self._in_loop(self._parts.finisher.drop_waiting)
 
-    def _say_dead(self, boot: str) -> None:
-        self._sender.send(own_death_notice(self._node, boot).encode()).result(10)
-        self._heartbeats.beat_now()
-
-    def _health(self, app: faust.App) -> Health:
-        health = Health()
-        health.add("intake", lambda: self._intake.check() or self._waiting.check())
-        health.add("control", self._control.check)
-        health.add("kinds", self._view.check)
-        health.add("delegation", self._delegation.check)
-        health.add("heartbeats", self._heartbeats.check)
-        health.add("fence", self._fence.check)
-        health.add("reaper", self._reaper.check)
-        health.add("pool", self._pool.check)
-        health.add("receiver", self._receiver.check)
-        health.add("receiver's offsets", self._receiver_lag.check)
-        health.add("receiver group", lambda: None if app.started and not app.rebalancing else "has not joined yet")
-        health.add("worker agent", lambda: None if self._slots.is_open else "is not at work: no task is started")
-        return health
-
-    def _page(self, health: Health) -> NodeView:
-        return NodeView(
-            node=self._node.name,
-            boot=lambda: self._node.boot,
-            pid=self._node.pid,
-            started_ms=self._node.started_ms,
-            slots=self._slots.total,
-            used=lambda: self._slots.used,
-            running=self._pool.running,
-            draining=lambda: self._is_draining,
-            health=health,
-            stats=self._stats,
-            waiting=self._waiting.waiting,
-            waiting_age_s=self._waiting.age_s,
-            partitions=lambda: self._intake.places,
-            limits_s={kind.name: kind.timeout_s for kind in self._kinds},
-        )
+    def _send_death_notice(self, boot: str) -> None:
+        self._resources.sender.send(own_death_notice(self._node, boot).encode()).result(_DEATH_NOTICE_S)
+        self._parts.heartbeats.beat_now()
 
     async def _sample(self) -> None:
+        parts = self._parts
         while True:
-            self._stats.sample(self._slots.used, self._slots.total, self._waiting.waiting())
+            parts.stats.sample(parts.slots.used, parts.slots.total, parts.task_lag.waiting())
             await asyncio.sleep(_SAMPLE_S)
 
-    async def _joined(self, app: Any, *_: Any, signal: Any, **__: Any) -> None:
-        """Keeps the receiver's membership for the process after a crash, which need not wait for its session to end."""
+    async def _remember_member(self, app: Any, *_: Any, signal: Any, **__: Any) -> None:
+        """Stores the receiver's member id: after a crash the next process removes it and need not wait for its session.
+
+        Connected to Faust's signal of an assignment, which passes itself as `signal`.
+        """
         self._node.remember(RECEIVER_GROUP, member_id(app))
 
     def _receiver_places(self) -> list[tuple[str, int]]:

@@ -43,7 +43,7 @@ async def test_a_victim_runs_again_alone_and_only_that_end_counts(bench: Bench, 
     running = asyncio.create_task(bench.run("sleeps", seconds=0.5, flag=str(victim)))
     first = await pid_in(victim)
     held: list[bool] = []
-    bench.pool.on_alone = held.append
+    bench.pool.on_exclusive = held.append
     kernel.kills(first)
     await until(lambda: held == [True], 30.0)
     behind = asyncio.create_task(bench.run("sleeps", seconds=0.0, flag=str(late)))

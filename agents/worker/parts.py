@@ -1,0 +1,117 @@
+"""The parts of a worker node, each made once and connected to those it calls.
+
+Called by `agents.worker.node`, which starts, drains and closes them. Making them sends nothing and takes no task.
+UsageError when the payload schema of one of the node's own kinds is not valid.
+"""
+
+from dataclasses import dataclass
+
+from agents.completion.claim_members import ClaimMembers
+from agents.completion.finisher import Finisher
+from agents.execution.pool import Pool
+from agents.execution.slots import Slots
+from agents.intake.cancellations import Cancellations
+from agents.intake.delegation import Delegation
+from agents.intake.intake import Intake
+from agents.intake.micro_batching import RunTimes
+from agents.membership.failure_detector import FailureDetector
+from agents.membership.heartbeats import Heartbeats
+from agents.membership.identity import NodeIdentity
+from agents.membership.registry import Registry
+from agents.monitoring.stats import NodeStats
+from agents.receiver.receiver import Receiver
+from agents.recovery.reaper import Reaper
+from agents.recovery.trimmer import Trimmer
+from agents.worker.agent import Worker
+from headrace.contract.cluster import KindInfo
+from headrace.kafka.client import Kafka, Sender
+from headrace.kafka.groups import INTAKE_GROUP
+from headrace.kafka.lag import LagWatch
+from headrace.process.failpoints import Failpoint
+from headrace.settings import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class NodeResources:
+    """What the node's process has before its parts are made."""
+
+    settings: Settings
+    kafka: Kafka
+    sender: Sender
+    node: NodeIdentity
+    pool: Pool  # started
+    kinds: list[KindInfo]  # loaded by the pool's children
+    failpoint: Failpoint
+
+
+class WorkerParts:
+    """All parts of one node but the fence, which `agents.worker.node` hooks into its own event loop."""
+
+    def __init__(self, resources: NodeResources) -> None:
+        r = self._resources = resources
+        self.slots, self.stats = Slots(r.settings.slot_count), NodeStats()
+        self._members, self._run_times = ClaimMembers(), RunTimes()
+        self.registry = Registry(r.kafka, r.kinds, FailureDetector(r.settings.lease_s))
+        self.cancellations = Cancellations(r.kafka, r.node.control_path)
+        self.finisher = Finisher(r.sender, r.node, self.cancellations.is_cancelled, r.failpoint, self._members)
+        self.worker = self._make_worker()
+        self.delegation = self._make_delegation()
+        self.intake = self._make_intake()
+        stats_url = f"http://{r.settings.stats_http}/"
+        self.heartbeats = Heartbeats(r.sender, r.node, self.slots.total, r.kinds, r.pool.running, stats_url)
+        trimmer = Trimmer(r.kafka, r.settings.keep_s, failpoint=r.failpoint)
+        self.reaper = Reaper(r.kafka, r.sender, r.node, self.registry, r.failpoint, trimmer)
+        self.receiver = Receiver(r.kafka, r.sender)
+        self.task_lag = self._make_task_lag()
+        for reader in (self.registry, self.cancellations, self.delegation, self.reaper):
+            reader.passed_over = self.stats.passed_over
+
+    def _make_worker(self) -> Worker:
+        node = self._resources.node
+        return Worker(
+            self.slots,
+            self._resources.pool,
+            self.finisher,
+            self.stats,
+            self._run_times,
+            is_ours=lambda job: job.claim.for_ == node.boot,
+            is_cancelled=self.cancellations.is_cancelled,
+        )
+
+    def _make_delegation(self) -> Delegation:
+        r = self._resources
+        return Delegation(
+            r.kafka,
+            r.sender,
+            r.node,
+            self.slots,
+            self.registry,
+            self.cancellations,
+            self.worker.hand_over,
+            r.failpoint,
+        )
+
+    def _make_intake(self) -> Intake:
+        r = self._resources
+        return Intake(
+            r.kafka,
+            r.sender,
+            r.node,
+            self.slots,
+            self.registry,
+            self.cancellations,
+            self.worker.hand_over,
+            r.failpoint,
+            self.delegation,
+            self._run_times,
+            self._members,
+        )
+
+    def _make_task_lag(self) -> LagWatch:
+        """The backlog of the task topics. Offsets may stand still while no slot is free or another node must run."""
+        return LagWatch(
+            self._resources.kafka,
+            INTAKE_GROUP,
+            lambda: self.intake.places,
+            is_excused=lambda: not self.slots.free or self.intake.waits_for_others,
+        )

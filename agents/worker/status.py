@@ -1,0 +1,58 @@
+"""What a worker node's HTTP port reports: the reasons why it is not ready, and the figures of its stats page.
+
+Called by `agents.worker.node` when it makes its Faust app. The functions handed over run at each request, in the event
+loop, and answer from memory.
+"""
+
+from collections.abc import Callable
+
+import faust
+
+from agents.membership.fencing import Fence
+from agents.monitoring.stats_page import NodeView
+from agents.worker.parts import NodeResources, WorkerParts
+from headrace.kafka.lag import LagWatch
+from headrace.process.health import Health
+
+
+def node_health(
+    parts: WorkerParts, resources: NodeResources, fence: Fence, receiver_lag: LagWatch, app: faust.App
+) -> Health:
+    """The checks behind `/readyz`, each under the name that its reasons begin with."""
+    health = Health()
+    health.add("intake", lambda: parts.intake.check() or parts.task_lag.check())
+    health.add("control", parts.cancellations.check)
+    health.add("kinds", parts.registry.check)
+    health.add("delegation", parts.delegation.check)
+    health.add("heartbeats", parts.heartbeats.check)
+    health.add("fence", fence.check)
+    health.add("reaper", parts.reaper.check)
+    health.add("pool", resources.pool.check)
+    health.add("receiver", parts.receiver.check)
+    health.add("receiver's offsets", receiver_lag.check)
+    health.add("receiver group", lambda: None if app.started and not app.rebalancing else "has not joined yet")
+    health.add("worker agent", lambda: None if parts.slots.is_open else "is not running: no task can start")
+    return health
+
+
+def node_view(
+    parts: WorkerParts, resources: NodeResources, health: Health, is_draining: Callable[[], bool]
+) -> NodeView:
+    """Where the stats page finds its figures."""
+    node = resources.node
+    return NodeView(
+        node=node.name,
+        boot=lambda: node.boot,
+        pid=node.pid,
+        started_ms=node.started_ms,
+        slots=parts.slots.total,
+        used=lambda: parts.slots.used,
+        running=resources.pool.running,
+        draining=is_draining,
+        health=health,
+        stats=parts.stats,
+        waiting=parts.task_lag.waiting,
+        waiting_age_s=parts.task_lag.age_s,
+        partitions=lambda: parts.intake.places,
+        limits_s={kind.name: kind.timeout_s for kind in resources.kinds},
+    )
