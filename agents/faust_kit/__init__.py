@@ -1,3 +1,3 @@
-"""What both Faust apps share: how they are made, their web ports, and Faust's faults worked around. Imported by all but
-`execution` and `monitoring`.
+"""What the two Faust apps share: how they are made, their web ports, workarounds for Faust's faults. Imported by every
+package except `execution` and `monitoring`.
 """

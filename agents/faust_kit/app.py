@@ -1,7 +1,7 @@
-"""What every Faust app of ours has in common: settings that were measured, Kafka's security, quiet logs, its life.
+"""What our Faust apps have in common: their settings, Kafka's security, quiet logs, start and stop.
 
-The worker's and the storekeeper's apps are made here and run in the role's own event loop, which keeps the signals.
-UsageError when a security option has no counterpart in aiokafka, Faust's client of Kafka.
+The worker's and the storekeeper's apps are made here and run in the role's own event loop; the role handles signals.
+UsageError when a security option has no counterpart in aiokafka, Faust's Kafka client.
 """
 
 import asyncio
@@ -16,20 +16,19 @@ import faust
 from faust.auth import Credentials, GSSAPICredentials, SASLCredentials, SSLCredentials
 from faust.tables import TableManager
 
-from agents.faust_kit.lenient_headers import install
+from agents.faust_kit.lenient_headers import install_lenient_reader
 from agents.faust_kit.web_guard import guard
 from headrace.errors import UsageError
 from headrace.kafka.client import Kafka, Throttle
 from headrace.settings import Settings, address
 
-SESSION_S = 10.0  # a node that dies frees its partitions after it
-_NEVER_S = (
-    1_000_000.0  # past its poll interval a Faust worker leaves and never comes back; liveness is judged elsewhere
-)
+SESSION_S = 10.0  # how long a dead node's partitions wait until another node gets them
+# A Faust worker that exceeds its poll interval leaves the group for good, so it must not: health checks find a hang.
+_NEVER_S = 1_000_000.0
 
 
 class _NoTables(TableManager):
-    """Our apps have no tables, so there is nothing to wait for: the original sleeps for a second first."""
+    """Our apps have no tables to recover; the original sleeps for a second before it finds that out."""
 
     async def on_start(self) -> None:
         if not self.should_stop:
@@ -37,17 +36,17 @@ class _NoTables(TableManager):
             await self.recovery.start()
 
 
-_NoTables.logger = logging.getLogger(TableManager.__module__)  # so that it is as quiet as the original
+_NoTables.logger = logging.getLogger(TableManager.__module__)  # the level set for the original applies
 
 
 class AppWithoutConsumer(faust.App):
-    """An app whose agents are fed over channels alone: it runs no client of Kafka, and so no thread for one."""
+    """An app whose agents are fed only over channels: it runs no Kafka client, and no thread for one."""
 
     class BootStrategy(faust.app.BootStrategy):
         enable_kafka = False
 
     async def _wait_for_table_recovery_completed(self) -> bool:
-        return False  # as it answers when all is recovered; the original would wait for a consumer
+        return False  # tables are recovered; the original would wait for a consumer
 
 
 def make_app(
@@ -59,14 +58,15 @@ def make_app(
     app: type[faust.App] = faust.App,
     **options: Any,
 ) -> faust.App:
-    """An app whose group is `name` with the installation's prefix, serving only our own pages at `http` (host:port).
+    """An app in the group `name` (with the installation's prefix) that serves only our own pages at `http` (host:port).
 
-    `folder` is the app's own; made here. `app`: its class. `options` override Faust's settings.
+    `folder` belongs to the app and is created here. `app` is its class. `options` override Faust's settings. UsageError
+    for a security option that Faust's client lacks, and for an `http` that is open to the network without consent.
     """
-    install()
+    install_lenient_reader()
     host, port = address(http)
     datadir = folder / "faust" / name
-    datadir.mkdir(parents=True, exist_ok=True)  # Faust makes the last part only
+    datadir.mkdir(parents=True, exist_ok=True)  # Faust itself creates the last component only
     made = app(
         kafka.group(name),
         **{
@@ -75,7 +75,7 @@ def make_app(
             "broker_session_timeout": SESSION_S,
             "broker_heartbeat_interval": 1.0,
             "broker_max_poll_interval": _NEVER_S,
-            "stream_wait_empty": False,  # waiting for what runs would stop the whole group at each rebalance
+            "stream_wait_empty": False,  # waiting for running agents would stop the whole group at each rebalance
             "topic_disable_leader": True,
             "table_standby_replicas": 0,  # with the round-robin assignor: no tables, nothing to copartition
             "TableManager": _NoTables,
@@ -93,14 +93,14 @@ def make_app(
             **options,
         },
     )
-    made.web.blueprints = type(made.web.blueprints)()  # not even the index page: what is served is ours
-    guard(made.web.web_app, settings, http)  # type: ignore[attr-defined]  # aiohttp's, the only driver there is
+    made.web.blueprints = type(made.web.blueprints)()  # without Faust's own pages, even its index
+    guard(made.web.web_app, settings, http)  # type: ignore[attr-defined]  # Faust's only web driver is aiohttp's
     return made
 
 
 @contextlib.asynccontextmanager
 async def running(app: faust.App) -> Any:
-    """Starts the app and, at the end, stops it; its crash is the role's: it is raised at the end of the block."""
+    """Starts the app, and stops it at the end of the block, where an app that crashed raises its error."""
     await app.start()
     try:
         yield app
@@ -121,12 +121,15 @@ async def until_stopped(app: faust.App, stop: asyncio.Event) -> None:
 
 
 def member_id(app: faust.App) -> str:
-    """Of the app's consumer in its group; "" outside it. Faust has no public name for it."""
+    """The member id of the app's consumer in its group; "" outside the group. Faust has no public name for it."""
     return str(app.consumer._thread._consumer._coordinator.member_id or "")  # type: ignore[attr-defined]
 
 
 def credentials(security: Mapping[str, str]) -> Credentials | None:
-    """librdkafka's security options as Faust's credentials; None for a cluster without security."""
+    """librdkafka's security options as Faust's credentials; None for a cluster without security.
+
+    UsageError for an option that aiokafka lacks, and for certificates that cannot be read.
+    """
     protocol = security.get("security.protocol", "plaintext").upper()
     if protocol not in {"PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"}:
         raise UsageError(f"security.protocol={protocol}: give PLAINTEXT, SSL, SASL_PLAINTEXT or SASL_SSL")
@@ -166,7 +169,7 @@ _KNOWN = {
 
 
 def _check_known(security: Mapping[str, str]) -> None:
-    """A security option that only one of the two clients follows would be a hole that nobody sees."""
+    """Refuses options that librdkafka would follow and aiokafka would ignore: a security hole that nobody sees."""
     unknown = sorted(k for k in security if k.startswith(("ssl.", "sasl.")) and k not in _KNOWN)
     if unknown:
         raise UsageError(
@@ -188,7 +191,7 @@ def _ssl_context(security: Mapping[str, str]) -> ssl.SSLContext:
 
 
 class _OncePerMinute(logging.Filter):
-    """Lets each place in Faust and aiokafka log once a minute: an outage is no flood."""
+    """Lets each log statement of Faust and aiokafka through once a minute, so that an outage does not flood the log."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -197,14 +200,14 @@ class _OncePerMinute(logging.Filter):
     def filter(self, record: logging.LogRecord) -> bool:
         if record.name.split(".")[0] not in ("faust", "mode", "aiokafka"):
             return True
-        held = self._throttle.passes(f"{record.name}:{record.lineno}")
-        if held:
-            record.msg = f"{record.msg} ({held} more like it since)"
-        return held is not None
+        held_back = self._throttle.passes(f"{record.name}:{record.lineno}")
+        if held_back:
+            record.msg = f"{record.msg} ({held_back} more like it since)"
+        return held_back is not None
 
 
 def quiet_logs() -> None:
-    """Warnings only from Faust and its parts, at a rate a person can read. Called by a role after logging is set up."""
+    """Limits Faust and its parts to warnings, once a minute each. Called by a role after logging is set up."""
     for name in ("faust", "mode", "aiokafka"):
         logging.getLogger(name).setLevel(logging.WARNING)
     for handler in logging.getLogger().handlers:

@@ -1,7 +1,7 @@
-"""The in-memory channel between the intake thread and the worker agent.
+"""The in-memory channel that feeds a Faust agent from a thread: the worker's and the storekeeper's.
 
-A Faust channel whose queue no rebalance touches: the queues that Faust manages itself are emptied when its consumer
-gets new partitions, and a job that was claimed would be lost with them. All clones share one queue, so that what is
+Faust empties the queues that it manages itself when its consumer gets new partitions; a job that was claimed would be
+lost with them. No rebalance touches this channel's queue. All clones of the channel share one queue, so that what is
 handed over while the agent restarts waits for it.
 """
 
@@ -10,19 +10,18 @@ from typing import Any
 from faust.channels import Channel
 from mode.utils.queues import FlowControlEvent, ThrowableQueue
 
-from agents.execution.job import Jobs
 
-
-class HandOverChannel(Channel[Jobs]):
-    """`put_jobs` belongs to the event loop. The number of jobs is bounded by the node's slots."""
+class HandOverChannel(Channel[Any]):
+    """`hand_over` must be called in the event loop. The queue has no limit of its own: the callers keep it short."""
 
     @property
     def queue(self) -> Any:
         root = self._root or self
         if root._queue is None:
-            flow = FlowControlEvent(initially_suspended=False)  # its own, which nobody suspends
+            flow = FlowControlEvent(initially_suspended=False)  # not the app's: nothing suspends it
             root._queue = ThrowableQueue(flow_control=flow, clear_on_resume=False)
         return root._queue
 
-    def put_jobs(self, jobs: Jobs) -> None:
-        self.queue.put_nowait(jobs)
+    def hand_over(self, item: Any) -> None:
+        """Gives the agent one item."""
+        self.queue.put_nowait(item)

@@ -1,6 +1,6 @@
 """`/healthz`, `/readyz` and `/metrics` on a Faust app's own port, as every role has them.
 
-Used by the worker node and the storekeeper. They answer from memory: a Kafka that is away is what they tell of.
+Used by the worker node and the storekeeper. The answers come from memory, so they also come while Kafka is away.
 """
 
 from collections.abc import Callable
@@ -12,10 +12,10 @@ from prometheus_client import CollectorRegistry, generate_latest
 from headrace.process.health import Health
 
 
-def add_health_pages(
+def add_health_routes(
     app: faust.App, health: Health, registry: CollectorRegistry, refresh: Callable[[], None] = lambda: None
 ) -> None:
-    """Call before the app starts. `refresh` sets the gauges just before they are shown."""
+    """Must be called before the app starts. `refresh` sets the gauges just before `/metrics` is answered."""
 
     @app.page("/healthz")
     async def healthz(web: Any, _request: Any) -> Any:

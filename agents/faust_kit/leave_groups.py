@@ -1,4 +1,4 @@
-"""Takes dead members out of their consumer groups, so that nobody waits for their sessions to end.
+"""Removes dead members from their consumer groups, so that no group waits for their sessions to end.
 
 Called by a worker node and by the storekeeper as they start. A failure costs that wait and nothing else.
 """
@@ -16,10 +16,13 @@ LEAVE_S = 3.0  # longer than this, waiting for the sessions to end is no slower
 
 
 async def leave_groups(kafka: Kafka, members: Mapping[str, str]) -> None:
-    """Takes dead members (group without prefix -> member id) out of their groups, or gives up after a few seconds."""
+    """Sends LeaveGroup for each dead member, within LEAVE_S seconds; a failure is logged and not raised.
+
+    `members`: group (name without prefix) -> member id.
+    """
     try:
         await asyncio.wait_for(_leave(kafka, members), LEAVE_S)
-    except Exception as e:  # noqa: BLE001 - whatever aiokafka raises, the sessions end by themselves
+    except Exception as e:  # noqa: BLE001 - aiokafka raises many; the sessions end by themselves
         log.info("The old memberships of %s end with their sessions: %s", ", ".join(members), e or type(e).__name__)
 
 
@@ -36,8 +39,8 @@ async def _leave(kafka: Kafka, members: Mapping[str, str]) -> None:
             name = kafka.group(group)
             coordinator = await client.coordinator_lookup(0, name)
             answer = await client.send(coordinator, LeaveGroupRequest(name, member), group=1)
-            if answer.error_code not in (0, 25):  # 25: the member is unknown, as it should be
-                log.info("Group %s has not let the old member go: error %d", name, answer.error_code)
+            if answer.error_code not in (0, 25):  # 25: UNKNOWN_MEMBER_ID, it is gone already
+                log.info("Group %s did not remove the old member: error %d", name, answer.error_code)
     finally:
         await client.close()
 

@@ -1,8 +1,8 @@
-"""Lets aiokafka, Faust's client, read records whose headers have names that are no UTF-8.
+"""Lets aiokafka, Faust's client, read records with header names that are not UTF-8.
 
-Kafka takes any bytes as a header's name, aiokafka decodes them strictly: a single such record, which every producer can
-send, would end its consumer at that offset for ever. `install` is called before an app is made; such names then read
-as `UNREADABLE`, once for each of their bytes, and what the record becomes is for its reader to say.
+Kafka takes any bytes as a header's name, and aiokafka decodes them strictly. Any producer can send such a record, and
+it would stop aiokafka's consumer at that offset for ever. `install_lenient_reader` is called before an app is made. It
+replaces each byte of such a name with `UNREADABLE`; the record's reader decides what to do with it.
 """
 
 import struct
@@ -16,11 +16,11 @@ from aiokafka.record.memory_records import MemoryRecords
 
 from headrace.contract.records import UNREADABLE
 
-_BEGIN = struct.Struct(">qi")  # of each batch: base offset, and the length of what follows
+_BEGIN = struct.Struct(">qi")  # how a batch begins: base offset, and the length of the rest
 
 
 class LenientRecords:
-    """What one fetch has brought of a partition, as aiokafka's own MemoryRecords."""
+    """The records that one fetch returned for a partition; replaces aiokafka's MemoryRecords."""
 
     def __init__(self, raw: bytes) -> None:
         self._raw, self._at = raw, 0
@@ -39,7 +39,7 @@ class LenientRecords:
 
 
 class LenientBatch:
-    """A batch that is read the strict and fast way as far as that goes."""
+    """A batch that is read by the strict, fast reader up to the first unreadable name, and leniently from there."""
 
     def __init__(self, batch: Any, raw: bytes) -> None:
         self._batch, self._raw = batch, raw
@@ -61,18 +61,18 @@ class LenientBatch:
 
 
 class _Lenient(_DefaultRecordBatchPy):  # type: ignore[misc]  # marked as final
-    """aiokafka's slower reader, which repeats a record with its unreadable names overwritten."""
+    """aiokafka's slower reader; overwrites an unreadable name and reads its record again."""
 
-    def _read_msg(self, *given: Any) -> Any:
+    def _read_msg(self, *args: Any) -> Any:
         while True:
             try:
-                return super()._read_msg(*given)
+                return super()._read_msg(*args)
             except UnicodeDecodeError as e:
                 name = bytes(e.object)
                 at = self._buffer.index(name, self._pos)
                 self._buffer[at : at + len(name)] = UNREADABLE.encode() * len(name)
 
 
-def install() -> None:
-    """For every consumer of this process; may be called more than once."""
+def install_lenient_reader() -> None:
+    """Applies to every aiokafka consumer of this process; may be called more than once."""
     fetcher.MemoryRecords = LenientRecords

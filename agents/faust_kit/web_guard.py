@@ -1,7 +1,8 @@
-"""Who may speak to a role's own web port: this machine alone, unless its owner has said otherwise.
+"""Limits a role's own web port to this machine, unless its owner allows the network.
 
 Used by the Faust apps' pages (statistics, health, metrics). UsageError at start when a port would be open to the
-network without a word of consent; 403 for a request whose Host is not this machine's, so that no web page can reach in.
+network without consent. 403 for a request whose Host is not this machine's, so that no web page can reach the port
+through DNS rebinding.
 """
 
 from collections.abc import Awaitable, Callable
@@ -22,7 +23,7 @@ _HEADERS = {
 
 
 def guard(app: web.Application, settings: Settings, http: str) -> None:
-    """Puts the rule before every page of `app`, which will listen at `http` (host:port)."""
+    """Applies the rule to every page of `app`, which will listen at `http` (host:port)."""
     host, _ = address(http)
     is_open = settings.insecure or bool(settings.api_keys)
     if not is_open and not is_loopback(host):

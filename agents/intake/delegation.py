@@ -79,7 +79,7 @@ class Delegation(Follower):
             given = Counter(self._handed.values())
         beats = [
             b
-            for b in self._view.liveness.alive().values()
+            for b in self._view.failure_detector.live_heartbeats().values()
             if kind in b.kinds and b.state == "alive" and b.boot != self._node.boot and given[b.boot] < _SHARE * b.slots
         ]
         return min(beats, key=lambda b: (given[b.boot] + len(b.running)) / b.slots, default=None)
@@ -108,7 +108,7 @@ class Delegation(Follower):
         """Claims for the dead are the reaper's, and do not count any more."""
         with self._lock:
             for key, boot in list(self._handed.items()):
-                if self._view.liveness.is_dead(boot) or ClaimKey.parse(key.encode()).boot != self._node.boot:
+                if self._view.failure_detector.is_dead(boot) or ClaimKey.parse(key.encode()).boot != self._node.boot:
                     del self._handed[key]
 
     def _journal_end(self) -> dict[Place, int]:

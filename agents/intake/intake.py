@@ -71,7 +71,7 @@ class Intake:
         self._hand_over, self._delegation, self._failpoint = hand_over, delegation, failpoint
         self._run_times, self._members = run_times or RunTimes(), members or ClaimMembers()
         self._buffer = ReadyQueue()
-        self._consumer = TaskConsumer(kafka, self._buffer, node.remember)
+        self._consumer = TaskConsumer(kafka, self._buffer, node.remember_member)
         self._stopping = threading.Event()
         self._claims = ClaimCommit(kafka, sender, self._consumer, failpoint, self._stopping.is_set)
         self._admission = Admission(kinds_view, control.is_cancelled)

@@ -1,3 +1,3 @@
-"""Who lives and who is dead: this node's identity, heartbeats, leases, fencing. Imported by `completion` and all above
-it.
+"""Which boots are alive and which are dead: identity, heartbeats, leases, fencing. Imported by `completion` and all
+packages above it.
 """

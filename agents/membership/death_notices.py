@@ -1,6 +1,7 @@
-"""The records on `nodes` that say that a boot is dead, and at last that it is forgotten. Pure.
+"""The records on `nodes` that declare a boot dead, and the tombstone that later removes it. Pure.
 
-Written by a node for itself or its predecessor, and by the reaper for others.
+A node writes them for its own boots; the reaper writes them for other nodes' boots. A death notice is final: no later
+heartbeat revives its boot.
 """
 
 import time
@@ -12,17 +13,25 @@ from headrace.contract.records import Outgoing, headers_of
 
 
 def own_death_notice(node: NodeIdentity, boot: str) -> Heartbeat:
-    """The heartbeat that says for ever that a boot of this node is dead."""
-    return Heartbeat(boot, node.name, node.host, 0, 0, time.time_ns() // 1_000_000, state="dead")
+    """The death notice of one of this node's own boots: its current one, or an earlier one."""
+    return Heartbeat(
+        boot=boot,
+        node=node.name,
+        host=node.host,
+        pid=0,
+        slots=0,
+        started_ms=time.time_ns() // 1_000_000,
+        state="dead",
+    )
 
 
 def death_notice(boot: str, last: Heartbeat | None) -> Heartbeat:
-    """The heartbeat that says for ever that a boot is dead, with what was last known of it."""
+    """The death notice of any boot, made from its last heartbeat; None if no heartbeat of it was ever read."""
     if last is None:
-        return Heartbeat(boot, "", "", 0, 0, 0, state="dead")
+        return Heartbeat(boot=boot, node="", host="", pid=0, slots=0, started_ms=0, state="dead")
     return replace(last, state="dead", running=())
 
 
-def forget_boot(boot: str) -> Outgoing:
-    """The tombstone by which a boot that is long dead leaves `nodes`."""
+def boot_tombstone(boot: str) -> Outgoing:
+    """The tombstone that removes a long dead boot from `nodes`."""
     return Outgoing("nodes", boot.encode(), None, headers_of({}))

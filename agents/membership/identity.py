@@ -1,8 +1,9 @@
 """A worker node's identity: its name, its boot, and the kernel's locks that prove when a boot is dead.
 
-`<data>/nodes/<name>.lock` is held by the node's process and holds, as JSON, the boot and its group memberships;
-`<name>.children.lock` is held, shared, by every child of the pool. Both fall free only when the whole tree of processes
-is gone: then a new process of the same node may say so. A second one at the same time is refused with UsageError.
+The node's process holds a lock on `<data>/nodes/<name>.lock`, which contains, as JSON, the boot and its group
+memberships. Every child of the pool holds a shared lock on `<name>.children.lock`. Both are free only when the whole
+process tree is gone; then a new process of the node may declare the old boot dead. A second process of the same node is
+refused with UsageError.
 """
 
 import fcntl
@@ -25,14 +26,14 @@ _LOCK_WAIT_S = 10.0  # a predecessor that was killed takes a moment to be gone, 
 
 @dataclass(frozen=True, slots=True)
 class Predecessor:
-    """The boot that this node had before, all of whose processes are gone; `members` is group -> member id."""
+    """The node's boot before this one; all its processes are gone. `members`: group (without prefix) -> member id."""
 
     boot: str
     members: Mapping[str, str] = field(default_factory=dict)
 
 
 class NodeIdentity:
-    """`boot` changes only by `reborn`. All methods are safe from any thread."""
+    """`boot` changes only by `begin_boot`. All methods are safe from any thread."""
 
     def __init__(self, name: str, data: Path) -> None:
         folder = data / "nodes"
@@ -45,85 +46,88 @@ class NodeIdentity:
         self.lock_path = folder / f"{name}.lock"
         self.children_lock_path = folder / f"{name}.children.lock"
         self.control_path = folder / f"{name}.control.db"
-        # The fence's: false for a boot between its freeze and its fencing.
+        # Set by the fence: false for a boot between its freeze and its fencing.
         self.is_awake: Callable[[str], bool] = lambda _: True
         self._members: dict[str, str] = {}
         self._changing = threading.Lock()
         self._lock = -1
 
-    def take(self, wait_s: float = _LOCK_WAIT_S) -> Predecessor | None:
-        """Takes the node's lock, and gives the boot that held it before and is proved dead, if there was one."""
-        self._lock = _locked(self.lock_path, wait_s)
+    def take_lock(self, wait_s: float = _LOCK_WAIT_S) -> Predecessor | None:
+        """Takes the node's lock; returns the boot that held it before, if there was one and it is proved dead.
+
+        UsageError when another process still holds the lock after `wait_s` seconds.
+        """
+        self._lock = _lock_file(self.lock_path, wait_s)
         if self._lock < 0:
             raise UsageError(
                 f"a worker named {self.name!r} runs already (see {self.lock_path}): stop it, or set HEADRACE_NODE"
             )
-        before = _read(self._lock)
-        children = _locked(self.children_lock_path, wait_s)
+        before = _read_predecessor(self._lock)
+        children = _lock_file(self.children_lock_path, wait_s)
         if children >= 0:
             os.close(children)
         else:
-            before = None  # something of the old tree still lives: its lease decides
+            before = None  # a process of the old tree is still alive: its lease decides
         with self._changing:
-            self._write()
+            self._write_lock_file()
         return before
 
     def is_current(self, boot: str) -> bool:
-        """Whether a boot is this node's own and may still speak: false from the moment a freeze is over."""
+        """Whether `boot` is this node's own and still acts for it: false from the moment that a freeze is over."""
         return boot == self.boot and self.is_awake(boot)
 
-    def remember(self, group: str, member: str) -> None:
-        """Keeps the id of this boot's member of a group (without prefix), for the process that comes after a crash."""
+    def remember_member(self, group: str, member: str) -> None:
+        """Keeps this boot's member id in a group (name without prefix) for the process that follows a crash."""
         with self._changing:
             if member and self._members.get(group) != member:
                 self._members[group] = member
-                self._write()
+                self._write_lock_file()
 
-    def reborn(self, boot: str) -> str:
-        """Begins that new boot in this process, at a self-fencing; returns the old one."""
+    def begin_boot(self, boot: str) -> str:
+        """Begins a new boot in this process, at a self-fencing; returns the old one."""
         with self._changing:
             old, self.boot = self.boot, boot
             self.started_ms = time.time_ns() // 1_000_000
-            self._write()
+            self._write_lock_file()
             return old
 
-    def release(self) -> None:
-        """A clean end: nothing is left for a successor to repair."""
+    def release_lock(self) -> None:
+        """Frees and empties the lock's file at a clean end: the next process finds no predecessor to take over."""
         with self._changing:
             if self._lock >= 0:
                 os.ftruncate(self._lock, 0)
                 os.close(self._lock)
                 self._lock = -1
 
-    def _write(self) -> None:
+    def _write_lock_file(self) -> None:
         if self._lock < 0:
             return
         content = orjson.dumps({"boot": self.boot, "pid": self.pid, "members": self._members})
         try:
             os.pwrite(self._lock, content, 0)
             os.ftruncate(self._lock, len(content))
-        except OSError as e:  # a full disk: it costs the successor the wait for a session or a lease
-            log_throttled("node's lock", "The boot cannot be kept in %s: %s", self.lock_path, e.strerror)
+        except OSError as e:  # a full disk: the next process will have to wait for a session or a lease to end
+            log_throttled("node's lock", "The boot cannot be written to %s: %s", self.lock_path, e.strerror)
 
 
-def _locked(path: Path, wait_s: float) -> int:
-    """A descriptor that holds the lock of `path`, not passed on to children; -1 when another keeps it."""
-    number = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+def _lock_file(path: Path, wait_s: float) -> int:
+    """A descriptor that holds the lock on `path` and is not inherited; -1 when another process keeps the lock."""
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     deadline = time.monotonic() + wait_s
     while True:
         try:
-            fcntl.flock(number, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return number
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return fd
         except BlockingIOError:
             if time.monotonic() > deadline:
-                os.close(number)
+                os.close(fd)
                 return -1
-            time.sleep(0.02)  # flock cannot be waited for with a limit
+            time.sleep(0.02)  # flock has no timeout
 
 
-def _read(number: int) -> Predecessor | None:
+def _read_predecessor(fd: int) -> Predecessor | None:
     try:
-        found = orjson.loads(os.pread(number, 65536, 0))
+        found = orjson.loads(os.pread(fd, 65536, 0))
         return Predecessor(str(found["boot"]), {str(g): str(m) for g, m in found["members"].items()})
     except (ValueError, KeyError, TypeError, AttributeError):
-        return None  # no predecessor, or one that ended in order
+        return None  # no predecessor, or one that ended cleanly

@@ -1,8 +1,8 @@
-"""What a new process of a node does for its dead predecessor: takes it out of its groups and says that it is dead.
+"""What a new process of a node does for its dead predecessor: leaves its groups, and declares its boot dead.
 
-Called once, at start, when the kernel's locks have proved the whole old tree gone; the storekeeper does the first part.
-Without it the group would wait for the dead member's session to end, and the reaper for the lease. A failure costs that
-time and nothing else.
+Called once, at start, when the kernel's locks have proved that the whole old process tree is gone. Without it the
+groups would wait for the dead member's session to end, and the reaper for the lease. A failure costs that time and
+nothing else.
 """
 
 import asyncio
@@ -17,11 +17,11 @@ log = logging.getLogger(__name__)
 
 
 def take_over(kafka: Kafka, sender: Sender, node: NodeIdentity, before: Predecessor) -> None:
-    """Declares `before` dead and makes it leave its groups; returns when Kafka has both, or after a few seconds."""
-    said = sender.send(own_death_notice(node, before.boot).encode())
+    """Declares `before` dead and removes it from its groups; returns when Kafka has both, or after a few seconds."""
+    notice = sender.send(own_death_notice(node, before.boot).encode())
     if before.members:
         asyncio.run(leave_groups(kafka, before.members))
     try:
-        said.result(LEAVE_S)
+        notice.result(LEAVE_S)
     except TimeoutError:
-        log.info("Kafka has not yet taken the word that the boot before this one is dead")
+        log.info("Kafka has not yet acknowledged that the boot before this one is dead")

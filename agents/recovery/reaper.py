@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Message, TopicPartition
 
-from agents.membership.death_notices import death_notice, forget_boot
+from agents.membership.death_notices import boot_tombstone, death_notice
 from agents.membership.identity import NodeIdentity
 from agents.membership.registry import Registry
 from agents.recovery.journal_state import Held, JournalState
@@ -135,12 +135,12 @@ class Reaper:
 
     def _look(self, consumer: Consumer, committed: Consumer) -> None:
         """Judges the claims of dead boots, partition by partition."""
-        liveness = self._view.liveness
+        failure_detector = self._view.failure_detector
         if 0 in self._owned:
             self._declare_dead()
             self._retire()
         for partition, state in list(self._owned.items()):
-            dead = [h for h in state.live.values() if state.caught_up and liveness.is_dead(h.responsible)]
+            dead = [h for h in state.live.values() if state.caught_up and failure_detector.is_dead(h.responsible)]
             if not dead:
                 continue
             self._say_dead({h.responsible for h in dead})
@@ -150,7 +150,7 @@ class Reaper:
                 continue
             for held in dead:
                 now = state.live.get(held.key)
-                if now is not None and liveness.is_dead(now.responsible):
+                if now is not None and failure_detector.is_dead(now.responsible):
                     self._judge(state, now, ends)
 
     def _read_to_end(self, consumer: Consumer, partition: int, state: JournalState) -> bool:
@@ -224,18 +224,22 @@ class Reaper:
     def _retire(self) -> None:
         """Boots that are long dead leave `nodes`; one reaper says so for all."""
         claimed = {h.responsible for state in self._owned.values() for h in state.live.values()}
-        for boot in self._view.dead_boots.due(claimed):
-            self._view.dead_boots.gone(boot)
-            self._sender.send(forget_boot(boot))
+        for boot in self._view.dead_boots.due_for_removal(claimed):
+            self._view.dead_boots.forget_boot(boot)
+            self._sender.send(boot_tombstone(boot))
 
     def _declare_dead(self) -> None:
         """One reaper says it for all: boots that are silent for longer than their lease."""
-        self._say_dead(boot for boot in self._view.liveness.boots() if self._view.liveness.is_dead(boot))
+        self._say_dead(
+            boot for boot in self._view.failure_detector.known_boots() if self._view.failure_detector.is_dead(boot)
+        )
 
     def _say_dead(self, boots: Iterable[str]) -> None:
         for boot in boots:
-            if not self._view.liveness.is_proved_dead(boot) and self._view.liveness.mark_said(boot):
-                self._sender.send(death_notice(boot, self._view.liveness.last(boot)).encode())
+            if not self._view.failure_detector.is_proved_dead(boot) and self._view.failure_detector.mark_announced(
+                boot
+            ):
+                self._sender.send(death_notice(boot, self._view.failure_detector.last_heartbeat(boot)).encode())
 
     def _on_assign(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         now = time.monotonic()
@@ -253,7 +257,7 @@ class Reaper:
             for p in partitions
         }
         consumer.assign([TopicPartition(p.topic, p.partition, starts[p.partition]) for p in partitions])
-        self._node.remember(REAPER_GROUP, member_of(consumer)[1])
+        self._node.remember_member(REAPER_GROUP, member_of(consumer)[1])
 
     def _on_revoke(self, _: Consumer, __: list[TopicPartition]) -> None:
         now = time.monotonic()

@@ -17,7 +17,7 @@ from pathlib import Path
 import faust
 
 from agents.faust_kit.app import AppWithoutConsumer, make_app, quiet_logs, running, until_stopped
-from agents.faust_kit.health_routes import add_health_pages
+from agents.faust_kit.health_routes import add_health_routes
 from agents.faust_kit.leave_groups import leave_groups
 from agents.storekeeper.agent import Storekeeper
 from agents.storekeeper.arbiter import Arbiter
@@ -98,7 +98,7 @@ async def _parts(settings: Settings, kafka: Kafka, root: ResultsRoot, failpoint:
         closing.callback(arbiter.close)
         reader = IndexCatchup(kafka, index)
         closing.callback(reader.close)
-        storekeeper = Storekeeper(kafka, arbiter, reader, patience, partial(_remember, member), failpoint)
+        storekeeper = Storekeeper(kafka, arbiter, reader, patience, partial(_remember_member, member), failpoint)
         lag = LagWatch(kafka, STOREKEEPER_GROUP, storekeeper.partitions, ("results",), ahead=storekeeper.ahead)
         closing.callback(lag.close)
         app = make_app(STOREKEEPER_GROUP, settings, kafka, settings.storekeeper_http, own, app=AppWithoutConsumer)
@@ -109,7 +109,7 @@ async def _parts(settings: Settings, kafka: Kafka, root: ResultsRoot, failpoint:
         health.add("lag", lag.check)
         health.add("Kafka", lambda: _silence(lag))
         metrics.lag.set_function(lambda: float(sum((lag.waiting() or {}).values())))
-        add_health_pages(app, health, metrics.registry)
+        add_health_routes(app, health, metrics.registry)
         try:
             yield _Parts(app, storekeeper, patience, lag)
         finally:
@@ -124,7 +124,7 @@ def _silence(lag: LagWatch) -> str | None:
     return f"has not answered for {age_s:.0f} s" if age_s > STALE_S else None
 
 
-def _remember(file: Path, member: str) -> None:
+def _remember_member(file: Path, member: str) -> None:
     """Keeps the membership for the process after a crash, which need not wait for the dead one's session to end."""
     try:
         file.write_text(member)

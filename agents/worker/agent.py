@@ -76,7 +76,7 @@ class Worker:
         """Gives the agent jobs that may start; one slot has been reserved for them."""
         assert self._loop is not None
         assert self._channel is not None
-        self._loop.call_soon_threadsafe(self._channel.put_jobs, jobs)
+        self._loop.call_soon_threadsafe(self._channel.hand_over, jobs)
 
     async def drain(self, grace_s: float) -> bool:
         """Gives what runs its time and kills the rest; returns whether all of it could be told to Kafka."""

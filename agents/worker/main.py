@@ -29,7 +29,7 @@ def main(settings: Settings, **faults: Any) -> int:
         signal.signal(number, lambda *_: sys.exit(0))  # until the event loop takes them over
     kafka = Kafka(settings, f"headrace-worker-{settings.node_name}")
     node = NodeIdentity(settings.node_name, settings.data)
-    before = node.take()
+    before = node.take_lock()
     pool = _pool(settings, node)
     with ThreadPoolExecutor(1, thread_name_prefix="start") as starter:
         kinds: Future[list[KindInfo]] = starter.submit(pool.start)

@@ -18,7 +18,7 @@ import faust
 from agents.execution.pool import Pool
 from agents.execution.progress import ProgressRelay
 from agents.faust_kit.app import make_app, member_id, quiet_logs, running, until_stopped
-from agents.faust_kit.health_routes import add_health_pages
+from agents.faust_kit.health_routes import add_health_routes
 from agents.membership.death_notices import own_death_notice
 from agents.membership.fencing import Fence
 from agents.membership.identity import NodeIdentity, Predecessor
@@ -132,7 +132,7 @@ class WorkerNode:
         app.on_partitions_assigned.connect(self._remember_member)  # type: ignore[arg-type]
         health = node_health(parts, self._resources, self._fence, self._receiver_lag, app)
         add_stats_page(app, node_view(parts, self._resources, health, lambda: self._is_draining))
-        add_health_pages(app, health, parts.stats.registry, lambda: parts.stats.ready.set(not health.reasons()))
+        add_health_routes(app, health, parts.stats.registry, lambda: parts.stats.ready.set(not health.reasons()))
         return app
 
     @contextlib.asynccontextmanager
@@ -167,7 +167,7 @@ class WorkerNode:
         """
         parts = self._parts
         self._is_draining = True
-        parts.heartbeats.draining()
+        parts.heartbeats.set_draining()
         drain_s = self._settings.drain_s
         log.info("Node %s drains: %d slots in use get %g s", self._node.name, parts.slots.used, drain_s)
         has_left = await asyncio.to_thread(parts.intake.drain)
@@ -176,7 +176,7 @@ class WorkerNode:
             for part in (self._fence, parts.heartbeats):  # neither may react to the death notice that follows
                 await asyncio.to_thread(part.close)
             await asyncio.to_thread(self._send_death_notice, self._node.boot)
-            self._node.release()
+            self._node.release_lock()
 
     async def _drain_worker(self, hurry: asyncio.Event) -> bool:
         """Whether Kafka knows the end of every attempt."""
@@ -210,7 +210,7 @@ class WorkerNode:
 
         Connected to Faust's signal of an assignment, which passes itself as `signal`.
         """
-        self._node.remember(RECEIVER_GROUP, member_id(app))
+        self._node.remember_member(RECEIVER_GROUP, member_id(app))
 
     def _receiver_places(self) -> list[tuple[str, int]]:
         if self._app is None or not self._app.started:

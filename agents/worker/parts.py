@@ -58,7 +58,9 @@ class WorkerParts:
         self.delegation = self._make_delegation()
         self.intake = self._make_intake()
         stats_url = f"http://{r.settings.stats_http}/"
-        self.heartbeats = Heartbeats(r.sender, r.node, self.slots.total, r.kinds, r.pool.running, stats_url)
+        self.heartbeats = Heartbeats(
+            r.sender, r.node, slots=self.slots.total, kinds=r.kinds, running=r.pool.running, stats_url=stats_url
+        )
         trimmer = Trimmer(r.kafka, r.settings.keep_s, failpoint=r.failpoint)
         self.reaper = Reaper(r.kafka, r.sender, r.node, self.registry, r.failpoint, trimmer)
         self.receiver = Receiver(r.kafka, r.sender)

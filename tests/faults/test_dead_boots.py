@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from agents.membership.dead_boots import DeadBoots
-from agents.membership.death_notices import forget_boot
+from agents.membership.death_notices import boot_tombstone
 from headrace.kafka.client import Sender
 from headrace.settings import Settings
 from tests.faults.processes.victim import Victim
@@ -58,7 +58,7 @@ def test_a_claim_of_a_boot_that_nodes_no_longer_knows_is_reaped_all_the_same(
         victim.wait("job")
     lock = settings.data / "nodes" / "node-1.lock"
     kept = json.loads(lock.read_text())
-    sender.send_all([forget_boot(kept["boot"])])
+    sender.send_all([boot_tombstone(kept["boot"])])
     lock.write_text(json.dumps(kept | {"boot": "0b1ff0a4-3f0b-4a86-9a3a-5d3c3f7f0a11"}))  # nothing says it is dead
     core = Core(settings)
     with cores(core):
@@ -72,21 +72,21 @@ def test_a_node_whose_own_boot_is_taken_from_nodes_fences_itself(settings: Setti
     core = Core(settings, fence=True)
     with cores(core):
         old = core.node.boot
-        sender.send_all([forget_boot(old)])
+        sender.send_all([boot_tombstone(old)])
         wait(lambda: core.node.boot != old, "a new boot")
 
 
 def test_a_boot_may_go_when_its_hour_is_over_by_the_logs_clock_and_no_claim_names_it() -> None:
     boots = DeadBoots(1000)
-    boots.heard("a", True, 5000)
-    boots.heard("a", True, 5900)  # said once more: it has been dead since the first
-    boots.heard("b", True, 5100)
-    boots.heard("alive", False, 5999)
-    assert boots.due(()) == []
-    boots.heard("alive", False, 6000)
-    assert boots.due(()) == ["a"]
-    assert boots.due({"a"}) == []
-    boots.heard("alive", False, 6100)
-    assert boots.due(()) == ["a", "b"]
-    boots.gone("a")
-    assert boots.due(()) == ["b"]
+    boots.record_heartbeat("a", True, 5000)
+    boots.record_heartbeat("a", True, 5900)  # said once more: it has been dead since the first
+    boots.record_heartbeat("b", True, 5100)
+    boots.record_heartbeat("alive", False, 5999)
+    assert boots.due_for_removal(()) == []
+    boots.record_heartbeat("alive", False, 6000)
+    assert boots.due_for_removal(()) == ["a"]
+    assert boots.due_for_removal({"a"}) == []
+    boots.record_heartbeat("alive", False, 6100)
+    assert boots.due_for_removal(()) == ["a", "b"]
+    boots.forget_boot("a")
+    assert boots.due_for_removal(()) == ["b"]

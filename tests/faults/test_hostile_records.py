@@ -264,7 +264,7 @@ def counted(gateway: str, storekeeper: str, worker: str) -> bool:
         "lifecycle.started",
         "lifecycle.completed",
     )
-    read = ("tasks.running", "tasks.control", "nodes", "kinds")
+    read = ("tasks.running", "tasks.control", "nodes")
     return (
         all(views[f"headrace_view_undecodable_total {topic}"] > 1 for topic in viewed)
         and views["headrace_view_two_terminals_total"] == 1  # told, and the first one stands

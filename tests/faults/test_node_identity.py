@@ -31,31 +31,31 @@ def dead_boots(log: Log) -> set[str]:
 
 def test_a_second_process_of_the_same_node_is_refused_in_words(tmp_path: Path) -> None:
     first, second = NodeIdentity("node-1", tmp_path), NodeIdentity("node-1", tmp_path)
-    assert first.take(0.1) is None
+    assert first.take_lock(0.1) is None
     with pytest.raises(UsageError, match="'node-1' runs already"):
-        second.take(0.1)
-    first.release()
-    assert second.take(0.1) is None  # a clean end leaves nothing to repair
-    second.release()
+        second.take_lock(0.1)
+    first.release_lock()
+    assert second.take_lock(0.1) is None  # a clean end leaves nothing to repair
+    second.release_lock()
 
 
 def test_a_child_that_outlives_its_node_keeps_the_boot_from_being_called_dead(tmp_path: Path) -> None:
     import fcntl
 
     first = NodeIdentity("node-1", tmp_path)
-    first.take(0.1)
+    first.take_lock(0.1)
     child = os.open(first.children_lock_path, os.O_RDWR)
     fcntl.flock(child, fcntl.LOCK_SH)
     os.close(first._lock)  # as the kernel does for a process that was killed
     second = NodeIdentity("node-1", tmp_path)
-    assert second.take(0.1) is None
+    assert second.take_lock(0.1) is None
     os.close(second._lock)
     os.close(child)
     third = NodeIdentity("node-1", tmp_path)
-    before = third.take(0.1)
+    before = third.take_lock(0.1)
     assert before is not None
     assert before.boot == second.boot
-    third.release()
+    third.release_lock()
 
 
 def test_a_restarted_node_takes_over_without_waiting_for_session_or_lease(

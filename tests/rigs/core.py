@@ -78,13 +78,13 @@ class Core:
         self.kafka = Kafka(settings, name)
         self.sender = Sender(self.kafka)
         self.node = NodeIdentity(name, settings.data)
-        self.before = self.node.take(5)
+        self.before = self.node.take_lock(5)
         self.slots = Slots(slots)
         self.slots.set_open(True)
-        self.liveness = FailureDetector(settings.lease_s)
-        self.view = Registry(self.kafka, kinds, self.liveness)
+        self.failure_detector = FailureDetector(settings.lease_s)
+        self.view = Registry(self.kafka, kinds, self.failure_detector)
         self.control = Cancellations(self.kafka, self.node.control_path)
-        self.heartbeats = Heartbeats(self.sender, self.node, slots, kinds, lambda: ())
+        self.heartbeats = Heartbeats(self.sender, self.node, slots=slots, kinds=kinds, running=lambda: ())
         self._beats = heartbeats
         self.loop = asyncio.new_event_loop()
         self._loop_thread = threading.Thread(target=self.loop.run_forever, daemon=True)
@@ -202,7 +202,7 @@ class Core:
         self.loop.call_soon_threadsafe(self.loop.stop)
         self._loop_thread.join(5)
         self.loop.close()
-        self.node.release()
+        self.node.release_lock()
 
 
 def void(_: object) -> None:

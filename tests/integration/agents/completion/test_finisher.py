@@ -119,7 +119,7 @@ def test_nothing_of_a_boot_that_is_over_is_told(core: Core, log: Log, sender: Se
     file.write_bytes(b"x")
     sender.send_all([record()])
     [job] = core.wait_jobs(1)
-    core.node.reborn(str(uuid.uuid4()))
+    core.node.begin_boot(str(uuid.uuid4()))
     core.end(job, result_file=file)
     assert log.read("results") == []
     assert not file.exists()

@@ -16,7 +16,7 @@ from agents.execution.job import AttemptEnd, Job
 from agents.execution.pool import Pool
 from agents.execution.slots import Slots
 from agents.faust_kit.app import make_app, running
-from agents.faust_kit.health_routes import add_health_pages
+from agents.faust_kit.health_routes import add_health_routes
 from agents.monitoring.stats import NodeStats
 from agents.monitoring.stats_page import NodeView, add_stats_page
 from agents.worker.agent import Worker
@@ -112,7 +112,7 @@ async def node(kafka_settings: Settings, topics: str, tmp_path: Path) -> AsyncIt
         limits_s={k.name: k.timeout_s for k in kinds},
     )
     add_stats_page(app, view)
-    add_health_pages(app, health, stats.registry)
+    add_health_routes(app, health, stats.registry)
     pool.listen()
     async with running(app):
         await asyncio.to_thread(slots.wait_free, 10)

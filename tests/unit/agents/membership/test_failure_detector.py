@@ -20,19 +20,19 @@ def beat(boot: str, state: str = "alive") -> Heartbeat:
 
 
 class World:
-    """A second passes at a time: some beat, and we look."""
+    """A second passes at a time: some nodes send a heartbeat, and the detector ticks."""
 
     def __init__(self) -> None:
         self.clock = Clock()
-        self.liveness = FailureDetector(LEASE_S, self.clock)
+        self.failure_detector = FailureDetector(LEASE_S, self.clock)
 
     def pass_s(self, seconds: int, *beating: str) -> None:
         for _ in range(seconds * 4):
             self.clock.now += 0.25
-            self.liveness.turn()
+            self.failure_detector.tick()
             if self.clock.now % 1 == 0:
                 for boot in beating:
-                    self.liveness.heard(beat(boot))
+                    self.failure_detector.record_heartbeat(beat(boot))
 
 
 @pytest.fixture
@@ -43,43 +43,43 @@ def world() -> World:
 def test_a_silent_boot_is_dead_after_its_lease_and_not_before(world: World) -> None:
     world.pass_s(5, "us", "them")
     world.pass_s(8, "us")
-    assert not world.liveness.is_dead("them")
+    assert not world.failure_detector.is_dead("them")
     world.pass_s(2, "us")
-    assert world.liveness.is_dead("them")
-    assert not world.liveness.is_dead("us")
+    assert world.failure_detector.is_dead("them")
+    assert not world.failure_detector.is_dead("us")
 
 
 def test_when_all_are_silent_nobody_dies_and_all_get_fresh_leases(world: World) -> None:
     world.pass_s(5, "us", "them")
     world.pass_s(60)
-    assert not world.liveness.is_dead("them")
+    assert not world.failure_detector.is_dead("them")
     world.pass_s(8, "us")
-    assert not world.liveness.is_dead("them")
+    assert not world.failure_detector.is_dead("them")
     world.pass_s(3, "us")
-    assert world.liveness.is_dead("them")
+    assert world.failure_detector.is_dead("them")
 
 
 def test_a_process_that_was_frozen_itself_judges_nobody_at_once(world: World) -> None:
     world.pass_s(5, "us", "them")
     world.clock.now += 30
-    assert not world.liveness.is_dead("them")
+    assert not world.failure_detector.is_dead("them")
     world.pass_s(5, "us")
-    assert not world.liveness.is_dead("them")
+    assert not world.failure_detector.is_dead("them")
 
 
 def test_a_proved_death_needs_no_lease_and_is_for_ever(world: World) -> None:
     world.pass_s(5, "us", "them")
-    world.liveness.heard(beat("them", "dead"))
-    assert world.liveness.is_dead("them")
-    world.liveness.heard(beat("them"))
-    assert world.liveness.is_dead("them")
-    assert "them" not in world.liveness.alive()
+    world.failure_detector.record_heartbeat(beat("them", "dead"))
+    assert world.failure_detector.is_dead("them")
+    world.failure_detector.record_heartbeat(beat("them"))
+    assert world.failure_detector.is_dead("them")
+    assert "them" not in world.failure_detector.live_heartbeats()
 
 
 def test_a_boot_never_heard_of_gets_one_lease(world: World) -> None:
     world.pass_s(5, "us")
-    assert not world.liveness.is_dead("stranger")
+    assert not world.failure_detector.is_dead("stranger")
     world.pass_s(8, "us")
-    assert not world.liveness.is_dead("stranger")
+    assert not world.failure_detector.is_dead("stranger")
     world.pass_s(2, "us")
-    assert world.liveness.is_dead("stranger")
+    assert world.failure_detector.is_dead("stranger")

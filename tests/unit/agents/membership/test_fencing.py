@@ -23,21 +23,21 @@ def node(tmp_path: Path) -> NodeIdentity:
 
 
 def test_a_gap_shorter_than_the_lease_is_no_freeze(node: NodeIdentity) -> None:
-    clock, boot = Clock(), node.boot
-    fence = Fence(node, LEASE_S, [], clock)
+    clock, boot, ended = Clock(), node.boot, list[str]()
+    fence = Fence(node, LEASE_S, [ended.append], clock)
     clock.now += 8.9
     assert node.is_current(boot)
-    fence.look()
-    assert (node.boot, fence.fenced) == (boot, 0)
+    fence.check_clock()
+    assert (node.boot, ended) == (boot, [])
 
 
 def test_a_frozen_node_may_not_speak_even_before_the_fence_turns(node: NodeIdentity) -> None:
     clock, boot = Clock(), node.boot
     fence = Fence(node, LEASE_S, [], clock)
-    fence.watch()
+    fence.arm()
     clock.now += 9.1
     assert not node.is_current(boot)
-    fence.look()
+    fence.check_clock()
     assert node.boot != boot
     assert node.is_current(node.boot)
     assert not node.is_current(boot)
@@ -47,15 +47,15 @@ def test_at_no_moment_of_its_fencing_may_a_frozen_boot_speak(tmp_path: Path) -> 
     clock, spoke = Clock(), []
 
     class Watched(NodeIdentity):
-        def reborn(self, boot: str) -> str:
+        def begin_boot(self, boot: str) -> str:
             spoke.append(self.is_current(self.boot))  # as another thread may ask at this moment
-            return super().reborn(boot)
+            return super().begin_boot(boot)
 
     node = Watched("node-1", tmp_path)
     fence = Fence(node, LEASE_S, [], clock)
-    fence.watch()
+    fence.arm()
     clock.now += 60
-    fence.look()
+    fence.check_clock()
     assert spoke == [False]
     assert node.is_current(node.boot)
 
@@ -66,7 +66,7 @@ def test_the_boot_changes_first_and_the_hooks_run_in_order_with_the_old_one(node
     hooks = [lambda old: said.append(("kill", old, node.boot != old)), lambda old: said.append(("dead", old, True))]
     fence = Fence(node, LEASE_S, hooks, clock)
     clock.now += 60
-    fence.look()
+    fence.check_clock()
     assert said == [("kill", boot, True), ("dead", boot, True)]
 
 
@@ -78,32 +78,32 @@ def test_a_hook_that_fails_does_not_keep_the_next_one_from_running(node: NodeIde
 
     fence = Fence(node, LEASE_S, [fails, called.append], clock)
     clock.now += 60
-    fence.look()
+    fence.check_clock()
     assert len(called) == 1
 
 
-def test_the_word_of_others_fences_once_and_only_the_boot_it_names(node: NodeIdentity) -> None:
-    fence, boot = Fence(node, LEASE_S, [], Clock()), node.boot
+def test_a_death_notice_fences_once_and_only_the_boot_it_names(node: NodeIdentity) -> None:
+    ended: list[str] = []
+    fence, boot = Fence(node, LEASE_S, [ended.append], Clock()), node.boot
     fence.declared_dead("another")
-    fence.look()
+    fence.check_clock()
     assert node.boot == boot
     fence.declared_dead(boot)
-    fence.look()
+    fence.check_clock()
     fence.declared_dead(boot)
-    fence.look()
-    assert fence.fenced == 1
+    fence.check_clock()
+    assert ended == [boot]
 
 
 def test_the_new_boot_may_speak_while_the_old_one_is_being_ended(node: NodeIdentity) -> None:
     clock, spoke = Clock(), []
 
     def slow(_: str) -> None:
-        clock.now += 30  # Kafka is away, and the word that the old boot is dead takes its time
+        clock.now += 30  # Kafka is away, and the death notice of the old boot is delayed
         spoke.append(node.is_current(node.boot))
 
     fence = Fence(node, LEASE_S, [slow, slow], clock)
-    fence.watch()
+    fence.arm()
     clock.now += 60
-    fence.look()
-    assert spoke == [True, True]
-    assert fence.fenced == 1
+    fence.check_clock()
+    assert spoke == [True, True]  # the two hooks have run once
