@@ -1,4 +1,4 @@
 """The statistics: one Spark Structured Streaming query over the lifecycle topics, its sinks, and the audit.
 
-Nobody imports it but `infra`.
+Only `infra`, tests and benchmarks import it.
 """

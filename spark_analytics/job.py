@@ -1,7 +1,8 @@
-"""Keeps the query running: waits for topics and database, starts it, watches it, and starts it again when it ends.
+"""Keeps the query running: waits for the topics and the database, starts it, watches it, and restarts it when it ends.
 
-Kafka or the database being away ends nothing: the job waits, `/readyz` says why, and it goes on from the checkpoint.
-`run` returns when told to stop; it raises HeadraceError when the query keeps failing although both answer.
+An outage of Kafka or of the database ends nothing: the job waits, `/readyz` gives the reason (see `readiness`), and the
+query goes on from its checkpoint. `run` returns after `stop`; it raises HeadraceError when the query keeps failing
+although both answer.
 """
 
 import logging
@@ -22,16 +23,14 @@ from headrace.process.health import Health
 from headrace.settings import Settings
 from spark_analytics.metrics import Metrics
 from spark_analytics.query import CHECKPOINT, Query, is_data_loss
+from spark_analytics.readiness import ANSWER_S, Readiness
 from spark_analytics.sinks.base import Sink
 from spark_analytics.source import TOPICS
 
 log = logging.getLogger(__name__)
 
-_LOOK_S = 0.5
-_ANSWER_S = 2.0  # Kafka's and the database's answer to a probe
+_WATCH_S = 0.5
 _FAILURES = 5  # in a row, without a batch between them
-_SILENT_S = 8.5  # the contract promises 10 s from losing the ability to saying so; looked for once a second
-_BATCH_S = 3.0  # an idle query is heard of at the end of each trigger only
 
 
 class StatisticsJob:
@@ -40,70 +39,66 @@ class StatisticsJob:
     def __init__(
         self, spark: SparkSession, settings: Settings, kafka: Kafka, sink: Sink, folder: Path, metrics: Metrics
     ) -> None:
-        self._settings, self._kafka, self._sink = settings, kafka, sink
+        """`folder` keeps the checkpoint."""
+        self._kafka = kafka
         self._stop = threading.Event()
         self._new_query: Callable[[], Query] = lambda: Query(spark, settings, sink, folder, metrics, self._stop)
-        self._query: Query | None = None
-        self._waits_for: str | None = "it has not started"
-        self._kafka_away: str | None = None
-        self._sink_away: str | None = None
+        self._readiness = Readiness(kafka, sink, settings.trigger_s)
 
     def add_checks(self, health: Health) -> None:
-        """Tells health what this job depends on."""
-        health.add("query", self._check_query)
-        health.add("kafka", lambda: self._kafka_away)
-        health.add("database", lambda: self._sink_away)
+        """Registers the checks of everything that this job depends on."""
+        self._readiness.add_checks(health)
 
     def counted_until(self) -> float | None:
-        """Seconds since the epoch: all that Kafka held then is in the sink; None while that is not known."""
-        query = self._query
-        return None if query is None or query.away else query.counted_until
+        """Seconds since the epoch: everything that Kafka held then is in the sink. None while that is unknown."""
+        query = self._readiness.query
+        return None if query is None or query.sink_away else query.counted_until
 
     def stop(self) -> None:
         """Asks `run` to return; may be called from a signal handler."""
         self._stop.set()
 
     def run(self) -> None:
-        """Until `stop`; the batch under way is given up then, and run again at the next start."""
-        probes = threading.Thread(target=self._probe, name="probes", daemon=True)
+        """Runs until `stop`, which gives up the current batch; it runs again at the next start."""
+        probes = threading.Thread(target=self._readiness.probe_until, args=(self._stop,), name="probes", daemon=True)
         probes.start()
         failures = 0
         try:
             while not self._stop.is_set():
                 if not self._wait_for_topics():
                     return
-                moved, failure = self._run_once()
+                moved, failure = self._run_query()
                 if failure is None:
                     continue
                 failures = 1 if moved else failures + 1
                 if is_data_loss(failure):
                     raise HeadraceError(_DATA_LOSS)
-                if failures >= _FAILURES and not (self._kafka_away or self._sink_away):
+                if failures >= _FAILURES and self._readiness.dependencies_answer:
                     raise HeadraceError(
-                        f"the query has failed {failures} times in a row, at last by: {_first_line(failure)}"
+                        f"the query failed {failures} times in a row, last with: {_first_line(failure)}"
                     )
-                self._waits_for = f"it has failed and starts again: {_first_line(failure)}"
-                log_throttled("query", "The query has failed and starts again: %s", _first_line(failure))
+                self._readiness.waits_for = f"it failed and will be restarted: {_first_line(failure)}"
+                log_throttled("query", "The query failed and will be restarted: %s", _first_line(failure))
                 self._stop.wait(min(10.0, 2.0**failures / 2))
         finally:
             self._stop.set()
-            probes.join(2 * _ANSWER_S)
+            probes.join(2 * ANSWER_S)
 
-    def _run_once(self) -> tuple[bool, str | None]:
-        """(whether a batch was written, why it ended or None when it was stopped)."""
-        self._query = query = self._new_query()
+    def _run_query(self) -> tuple[bool, str | None]:
+        """(whether a batch was written, why the query ended, or None after `stop`)."""
+        self._readiness.query = query = self._new_query()
         begun = time.monotonic()
         try:
             query.start()
-            self._waits_for = None
-            while query.active and not self._stop.wait(_LOOK_S):
-                query.watch()
+            self._readiness.waits_for = None
+            while query.active and not self._stop.wait(_WATCH_S):
+                query.read_progress()
             if self._stop.is_set():
                 query.stop()
                 return True, None
-            return (query.moved_at or begun) > begun + _LOOK_S, query.failure() or "it ended by itself"
+            return (query.moved_at or begun) > begun + _WATCH_S, query.failure() or "it ended by itself"
         except Retryable as e:
-            self._waits_for = str(e)
+            self._readiness.waits_for = str(e)
             log_throttled("sink", "%s", e)
             query.stop()
             return True, str(e)
@@ -111,49 +106,27 @@ class StatisticsJob:
             return self._stop.is_set(), None if self._stop.is_set() else str(e)
 
     def _wait_for_topics(self) -> bool:
-        """Whether all topics are there; False when told to stop first. Spark would end where one is missing."""
+        """Returns True when all topics exist, False after `stop`. Spark would end the query at a missing topic."""
         admin = self._kafka.admin()
         wanted = {self._kafka.topic(t) for t in TOPICS}
         while not self._stop.is_set():
             try:
-                missing = wanted - set(partitions_of(admin, wanted, _ANSWER_S))
+                missing = wanted - set(partitions_of(admin, wanted, ANSWER_S))
                 if not missing:
                     return True
-                self._waits_for = f"there is no topic {', '.join(sorted(missing))}: run headrace topics apply"
+                reason = f"topics are missing ({', '.join(sorted(missing))}): run headrace topics apply"
             except KafkaException as e:
-                self._waits_for = f"Kafka does not answer: {e.args[0].str()}"
-            log_throttled("topics", "Waiting: %s", self._waits_for)
-            self._stop.wait(_LOOK_S)
+                reason = f"Kafka does not answer: {e.args[0].str()}"
+            self._readiness.waits_for = reason
+            log_throttled("topics", "Waiting: %s", reason)
+            self._stop.wait(_WATCH_S)
         return False
-
-    def _probe(self) -> None:
-        """Asks Kafka and the database whether they answer, for health alone: the query finds out by itself."""
-        admin = self._kafka.admin()
-        while not self._stop.wait(_ANSWER_S):
-            try:
-                partitions_of(admin, [self._kafka.topic(TOPICS[0])], _ANSWER_S)
-                self._kafka_away = None
-            except KafkaException as e:
-                self._kafka_away = f"Kafka does not answer: {e.args[0].str()}"
-            self._sink_away = self._sink.check()
-
-    def _check_query(self) -> str | None:
-        query = self._query
-        if self._waits_for or query is None:
-            return self._waits_for
-        if query.away:
-            return query.away
-        # From memory alone: a JVM that hangs would keep whoever asks it waiting.
-        silent_s = time.monotonic() - (query.moved_at or 0.0)
-        if silent_s > max(_SILENT_S, self._settings.trigger_s + _BATCH_S):
-            return f"Spark has neither ended a micro-batch nor got on with one for {silent_s:.0f} s"
-        return None
 
 
 _DATA_LOSS = (
-    "Kafka no longer holds the events that the statistics' checkpoint stands at: was a lifecycle topic deleted, made "
-    f"anew or trimmed? If so, remove the folder `analytics/{CHECKPOINT}` of this role's data directory: what Kafka "
-    "still holds is counted anew, and what the database has already is kept"
+    "Kafka no longer holds the events at the statistics' checkpoint: was a lifecycle topic deleted, recreated or "
+    f"trimmed? If so, remove the folder `analytics/{CHECKPOINT}` of this role's data directory: the statistics then "
+    "count what Kafka still holds from the beginning, and keep what the database already has"
 )
 
 

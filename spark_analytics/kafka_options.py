@@ -1,7 +1,7 @@
-"""Kafka's options for Spark: where the brokers are, and librdkafka's security options in the words of Java's client.
+"""Kafka's options for Spark: the brokers, and librdkafka's security options translated into those of the Java client.
 
-`HEADRACE_KAFKA_SECURITY` is written once, in librdkafka's words, for every role; Spark's connector takes Java's, with
-`kafka.` before each. UsageError names an option that has no counterpart, so that nothing is silently unprotected.
+`HEADRACE_KAFKA_SECURITY` has librdkafka's option names, for every role; Spark's connector takes the Java client's names
+with `kafka.` before each. UsageError names an option without a counterpart, so that no protection is lost silently.
 """
 
 from collections.abc import Mapping
@@ -18,16 +18,16 @@ _LOGIN = {
     "SCRAM-SHA-512": "org.apache.kafka.common.security.scram.ScramLoginModule",
 }
 _SAME = frozenset({"security.protocol", "ssl.key.password", "ssl.endpoint.identification.algorithm"})
-_FILES = {  # PEM files, whose text Java takes as it is
+_FILES = {  # PEM files: Java takes their text
     "ssl.ca.location": ("ssl.truststore.certificates", "ssl.truststore.type"),
     "ssl.certificate.location": ("ssl.keystore.certificate.chain", "ssl.keystore.type"),
     "ssl.key.location": ("ssl.keystore.key", "ssl.keystore.type"),
 }
-_LOGGED_IN = frozenset({"sasl.mechanism", "sasl.mechanisms", "sasl.username", "sasl.password"})
+_SASL = frozenset({"sasl.mechanism", "sasl.mechanisms", "sasl.username", "sasl.password"})
 
 
 def kafka_options(settings: Settings) -> dict[str, str]:
-    """Options of Spark's Kafka source: brokers, group names within the prefix, security."""
+    """Options of Spark's Kafka source: brokers, a group prefix with the topics' prefix, security."""
     found = {
         "kafka.bootstrap.servers": settings.kafka,
         "groupIdPrefix": f"{settings.topic_prefix}{ANALYTICS_GROUP_PREFIX}",
@@ -36,14 +36,14 @@ def kafka_options(settings: Settings) -> dict[str, str]:
 
 
 def java_security(options: Mapping[str, str]) -> dict[str, str]:
-    """librdkafka's security options in Java's words; UsageError for one that has no counterpart."""
+    """librdkafka's security options as the Java client's; UsageError for an option without a counterpart."""
     found = _login(options)
     for key, value in options.items():
-        if key in _LOGGED_IN:
+        if key in _SASL:
             continue
         if key in _FILES:
-            name, kind = _FILES[key]
-            found[name], found[kind] = _pem(key, value), "PEM"
+            name, store_type = _FILES[key]
+            found[name], found[store_type] = _pem(key, value), "PEM"
         elif key in _SAME:
             found[key] = "" if (key, value) == ("ssl.endpoint.identification.algorithm", "none") else value
         else:

@@ -1,7 +1,7 @@
-"""The statistics' process: `headrace analytics`. Wires query, audit and health together and runs until told to stop.
+"""The statistics' process, `headrace analytics`: wires query, audit and health together and runs until a stop signal.
 
-`main` is called by the command line with checked settings. UsageError for what a person can put right; a Kafka or a
-database that is away is none of it. A kill at any time is harmless: the checkpoint and absolute counts see to it.
+The command line calls `main` with checked settings. UsageError for a wrong setting; an outage of Kafka or the database
+is waited out. A kill at any time is harmless, because of the checkpoint and the absolute counts.
 """
 
 import contextlib
@@ -40,15 +40,15 @@ _STOPS = (signal.SIGTERM, signal.SIGINT)
 
 
 def main(settings: Settings) -> int:
-    """Runs until SIGTERM or SIGINT; the exit code."""
+    """Runs until SIGTERM or SIGINT; returns the exit code. HeadraceError when the query keeps failing."""
     if not settings.kafka:
         raise UsageError("HEADRACE_KAFKA is empty: give bootstrap servers, such as 127.0.0.1:9092")
     sink = sink_of(settings.database)
     folder = settings.data.absolute() / "analytics"
     folder.mkdir(parents=True, exist_ok=True)
-    for number in _STOPS:  # Spark takes its time to start, and nothing has begun that had to be ended in order
+    for number in _STOPS:  # while Spark starts, nothing needs an orderly end
         signal.signal(number, lambda *_: sys.exit(0))
-    with _alone(folder) as jvm_file:
+    with _locked(folder) as jvm_file:
         health, metrics = Health(), Metrics()
         health.add("spark", lambda: "it is starting")
         server = HealthServer(settings, health, metrics)
@@ -77,10 +77,10 @@ def main(settings: Settings) -> int:
 
 
 @contextmanager
-def _alone(folder: Path) -> Iterator[Path]:
-    """Holds the folder's lock; ends the JVM of a run that was killed, which may not have noticed yet.
+def _locked(folder: Path) -> Iterator[Path]:
+    """Holds the folder's lock, and ends a JVM that a killed run left behind.
 
-    Gives the file that the JVM's pid belongs in. UsageError when another run has the folder.
+    Yields the file for the JVM's pid. UsageError when another run holds the lock.
     """
     lock = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
@@ -88,7 +88,7 @@ def _alone(folder: Path) -> Iterator[Path]:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             raise UsageError(
-                f"another headrace analytics works in {folder}: stop it, or give HEADRACE_DATA another directory"
+                f"another headrace analytics uses {folder}: stop it, or give HEADRACE_DATA another directory"
             ) from None
         jvm = folder / "jvm.pid"
         _end_left_over(jvm, str(folder))
@@ -99,7 +99,7 @@ def _alone(folder: Path) -> Iterator[Path]:
 
 
 def _end_left_over(file: Path, mark: str) -> None:
-    """`mark` stands in the JVM's command line, which tells it from whoever else has got its pid."""
+    """Kills the process in `file` if `mark` is in its command line: another process may have the pid by now."""
     try:
         pid = int(file.read_text())
         if mark not in Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace"):
@@ -113,5 +113,5 @@ def _end_left_over(file: Path, mark: str) -> None:
 
 
 def _end(spark: SparkSession) -> None:
-    with contextlib.suppress(Py4JError, OSError):  # a signal to our whole group has ended the JVM already
+    with contextlib.suppress(Py4JError, OSError):  # a signal to our whole process group may have ended the JVM
         spark.stop()

@@ -1,10 +1,10 @@
-"""What the statistics say of themselves to Prometheus; the audit's findings among them."""
+"""The Prometheus metrics of query and audit; `health_http` serves them."""
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
 
 
 class Metrics:
-    """One set a process."""
+    """One set for each process."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
@@ -15,16 +15,18 @@ class Metrics:
         self._late = Counter(
             "headrace_analytics_late_events", "Events later than the watermark, not counted", registry=r
         )
-        self._seconds = Gauge("headrace_analytics_batch_seconds", "What the last micro-batch took", registry=r)
-        self.lost = Gauge("headrace_audit_lost", "Tasks that the audit misses", registry=r)
-        self.repeated = Counter("headrace_audit_repeated", "Events that the audit has seen more than once", registry=r)
+        self._seconds = Gauge("headrace_analytics_batch_seconds", "Time that the last micro-batch took", registry=r)
+        self.lost = Gauge("headrace_audit_lost", "Tasks that the last audit found lost", registry=r)
+        self.repeated = Counter("headrace_audit_repeated", "Events that the audit saw more than once", registry=r)
         self.audited = Gauge("headrace_audit_timestamp_seconds", "When the last audit ended", registry=r)
 
-    def batch(self, events: int, late: int, seconds: float) -> None:
+    def add_batch(self, events: int, late: int, seconds: float) -> None:
+        """Counts one micro-batch that had events."""
         self._batches.inc()
         self._events.inc(events)
         self._late.inc(late)
         self._seconds.set(seconds)
 
     def text(self) -> bytes:
+        """All metrics in Prometheus's text format."""
         return generate_latest(self.registry)

@@ -1,7 +1,7 @@
-"""Makes and changes the statistics' tables by versioned SQL files: `migrations/NNNN_what.sql`, each run once, in order.
+"""Creates and changes the statistics' tables: each file `migrations/NNNN_what.sql` runs once, in order.
 
-The job calls it at start; several at once wait for one another. DDL is not transactional in MySQL, so a file must bear
-being run again from its beginning. pymysql's errors are raised as they are; UsageError for tables of a newer release.
+The MySQL sink calls it at start; concurrent calls wait for each other. DDL is not transactional in MySQL, so every file
+must be safe to run again from its beginning.
 """
 
 from functools import cache
@@ -26,7 +26,10 @@ def migrations() -> tuple[tuple[int, str, str], ...]:
 
 
 def migrate(database: Database) -> list[str]:
-    """Runs what has not been run; returns the names of those files."""
+    """Runs the files that have not run yet; returns their names.
+
+    UsageError for tables of a newer release; pymysql's errors are raised as they are.
+    """
     connection = database.connect()
     try:
         with connection.cursor() as cursor:
@@ -58,6 +61,6 @@ def migrate(database: Database) -> list[str]:
 
 
 def statements(sql: str) -> list[str]:
-    """A file's statements; each ends with a semicolon at a line's end, and `--` lines are comments."""
+    """The statements of a file: each ends with a semicolon at a line's end; lines with `--` first are comments."""
     lines = [line for line in sql.splitlines() if not line.lstrip().startswith("--")]
     return [s.strip() for s in "\n".join(lines).split(";\n") if s.strip(" ;\n")]

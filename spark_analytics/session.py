@@ -1,7 +1,7 @@
 """The Spark session of the statistics: RocksDB for state, little memory, a quiet log, no files left behind.
 
-`start_session` is called once a process, by `main` and by tests that need Kafka. UsageError when Spark's JVM does not
-come up (no Java, no connector, a master that cannot be reached).
+`main` and the tests that need Spark call `start_session`, once in a process. UsageError when Spark's JVM does not
+start: no Java, no connector, an unreachable master.
 """
 
 import contextlib
@@ -31,25 +31,25 @@ OPTIONS = {
     "spark.ui.enabled": "false",
     "spark.ui.showConsoleProgress": "false",
     "spark.sql.session.timeZone": "UTC",
-    # What is no number becomes null, and nothing in a record stops the query; its checks cost 3 % of a backlog's time.
+    # Text that is not a number becomes null, so no record stops the query. ANSI's checks cost 3 % of a backlog's time.
     "spark.sql.ansi.enabled": "false",
-    "spark.sql.adaptive.enabled": "false",  # streams of state have none, and it would only cost planning
+    "spark.sql.adaptive.enabled": "false",  # streams with state cannot use it, and it costs planning time
     f"{_STATE}.providerClass": "org.apache.spark.sql.execution.streaming.state.RocksDBStateStoreProvider",
-    f"{_STATE}.rocksdb.changelogCheckpointing.enabled": "true",  # a batch costs what it changed
-    f"{_STATE}.rocksdb.trackTotalNumberOfRows": "false",  # it reads each key once more before every write
+    f"{_STATE}.rocksdb.changelogCheckpointing.enabled": "true",  # a commit writes only what its batch changed
+    f"{_STATE}.rocksdb.trackTotalNumberOfRows": "false",  # it would read each key once more before every write
     f"{_STATE}.rocksdb.boundedMemoryUsage": "true",
     f"{_STATE}.rocksdb.maxMemoryUsageMB": "192",
-    # The default one, on FileContext, starts `readlink` for each file that it renames.
+    # The default one uses FileContext, which starts a `readlink` process for each file that it renames.
     f"{_STREAMING}.checkpointFileManagerClass": (
         "org.apache.spark.sql.execution.streaming.checkpointing.FileSystemBasedCheckpointFileManager"
     ),
     f"{_STREAMING}.minBatchesToRetain": "20",
-    f"{_STREAMING}.noDataMicroBatches.enabled": "false",  # state goes with the next batch that has data
-    f"{_STREAMING}.noDataProgressEventInterval": "2000",  # ms; health reads it
+    f"{_STREAMING}.noDataMicroBatches.enabled": "false",  # the next batch with data removes old state
+    f"{_STREAMING}.noDataProgressEventInterval": "2000",  # ms; `readiness` depends on it
     f"{_STREAMING}.stopTimeout": "15000",
     f"{_STREAMING}.metricsEnabled": "false",
-    "spark.kafka.consumer.cache.capacity": "256",  # consumers: above topics times partitions, or they are made anew
-    # A backlog leaves some MB of records for each of them; those of a query that started again would fill the heap.
+    "spark.kafka.consumer.cache.capacity": "256",  # above topics times partitions, or consumers are recreated
+    # A backlog leaves some MB of records in each of them; those of restarted queries would fill the heap.
     "spark.kafka.consumer.fetchedData.cache.timeout": "30s",
     "spark.kafka.consumer.fetchedData.cache.evictorThreadRunInterval": "30s",
     "spark.cleaner.referenceTracking.cleanCheckpoints": "false",
@@ -58,8 +58,8 @@ OPTIONS = {
     "spark.python.daemon.module": "spark_analytics.python_daemon",
 }
 
-# Metaspace that begins small costs collections of the whole heap at every start. Java's second compiler took a third of
-# all processor time until a backlog was counted: it comes later, to what is called ten times as often.
+# A small initial metaspace costs collections of the whole heap at every start. Java's second compiler (C2) took a third
+# of all processor time until a backlog was counted: it now waits until a method is called ten times as often.
 _JAVA = (
     "-XX:+UseParallelGC -XX:MetaspaceSize=160m -XX:MaxMetaspaceSize=256m -XX:Tier4InvocationThreshold=50000 "
     "-XX:Tier4MinInvocationThreshold=20000 -XX:Tier4CompileThreshold=150000 -XX:Tier4BackEdgeThreshold=400000"
@@ -67,9 +67,10 @@ _JAVA = (
 
 
 def start_session(settings: Settings, folder: Path) -> SparkSession:
-    """A session on `settings.spark_master`, with its temporary files in `folder`, which is emptied first.
+    """A session on `settings.spark_master`, with its temporary files in `<folder>/tmp`, which is emptied first.
 
-    The master's cores decide how many partitions the state of a new checkpoint has, and a checkpoint keeps its number.
+    The master decides how many partitions the state of a new checkpoint has; an existing checkpoint keeps its number.
+    UsageError when Spark does not start.
     """
     temporary = folder / "tmp"
     shutil.rmtree(temporary, ignore_errors=True)
@@ -78,7 +79,7 @@ def start_session(settings: Settings, folder: Path) -> SparkSession:
     os.environ.setdefault("PYSPARK_DRIVER_PYTHON", sys.executable)
     if settings.spark_master.startswith("local"):
         os.environ.setdefault("SPARK_LOCAL_IP", "127.0.0.1")
-    for name in ("py4j", "pyspark"):  # their exceptions reach us as exceptions
+    for name in ("py4j", "pyspark"):  # they also raise what they log
         logging.getLogger(name).setLevel(logging.CRITICAL)
     options = OPTIONS | _memory(settings, temporary) | _jars(settings, folder) | _partitions(settings)
     builder = SparkSession.builder.appName("headrace-analytics").master(settings.spark_master)
@@ -95,8 +96,8 @@ def start_session(settings: Settings, folder: Path) -> SparkSession:
 
 
 def _start_python_workers(spark: SparkSession) -> None:
-    """While a query is planned: the end of its first batch would else wait for them."""
-    with contextlib.suppress(Py4JError, PySparkException, OSError):  # it may be told to stop meanwhile
+    """Runs while the first query is planned, whose first batch would otherwise wait for the workers."""
+    with contextlib.suppress(Py4JError, PySparkException, OSError):  # the session may be stopped meanwhile
         context = spark.sparkContext
         context.parallelize(range(context.defaultParallelism)).foreachPartition(_nothing)
 
@@ -127,17 +128,19 @@ def _jars(settings: Settings, folder: Path) -> dict[str, str]:
 
 
 def jar_files(patterns: str) -> list[str]:
-    """The jar files that comma-separated paths or patterns name: Spark itself resolves none for a running driver."""
+    """The files for comma-separated paths or patterns, as a running driver needs them; UsageError when one has none."""
     found: list[str] = []
     for pattern in patterns.split(","):
         if not (jars := sorted(glob(pattern.strip()))):
-            raise UsageError(f"HEADRACE_SPARK_JARS: there is no {pattern.strip()}: give jar files or patterns of them")
+            raise UsageError(
+                f"HEADRACE_SPARK_JARS: no file matches {pattern.strip()}: give jar files or patterns of them"
+            )
         found += jars
     return found
 
 
 def _partitions(settings: Settings) -> dict[str, str]:
-    """Few partitions for one machine: each costs every batch a file and a commit."""
+    """Few partitions on one machine: each costs a file and a commit in every batch."""
     return {"spark.sql.shuffle.partitions": "2" if settings.spark_master.startswith("local") else "8"}
 
 

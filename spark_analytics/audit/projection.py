@@ -1,8 +1,8 @@
-"""The audit's own fold of the log: what has become of each task, in a SQLite file with the offsets it was read up to.
+"""The audit's own projection of the log: the state of each task, in a SQLite file with the offsets read so far.
 
-It shares no code with the query, so that each can be held against the other. A task stays in it until its end is
-WINDOW_MS old, so the file grows with the tasks that are open, not with those ever run. Killed at any time it goes on
-where it stopped. Records that are no events of their topic are passed over.
+It shares no code with the query, so that each can check the other. A task stays in the file until its end is WINDOW_MS
+old, so the file grows with the open tasks only. After a kill at any point it goes on where it stopped. Records that are
+not events of their topic are skipped.
 """
 
 import sqlite3
@@ -16,8 +16,8 @@ from headrace.contract.journal import Claim, decode_journal
 from headrace.contract.records import Place, Record, Source
 from headrace.errors import Undecodable
 
-_ATTEMPTS_TOLD = 62  # apart from one another, in one integer; no task has so many
-WINDOW_MS = 600_000  # PROTOCOL: repeats are told within ten minutes at least
+_MOST_ATTEMPTS = 62  # that one integer's bits can tell apart; no task has so many
+WINDOW_MS = 600_000  # the protocol (docs/protocol.md): repeats are reported for ten minutes at least
 EVENTS = {
     "lifecycle.received": "received",
     "lifecycle.started": "started",
@@ -49,43 +49,48 @@ CREATE TEMP TABLE waiting (topic TEXT, partition INT, next INT, stop INT, PRIMAR
 
 @dataclass(slots=True)
 class _Task:
+    """A row of `tasks`, with its columns in their order."""
+
     id: bytes
     partition: int
-    received: int | None = None  # ms, of its first record
-    ended: int | None = None
-    how: str | None = None  # completed or dead
-    starts: int = 0  # a bit for each attempt
-    topic: str = ""  # the source record of its submission
-    place: int = -1
-    source: int = -1
-    missed: int = 0  # audits in a row that have not found it anywhere
+    received_ms: int | None = None  # time of the first record
+    ended_ms: int | None = None
+    ending: str | None = None  # completed or dead
+    starts: int = 0  # one bit for each attempt
+    source_topic: str = ""  # the source record of its submission
+    source_partition: int = -1
+    source_offset: int = -1
+    missed: int = 0  # audits in a row that did not find it anywhere
 
     def row(self) -> tuple[object, ...]:
         return (
             self.id,
             self.partition,
-            self.received,
-            self.ended,
-            self.how,
+            self.received_ms,
+            self.ended_ms,
+            self.ending,
             self.starts,
-            self.topic,
-            self.place,
-            self.source,
+            self.source_topic,
+            self.source_partition,
+            self.source_offset,
             self.missed,
         )
 
 
 @dataclass(frozen=True, slots=True)
-class Half:
-    """A task of which only a part of the story is known: received and not ended, or the other way round."""
+class PartialTask:
+    """A task with only a part of its events: received and not ended, or ended and never received.
+
+    `missed` counts the audits in a row that did not find the rest.
+    """
 
     id: bytes
     partition: int
     missed: int
 
 
-class Fold:
-    """One a process; used by one thread. `next_offsets` says where to read on."""
+class AuditProjection:
+    """One for each process, used by one thread. Every time is in milliseconds since the epoch."""
 
     def __init__(self, file: Path) -> None:
         self._db = sqlite3.connect(file, isolation_level=None, check_same_thread=False)
@@ -96,10 +101,11 @@ class Fold:
         self._db.close()
 
     def next_offsets(self) -> dict[Place, int]:
+        """Where to read on in each partition that has been read before."""
         return {(t, p): n for t, p, n in self._db.execute("SELECT topic, partition, next FROM positions")}
 
-    def add(self, records: Sequence[Record]) -> None:
-        """Folds records of TOPICS, each partition's in order, and the offsets after them, as one transaction."""
+    def add_records(self, records: Sequence[Record]) -> None:
+        """Adds records of TOPICS, in order within a partition, and the offsets after them, in one transaction."""
         events = [(EVENTS[r.topic], r, task_id) for r in records if r.topic in EVENTS and (task_id := _id_of(r))]
         counted: dict[tuple[str, int], int] = {}
         self._db.execute("BEGIN")
@@ -107,7 +113,7 @@ class Fold:
             tasks = self._load({task_id for _, _, task_id in events})
             for event, record, task_id in events:
                 task = tasks.setdefault(task_id, _Task(task_id, record.partition))
-                if _first(task, event, record):
+                if _add_event(task, event, record):
                     key = event, record.timestamp_ms // 60_000
                     counted[key] = counted.get(key, 0) + 1
                 elif event != "started" or _attempt(record):
@@ -119,8 +125,8 @@ class Fold:
             )
             for record in records:
                 if record.topic == "tasks.running":
-                    self._claim(record)
-            self._count(counted)
+                    self._add_journal_entry(record)
+            self._add_counts(counted)
             ends = {(r.topic, r.partition): r.offset + 1 for r in records}
             self._db.executemany("REPLACE INTO positions VALUES (?, ?, ?)", ((*p, n) for p, n in ends.items()))
             self._db.execute("COMMIT")
@@ -129,16 +135,16 @@ class Fold:
             raise
 
     def forget_closed(self, now_ms: int) -> None:
-        """Drops tasks whose story has been whole for WINDOW_MS, and old minutes."""
+        """Drops tasks that have been received and ended for WINDOW_MS, and old minutes."""
         self._db.execute(
             "DELETE FROM tasks WHERE ended < ? AND ended IS NOT NULL AND received IS NOT NULL", (now_ms - WINDOW_MS,)
         )
         self._db.execute("DELETE FROM minutes WHERE minute < ?", (now_ms // 60_000 - 120,))
 
-    def missing(self, before_ms: int, waiting: dict[Place, tuple[int, int]]) -> list[Half]:
-        """Received before then, not ended, not claimed, and their submission not among those that wait.
+    def find_missing(self, before_ms: int, waiting: dict[Place, tuple[int, int]]) -> list[PartialTask]:
+        """Tasks received before `before_ms`, not ended, not claimed, and whose submission does not wait in a queue.
 
-        `waiting`: by partition the committed offset and the end.
+        `waiting` gives, by partition, the committed offset and the end: submissions between the two wait.
         """
         self._db.execute("DELETE FROM waiting")
         self._db.executemany("INSERT INTO waiting VALUES (?, ?, ?, ?)", ((*p, *n) for p, n in waiting.items()))
@@ -149,17 +155,17 @@ class Fold:
             " AND t.source >= w.next AND t.source < w.stop)",
             (before_ms,),
         )
-        return [Half(*row) for row in found]
+        return [PartialTask(*row) for row in found]
 
-    def unreceived(self, before_ms: int) -> list[Half]:
-        """Ended before then, and never received."""
+    def find_unreceived(self, before_ms: int) -> list[PartialTask]:
+        """Tasks that ended before `before_ms` and were never received."""
         found = self._db.execute(
             "SELECT id, partition, missed FROM tasks WHERE received IS NULL AND ended <= ?", (before_ms,)
         )
-        return [Half(*row) for row in found]
+        return [PartialTask(*row) for row in found]
 
-    def mark_missed(self, ids: Iterable[bytes]) -> None:
-        """One more audit has not found these; for all others the count starts over."""
+    def count_missed(self, ids: Iterable[bytes]) -> None:
+        """Counts one more audit that missed these tasks; the count of all others starts over."""
         wanted = [(i,) for i in ids]
         self._db.execute("BEGIN")
         self._db.execute("DELETE FROM wanted")
@@ -168,14 +174,14 @@ class Fold:
         self._db.execute("UPDATE tasks SET missed = missed + 1 WHERE id IN (SELECT id FROM wanted)")
         self._db.execute("COMMIT")
 
-    def drop(self, task_id: bytes, repeated: str, at_ms: int) -> None:
-        """The log says that this row was made by a repeat of an older event."""
-        self._db.execute("INSERT OR IGNORE INTO repeats VALUES (?, ?, ?)", (task_id, repeated, at_ms))
+    def replace_by_repeat(self, task_id: bytes, event: str, at_ms: int) -> None:
+        """Drops a task that only exists because `event` was repeated after the task was forgotten; notes the repeat."""
+        self._db.execute("INSERT OR IGNORE INTO repeats VALUES (?, ?, ?)", (task_id, event, at_ms))
         self._db.execute("DELETE FROM tasks WHERE id = ?", (task_id,))
-        self._db.execute("UPDATE totals SET n = n - 1 WHERE event = ?", (repeated,))
+        self._db.execute("UPDATE totals SET n = n - 1 WHERE event = ?", (event,))
 
     def totals(self) -> dict[str, int]:
-        """Distinct events ever, by name; and `running` and `open` as of now."""
+        """Distinct events since the beginning, by name; and the present numbers of `running` and `open` tasks."""
         found = dict.fromkeys(EVENTS.values(), 0) | dict(self._db.execute("SELECT event, n FROM totals"))
         [found["open"]] = self._db.execute(
             "SELECT COUNT(*) FROM tasks WHERE ended IS NULL AND received IS NOT NULL"
@@ -185,16 +191,16 @@ class Fold:
         ).fetchone()
         return found
 
-    def minutes(self, first: int, last: int) -> dict[tuple[int, str], int]:
-        """Distinct events by minute since the epoch, from `first` on, before `last`."""
+    def counts_by_minute(self, first: int, last: int) -> dict[tuple[int, str], int]:
+        """Distinct events by (minute since the epoch, event), from minute `first` on, before `last`."""
         found = self._db.execute("SELECT minute, event, n FROM minutes WHERE minute >= ? AND minute < ?", (first, last))
         return {(minute, event): n for minute, event, n in found}
 
-    def repeats(self) -> list[tuple[bytes, str, int]]:
-        """(id, event, when) of repeats that have not been told yet."""
+    def unreported_repeats(self) -> list[tuple[bytes, str, int]]:
+        """(id, event, time) of the repeats that no audit has reported yet."""
         return self._db.execute("SELECT id, event, at FROM repeats").fetchall()
 
-    def told(self, repeats: Iterable[tuple[bytes, str, int]]) -> None:
+    def mark_reported(self, repeats: Iterable[tuple[bytes, str, int]]) -> None:
         self._db.executemany("DELETE FROM repeats WHERE id = ? AND event = ?", ((i, e) for i, e, _ in repeats))
 
     def _load(self, ids: set[bytes]) -> dict[bytes, _Task]:
@@ -202,7 +208,7 @@ class Fold:
         self._db.executemany("INSERT INTO wanted VALUES (?)", ((i,) for i in ids))
         return {row[0]: _Task(*row) for row in self._db.execute("SELECT t.* FROM wanted w JOIN tasks t ON t.id = w.id")}
 
-    def _count(self, counted: dict[tuple[str, int], int]) -> None:
+    def _add_counts(self, counted: dict[tuple[str, int], int]) -> None:
         for (event, minute), n in counted.items():
             self._db.execute(
                 "INSERT INTO totals VALUES (?, ?) ON CONFLICT DO UPDATE SET n = n + excluded.n", (event, n)
@@ -211,42 +217,42 @@ class Fold:
                 "INSERT INTO minutes VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET n = n + excluded.n", (minute, event, n)
             )
 
-    def _claim(self, record: Record) -> None:
+    def _add_journal_entry(self, record: Record) -> None:
         try:
-            found = decode_journal(record)
+            entry = decode_journal(record)
         except Undecodable:
             return
-        key = str(found.key)
+        key = str(entry.key)
         self._db.execute("DELETE FROM claims WHERE key = ?", (key,))
-        if isinstance(found, Claim):
-            rows = [(key, UUID(t.id).bytes) for t in found.tasks]
+        if isinstance(entry, Claim):
+            rows = [(key, UUID(t.id).bytes) for t in entry.tasks]
             self._db.executemany("INSERT OR IGNORE INTO claims VALUES (?, ?)", rows)
 
 
-def _first(task: _Task, event: str, record: Record) -> bool:
-    """Takes the event up; False for one that was there before, or that cannot be read."""
+def _add_event(task: _Task, event: str, record: Record) -> bool:
+    """Adds the event to the task; False for a repeat, or for a start whose attempt cannot be read."""
     if event == "received":
-        if task.received is not None:
+        if task.received_ms is not None:
             return False
-        task.received = record.timestamp_ms
+        task.received_ms = record.timestamp_ms
         try:
             source = Source.parse(record.text("source", ""))
-            task.topic, task.place, task.source = source.topic, source.partition, source.offset
+            task.source_topic, task.source_partition, task.source_offset = source.topic, source.partition, source.offset
         except Undecodable:
-            pass  # then only claims and queues can say that it lives
+            pass  # then only claims and queues can show that the task is alive
         return True
     if event == "started":
         attempt = _attempt(record)
-        if not 0 < attempt <= _ATTEMPTS_TOLD:
+        if not 0 < attempt <= _MOST_ATTEMPTS:
             return attempt > 0
         bit = 1 << attempt
         if task.starts & bit:
             return False
         task.starts |= bit
         return True
-    if task.ended is not None:
+    if task.ended_ms is not None:
         return False
-    task.ended, task.how, task.missed = record.timestamp_ms, event, 0
+    task.ended_ms, task.ending, task.missed = record.timestamp_ms, event, 0
     return True
 
 

@@ -1,4 +1,7 @@
-"""The audit's results in the statistics' database, and what it compares there. Retryable while it is away."""
+"""The audit's results in the statistics' database, and the counts there that it compares with.
+
+Retryable while the database is away.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -6,7 +9,7 @@ from datetime import UTC, datetime
 from typing import Literal, Protocol
 
 from headrace.storage.mysql import Database
-from spark_analytics.sinks.mysql import away, connection
+from spark_analytics.sinks.mysql import connection, retryable
 
 FindingKind = Literal["lost", "repeated", "unreceived"]
 _KEPT = "INTERVAL 30 DAY"
@@ -14,7 +17,7 @@ _KEPT = "INTERVAL 30 DAY"
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One task that the audit names, and the event that is missing or too many."""
+    """One task at fault: lost, repeated or never received. `event` is the event that is missing or repeated."""
 
     id: str
     verdict: FindingKind
@@ -24,40 +27,40 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class Audit:
-    """One audit: distinct counts as of `at`, judged over what is older than `settled` (both ms since the epoch)."""
+    """One audit: distinct counts at `at_ms`; findings about tasks older than `settled_ms` (both ms since the epoch)."""
 
-    at: int
-    settled: int
+    at_ms: int
+    settled_ms: int
     received: int
     completed: int
     dead: int
     running: int
     queued: int
-    tables_agree: bool | None  # None: not to be said now
+    tables_agree: bool | None  # None: not known at this time
     findings: Sequence[Finding] = field(default=())
 
 
 class AuditStore(Protocol):
-    """Where audits go."""
+    """Where audits are saved."""
 
     def save(self, audit: Audit) -> None:
-        """Keeps it, with its findings; those no longer found are resolved, except repeats, which stay. Repeatable."""
+        """Saves an audit and its findings. Earlier findings that it lacks are resolved, except repeats. Idempotent."""
 
-    def minutes(self, first: int, last: int) -> dict[tuple[int, str], int]:
-        """What Spark has counted: (minute since the epoch, event) -> count, from `first` on, before `last`."""
+    def counts_by_minute(self, first: int, last: int) -> dict[tuple[int, str], int]:
+        """Spark's counts: (minute since the epoch, event) -> count, from minute `first` on, before `last`."""
 
 
 class MySqlAuditStore:
-    """In the tables `audits` and `audit_findings`."""
+    """Saves to the tables `audits` and `audit_findings`."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
     def save(self, audit: Audit) -> None:
-        at = _time(audit.at)
+        at = _time(audit.at_ms)
         lost = [f for f in audit.findings if f.verdict != "repeated"]
         repeated = len(audit.findings) - len(lost)
-        with away(), connection(self._database) as c, c.cursor() as cursor:
+        with retryable(), connection(self._database) as c, c.cursor() as cursor:
             cursor.executemany(
                 "INSERT INTO audit_findings (id, verdict, event, found_at, detail) VALUES (%s, %s, %s, %s, %s) "
                 "ON DUPLICATE KEY UPDATE resolved_at = NULL",
@@ -75,7 +78,7 @@ class MySqlAuditStore:
                 "REPLACE INTO audits VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s)",
                 (
                     at,
-                    _time(audit.settled),
+                    _time(audit.settled_ms),
                     audit.received,
                     audit.completed,
                     audit.dead,
@@ -89,8 +92,8 @@ class MySqlAuditStore:
             cursor.execute(f"DELETE FROM audits WHERE at < UTC_TIMESTAMP() - {_KEPT}")  # noqa: S608 - a constant
             c.commit()
 
-    def minutes(self, first: int, last: int) -> dict[tuple[int, str], int]:
-        with away(), connection(self._database) as c, c.cursor() as cursor:
+    def counts_by_minute(self, first: int, last: int) -> dict[tuple[int, str], int]:
+        with retryable(), connection(self._database) as c, c.cursor() as cursor:
             cursor.execute(
                 "SELECT bucket, IF(event IN ('failed', 'cancelled'), 'dead', event) AS what, SUM(count) "
                 "FROM counts_minute "

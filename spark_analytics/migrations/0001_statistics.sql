@@ -1,4 +1,4 @@
--- What the statistics hold. Buckets are UTC. Names are compared byte by byte; none ends in a space.
+-- The statistics' tables. Buckets are UTC. Names are compared byte by byte; no name ends in a space.
 
 CREATE TABLE IF NOT EXISTS counts_minute (
   bucket DATETIME NOT NULL,
@@ -24,7 +24,7 @@ CREATE TABLE IF NOT EXISTS counts_hour (
   PRIMARY KEY (bucket, event, reason, name, node)
 ) ENGINE=InnoDB;
 
--- Completed tasks by how long they waited (queued) and ran (duration), in the bins of headrace.contract.duration_bins.
+-- Completed tasks by the time that they waited (queued) and ran (duration), in the bins of headrace.contract.duration_bins.
 CREATE TABLE IF NOT EXISTS durations_hour (
   bucket DATETIME NOT NULL,
   measure VARCHAR(16) CHARACTER SET ascii COLLATE ascii_bin NOT NULL,
@@ -34,7 +34,7 @@ CREATE TABLE IF NOT EXISTS durations_hour (
   PRIMARY KEY (bucket, measure, name, bin)
 ) ENGINE=InnoDB;
 
--- The micro-batches that are in the tables, by the checkpoint that counted them, and what came too late for them.
+-- The micro-batches that are in the tables, by the checkpoint that counted them, and how many events came too late.
 CREATE TABLE IF NOT EXISTS batches (
   checkpoint CHAR(36) CHARACTER SET ascii COLLATE ascii_bin NOT NULL,
   batch BIGINT NOT NULL,

@@ -1,4 +1,4 @@
-"""All sinks, in one list: the scheme of `HEADRACE_DATABASE` chooses."""
+"""All sinks in one table; the scheme of `HEADRACE_DATABASE` chooses one. Imported by `main` and tests."""
 
 from collections.abc import Callable, Mapping
 
@@ -12,7 +12,7 @@ SINKS: Mapping[str, Callable[[str], Sink]] = {"mysql": MySqlSink, "console": Con
 
 
 def sink_of(url: str) -> Sink:
-    """The sink that a URL names; UsageError when there is none."""
+    """The sink for a URL; UsageError when no sink has its scheme, or the URL is malformed."""
     scheme = url.partition(":")[0]
     if scheme not in SINKS:
         raise UsageError(

@@ -1,4 +1,4 @@
-"""What a sink is. One strategy a file, all of them listed in `spark_analytics.sinks`."""
+"""The interface of a sink. Each sink has a file of its own; `spark_analytics.sinks` lists them all."""
 
 from typing import Protocol
 
@@ -6,22 +6,22 @@ from pyspark.sql import DataFrame
 
 
 class Sink(Protocol):
-    """Where counts go. Every method may be repeated, and repeating changes nothing."""
+    """Where counts are written. Every method is idempotent."""
 
     def prepare(self) -> None:
-        """Makes what it needs; Retryable while it is away."""
+        """Creates tables and the like; Retryable while the sink is away."""
 
     def write(self, batch: DataFrame, batch_id: int) -> None:
-        """Writes rows of KEY with absolute counts; smaller counts than those already there change nothing.
+        """Writes rows of `counts.KEY` with absolute counts; a count never replaces a larger one.
 
-        Retryable when it is away: the same batch is then written again.
+        Retryable while the sink is away: the caller then writes the same batch again.
         """
 
-    def wrote(self, checkpoint: str, batch_id: int, late: int) -> None:
-        """Notes that a batch is whole, and how many events came too late for it."""
+    def record_batch(self, checkpoint: str, batch_id: int, late: int) -> None:
+        """Notes that a batch is complete, and how many events came too late for it; Retryable while away."""
 
-    def knows(self, checkpoint: str) -> bool:
-        """Whether batches of that checkpoint are in it: if not, it must be counted from the beginning."""
+    def has_checkpoint(self, checkpoint: str) -> bool:
+        """Whether it holds batches of that checkpoint; if not, the query must count from the beginning."""
 
     def check(self) -> str | None:
-        """None, or in words why it cannot be written to now."""
+        """None, or the reason why it cannot be written to now. Answers within some seconds."""

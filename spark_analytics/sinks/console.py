@@ -1,4 +1,4 @@
-"""Counts as lines of JSON on standard output: `HEADRACE_DATABASE=console:` shows what would be written."""
+"""Counts as lines of JSON on standard output: `HEADRACE_DATABASE=console:` shows what a database would get."""
 
 import sys
 
@@ -7,7 +7,7 @@ from pyspark.sql import functions as F
 
 
 class ConsoleSink:
-    """Prints each row with its batch; keeps nothing."""
+    """Prints each row with its batch, and keeps nothing."""
 
     def __init__(self, _url: str = "console:") -> None:
         self._late: set[tuple[str, int]] = set()
@@ -19,12 +19,12 @@ class ConsoleSink:
         for (line,) in batch.select(F.to_json(F.struct(F.lit(batch_id).alias("batch"), "*"))).collect():
             print(line, flush=True)
 
-    def wrote(self, checkpoint: str, batch_id: int, late: int) -> None:
+    def record_batch(self, checkpoint: str, batch_id: int, late: int) -> None:
         if late and (checkpoint, batch_id) not in self._late:
             self._late.add((checkpoint, batch_id))
             print(f'{{"batch":{batch_id},"late":{late}}}', file=sys.stdout, flush=True)
 
-    def knows(self, checkpoint: str) -> bool:
+    def has_checkpoint(self, checkpoint: str) -> bool:
         return True
 
     def check(self) -> str | None:

@@ -1,4 +1,4 @@
-"""Counts in a dictionary, for tests of whatever stands before a sink."""
+"""Counts in a dictionary, for tests of the query and for training runs."""
 
 from pyspark.sql import DataFrame
 
@@ -8,7 +8,7 @@ Values = tuple[int, int, int]
 
 
 class MemorySink:
-    """`rows`: KEY -> (count, tasks, bytes)."""
+    """`rows`: KEY -> (count, tasks, bytes). `batches`: (checkpoint, batch id) -> late events."""
 
     def __init__(self, _url: str = "memory:") -> None:
         self.rows: dict[tuple[object, ...], Values] = {}
@@ -23,10 +23,10 @@ class MemorySink:
             old = self.rows.get(key, (0, 0, 0))
             self.rows[key] = max(row["count"], old[0]), max(row["tasks"], old[1]), max(row["bytes"], old[2])
 
-    def wrote(self, checkpoint: str, batch_id: int, late: int) -> None:
+    def record_batch(self, checkpoint: str, batch_id: int, late: int) -> None:
         self.batches[checkpoint, batch_id] = late
 
-    def knows(self, checkpoint: str) -> bool:
+    def has_checkpoint(self, checkpoint: str) -> bool:
         return any(c == checkpoint for c, _ in self.batches)
 
     def check(self) -> str | None:

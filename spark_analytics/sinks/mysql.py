@@ -1,8 +1,8 @@
-"""Counts in MySQL or MariaDB: absolute upserts from every partition, then the hours of the minutes that changed.
+"""Counts in MySQL or MariaDB: partitions upsert absolute counts, then the hours of changed minutes are summed.
 
-Executors write with a connection pool a process. Counts only ever grow for a key, so the larger of old and new stands:
-a batch replayed after a kill, and a write of an executor that should be dead, change nothing. pymysql's errors become
-Retryable when the database is away; whatever else fails is a fault of ours, and is raised.
+Each executor process has a connection pool. A key's counts only grow, so the larger of old and new is kept: a batch
+replayed after a kill and a write of an executor that should be dead change nothing. pymysql's errors become Retryable
+when the database is away; any other error is a bug and is raised as it is.
 """
 
 from collections.abc import Iterable, Iterator
@@ -22,7 +22,7 @@ from headrace.storage.mysql import Database
 from spark_analytics.migrate import migrate
 
 _AWAY = (pymysql.OperationalError, pymysql.InterfaceError)
-_ROWS = 1000  # of one statement
+_ROWS = 1000  # in one statement
 _KEPT_BATCHES = 1000
 
 _COUNTS = """
@@ -52,35 +52,35 @@ class MySqlSink:
 
     def __init__(self, url: str) -> None:
         self.database = Database.parse(url)
-        self._hours: Accumulator[set[str]] | None = None  # one for all batches: Spark never forgets one
+        self._hours: Accumulator[set[str]] | None = None  # one for all batches: Spark keeps every accumulator
 
     def prepare(self) -> None:
-        with away():
+        with retryable():
             migrate(self.database)
 
     def write(self, batch: DataFrame, batch_id: int) -> None:
         database = self.database
-        with away():
-            _pool(database).connection().close()  # tried here first: a task that fails is told of at length
+        with retryable():
+            _pool(database).connection().close()  # tried here first: Spark logs a failed task at length
         if self._hours is None:
             self._hours = batch.sparkSession.sparkContext.accumulator(set[str](), _Union())
         self._hours.value = set()
         hours = self._hours
         try:
-            # as text, in UTC: Python would get the time of its own zone
+            # as text, in UTC: as a timestamp it would reach Python in the local time zone
             rows = batch.withColumn("bucket", F.date_format("bucket", "yyyy-MM-dd HH:mm:ss"))
             rows.foreachPartition(lambda rows: hours.add(write_rows(database, rows)))
         except PySparkException as e:
             if any(f"pymysql.err.{error.__name__}" in str(e) for error in _AWAY):
-                raise Retryable("the database went away while a batch was written") from None
+                raise Retryable("the database went away during the write of a batch") from None
             raise
-        with away(), connection(database) as c, c.cursor() as cursor:
+        with retryable(), connection(database) as c, c.cursor() as cursor:
             for hour in sorted(hours.value):
                 cursor.execute(_HOUR, {"hour": hour})
             c.commit()
 
-    def wrote(self, checkpoint: str, batch_id: int, late: int) -> None:
-        with away(), connection(self.database) as c, c.cursor() as cursor:
+    def record_batch(self, checkpoint: str, batch_id: int, late: int) -> None:
+        with retryable(), connection(self.database) as c, c.cursor() as cursor:
             cursor.execute(_BATCH, (checkpoint, batch_id, late))
             cursor.execute(
                 "DELETE FROM batches WHERE checkpoint = %s AND batch < %s AND late = 0",
@@ -88,8 +88,8 @@ class MySqlSink:
             )
             c.commit()
 
-    def knows(self, checkpoint: str) -> bool:
-        with away(), connection(self.database) as c, c.cursor() as cursor:
+    def has_checkpoint(self, checkpoint: str) -> bool:
+        with retryable(), connection(self.database) as c, c.cursor() as cursor:
             cursor.execute("SELECT 1 FROM batches WHERE checkpoint = %s LIMIT 1", (checkpoint,))
             return cursor.fetchone() is not None
 
@@ -102,7 +102,7 @@ class MySqlSink:
 
 
 class _Union(AccumulatorParam[set[str]]):
-    """Brings the hours that partitions have written back to the driver, with no job of its own."""
+    """Brings the hours that the partitions wrote to the driver, without a Spark job of its own."""
 
     def zero(self, value: set[str]) -> set[str]:
         return set()
@@ -112,7 +112,7 @@ class _Union(AccumulatorParam[set[str]]):
 
 
 def write_rows(database: Database, rows: Iterable[Row]) -> set[str]:
-    """One partition's rows, as one transaction; the hours of its minutes. Runs in an executor's process."""
+    """Writes a partition's rows in one transaction; returns the hours of its minutes. Runs in an executor."""
     counts: list[tuple[Any, ...]] = []
     durations: list[tuple[Any, ...]] = []
     for r in rows:
@@ -125,10 +125,7 @@ def write_rows(database: Database, rows: Iterable[Row]) -> set[str]:
     if not counts and not durations:
         return set()
     with connection(database) as c, c.cursor() as cursor:
-        for statement, values in (
-            (_COUNTS, sorted(counts)),
-            (_DURATIONS, sorted(durations)),
-        ):  # one order: no deadlocks
+        for statement, values in ((_COUNTS, sorted(counts)), (_DURATIONS, sorted(durations))):  # sorted: no deadlocks
             for at in range(0, len(values), _ROWS):
                 cursor.executemany(statement, values[at : at + _ROWS])
         c.commit()
@@ -137,7 +134,7 @@ def write_rows(database: Database, rows: Iterable[Row]) -> set[str]:
 
 @contextmanager
 def connection(database: Database) -> Iterator[Any]:
-    """A pooled connection; what was not committed is rolled back."""
+    """A pooled connection; uncommitted writes are rolled back."""
     c = _pool(database).connection()
     try:
         yield c
@@ -146,7 +143,7 @@ def connection(database: Database) -> Iterator[Any]:
 
 
 @contextmanager
-def away() -> Iterator[None]:
+def retryable() -> Iterator[None]:
     """Turns the errors of a database that does not answer into Retryable."""
     try:
         yield
@@ -156,5 +153,5 @@ def away() -> Iterator[None]:
 
 @cache
 def _pool(database: Database) -> PooledDB:
-    """One pool a process."""
+    """One pool for each process and database."""
     return database.pool()

@@ -287,7 +287,7 @@ class Saved:
     def save(self, audit: Audit) -> None:
         self.audits.append(audit)
 
-    def minutes(self, first: int, last: int) -> dict[tuple[int, str], int]:
+    def counts_by_minute(self, first: int, last: int) -> dict[tuple[int, str], int]:
         return {}
 
 

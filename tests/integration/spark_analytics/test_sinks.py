@@ -103,12 +103,12 @@ def test_hours_follow_their_minutes(mariadb: EmbeddedDatabase, database: Databas
 def test_the_database_knows_which_checkpoint_it_was_counted_from(mariadb: EmbeddedDatabase, database: Database) -> None:
     sink = sink_of(mariadb.url)
     sink.prepare()
-    assert not sink.knows("a")
-    sink.wrote("a", 0, 0)
-    sink.wrote("a", 0, 4)
-    sink.wrote("a", 0, 0)
-    assert sink.knows("a")
-    assert not sink.knows("b")
+    assert not sink.has_checkpoint("a")
+    sink.record_batch("a", 0, 0)
+    sink.record_batch("a", 0, 4)
+    sink.record_batch("a", 0, 0)
+    assert sink.has_checkpoint("a")
+    assert not sink.has_checkpoint("b")
     assert rows(database, "SELECT batch, late FROM batches") == [(0, 4)]
 
 

@@ -13,9 +13,9 @@ from pyspark.sql import DataFrame, Row, SparkSession
 from pyspark.sql import types as T
 
 from headrace.contract.duration_bins import bin_of
-from spark_analytics.counts import statistics
+from spark_analytics.counts import count_events
+from spark_analytics.decoder import decode_events
 from spark_analytics.sinks.memory import MemorySink
-from spark_analytics.source import decode
 
 HEADER = T.StructType([T.StructField("key", T.StringType()), T.StructField("value", T.BinaryType())])
 RECORD = T.StructType(
@@ -72,7 +72,7 @@ class Log:
         sink = MemorySink()
         stream = self._spark.readStream.schema(RECORD).option("maxFilesPerTrigger", 1).json(str(self._folder / "in"))
         query = (
-            statistics(decode(stream, "p."))
+            count_events(decode_events(stream, "p."))
             .writeStream.outputMode("update")
             .option("checkpointLocation", str(self._folder / "checkpoint"))
             .trigger(availableNow=True)
@@ -188,6 +188,8 @@ def test_a_huge_size_does_not_overflow_the_sum(log: Log) -> None:
 
 
 def test_decode_is_a_pure_function_of_records(spark: SparkSession) -> None:
-    frame: DataFrame = decode(spark.createDataFrame([record("lifecycle.received", A, name="prime")], RECORD), "p.")
+    frame: DataFrame = decode_events(
+        spark.createDataFrame([record("lifecycle.received", A, name="prime")], RECORD), "p."
+    )
     [row] = frame.collect()
     assert (bytes(row.id), row.event, row.name, row.node) == (uuid.UUID(A).bytes, "received", "prime", "")
