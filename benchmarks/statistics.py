@@ -206,7 +206,9 @@ def produce(settings: Settings, tasks: int) -> None:
                 producer.poll(0.05)
 
     for i in range(tasks):
-        task = Task(str(uuid.uuid4()), b"{}", 1, Source("tasks.normal", i % 16, i // 16), now)
+        task = Task(
+            str(uuid.uuid4()), b"{}", attempt=1, source=Source("tasks.normal", i % 16, i // 16), submitted_ms=now
+        )
         name, node, begun = KINDS[i % 3], f"node-{i % 4}", now + chance.randint(0, 1000)
         send(received(task, name, "demo", "http"))
         send(started(task, name, "demo", node, "boot"))
@@ -214,13 +216,13 @@ def produce(settings: Settings, tasks: int) -> None:
             task.id,
             "completed",
             b"",
-            1,
-            "boot",
-            node,
-            task.source,
-            now,
-            name,
-            "demo",
+            attempt=1,
+            boot="boot",
+            node=node,
+            source=task.source,
+            submitted_ms=now,
+            name=name,
+            directory="demo",
             started_ms=begun,
             ended_ms=begun + int(chance.lognormvariate(5, 1)),
             offset=i,

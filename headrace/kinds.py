@@ -45,7 +45,7 @@ class Context:
         self._report(min(1.0, max(0.0, float(fraction))), str(message))
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Kind:
     """A registered function, with the limits of one attempt of it."""
 
@@ -82,13 +82,13 @@ class Kind:
         return KindInfo(
             self.name,
             schema,
-            self.timeout_s,
-            self.max_attempts,
-            self.content_type,
-            self.suffix,
-            self.memory_mb,
-            inspect.getdoc(self.function) or "",
-            _version(self.function),
+            timeout_s=self.timeout_s,
+            max_attempts=self.max_attempts,
+            content_type=self.content_type,
+            suffix=self.suffix,
+            memory_mb=self.memory_mb,
+            description=inspect.getdoc(self.function) or "",
+            version=_version(self.function),
         )
 
 
@@ -138,7 +138,15 @@ def task(
         if kind_name in _registry and _registry[kind_name].function.__code__.co_filename != f.__code__.co_filename:
             raise UsageError(f"@task {kind_name}: two modules register this name; rename one")
         _registry[kind_name] = Kind(
-            kind_name, f, float(timeout_s), max_attempts, content_type, suffix, memory_mb, context_parameter, model
+            name=kind_name,
+            function=f,
+            timeout_s=float(timeout_s),
+            max_attempts=max_attempts,
+            content_type=content_type,
+            suffix=suffix,
+            memory_mb=memory_mb,
+            context_parameter=context_parameter,
+            model=model,
         )
         return f
 

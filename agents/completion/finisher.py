@@ -97,7 +97,14 @@ class Finisher:
 
     async def _failed(self, job: Job, end: AttemptEnd) -> None:
         assert end.cause is not None
-        failure = Failure(job.task.attempt, end.cause, self._node.name, end.started_ms, end.ended_ms, end.detail)
+        failure = Failure(
+            job.task.attempt,
+            end.cause,
+            node=self._node.name,
+            started_ms=end.started_ms,
+            ended_ms=end.ended_ms,
+            detail=end.detail,
+        )
         if self._is_cancelled(job.task.id):
             await self._send_outcome(job, Over(failure, Reason.CANCELLED), end)
             await self._end_claim(job, "done")
@@ -165,13 +172,13 @@ class Finisher:
             t.id,
             "completed",
             end.value or b"",
-            t.attempt,
-            job.claim.for_,
-            self._node.name,
-            t.source,
-            t.submitted_ms,
-            s.name,
-            s.directory,
+            attempt=t.attempt,
+            boot=job.claim.for_,
+            node=self._node.name,
+            source=t.source,
+            submitted_ms=t.submitted_ms,
+            name=s.name,
+            directory=s.directory,
             content_type=end.content_type,
             suffix=end.suffix,
             started_ms=end.started_ms,

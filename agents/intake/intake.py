@@ -195,7 +195,9 @@ class Intake:
         for pulled, _ in chunk.members:
             tasks[pulled.place].append(pulled.task)
         claims = {
-            place: Claim(tuple(of_place), turn.boot, turn.boot, turn.membership[0], self._node.name)
+            place: Claim(
+                tuple(of_place), by=turn.boot, for_=turn.boot, generation=turn.membership[0], node=self._node.name
+            )
             for place, of_place in tasks.items()
         }
         return [Job(claims[p.place], p.task, verdict.submission, verdict.kind) for p, verdict in chunk.members]
@@ -210,7 +212,7 @@ class Intake:
             self._buffer.hold(pulled.place, _ELSEWHERE_S)
             return False
         self._take(turn, pulled)
-        claim = Claim((pulled.task,), turn.boot, host.boot, turn.membership[0], host.node)
+        claim = Claim((pulled.task,), by=turn.boot, for_=host.boot, generation=turn.membership[0], node=host.node)
         self._delegation.handed(claim)
         turn.handed.append(claim)
         return True

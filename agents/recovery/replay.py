@@ -22,7 +22,12 @@ def decide(task: Task, claim: Claim, node: NodeIdentity) -> Outgoing:
         # The attempt had failed and its replay was waiting: that failure is the one to charge.
         return replace(task, ledger=task.ledger[:-1]).next_attempt(task.ledger[-1])
     lost = Failure(
-        task.attempt, Cause.NODE_LOSS, claim.node, 0, now_ms(), f"the node was lost (boot {claim.responsible})"
+        task.attempt,
+        Cause.NODE_LOSS,
+        node=claim.node,
+        started_ms=0,
+        ended_ms=now_ms(),
+        detail=f"the node was lost (boot {claim.responsible})",
     )
     follows = after(task, lost, _UNCHARGED)
     if not isinstance(follows, Over):

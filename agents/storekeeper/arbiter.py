@@ -211,7 +211,14 @@ class Arbiter:
 
     def _failed(self, outcome: Outcome, why: str) -> Outcome:
         """The outcome as a failure: its result cannot be kept. The dead letter holds the submission, as all do."""
-        end = Failure(outcome.attempt, Cause.ERROR, outcome.node, outcome.started_ms, outcome.ended_ms, why)
+        end = Failure(
+            outcome.attempt,
+            Cause.ERROR,
+            node=outcome.node,
+            started_ms=outcome.started_ms,
+            ended_ms=outcome.ended_ms,
+            detail=why,
+        )
         return replace(
             outcome,
             outcome="failed",

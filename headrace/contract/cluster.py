@@ -4,7 +4,7 @@ Topics `nodes` (key boot id) and `kinds` (key kind name) are compacted; `tasks.c
 topics.
 """
 
-from dataclasses import asdict, dataclass
+from dataclasses import KW_ONLY, asdict, dataclass
 from typing import Any, Literal
 
 import orjson
@@ -36,6 +36,7 @@ class Heartbeat:
 
     boot: str
     node: str
+    _: KW_ONLY
     host: str
     pid: int
     slots: int
@@ -73,15 +74,15 @@ class Heartbeat:
             return cls(
                 boot,
                 str(f["node"]),
-                str(f["host"]),
-                whole(f["pid"]),
-                whole(f["slots"], _MOST_SLOTS),
-                whole(f["started_ms"], MOST_MS),
-                running,
-                tuple(map(str, f["kinds"])),
-                state,
-                str(f["stats_url"]),
-                str(f["release"]),
+                host=str(f["host"]),
+                pid=whole(f["pid"]),
+                slots=whole(f["slots"], _MOST_SLOTS),
+                started_ms=whole(f["started_ms"], MOST_MS),
+                running=running,
+                kinds=tuple(map(str, f["kinds"])),
+                state=state,
+                stats_url=str(f["stats_url"]),
+                release=str(f["release"]),
             )
         except (ValueError, KeyError, TypeError, OverflowError) as e:
             raise Undecodable(f"not a heartbeat: {e}", record.value) from None
@@ -93,6 +94,7 @@ class KindInfo:
 
     name: str
     schema: dict[str, Any]  # JSON Schema (2020-12) of the payload
+    _: KW_ONLY
     timeout_s: float
     max_attempts: int
     content_type: str | None = None  # None = by the type of what it returns
@@ -118,13 +120,13 @@ class KindInfo:
             return cls(
                 str(f["name"]),
                 f["schema"],
-                timeout_s,
-                whole(f["max_attempts"], MOST_ATTEMPTS, 1),
-                _text_or_none(f, "content_type"),
-                _text_or_none(f, "suffix"),
-                None if memory is None else whole(memory),
-                str(f.get("description", "")),
-                str(f.get("version", "")),
+                timeout_s=timeout_s,
+                max_attempts=whole(f["max_attempts"], MOST_ATTEMPTS, 1),
+                content_type=_text_or_none(f, "content_type"),
+                suffix=_text_or_none(f, "suffix"),
+                memory_mb=None if memory is None else whole(memory),
+                description=str(f.get("description", "")),
+                version=str(f.get("version", "")),
             )
         except (ValueError, KeyError, TypeError, OverflowError, AttributeError) as e:
             raise Undecodable(f"not a kind: {e}") from None

@@ -5,7 +5,7 @@ is ever encoded anew and a claim is no larger than what it holds. A tombstone sa
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import KW_ONLY, dataclass, replace
 from typing import Any, Literal
 
 import orjson
@@ -58,6 +58,7 @@ class Claim:
     """One boot's hold on one record of a task topic, or on a run of records of one partition (a chunk)."""
 
     tasks: tuple[Task, ...]  # one partition, ascending offsets
+    _: KW_ONLY
     by: str  # boot that claims
     for_: str  # boot that runs
     generation: int  # of the consumer group at the pull
@@ -134,7 +135,7 @@ class Claim:
         ):
             raise Undecodable("not a claim: its parts do not fit together", record.value)
         runs, node = record.text("for"), record.text("node", "")
-        return cls(tuple(tasks), key.boot, runs, record.number("generation"), node, phase)
+        return cls(tuple(tasks), by=key.boot, for_=runs, generation=record.number("generation"), node=node, phase=phase)
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,7 +165,7 @@ def _member(m: dict[str, Any], raw: bytes, first: Source) -> Task:
     foreign = tuple((str(k), bytes.fromhex(v)) for k, v in m["foreign"])
     ledger = decode_ledger(orjson.dumps(m["ledger"]))
     attempt, submitted_ms = whole(m["attempt"], MOST_ATTEMPTS, 1), whole(m["submitted_ms"], MOST_MS)
-    return Task(task_id, raw, attempt, source, submitted_ms, ledger, foreign)
+    return Task(task_id, raw, attempt=attempt, source=source, submitted_ms=submitted_ms, ledger=ledger, foreign=foreign)
 
 
 def sources_of(claims: Sequence[Claim]) -> dict[tuple[str, int], int]:

@@ -4,7 +4,7 @@ At most 32 KiB: beyond that the oldest texts are cut first, then the oldest entr
 """
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import KW_ONLY, asdict, dataclass, fields, replace
 
 import orjson
 
@@ -22,6 +22,7 @@ class Failure:
 
     attempt: int
     cause: Cause
+    _: KW_ONLY
     node: str
     started_ms: int  # 0 = it never started
     ended_ms: int
@@ -65,11 +66,11 @@ def decode_ledger(raw: bytes) -> tuple[Failure, ...]:
             Failure(
                 whole(f["attempt"], MOST_ATTEMPTS),
                 Cause(f["cause"]),
-                str(f["node"]),
-                whole(f["started_ms"], MOST_MS),
-                whole(f["ended_ms"], MOST_MS),
-                str(f["detail"]),
-                _more(f),
+                node=str(f["node"]),
+                started_ms=whole(f["started_ms"], MOST_MS),
+                ended_ms=whole(f["ended_ms"], MOST_MS),
+                detail=str(f["detail"]),
+                more=_more(f),
             )
             for f in found
         )

@@ -5,7 +5,7 @@ all four as an `Event`. Undecodable for a record without a task id, or with a fo
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass, field
 
 from headrace.contract.bounds import MOST_ATTEMPTS
 from headrace.contract.ids import id_of_key
@@ -53,6 +53,7 @@ class Event:
     topic: str
     id: str
     at_ms: int
+    _: KW_ONLY
     name: str = ""
     directory: str = ""
     attempt: int = 0

@@ -3,7 +3,7 @@
 Worker, reaper and gateway send outcomes; the storekeeper decodes them. Undecodable for forged headers.
 """
 
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from typing import Literal
 
 from headrace.contract.bounds import MOST_ATTEMPTS
@@ -29,6 +29,7 @@ class Outcome:
     id: str
     outcome: OutcomeStatus
     value: bytes
+    _: KW_ONLY
     attempt: int
     boot: str  # who ran or judged it; joins chunks together with id, attempt and source
     node: str

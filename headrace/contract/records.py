@@ -6,7 +6,7 @@ Topic names here are the contract's, without the installation's prefix.
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import KW_ONLY, dataclass, replace
 
 from headrace.contract.bounds import MOST, MOST_MS
 from headrace.errors import Undecodable
@@ -94,6 +94,7 @@ class Record:
     topic: str
     partition: int
     offset: int
+    _: KW_ONLY
     timestamp_ms: int
     key: bytes | None
     value: bytes | None

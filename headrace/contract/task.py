@@ -3,7 +3,7 @@
 Intake and receiver decode it; the reaper and the retry code encode its next attempt. Undecodable for forged headers.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import KW_ONLY, dataclass, replace
 
 from headrace.contract.bounds import MOST_ATTEMPTS, MOST_FOREIGN_BYTES
 from headrace.contract.ids import id_of_key, id_of_place
@@ -19,6 +19,7 @@ class Task:
 
     id: str
     raw: bytes  # the submission as it came, never encoded anew
+    _: KW_ONLY
     attempt: int
     source: Source  # the record that this attempt was taken from
     submitted_ms: int  # when the broker took the submission in
@@ -50,7 +51,7 @@ class Task:
     def bare(cls, record: Record) -> "Task":
         """The task of a record whose headers are not to be believed: a first attempt, without them. Never fails."""
         task_id = id_of_key(record.key) or id_of_place(record.topic, record.partition, record.offset)
-        return cls(task_id, record.value or b"", 1, record.source, record.timestamp_ms)
+        return cls(task_id, record.value or b"", attempt=1, source=record.source, submitted_ms=record.timestamp_ms)
 
     def submission(self) -> Submission:
         return Submission.decode(self.raw)

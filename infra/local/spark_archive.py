@@ -129,20 +129,26 @@ def main(arguments: list[str]) -> int:
 def _events(i: int) -> Iterator[Outgoing]:
     """A task's, from its being received to its result."""
     now, name, node = int(time.time() * 1000), f"kind-{i % 3}", f"node-{i % 4}"
-    task = Task(f"{i * 2654435761 % 2**32:08x}-0000-4000-8000-{i:012x}", b"{}", 1, Source("tasks.normal", 0, i), now)
+    task = Task(
+        f"{i * 2654435761 % 2**32:08x}-0000-4000-8000-{i:012x}",
+        b"{}",
+        attempt=1,
+        source=Source("tasks.normal", 0, i),
+        submitted_ms=now,
+    )
     yield received(task, name, "demo", "http")
     yield started(task, name, "demo", node, "boot")
     ended = Outcome(
         task.id,
         "completed",
         b"",
-        1,
-        "boot",
-        node,
-        task.source,
-        now,
-        name,
-        "demo",
+        attempt=1,
+        boot="boot",
+        node=node,
+        source=task.source,
+        submitted_ms=now,
+        name=name,
+        directory="demo",
         started_ms=now + i % 50,
         ended_ms=now + i % 3000,
         offset=i,

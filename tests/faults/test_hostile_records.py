@@ -115,7 +115,19 @@ def forged(log: Log, victim: str) -> Iterator[Outgoing]:
     source = Source.parse(headers(started)["source"])
     elsewhere = (partition_of(victim.encode(), PARTITIONS) + 1) % PARTITIONS
     for verdict in ("completed", "failed", "cancelled"):
-        outcome = Outcome(victim, verdict, b'"forged"', 1, "boot", "node", source, 1, "fragile", "demo", suffix=".json")
+        outcome = Outcome(
+            victim,
+            verdict,
+            b'"forged"',
+            attempt=1,
+            boot="boot",
+            node="node",
+            source=source,
+            submitted_ms=1,
+            name="fragile",
+            directory="demo",
+            suffix=".json",
+        )
         yield Outgoing("results", victim.encode(), outcome.value, outcome.encode().headers, elsewhere)
     yield Outgoing("results", victim.upper().encode(), b"1", outcome.encode().headers, elsewhere)
     # A tombstone of a later generation would void every claim on its source's offset, if it counted in any partition.
@@ -196,8 +208,10 @@ def test_no_record_stops_a_role_and_no_forged_end_wins(cluster: LocalCluster, cl
     until(lambda: client.task(victim)["status"] == "running", "the victim runs")
 
     sender.send_all(forged(log, victim), 30)
-    dead = Task(ended, b"{}", 1, Source("tasks.normal", 0, 0), 1)
-    late = Outcome(ended, "failed", b"{}", 1, "boot", "node", dead.source, 1, offset=5)
+    dead = Task(ended, b"{}", attempt=1, source=Source("tasks.normal", 0, 0), submitted_ms=1)
+    late = Outcome(
+        ended, "failed", b"{}", attempt=1, boot="boot", node="node", source=dead.source, submitted_ms=1, offset=5
+    )
     sender.send_all([late.encode(), late.dead()], 30)
     wanted = hostile_tasks(log)
     for topic in load_topics():

@@ -133,8 +133,10 @@ def test_a_frozen_node_fences_itself_and_goes_on_under_a_new_boot(
 def test_a_waiting_replay_outlives_its_node(kafka_settings: Settings, sender: Sender) -> None:
     """After repeated failures the replay waits on the node; the node dies; the reaper sends it, and charges it once."""
     task_id, log = str(uuid.uuid4()), Log(kafka_settings)
-    first = Failure(1, Cause.PROCESS_DEATH, "node-1", 1, 2, "killed by SIGKILL")
-    again = Task(task_id, record().value or b"", 1, Source("tasks.normal", 0, 0), 1).next_attempt(first)
+    first = Failure(1, Cause.PROCESS_DEATH, node="node-1", started_ms=1, ended_ms=2, detail="killed by SIGKILL")
+    again = Task(
+        task_id, record().value or b"", attempt=1, source=Source("tasks.normal", 0, 0), submitted_ms=1
+    ).next_attempt(first)
     with Victim(kafka_settings, attempts="die", slots=1) as victim:
         victim.wait("ready")
         sender.send_all([again])

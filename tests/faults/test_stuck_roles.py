@@ -126,7 +126,16 @@ def work() -> Iterable[Outgoing]:
         yield record(value=body, partition=partition)
     task_id = str(uuid.uuid4())
     yield Outcome(
-        task_id, "completed", b"1", 1, "boot", "node", Source("tasks.normal", 0, 99), 1, "prime", "d"
+        task_id,
+        "completed",
+        b"1",
+        attempt=1,
+        boot="boot",
+        node="node",
+        source=Source("tasks.normal", 0, 99),
+        submitted_ms=1,
+        name="prime",
+        directory="d",
     ).encode()
 
 

@@ -46,7 +46,7 @@ from headrace.settings import Settings
 
 PATIENCE_S = 60.0  # for an event that will come, on a machine that others load
 
-WORK = KindInfo("work", {"type": "object", "additionalProperties": {"type": "integer"}}, 60.0, 3)
+WORK = KindInfo("work", {"type": "object", "additionalProperties": {"type": "integer"}}, timeout_s=60.0, max_attempts=3)
 
 
 def submission(name: str = "work", **fields: Any) -> bytes:

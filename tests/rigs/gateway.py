@@ -106,15 +106,33 @@ class Platform:
         return self.sender.send_all(records, timeout_s=60)
 
     def announce(self, name: str = "prime", schema: dict[str, Any] = SCHEMA, node: str = "node-1") -> None:
-        kind = KindInfo(name, schema, 60.0, 3, description="The primes below a bound.")
+        kind = KindInfo(name, schema, timeout_s=60.0, max_attempts=3, description="The primes below a bound.")
         boot = "5d3c3f7f-0a11-4a86-9a3a-0b1ff0a43f0b"
         self.names.add(name)
-        self.say(kind.encode(), Heartbeat(boot, node, "host", 1, 2, 1_764_000_000_000, (), tuple(self.names)).encode())
+        self.say(
+            kind.encode(),
+            Heartbeat(
+                boot,
+                node,
+                host="host",
+                pid=1,
+                slots=2,
+                started_ms=1_764_000_000_000,
+                running=(),
+                kinds=tuple(self.names),
+            ).encode(),
+        )
 
     def task(
         self, task_id: str, attempt: int = 1, topic: str = "tasks.normal", partition: int = 0, offset: int = 0
     ) -> Task:
-        return Task(task_id, orjson.dumps(BODY), attempt, Source(topic, partition, offset), 1_764_000_000_000)
+        return Task(
+            task_id,
+            orjson.dumps(BODY),
+            attempt=attempt,
+            source=Source(topic, partition, offset),
+            submitted_ms=1_764_000_000_000,
+        )
 
     def received(self, task_id: str) -> None:
         self.say(received(self.task(task_id), "prime", "demo", "http"))
@@ -151,13 +169,13 @@ class Platform:
             task_id,
             "completed",
             b"",
-            1,
-            "boot",
-            "node-1",
-            Source("tasks.normal", 0, 0),
-            t,
-            "prime",
-            "demo",
+            attempt=1,
+            boot="boot",
+            node="node-1",
+            source=Source("tasks.normal", 0, 0),
+            submitted_ms=t,
+            name="prime",
+            directory="demo",
             started_ms=t + 4,
             ended_ms=t + 16,
             offset=9,

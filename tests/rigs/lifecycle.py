@@ -53,9 +53,13 @@ def stories(count: int, seed: int = 0, attempts: bool = True) -> list[list[Outgo
         task_id, name = str(uuid.UUID(int=chance.getrandbits(128), version=4)), chance.choice(KINDS)
         source, node = Source("tasks.normal", i % 4, i // 4), f"node-{chance.randint(1, 2)}"
         tries = 2 if attempts and chance.random() < 0.1 else 1
-        story = [received(Task(task_id, b"{}", 1, source, now), name, "demo", "http")]
+        story = [received(Task(task_id, b"{}", attempt=1, source=source, submitted_ms=now), name, "demo", "http")]
         for attempt in range(1, tries + 1):
-            story.append(started(Task(task_id, b"{}", attempt, source, now), name, "demo", node, "boot"))
+            story.append(
+                started(
+                    Task(task_id, b"{}", attempt=attempt, source=source, submitted_ms=now), name, "demo", node, "boot"
+                )
+            )
         begun, lot = now + chance.randint(0, 2000), chance.random()
         reason = Reason.CANCELLED if lot < 0.03 else Reason.TIMEOUT if lot < 0.1 else None
         outcome = Outcome(

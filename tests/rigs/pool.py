@@ -33,8 +33,16 @@ class Bench:
 
     def job(self, name: str, timeout_s: float | None = None, **payload: Any) -> Job:
         submission = Submission(name, payload, "demo", timeout_s=timeout_s)
-        task = Task(str(uuid.uuid4()), orjson.dumps({"name": name}), 1, Source("tasks.normal", 0, 0), 0)
-        return Job(Claim((task,), "boot", "boot", 1, "node"), task, submission, self._kinds[name])
+        task = Task(
+            str(uuid.uuid4()),
+            orjson.dumps({"name": name}),
+            attempt=1,
+            source=Source("tasks.normal", 0, 0),
+            submitted_ms=0,
+        )
+        return Job(
+            Claim((task,), by="boot", for_="boot", generation=1, node="node"), task, submission, self._kinds[name]
+        )
 
     async def run(self, name: str, timeout_s: float | None = None, **payload: Any) -> AttemptEnd:
         return await self.pool.run(self.job(name, timeout_s, **payload))

@@ -22,8 +22,10 @@ async def main(folder: Path, pids: str) -> None:
     kinds = {k.name: k for k in await asyncio.to_thread(pool.start)}
     pool.listen()
     submission = Submission("starts_others", {"pids": pids, "then": "wait"}, "demo")
-    task = Task(str(uuid.uuid4()), orjson.dumps({}), 1, Source("tasks.normal", 0, 0), 0)
-    await pool.run(Job(Claim((task,), "boot", "boot", 1, "node"), task, submission, kinds["starts_others"]))
+    task = Task(str(uuid.uuid4()), orjson.dumps({}), attempt=1, source=Source("tasks.normal", 0, 0), submitted_ms=0)
+    await pool.run(
+        Job(Claim((task,), by="boot", for_="boot", generation=1, node="node"), task, submission, kinds["starts_others"])
+    )
 
 
 if __name__ == "__main__":

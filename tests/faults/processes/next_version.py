@@ -10,7 +10,7 @@ from typing import Any
 
 import orjson
 
-from headrace.contract import journal, ledger, messages, records
+from headrace.contract import journal, ledger, lifecycle, outcome, records, task
 from headrace.contract.cluster import Heartbeat, KindInfo
 from headrace.contract.records import Outgoing
 
@@ -48,9 +48,9 @@ def become_later() -> None:
     headers_of, encode_ledger = _later_headers(records.headers_of), _later_ledger(ledger.encode_ledger)
     import headrace.contract.cluster as cluster
 
-    for module in (messages, journal, cluster):
+    for module in (task, lifecycle, outcome, journal, cluster):
         module.headers_of = headers_of  # type: ignore[attr-defined]
-    for module in (messages, journal):
+    for module in (task, outcome, journal):
         module.encode_ledger = encode_ledger  # type: ignore[attr-defined]
     for kind in (Heartbeat, KindInfo):
         kind.encode = _later_fields(kind.encode)  # type: ignore[assignment,method-assign]

@@ -53,21 +53,49 @@ def test_a_replayed_task_tells_all_that_happened_in_order(story_of: Story, sende
         return place
 
     source = send(Outgoing("tasks.normal", key, RAW))
-    task = Task.from_record(Record(source.topic, source.partition, source.offset, 1, key, RAW))
+    task = Task.from_record(Record(source.topic, source.partition, source.offset, timestamp_ms=1, key=key, value=RAW))
     send(received(task, "fragile", "demo", "kafka"))
-    claim = Claim((task,), "boot-1", "boot-1", 4, "node-1")
+    claim = Claim((task,), by="boot-1", for_="boot-1", generation=4, node="node-1")
     send(claim.encode())
     send(started(task, "fragile", "demo", "node-1", "boot-1"))
     send(Progress(task_id, 1, 0.5, "half").encode())
     send(Outgoing("tasks.normal", key, RAW))
-    again = task.next_attempt(Failure(1, Cause.PROCESS_DEATH, "node-1", 1, 2, "killed by SIGKILL"))
+    again = task.next_attempt(
+        Failure(1, Cause.PROCESS_DEATH, node="node-1", started_ms=1, ended_ms=2, detail="killed by SIGKILL")
+    )
     high = send(again)
     send(claim.tombstone("retried"))
-    second = Task.from_record(Record(high.topic, high.partition, high.offset, 1, key, RAW, again.headers))
+    second = Task.from_record(
+        Record(high.topic, high.partition, high.offset, timestamp_ms=1, key=key, value=RAW, headers=again.headers)
+    )
     send(started(second, "fragile", "demo", "node-2", "boot-2"))
-    outcome = Outcome(task_id, "completed", b"[]", 2, "boot-2", "node-2", high, 1, "fragile", "demo", suffix=".json")
+    outcome = Outcome(
+        task_id,
+        "completed",
+        b"[]",
+        attempt=2,
+        boot="boot-2",
+        node="node-2",
+        source=high,
+        submitted_ms=1,
+        name="fragile",
+        directory="demo",
+        suffix=".json",
+    )
     send(outcome.encode())
-    send(Outcome(task_id, "cancelled", RAW, 1, "gateway", "", source, 1, reason=Reason.CANCELLED).encode())
+    send(
+        Outcome(
+            task_id,
+            "cancelled",
+            RAW,
+            attempt=1,
+            boot="gateway",
+            node="",
+            source=source,
+            submitted_ms=1,
+            reason=Reason.CANCELLED,
+        ).encode()
+    )
     send(replace(outcome, offset=3).completed(f"demo/{task_id}.json", 2, "ab" * 32))
     send(Cancel(task_id, "me").encode())
 
@@ -97,8 +125,11 @@ def test_a_task_without_a_key_is_found_by_its_place(story_of: Story, sender: Sen
     task_id = id_of_place(*place)
     [line] = story_of(task_id)
     assert "not valid" in line
-    task = Task.from_record(Record(*place, 1, b"no uuid", b"garbage"))
-    sender.send_all([Claim((task,), "boot", "boot", 1, "node-1").encode(), received(task, "", "", "kafka")], 10)
+    task = Task.from_record(Record(*place, timestamp_ms=1, key=b"no uuid", value=b"garbage"))
+    sender.send_all(
+        [Claim((task,), by="boot", for_="boot", generation=1, node="node-1").encode(), received(task, "", "", "kafka")],
+        10,
+    )
     assert len(story_of(task_id)) == 3
 
 

@@ -27,7 +27,7 @@ def test_each_record_counts_once_and_what_was_read_stays_when_it_is_trimmed(
     admin = kafka.admin()  # kept: with the client its answers would go
     for done in admin.delete_records([place]).values():
         done.result(60)
-    told = Task(ids[1], b"{}", 1, Source("tasks.normal", 0, 1), 1)
+    told = Task(ids[1], b"{}", attempt=1, source=Source("tasks.normal", 0, 1), submitted_ms=1)
     sender.send_all([received(told, "work", "d", "kafka")], 60)
     sender.close()
     stories = reader.read().stories

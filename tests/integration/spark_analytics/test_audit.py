@@ -56,7 +56,9 @@ def key(record: Outgoing) -> str:
 
 
 def task(number: int, topic: str = "tasks.normal") -> Task:
-    return Task(f"{number:08x}-0000-4000-8000-000000000000", b"{}", 1, Source(topic, 0, number), 1)
+    return Task(
+        f"{number:08x}-0000-4000-8000-000000000000", b"{}", attempt=1, source=Source(topic, 0, number), submitted_ms=1
+    )
 
 
 def test_a_healthy_run_names_nobody(send: Sends, auditor: Auditor, database: Database) -> None:
@@ -96,11 +98,35 @@ def test_what_waits_runs_or_is_being_stored_is_not_lost(
     again, running, stored = task(91), task(92), task(93)
     kafka = Kafka(kafka_settings, "test")
     send([Outgoing("tasks.normal", waiting.encode(), b"{}", partition=0)])
-    send([received(Task(waiting, b"{}", 1, Source("tasks.normal", 0, 0), 1), "prime", "demo", "kafka")])
+    send(
+        [
+            received(
+                Task(waiting, b"{}", attempt=1, source=Source("tasks.normal", 0, 0), submitted_ms=1),
+                "prime",
+                "demo",
+                "kafka",
+            )
+        ]
+    )
     send([received(t, "prime", "demo", "http") for t in (again, running, stored)])
     send([Outgoing("tasks.high", again.id.encode(), b"{}")])
-    send([Claim((running,), "boot", "boot", 1, "node").encode()])
-    send([Outcome(stored.id, "completed", b"r", 1, "boot", "node", stored.source, 1, "prime", "demo").encode()])
+    send([Claim((running,), by="boot", for_="boot", generation=1, node="node").encode()])
+    send(
+        [
+            Outcome(
+                stored.id,
+                "completed",
+                b"r",
+                attempt=1,
+                boot="boot",
+                node="node",
+                source=stored.source,
+                submitted_ms=1,
+                name="prime",
+                directory="demo",
+            ).encode()
+        ]
+    )
     audit = audits(auditor)
     assert not audit.findings
     assert (audit.received, audit.running, audit.queued) == (4, 1, 3)
@@ -111,7 +137,7 @@ def test_what_waits_runs_or_is_being_stored_is_not_lost(
 
     consumer.commit(offsets=[TopicPartition(kafka.topic("tasks.normal"), 0, 1)], asynchronous=False)
     consumer.close()
-    send([Claim((running,), "boot", "boot", 1, "node").tombstone("done")])
+    send([Claim((running,), by="boot", for_="boot", generation=1, node="node").tombstone("done")])
     audits(auditor)
     assert {(i, v) for i, v, _ in named(database)} == {(waiting, "lost"), (running.id, "lost")}
 
@@ -120,11 +146,22 @@ def test_repeats_of_every_event_are_told_and_attempts_are_not_repeats(
     send: Sends, auditor: Auditor, database: Database
 ) -> None:
     one = task(1)
-    second = Task(one.id, b"{}", 2, one.source, 1)
+    second = Task(one.id, b"{}", attempt=2, source=one.source, submitted_ms=1)
     begun = started(one, "prime", "demo", "n", "b")
     send([received(one, "prime", "demo", "http"), begun, started(second, "prime", "demo", "n", "b"), begun])
     send([received(one, "prime", "demo", "http")])
-    ended = Outcome(one.id, "completed", b"", 2, "b", "n", one.source, 1, "prime", "demo")
+    ended = Outcome(
+        one.id,
+        "completed",
+        b"",
+        attempt=2,
+        boot="b",
+        node="n",
+        source=one.source,
+        submitted_ms=1,
+        name="prime",
+        directory="demo",
+    )
     send([ended.completed("f", 1, "0" * 64), ended.dead()])
     audits(auditor, 1)
     assert named(database) == {(one.id, "repeated", e) for e in ("started", "received", "dead")}
@@ -132,7 +169,18 @@ def test_repeats_of_every_event_are_told_and_attempts_are_not_repeats(
 
 def test_an_end_that_was_never_received_is_named(send: Sends, auditor: Auditor, database: Database) -> None:
     one = task(2)
-    ended = Outcome(one.id, "completed", b"", 1, "b", "n", one.source, 1, "prime", "demo")
+    ended = Outcome(
+        one.id,
+        "completed",
+        b"",
+        attempt=1,
+        boot="b",
+        node="n",
+        source=one.source,
+        submitted_ms=1,
+        name="prime",
+        directory="demo",
+    )
     send([ended.completed("f", 1, "0" * 64)])
     audits(auditor)
     assert named(database) == {(one.id, "unreceived", "received")}

@@ -55,11 +55,16 @@ def test_a_place_in_the_log_reads_back() -> None:
 )
 def test_a_header_that_is_no_whole_number_is_undecodable(text: bytes) -> None:
     with pytest.raises(Undecodable):
-        Record("t", 0, 0, 0, None, None, (("n", text),)).number("n")
+        Record("t", 0, 0, timestamp_ms=0, key=None, value=None, headers=(("n", text),)).number("n")
 
 
 def test_the_last_header_of_a_name_counts() -> None:
-    assert Record("t", 0, 0, 0, None, None, (("n", b"1"), ("n", b"9223372036854775807"))).number("n") == 2**63 - 1
+    assert (
+        Record(
+            "t", 0, 0, timestamp_ms=0, key=None, value=None, headers=(("n", b"1"), ("n", b"9223372036854775807"))
+        ).number("n")
+        == 2**63 - 1
+    )
 
 
 @pytest.mark.parametrize("before", Status)
@@ -75,7 +80,10 @@ def test_every_move_between_states_is_allowed_or_forbidden_as_the_readme_draws_i
 
 
 def test_a_ledger_keeps_its_first_and_newest_entries_within_its_limit() -> None:
-    failures = [Failure(n, Cause.ERROR, "node", n, n + 1, "trace " * 1000) for n in range(1, 200)]
+    failures = [
+        Failure(n, Cause.ERROR, node="node", started_ms=n, ended_ms=n + 1, detail="trace " * 1000)
+        for n in range(1, 200)
+    ]
     raw = encode_ledger(failures)
     assert len(raw) <= MAX_LEDGER_BYTES
     kept = decode_ledger(raw)
@@ -162,7 +170,7 @@ def test_a_payload_is_held_against_its_kinds_schema_with_pointers() -> None:
         "required": ["n"],
         "additionalProperties": False,
     }
-    check = PayloadCheck(KindInfo("k", schema, 1.0, 1))
+    check = PayloadCheck(KindInfo("k", schema, timeout_s=1.0, max_attempts=1))
     assert check.problems({"n": 1}) == []
     assert {p.pointer for p in check.problems({"n": "x", "a/b": 5})} == {"/payload/n", "/payload/a~1b"}
     assert check.problems({})[0].pointer == "/payload"
@@ -171,4 +179,4 @@ def test_a_payload_is_held_against_its_kinds_schema_with_pointers() -> None:
 @pytest.mark.parametrize("schema", [{"type": "nonsense"}, {"$ref": "https://elsewhere.example/schema"}])
 def test_a_schema_that_is_none_or_lies_elsewhere_is_refused(schema: dict[str, str]) -> None:
     with pytest.raises(UsageError):
-        PayloadCheck(KindInfo("k", schema, 1.0, 1))
+        PayloadCheck(KindInfo("k", schema, timeout_s=1.0, max_attempts=1))

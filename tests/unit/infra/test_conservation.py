@@ -87,7 +87,7 @@ def test_an_end_without_a_beginning_is_named() -> None:
 def replayed(cause: Cause) -> Story:
     story = healthy()
     story.started.append(started(2, "tasks.high/0/4"))
-    story.failures[1] = Failure(1, cause, "node-1", 10_000, 20_000)
+    story.failures[1] = Failure(1, cause, node="node-1", started_ms=10_000, ended_ms=20_000)
     return story
 
 

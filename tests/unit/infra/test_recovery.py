@@ -19,7 +19,7 @@ def times(*stories: Story, faults: tuple[Done, ...] = ()) -> dict[str, list[floa
 
 
 def death(attempt: int, ended_ms: int) -> Failure:
-    return Failure(attempt, Cause.PROCESS_DEATH, "node-1", ended_ms - 5, ended_ms)
+    return Failure(attempt, Cause.PROCESS_DEATH, node="node-1", started_ms=ended_ms - 5, ended_ms=ended_ms)
 
 
 def test_of_a_tasks_deaths_the_first_counts_for_the_second_waits_for_its_backoff() -> None:
@@ -28,21 +28,21 @@ def test_of_a_tasks_deaths_the_first_counts_for_the_second_waits_for_its_backoff
 
 
 def test_a_lost_node_counts_from_its_own_last_kill() -> None:
-    lost = Failure(1, Cause.NODE_LOSS, "node-1", 0, 12_000)
+    lost = Failure(1, Cause.NODE_LOSS, node="node-1", started_ms=0, ended_ms=12_000)
     faults = (
         Done("kill_node", "node-1", 1000, 2000),
         Done("kill_node", "node-1", 10_000, 11_000),
         Done("lose_node", "node-2", 11_500, 11_600),
     )
     assert times(story(lost, starts=(500, 12_500)), faults=faults)[SAME_HOST] == [2.5]
-    away = Failure(1, Cause.NODE_LOSS, "node-2", 0, 20_000)
+    away = Failure(1, Cause.NODE_LOSS, node="node-2", started_ms=0, ended_ms=20_000)
     assert times(story(away, starts=(500, 21_000)), faults=faults)[NODE] == [9.5]
-    drained = Failure(1, Cause.DRAIN, "node-1", 0, 12_000)
+    drained = Failure(1, Cause.DRAIN, node="node-1", started_ms=0, ended_ms=12_000)
     assert times(story(drained, starts=(500, 12_500)), faults=faults) == times()
 
 
 def test_a_frozen_node_is_not_charged_to_the_kill_that_it_had_recovered_from() -> None:
-    lost = Failure(1, Cause.NODE_LOSS, "node-1", 0, 50_000)
+    lost = Failure(1, Cause.NODE_LOSS, node="node-1", started_ms=0, ended_ms=50_000)
     faults = (Done("kill_node", "node-1", 10_000, 11_000), Done("freeze_node", "node-1", 40_000, 52_000))
     found = times(story(lost, starts=(500, 50_500)), faults=faults)
     assert (found[FROZEN], found[SAME_HOST]) == ([10.5], [])

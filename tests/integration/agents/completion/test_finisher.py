@@ -76,8 +76,10 @@ def test_headers_of_strangers_travel_through_every_attempt(core: Core, log: Log,
 
 def test_a_replay_that_waits_keeps_its_claim_and_takes_no_slot(core: Core, log: Log, sender: Sender) -> None:
     task_id, value = str(uuid.uuid4()), submission(max_attempts=9)
-    ledger = tuple(Failure(n, Cause.PROCESS_DEATH, "node-1", 1, 2) for n in (1, 2, 3))
-    before = Task(task_id, value, 3, Source("tasks.high", 0, 0), 1, ledger[:2]).next_attempt(ledger[2])
+    ledger = tuple(Failure(n, Cause.PROCESS_DEATH, node="node-1", started_ms=1, ended_ms=2) for n in (1, 2, 3))
+    before = Task(
+        task_id, value, attempt=3, source=Source("tasks.high", 0, 0), submitted_ms=1, ledger=ledger[:2]
+    ).next_attempt(ledger[2])
     sender.send_all([before])
     core.end(core.wait_jobs(1)[0], cause=Cause.PROCESS_DEATH, detail="again")
     assert core.slots.used == 0

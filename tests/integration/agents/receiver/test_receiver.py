@@ -61,7 +61,9 @@ async def test_whatever_comes_is_told_once_with_what_can_be_read(
 ) -> None:
     http, native, garbage, forged, replayed = (str(uuid.uuid4()) for _ in range(5))
     sender = Sender(kafka)
-    replay = Task(replayed, GOOD, 1, Source("tasks.normal", 0, 0), 5).next_attempt(Failure(1, Cause.ERROR, "n", 1, 2))
+    replay = Task(replayed, GOOD, attempt=1, source=Source("tasks.normal", 0, 0), submitted_ms=5).next_attempt(
+        Failure(1, Cause.ERROR, node="n", started_ms=1, ended_ms=2)
+    )
     places = sender.send_all(
         [
             normal(http, via="http", traceparent="00-1"),

@@ -45,7 +45,9 @@ def first_chunk(partition: int) -> Outcome:
 def test_a_half_sent_result_is_dropped_once_the_log_is_a_day_older(arbiter: Arbiter, tmp_path: Path) -> None:
     def read(outcome: Outcome, at_ms: int) -> None:
         sent = outcome.encode()
-        arbiter.handle([Record("results", 1, 0, at_ms, sent.key, sent.value, sent.headers)])
+        arbiter.handle(
+            [Record("results", 1, 0, timestamp_ms=at_ms, key=sent.key, value=sent.value, headers=sent.headers)]
+        )
 
     read(first_chunk(1), 1_000)
     read(first_chunk(1), 1_000 + ABANDONED_MS)

@@ -73,8 +73,16 @@ class Node:
 
     def job(self, name: str, **payload: Any) -> Job:
         submission = Submission(name, payload, "demo")
-        task = Task(str(uuid.uuid4()), orjson.dumps({"name": name}), 1, Source("tasks.normal", 0, 0), 0)
-        return Job(Claim((task,), "boot", "boot", 1, "node"), task, submission, self.kinds[name])
+        task = Task(
+            str(uuid.uuid4()),
+            orjson.dumps({"name": name}),
+            attempt=1,
+            source=Source("tasks.normal", 0, 0),
+            submitted_ms=0,
+        )
+        return Job(
+            Claim((task,), by="boot", for_="boot", generation=1, node="node"), task, submission, self.kinds[name]
+        )
 
     async def hand_over(self, *jobs: Job) -> None:
         """As the intake thread does it."""

@@ -10,12 +10,19 @@ from headrace.contract.task import Task
 
 
 def failed(cause: Cause, attempt: int = 1) -> Failure:
-    return Failure(attempt, cause, "node-1", 1, 2)
+    return Failure(attempt, cause, node="node-1", started_ms=1, ended_ms=2)
 
 
 def task(*causes: Cause) -> Task:
     ledger = tuple(failed(c, n) for n, c in enumerate(causes, 1))
-    return Task("0b1ff0a4-3f0b-4a86-9a3a-5d3c3f7f0a11", b"{}", len(causes) + 1, Source("tasks.normal", 0, 0), 0, ledger)
+    return Task(
+        "0b1ff0a4-3f0b-4a86-9a3a-5d3c3f7f0a11",
+        b"{}",
+        attempt=len(causes) + 1,
+        source=Source("tasks.normal", 0, 0),
+        submitted_ms=0,
+        ledger=ledger,
+    )
 
 
 @pytest.mark.parametrize(

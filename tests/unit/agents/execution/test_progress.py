@@ -10,7 +10,7 @@ IDS = ("0b1ff0a4-3f0b-4a86-9a3a-5d3c3f7f0a11", "0b1ff0a4-3f0b-4a86-9a3a-5d3c3f7f
 
 
 def fractions(sent: list[Outgoing], task_id: str) -> list[float]:
-    records = (Record(o.topic, 0, n, 0, o.key, o.value) for n, o in enumerate(sent))
+    records = (Record(o.topic, 0, n, timestamp_ms=0, key=o.key, value=o.value) for n, o in enumerate(sent))
     return [p.fraction for p in map(Progress.decode, records) if p.id == task_id]
 
 

@@ -12,14 +12,23 @@ from headrace.contract.task import Task
 
 
 def admitted(kind: str = "tiny") -> Admitted:
-    return Admitted(Submission(kind, {}, "d"), KindInfo(kind, {}, 60.0, 3))
+    return Admitted(Submission(kind, {}, "d"), KindInfo(kind, {}, timeout_s=60.0, max_attempts=3))
 
 
 def pulled(offset: int, attempt: int = 1, size: int = 10, foreign: int = 0) -> Pulled:
     source = Source("tasks.normal", 0, offset)
-    record = Record("tasks.normal", 0, offset, 0, None, b"x" * size, ())
+    record = Record("tasks.normal", 0, offset, timestamp_ms=0, key=None, value=b"x" * size, headers=())
     return Pulled(
-        record, Task(f"id-{offset}", b"x" * size, attempt, source, 0, (), (("h", b"x" * foreign),) * bool(foreign))
+        record,
+        Task(
+            f"id-{offset}",
+            b"x" * size,
+            attempt=attempt,
+            source=source,
+            submitted_ms=0,
+            ledger=(),
+            foreign=(("h", b"x" * foreign),) * bool(foreign),
+        ),
     )
 
 

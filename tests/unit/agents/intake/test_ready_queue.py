@@ -20,7 +20,9 @@ def pulled(
     offset: int, at_ms: int, topic: str = "tasks.normal", partition: int = 0, attempt: int = 1, size: int = 2
 ) -> Pulled:
     headers = (("attempt", str(attempt).encode()),) if topic == "tasks.high" else ()
-    r = Record(topic, partition, offset, at_ms, str(uuid.uuid4()).encode(), b"x" * size, headers)
+    r = Record(
+        topic, partition, offset, timestamp_ms=at_ms, key=str(uuid.uuid4()).encode(), value=b"x" * size, headers=headers
+    )
     return Pulled(r, *task_of(r))
 
 

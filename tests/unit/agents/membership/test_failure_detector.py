@@ -16,7 +16,7 @@ class Clock:
 
 
 def beat(boot: str, state: str = "alive") -> Heartbeat:
-    return Heartbeat(boot, "node", "host", 1, 2, 0, state=state)  # type: ignore[arg-type]
+    return Heartbeat(boot, "node", host="host", pid=1, slots=2, started_ms=0, state=state)  # type: ignore[arg-type]
 
 
 class World:

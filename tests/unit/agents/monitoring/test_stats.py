@@ -32,9 +32,15 @@ def stats(clock: Clock) -> NodeStats:
 
 
 def job(name: str = "prime", attempt: int = 1) -> Job:
-    task = Task("0b1ff0a4-3f0b-4a86-9a3a-5d3c3f7f0a11", b"{}", attempt, Source("tasks.normal", 0, 0), 0)
-    kind = KindInfo(name, {}, 10.0, 3)
-    return Job(Claim((task,), "b", "b", 1, "n"), task, Submission(name, {}, "demo"), kind)
+    task = Task(
+        "0b1ff0a4-3f0b-4a86-9a3a-5d3c3f7f0a11",
+        b"{}",
+        attempt=attempt,
+        source=Source("tasks.normal", 0, 0),
+        submitted_ms=0,
+    )
+    kind = KindInfo(name, {}, timeout_s=10.0, max_attempts=3)
+    return Job(Claim((task,), by="b", for_="b", generation=1, node="n"), task, Submission(name, {}, "demo"), kind)
 
 
 def end(ms: int = 100, **values: Any) -> AttemptEnd:

@@ -14,8 +14,10 @@ ID = "0b1ff0a4-3f0b-4a86-9a3a-5d3c3f7f0a11"
 
 
 def claim(offset: int, generation: int, boot: str = "a", topic: str = "tasks.normal", members: int = 1) -> Claim:
-    tasks = tuple(Task(ID, b"{}", 1, Source(topic, 3, offset + n), 0) for n in range(members))
-    return Claim(tasks, boot, boot, generation, "node")
+    tasks = tuple(
+        Task(ID, b"{}", attempt=1, source=Source(topic, 3, offset + n), submitted_ms=0) for n in range(members)
+    )
+    return Claim(tasks, by=boot, for_=boot, generation=generation, node="node")
 
 
 class Journal:
@@ -27,7 +29,11 @@ class Journal:
         self.passed_over += 1
 
     def write(self, out: Outgoing) -> None:
-        self.state.apply(Record(out.topic, out.partition, self._next, 0, out.key, out.value, out.headers))
+        self.state.apply(
+            Record(
+                out.topic, out.partition, self._next, timestamp_ms=0, key=out.key, value=out.value, headers=out.headers
+            )
+        )
         self._next += 1
 
 

@@ -7,7 +7,9 @@ from headrace.contract.records import Record
 
 
 def records(count: int, partition: int = 0, size: int = 1) -> list[Record]:
-    return [Record("results", partition, n, 0, None, b"x" * size, ()) for n in range(count)]
+    return [
+        Record("results", partition, n, timestamp_ms=0, key=None, value=b"x" * size, headers=()) for n in range(count)
+    ]
 
 
 def begun(generation: int = 1) -> BatchBuffer:

@@ -35,11 +35,11 @@ def chunks_of(*values: bytes, attempt: int = 1, offset: int = 0, partition: int 
         task or new_id(),
         "completed",
         b"",
-        attempt,
-        "boot",
-        "node",
-        Source("tasks.normal", 0, 0),
-        0,
+        attempt=attempt,
+        boot="boot",
+        node="node",
+        source=Source("tasks.normal", 0, 0),
+        submitted_ms=0,
         partition=partition,
     )
     return [replace(first, value=v, chunk=i, chunks=len(values), offset=offset + i) for i, v in enumerate(values)]

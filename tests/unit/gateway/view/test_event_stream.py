@@ -46,7 +46,11 @@ class Reader:
         ids = {i for records in log.values() for i, _ in records}
         submitted = [
             fold_submission(
-                None, Task(i, b"{}", 1, Source("tasks.normal", 0, 0), 1000), "prime", "demo", Companions()
+                None,
+                Task(i, b"{}", attempt=1, source=Source("tasks.normal", 0, 0), submitted_ms=1000),
+                "prime",
+                "demo",
+                Companions(),
             ).row
             for i in ids
         ]
@@ -76,9 +80,9 @@ class Reader:
             topic,
             task_id,
             2000,
-            "prime",
-            "demo",
-            attempt,
+            name="prime",
+            directory="demo",
+            attempt=attempt,
             reason=reason,
             queued_ms=timed,
             duration_ms=timed,

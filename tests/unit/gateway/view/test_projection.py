@@ -25,13 +25,13 @@ from headrace.contract.task import Task
 ID = "0b1ff0a4-3f0b-4a86-9a3a-5d3c3f7f0a11"
 SOURCE = Source("tasks.normal", 3, 17)
 NONE = Companions()
-TASK = Task(ID, b"{}", 1, SOURCE, 1000)
+TASK = Task(ID, b"{}", attempt=1, source=SOURCE, submitted_ms=1000)
 RECEIVED = Event(
     "lifecycle.received",
     ID,
     1010,
-    "prime",
-    "demo",
+    name="prime",
+    directory="demo",
     via="http",
     source=str(SOURCE),
     submitted_ms=1000,
@@ -122,7 +122,7 @@ def test_a_second_submission_of_an_id_has_no_say() -> None:
 
 
 def test_a_replay_brings_what_became_of_the_attempts_before_it() -> None:
-    failure = Failure(1, Cause.PROCESS_DEATH, "n1", 1100, 1150, "killed by SIGKILL")
+    failure = Failure(1, Cause.PROCESS_DEATH, node="n1", started_ms=1100, ended_ms=1150, detail="killed by SIGKILL")
     replay = replace(TASK, attempt=2, ledger=(failure,), source=Source("tasks.high", 3, 0))
     row = fold(TASK, STARTED, replay)
     assert row.status is Status.RUNNING

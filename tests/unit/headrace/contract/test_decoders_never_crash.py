@@ -155,7 +155,7 @@ def spoiled_record(name: str, case: bytes) -> Record:
             headers[at] = (headers[at][0], choices.spoiled(headers[at][1]))
         else:
             headers.append((choices.of(["attempt", "ledger", "chunk", "x", "", "submitted-ms"]), choices.spoiled(b"1")))
-    return Record(name, partition, 5, 1764000000000, key, value, tuple(headers))
+    return Record(name, partition, 5, timestamp_ms=1764000000000, key=key, value=value, headers=tuple(headers))
 
 
 def numbers_of(message: object) -> Iterator[tuple[str, float]]:
@@ -247,7 +247,9 @@ def _is_no_json(raw: bytes) -> bool:
 @settings(max_examples=200, deadline=None, database=None)
 @given(st.lists(st.text(max_size=6000), max_size=60))
 def test_a_ledger_never_outgrows_its_header_and_keeps_first_and_last(details: list[str]) -> None:
-    ledger = [Failure(i + 1, Cause.ERROR, "node-1", i, i, d) for i, d in enumerate(details)]
+    ledger = [
+        Failure(i + 1, Cause.ERROR, node="node-1", started_ms=i, ended_ms=i, detail=d) for i, d in enumerate(details)
+    ]
     raw = encode_ledger(ledger)
     assert len(raw) <= MAX_LEDGER_BYTES
     kept = decode_ledger(raw)

@@ -23,12 +23,14 @@ from headrace.errors import Invalid, Undecodable
 ID = "0b1ff0a4-3f0b-4a86-9a3a-5d3c3f7f0a11"
 RAW = b'{"name": "prime", "payload": {"upper_bound": 10}, "directory": "demo"}'
 TRACE = (("traceparent", b"00-1-2-01"), ("traceparent", b"again"))
-LOSS = Failure(1, Cause.NODE_LOSS, "node-1", 5, 9, "silent")
+LOSS = Failure(1, Cause.NODE_LOSS, node="node-1", started_ms=5, ended_ms=9, detail="silent")
 
 
 def as_read(out: Outgoing, topic: str = "", partition: int = 0, offset: int = 7, at_ms: int = 1000) -> Record:
     """What the log gives back for what was sent."""
-    return Record(topic or out.topic, partition, offset, at_ms, out.key, out.value, out.headers)
+    return Record(
+        topic or out.topic, partition, offset, timestamp_ms=at_ms, key=out.key, value=out.value, headers=out.headers
+    )
 
 
 def test_a_submission_has_what_was_said_and_the_defaults() -> None:
@@ -92,14 +94,22 @@ def test_directories_within_the_rule_are_taken(directory: str) -> None:
 
 def test_a_task_takes_its_id_from_its_key_or_else_from_its_place() -> None:
     def id_of(key: bytes | None, offset: int = 7) -> str:
-        return Task.from_record(Record("tasks.normal", 3, offset, 5, key, RAW)).id
+        return Task.from_record(Record("tasks.normal", 3, offset, timestamp_ms=5, key=key, value=RAW)).id
 
     assert id_of(ID.encode()) == id_of(ID.upper().encode()) == id_of(ID.replace("-", "").encode()) == ID
     assert id_of(None) == id_of(b"customer-17") == id_of(b"\xff") != id_of(None, 8)
 
 
 def test_attempts_are_believed_on_the_high_topic_alone() -> None:
-    forged = Record("tasks.normal", 0, 1, 50, ID.encode(), RAW, (("attempt", b"9"), ("ledger", b"x"), *TRACE))
+    forged = Record(
+        "tasks.normal",
+        0,
+        1,
+        timestamp_ms=50,
+        key=ID.encode(),
+        value=RAW,
+        headers=(("attempt", b"9"), ("ledger", b"x"), *TRACE),
+    )
     task = Task.from_record(forged)
     assert (task.attempt, task.ledger, task.submitted_ms) == (1, (), 50)
     with pytest.raises(Undecodable):
@@ -108,7 +118,7 @@ def test_attempts_are_believed_on_the_high_topic_alone() -> None:
 
 @pytest.mark.parametrize("headers", [(("x", b"y" * MOST_FOREIGN_BYTES),), (("h", b""),) * 20_000, ((UNREADABLE, b""),)])
 def test_headers_that_cannot_travel_along_make_a_task_undecodable(headers: tuple[tuple[str, bytes], ...]) -> None:
-    record = Record("tasks.normal", 0, 1, 50, ID.encode(), RAW, headers)
+    record = Record("tasks.normal", 0, 1, timestamp_ms=50, key=ID.encode(), value=RAW, headers=headers)
     with pytest.raises(Undecodable, match="headers"):
         Task.from_record(record)
     assert Task.bare(record).foreign == ()
@@ -117,11 +127,13 @@ def test_headers_that_cannot_travel_along_make_a_task_undecodable(headers: tuple
 @pytest.mark.parametrize("attempt", [b"0", b"10001", b"9223372036854775807"])
 def test_an_attempt_that_nobody_can_have_reached_is_forged(attempt: bytes) -> None:
     with pytest.raises(Undecodable, match="attempt"):
-        Task.from_record(Record("tasks.high", 0, 1, 50, ID.encode(), RAW, (("attempt", attempt),)))
+        Task.from_record(
+            Record("tasks.high", 0, 1, timestamp_ms=50, key=ID.encode(), value=RAW, headers=(("attempt", attempt),))
+        )
 
 
 def test_the_next_attempt_carries_the_ledger_the_time_and_foreign_headers() -> None:
-    first = Task.from_record(Record("tasks.normal", 0, 1, 50, ID.encode(), RAW, TRACE))
+    first = Task.from_record(Record("tasks.normal", 0, 1, timestamp_ms=50, key=ID.encode(), value=RAW, headers=TRACE))
     second = Task.from_record(as_read(first.next_attempt(LOSS), at_ms=99))
     assert (second.id, second.attempt, second.ledger, second.submitted_ms, second.raw) == (ID, 2, (LOSS,), 50, RAW)
     assert [h for h in second.foreign if h[0] == "traceparent"] == list(TRACE)
@@ -130,7 +142,7 @@ def test_the_next_attempt_carries_the_ledger_the_time_and_foreign_headers() -> N
 
 
 def test_lifecycle_values_are_the_bare_id() -> None:
-    task = Task.from_record(Record("tasks.normal", 2, 1, 50, ID.encode(), RAW))
+    task = Task.from_record(Record("tasks.normal", 2, 1, timestamp_ms=50, key=ID.encode(), value=RAW))
     for out in (received(task, "prime", "demo", "kafka"), started(task, "prime", "demo", "node-1", "boot")):
         assert (out.key, out.value) == (ID.encode(), ID.encode())
         event = Event.decode(as_read(out))
@@ -147,13 +159,13 @@ OUTCOME = Outcome(
     ID,
     "completed",
     b"[2]",
-    2,
-    "boot",
-    "node-1",
-    Source("tasks.high", 1, 4),
-    1000,
-    "prime",
-    "demo",
+    attempt=2,
+    boot="boot",
+    node="node-1",
+    source=Source("tasks.high", 1, 4),
+    submitted_ms=1000,
+    name="prime",
+    directory="demo",
     content_type="application/json",
     suffix=".json",
     started_ms=1010,
@@ -209,15 +221,15 @@ def test_a_claim_holds_its_submissions_as_they_came() -> None:
         Task(
             ID if n == 0 else f"{n:08}-3f0b-4a86-9a3a-5d3c3f7f0a11",
             RAW + b" " * n,
-            1,
-            Source("tasks.normal", 3, 10 + n),
-            50,
-            (),
-            TRACE,
+            attempt=1,
+            source=Source("tasks.normal", 3, 10 + n),
+            submitted_ms=50,
+            ledger=(),
+            foreign=TRACE,
         )
         for n in range(3)
     )
-    claim = Claim(tasks, "boot-a", "boot-b", 4, "node-1")
+    claim = Claim(tasks, by="boot-a", for_="boot-b", generation=4, node="node-1")
     read = as_read(claim.encode(), partition=3)
     assert decode_journal(read) == claim
     assert str(claim.key) == f"{ID}:tasks.normal/3/10:boot-a"
@@ -234,10 +246,30 @@ def test_a_claim_holds_its_submissions_as_they_came() -> None:
 
 def test_heartbeats_kinds_and_commands_come_back_as_they_were() -> None:
     beat = Heartbeat(
-        "boot", "node-1", "host", 42, 2, 1, (Running(ID, "prime", 1, 2),), ("prime",), "draining", "http://x/", "0.1.0"
+        "boot",
+        "node-1",
+        host="host",
+        pid=42,
+        slots=2,
+        started_ms=1,
+        running=(Running(ID, "prime", 1, 2),),
+        kinds=("prime",),
+        state="draining",
+        stats_url="http://x/",
+        release="0.1.0",
     )
     assert Heartbeat.decode(as_read(beat.encode())) == beat
-    kind = KindInfo("prime", {"type": "object"}, 60.0, 3, None, ".json", 64, "Primes.", "abc")
+    kind = KindInfo(
+        "prime",
+        {"type": "object"},
+        timeout_s=60.0,
+        max_attempts=3,
+        content_type=None,
+        suffix=".json",
+        memory_mb=64,
+        description="Primes.",
+        version="abc",
+    )
     assert KindInfo.decode(as_read(kind.encode())) == kind
     assert Cancel.decode(as_read(Cancel(ID, "me").encode())) == Cancel(ID, "me")
     assert Cancel.decode(replace(as_read(Cancel(ID).encode()), value=b'{"command": "later"}')) is None
@@ -245,16 +277,16 @@ def test_heartbeats_kinds_and_commands_come_back_as_they_were() -> None:
 
 
 def test_fields_of_a_later_version_are_passed_over() -> None:
-    beat = Heartbeat("boot", "node-1", "host", 42, 2, 1)
+    beat = Heartbeat("boot", "node-1", host="host", pid=42, slots=2, started_ms=1)
     later = as_read(beat.encode())
     value = orjson.dumps(orjson.loads(later.value or b"") | {"colour": "blue"})
     assert Heartbeat.decode(replace(later, value=value, headers=(("version", b"9"), ("x", b"y")))) == beat
 
 
 def test_the_results_roots_record_is_no_heartbeat() -> None:
-    assert not Heartbeat.is_one(Record("nodes", 0, 0, 0, b"results-root/1", b"{}"))
-    assert not Heartbeat.is_one(Record("nodes", 0, 0, 0, b"boot", None))
-    assert Heartbeat.is_one(as_read(Heartbeat("boot", "n", "h", 1, 1, 1).encode()))
+    assert not Heartbeat.is_one(Record("nodes", 0, 0, timestamp_ms=0, key=b"results-root/1", value=b"{}"))
+    assert not Heartbeat.is_one(Record("nodes", 0, 0, timestamp_ms=0, key=b"boot", value=None))
+    assert Heartbeat.is_one(as_read(Heartbeat("boot", "n", host="h", pid=1, slots=1, started_ms=1).encode()))
 
 
 def test_what_a_later_version_has_put_into_a_ledger_travels_on() -> None:
@@ -264,7 +296,9 @@ def test_what_a_later_version_has_put_into_a_ledger_travels_on() -> None:
     failures = decode_ledger(raw)
     assert [str(f.cause) for f in failures] == ["quota-met"]
     assert orjson.loads(encode_ledger((*failures, LOSS)))[0] == orjson.loads(raw)[0]
-    task = as_read(Task(ID, RAW, 2, Source("tasks.high", 0, 1), 1, failures).next_attempt(LOSS))
+    task = as_read(
+        Task(ID, RAW, attempt=2, source=Source("tasks.high", 0, 1), submitted_ms=1, ledger=failures).next_attempt(LOSS)
+    )
     assert Task.from_record(task).ledger == (*failures, LOSS)
 
 
@@ -291,6 +325,6 @@ def test_every_message_says_its_version_and_passes_over_a_later_one() -> None:
 
 
 def test_a_heartbeat_in_a_state_of_a_later_version_is_of_a_node_that_lives_and_is_given_nothing() -> None:
-    beat = Heartbeat("b", "node-1", "h", 1, 2, 3)
+    beat = Heartbeat("b", "node-1", host="h", pid=1, slots=2, started_ms=3)
     later = replace(beat.encode(), value=orjson.dumps(orjson.loads(beat.encode().value or b"") | {"state": "idle"}))
     assert Heartbeat.decode(as_read(later)).state == "draining"

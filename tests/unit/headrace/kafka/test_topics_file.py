@@ -35,11 +35,27 @@ DECODERS = {
 def record_of(topic: Topic) -> Record:
     e = topic.example
     headers = tuple((k, str(v).encode()) for k, v in (e.get("headers") or {}).items())
-    return Record(topic.name, e.get("partition", 0), 5, 1764000000000, e["key"].encode(), e["value"].encode(), headers)
+    return Record(
+        topic.name,
+        e.get("partition", 0),
+        5,
+        timestamp_ms=1764000000000,
+        key=e["key"].encode(),
+        value=e["value"].encode(),
+        headers=headers,
+    )
 
 
 def read_back(sent: Outgoing) -> Record:
-    return Record(sent.topic, max(0, sent.partition), 5, 1764000000000, sent.key, sent.value, sent.headers)
+    return Record(
+        sent.topic,
+        max(0, sent.partition),
+        5,
+        timestamp_ms=1764000000000,
+        key=sent.key,
+        value=sent.value,
+        headers=sent.headers,
+    )
 
 
 @pytest.mark.parametrize("name", TOPICS)
@@ -76,9 +92,11 @@ def test_every_topic_says_who_writes_and_reads_it_and_keeps_task_records_for_eve
 def test_a_claim_keeps_the_submission_byte_for_byte_and_foreign_headers_with_it() -> None:
     raw = b'{"name" : "prime",  "payload":{"upper_bound":1e2},"directory":"demo"}\n'
     key = b"0b1ff0a4-3f0b-4a86-9a3a-5d3c3f7f0a11"
-    record = Record("tasks.normal", 3, 17, 1764000000000, key, raw, (("traceparent", b"\xff\x00"),))
+    record = Record(
+        "tasks.normal", 3, 17, timestamp_ms=1764000000000, key=key, value=raw, headers=(("traceparent", b"\xff\x00"),)
+    )
     task = Task.from_record(record)
-    again = decode_journal(read_back(Claim((task, task), "boot", "boot", 4, "node-1").encode()))
+    again = decode_journal(read_back(Claim((task, task), by="boot", for_="boot", generation=4, node="node-1").encode()))
     assert isinstance(again, Claim)
     assert again.tasks == (task, task)
     assert again.tasks[1].raw == raw
