@@ -16,8 +16,8 @@ from starlette.responses import Response
 from gateway.http.problems import Problem
 from gateway.routes.dependencies import parts_of
 from gateway.view.projection import id_text
-from headrace.storage.attempt_log import LOG_BYTES, log_place
-from headrace.storage.safe_open import open_below
+from headrace.storage.attempt_log import LOG_BYTES, log_path
+from headrace.storage.safe_open import open_file_below
 
 router = APIRouter()
 
@@ -48,9 +48,9 @@ async def attempt_log(task_id: str, attempt: str, request: Request) -> Response:
 
 
 def _read(root: int, task_id: str, attempt: int) -> bytes | None:
-    *segments, name = log_place(task_id, attempt).parts
+    *segments, name = log_path(task_id, attempt).parts
     try:
-        with open(open_below(root, segments, name), "rb") as file:
+        with open(open_file_below(root, segments, name), "rb") as file:
             file.seek(max(0, os.fstat(file.fileno()).st_size - LOG_BYTES))
             return file.read(LOG_BYTES)
     except OSError:

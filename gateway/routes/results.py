@@ -19,7 +19,7 @@ from gateway.view.projection import TaskView, id_text
 from headrace.contract.directory import check_directory
 from headrace.contract.states import Status
 from headrace.errors import Invalid
-from headrace.storage.safe_open import open_below
+from headrace.storage.safe_open import open_file_below
 
 router = APIRouter()
 
@@ -82,7 +82,7 @@ def open_result(root: int, row: TaskView) -> int:
     if not name.startswith(id_text(row.id)) or "\0" in name:
         raise gone
     try:
-        return open_below(root, segments, name)
+        return open_file_below(root, segments, name)
     except OSError:
         raise gone from None
 
