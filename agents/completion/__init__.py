@@ -1,1 +1,3 @@
-"""What follows an attempt: outcome, next attempt, tombstone. Imported by `intake`, `recovery` and `worker`."""
+"""What follows an attempt: its outcome or the next attempt, then the claim's tombstone. Imported by `intake`,
+`recovery` and `worker`.
+"""

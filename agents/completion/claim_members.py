@@ -1,4 +1,4 @@
-"""The end of a claim that holds several tasks: its tombstone follows its last member's end.
+"""The end of a claim that holds several tasks: its tombstone is sent when the last of them has ended.
 
 Used by the intake, the delegation and the finisher.
 """
@@ -14,30 +14,35 @@ log = logging.getLogger(__name__)
 
 
 class ClaimMembers:
-    """Which claims of several tasks still have unfinished ones. Safe from any thread; holds nothing of single ones."""
+    """Counts the unfinished tasks of each claim with several. Safe from any thread; keeps nothing for single ones."""
 
     def __init__(self) -> None:
-        self._left: dict[str, int] = {}
+        self._unfinished: dict[str, int] = {}
         self._lock = threading.Lock()
 
-    def is_last(self, claim: Claim) -> bool:
-        """To be asked once for each member, when Kafka has what follows from its end: is the claim over with it?"""
+    def end_member(self, claim: Claim) -> bool:
+        """Counts one task as ended; returns whether it was the claim's last.
+
+        Call it once for each task, after Kafka has acknowledged its outcome or next attempt.
+        """
         if len(claim.tasks) == 1:
             return True
         key = str(claim.key)
         with self._lock:
-            self._left[key] = self._left.get(key, len(claim.tasks)) - 1
-            return self._left[key] == 0 and self._left.pop(key) == 0
+            self._unfinished[key] = self._unfinished.get(key, len(claim.tasks)) - 1
+            return self._unfinished[key] == 0 and self._unfinished.pop(key) == 0
 
 
-def end_member(sender: Sender, members: ClaimMembers, claim: Claim, outcome: Outgoing) -> None:
-    """The outcome of a task that is not to start, and its claim's tombstone if it is the last and Kafka has the
-    outcome. Does not wait."""
+def send_unstarted_outcome(sender: Sender, members: ClaimMembers, claim: Claim, outcome: Outgoing) -> None:
+    """Sends the outcome of a claimed task that will not start, without waiting.
 
-    def then(answer: Sent) -> None:
-        if answer.exception() is not None:  # only a broken client does that
+    The claim's tombstone follows when Kafka has the outcome and the task was the claim's last.
+    """
+
+    def on_answer(answer: Sent) -> None:
+        if answer.exception() is not None:  # only when the client is broken
             log.error("The outcome of a task of claim %s could not be sent: %s", claim.key, answer.exception())
-        elif members.is_last(claim):
+        elif members.end_member(claim):
             sender.send(claim.tombstone("done"))
 
-    sender.send(outcome).add_done_callback(then)
+    sender.send(outcome).add_done_callback(on_answer)

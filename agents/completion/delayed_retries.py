@@ -1,13 +1,13 @@
-"""Replays that wait for their time, after repeated failures. In the event loop.
+"""Retries that wait for their time after repeated failures. Used by the finisher, in the event loop.
 
-They wait here, outside any slot, and their claims, with the failure written into them, stand in the journal all the
-while: if this node dies, the reaper sends them at once. docs/design/0021 says why not on `tasks.high`.
+They wait here, outside any slot. Meanwhile their claims, which hold the failure, stay in the journal: when this node
+dies, the reaper sends the retries at once. docs/design/0021 says why they do not wait on `tasks.high`.
 """
 
 import asyncio
 from collections.abc import Awaitable, Callable
 
-MOST, MOST_BYTES = 1000, 16 * 1024 * 1024  # beyond these a replay does not wait: memory is worth more than patience
+MAX_RETRIES, MAX_BYTES = 1000, 16 * 1024 * 1024  # beyond these a retry is sent at once, so that memory stays bounded
 
 
 class DelayedRetries:
@@ -16,35 +16,34 @@ class DelayedRetries:
     def __init__(self) -> None:
         self._tasks: set[asyncio.Task[None]] = set()
         self._bytes = 0
-        self._now = asyncio.Event()
-
-    def __len__(self) -> int:
-        return len(self._tasks)
+        self._send_now = asyncio.Event()
 
     def has_room(self, size: int) -> bool:
-        return not self._now.is_set() and len(self._tasks) < MOST and self._bytes + size <= MOST_BYTES
+        """Whether one more retry of `size` bytes may wait; never after `close`."""
+        return not self._send_now.is_set() and len(self._tasks) < MAX_RETRIES and self._bytes + size <= MAX_BYTES
 
-    def add(self, wait_s: float, size: int, send: Callable[[], Awaitable[None]]) -> None:
-        """Calls `send` after `wait_s`, or earlier on `close`."""
+    def schedule(self, wait_s: float, size: int, send: Callable[[], Awaitable[None]]) -> None:
+        """Calls `send` after `wait_s`, or earlier on `close`. `size`: bytes that the retry keeps in memory."""
         self._bytes += size
-        task = asyncio.get_running_loop().create_task(self._later(wait_s, size, send))
+        task = asyncio.get_running_loop().create_task(self._send_later(wait_s, size, send))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
     async def close(self) -> None:
-        """Sends all now and waits for it."""
-        self._now.set()
+        """Sends all retries now; returns when all are sent."""
+        self._send_now.set()
         while self._tasks:
             await asyncio.wait(self._tasks)
 
-    def drop(self) -> None:
+    def cancel_all(self) -> None:
+        """Drops all retries unsent."""
         for task in self._tasks:
             task.cancel()
 
-    async def _later(self, wait_s: float, size: int, send: Callable[[], Awaitable[None]]) -> None:
+    async def _send_later(self, wait_s: float, size: int, send: Callable[[], Awaitable[None]]) -> None:
         try:
             try:
-                await asyncio.wait_for(self._now.wait(), wait_s)
+                await asyncio.wait_for(self._send_now.wait(), wait_s)
             except TimeoutError:
                 pass  # its time has come
             await send()

@@ -1,8 +1,8 @@
-"""Step 4: what an attempt's end leads to, in PROTOCOL's order, each acknowledged before the next is sent:
-started, then the outcome or the next attempt, then the tombstone.
+"""Step 4 of the protocol (docs/protocol.md): what follows an attempt's end.
 
-Used by the worker agent, in its event loop. Waits through any outage of Kafka. Once the node has fenced itself, what
-belongs to the old boot is dropped: others have been given it.
+Three records, each acknowledged before the next is sent: started, then the outcome or the next attempt, then the
+claim's tombstone. Used by the worker agent, in its event loop. Waits through any outage of Kafka. Once the node has
+fenced itself, everything of the old boot is dropped: other nodes run its tasks now.
 """
 
 import asyncio
@@ -16,13 +16,13 @@ from typing import BinaryIO
 
 from agents.completion.claim_members import ClaimMembers
 from agents.completion.delayed_retries import DelayedRetries
-from agents.completion.outcomes import without_result
-from agents.completion.retry_policy import Again, Over, after
+from agents.completion.outcomes import outcome_without_result
+from agents.completion.retry_policy import GiveUp, Retry, after_failure
 from agents.execution.job import AttemptEnd, Job
 from agents.membership.identity import NodeIdentity
 from headrace.contract.journal import Why
 from headrace.contract.ledger import Failure
-from headrace.contract.lifecycle import started
+from headrace.contract.lifecycle import started as started_event
 from headrace.contract.outcome import CHUNK_BYTES, Outcome
 from headrace.contract.records import Outgoing
 from headrace.contract.states import Reason
@@ -34,49 +34,51 @@ log = logging.getLogger(__name__)
 
 Key = tuple[str, int, str]  # id, attempt, boot
 
-_MOST_ENDING = 256  # beyond it, attempts wait for their tombstones
+_MAX_TOMBSTONES_IN_FLIGHT = 256  # beyond it, attempts wait for their tombstones
 
 
 class Fenced(Exception):
-    """The boot that ran the attempt is over: nothing of it may be told any more."""
+    """The boot that ran the attempt is over: nothing more may be sent for it."""
 
 
 class Finisher:
-    """All methods belong to the event loop. `at` names the places where fault tests step in."""
+    """All methods belong to the event loop. `is_cancelled` takes a task id."""
 
     def __init__(
         self,
         sender: Sender,
         node: NodeIdentity,
+        *,
         is_cancelled: Callable[[str], bool] = lambda _: False,
         failpoint: Failpoint = no_failpoint,
         members: ClaimMembers | None = None,
     ) -> None:
+        """`members` is shared with the intake."""
         self._sender, self._node, self._is_cancelled, self._failpoint = sender, node, is_cancelled, failpoint
         self._started: dict[Key, asyncio.Future[object]] = {}
         self._members = members or ClaimMembers()
-        self._waiting = DelayedRetries()
-        self._ending: set[asyncio.Future[None]] = set()  # tombstones that Kafka has not acknowledged yet
+        self._delayed_retries = DelayedRetries()
+        self._tombstones: set[asyncio.Future[None]] = set()  # that Kafka has not acknowledged yet
 
     def started(self, job: Job) -> None:
-        """Sends lifecycle.started, without waiting. Calling it again for the same attempt changes nothing."""
+        """Sends lifecycle.started without waiting, once for each attempt however often it is called."""
         key = _key(job)
         if key not in self._started:
             s = job.submission
-            record = started(job.task, s.name, s.directory, self._node.name, job.claim.for_)
-            self._started[key] = asyncio.ensure_future(self._acknowledged(record))
+            record = started_event(job.task, s.name, s.directory, self._node.name, job.claim.for_)
+            self._started[key] = asyncio.ensure_future(self._send_until_acknowledged(record))
 
     async def finish(self, job: Job, end: AttemptEnd) -> None:
-        """Returns when Kafka has the outcome or the next attempt, or nothing of it because the node is fenced."""
+        """Returns when Kafka has the outcome or the next attempt; at once, with nothing sent, when the boot is over."""
         try:
-            self._check(job)
+            self._check_current(job)
             if end.begun:
-                await self._started_acknowledged(job)
+                await self._wait_started(job)
             if end.cause is None:
                 await self._send_result(job, end)
                 await self._end_claim(job, "done")
             else:
-                await self._failed(job, end)
+                await self._finish_failed(job, end)
         except Fenced:
             log.info("Attempt %d of task %s is dropped: its boot is over", job.task.attempt, job.task.id)
         finally:
@@ -86,16 +88,16 @@ class Finisher:
                     end.result_file.unlink()
 
     async def close(self) -> None:
-        """Sends the replays that wait for their time, now, and waits for all that is on its way: the end of a drain."""
-        await self._waiting.close()
-        while self._ending:
-            await asyncio.wait(self._ending)
+        """For the end of a drain: sends the delayed retries now; returns when Kafka has everything."""
+        await self._delayed_retries.close()
+        while self._tombstones:
+            await asyncio.wait(self._tombstones)
 
-    def drop_waiting(self) -> None:
-        """The boot is over, and its claims are the reaper's; from the event loop."""
-        self._waiting.drop()
+    def drop_delayed_retries(self) -> None:
+        """The boot is over, and the reaper sends the retries from its claims."""
+        self._delayed_retries.cancel_all()
 
-    async def _failed(self, job: Job, end: AttemptEnd) -> None:
+    async def _finish_failed(self, job: Job, end: AttemptEnd) -> None:
         assert end.cause is not None
         failure = Failure(
             job.task.attempt,
@@ -106,60 +108,59 @@ class Finisher:
             detail=end.detail,
         )
         if self._is_cancelled(job.task.id):
-            await self._send_outcome(job, Over(failure, Reason.CANCELLED), end)
+            await self._send_outcome(job, GiveUp(failure, Reason.CANCELLED), end)
             await self._end_claim(job, "done")
             return
-        follows = after(job.task, failure, job.max_attempts, invalid=end.invalid)
-        if isinstance(follows, Over):
+        follows = after_failure(job.task, failure, job.max_attempts, invalid=end.invalid)
+        if isinstance(follows, GiveUp):
             await self._send_outcome(job, follows, end)
             await self._end_claim(job, "done")
-        elif not follows.wait_s or len(job.claim.tasks) > 1 or not self._waiting.has_room(len(job.task.raw)):
-            await self._replay(job, follows)
+        elif not follows.wait_s or len(job.claim.tasks) > 1 or not self._delayed_retries.has_room(len(job.task.raw)):
+            await self._send_retry(job, follows)
         else:
-            await self._wait(job, follows)
+            await self._delay_retry(job, follows)
 
-    async def _wait(self, job: Job, again: Again) -> None:
-        """Keeps the claim until the replay's time has come, and the failure in it, so that it outlives this node."""
-        kept = replace(job.task, ledger=(*job.task.ledger, again.failure))
-        await self._send(job, replace(job.claim, tasks=(kept,)).encode())
-        self._waiting.add(again.wait_s, len(job.task.raw), lambda: self._replay(job, again))
+    async def _delay_retry(self, job: Job, retry: Retry) -> None:
+        """Writes the claim again with the failure in it, so that the retry outlives this node, and schedules it."""
+        failed = replace(job.task, ledger=(*job.task.ledger, retry.failure))
+        await self._send(job, replace(job.claim, tasks=(failed,)).encode())
+        self._delayed_retries.schedule(retry.wait_s, len(job.task.raw), lambda: self._send_retry(job, retry))
 
-    async def _replay(self, job: Job, again: Again) -> None:
+    async def _send_retry(self, job: Job, retry: Retry) -> None:
         self._failpoint("before outcome")
         try:
-            await self._send(job, job.task.next_attempt(again.failure))
+            await self._send(job, job.task.next_attempt(retry.failure))
             await self._end_claim(job, "retried")
         except Fenced:
-            log.info("The replay of task %s is left to the reaper: the boot is over", job.task.id)
+            log.info("The retry of task %s is left to the reaper: its boot is over", job.task.id)
 
     async def _end_claim(self, job: Job, why: Why) -> None:
         self._failpoint("before tombstone")
-        if self._members.is_last(job.claim):
-            # Nobody waits for it: should it be lost with this node, the reaper's attempt runs in vain, no more.
-            ending = asyncio.ensure_future(self._tombstone(job, why))
-            self._ending.add(ending)
-            ending.add_done_callback(self._ending.discard)
-            if len(self._ending) > _MOST_ENDING:
-                await asyncio.wait(self._ending, return_when=asyncio.FIRST_COMPLETED)
+        if self._members.end_member(job.claim):
+            # Sent without waiting: if it is lost with this node, the reaper makes one attempt in vain, nothing worse.
+            sending = asyncio.ensure_future(self._send_tombstone(job, why))
+            self._tombstones.add(sending)
+            sending.add_done_callback(self._tombstones.discard)
+            if len(self._tombstones) > _MAX_TOMBSTONES_IN_FLIGHT:
+                await asyncio.wait(self._tombstones, return_when=asyncio.FIRST_COMPLETED)
 
-    async def _tombstone(self, job: Job, why: Why) -> None:
+    async def _send_tombstone(self, job: Job, why: Why) -> None:
         with contextlib.suppress(Fenced):
             await self._send(job, job.claim.tombstone(why))
 
-    async def _send_outcome(self, job: Job, over: Over, end: AttemptEnd) -> None:
+    async def _send_outcome(self, job: Job, end_of_task: GiveUp, end: AttemptEnd) -> None:
         self._failpoint("before outcome")
-        s, ledger = job.submission, (*job.task.ledger, over.failure)
         await self._send(
             job,
-            without_result(
+            outcome_without_result(
                 job.task,
-                job.claim.for_,
-                self._node.name,
-                over.reason,
-                end.detail,
-                name=s.name,
-                directory=s.directory,
-                ledger=ledger,
+                boot=job.claim.for_,
+                node=self._node.name,
+                reason=end_of_task.reason,
+                error=end.detail,
+                name=job.submission.name,
+                directory=job.submission.directory,
+                ledger=(*job.task.ledger, end_of_task.failure),
                 started_ms=end.started_ms,
                 ended_ms=end.ended_ms,
             ),
@@ -167,24 +168,24 @@ class Finisher:
 
     async def _send_result(self, job: Job, end: AttemptEnd) -> None:
         self._failpoint("before outcome")
-        s, t = job.submission, job.task
+        task = job.task
         whole = Outcome(
-            t.id,
-            "completed",
-            end.value or b"",
-            attempt=t.attempt,
+            id=task.id,
+            outcome="completed",
+            value=end.value or b"",
+            attempt=task.attempt,
             boot=job.claim.for_,
             node=self._node.name,
-            source=t.source,
-            submitted_ms=t.submitted_ms,
-            name=s.name,
-            directory=s.directory,
+            source=task.source,
+            submitted_ms=task.submitted_ms,
+            name=job.submission.name,
+            directory=job.submission.directory,
             content_type=end.content_type,
             suffix=end.suffix,
             started_ms=end.started_ms,
             ended_ms=end.ended_ms,
-            ledger=t.ledger,
-            foreign=t.foreign,
+            ledger=task.ledger,
+            foreign=task.foreign,
         )
         if end.result_file is None:
             await self._send(job, whole.encode())
@@ -192,29 +193,28 @@ class Finisher:
             await self._send_chunks(job, whole, end.result_file)
 
     async def _send_chunks(self, job: Job, whole: Outcome, path: Path) -> None:
-        """One chunk in memory and one on its way: a big result takes no more room than a small one."""
+        """Reads one chunk while the one before it is sent, so that memory does not grow with the result."""
         with await asyncio.to_thread(path.open, "rb") as file:
             chunks = max(1, -(-os.fstat(file.fileno()).st_size // CHUNK_BYTES))
-            on_its_way: asyncio.Future[None] | None = None
+            sending: asyncio.Future[None] | None = None
             for number in range(chunks):
                 value = await asyncio.to_thread(_read_chunk, file)
-                if on_its_way is not None:
-                    await on_its_way
+                if sending is not None:
+                    await sending
                 record = replace(whole, value=value, chunk=number, chunks=chunks).encode()
-                on_its_way = asyncio.ensure_future(self._send(job, record))
-            if on_its_way is not None:
-                await on_its_way
+                sending = asyncio.ensure_future(self._send(job, record))
+            if sending is not None:
+                await sending
 
-    async def _started_acknowledged(self, job: Job) -> None:
+    async def _wait_started(self, job: Job) -> None:
         self.started(job)
         await self._started[_key(job)]
 
     async def _send(self, job: Job, record: Outgoing) -> None:
-        self._check(job)
-        await self._acknowledged(record)
+        self._check_current(job)
+        await self._send_until_acknowledged(record)
 
-    async def _acknowledged(self, record: Outgoing) -> None:
-        """Sends until Kafka has it."""
+    async def _send_until_acknowledged(self, record: Outgoing) -> None:
         while True:
             try:
                 await asyncio.wrap_future(self._sender.send(record))
@@ -223,7 +223,7 @@ class Finisher:
                 log_throttled("finish", "A record for %s is sent again: %s", record.topic, e)
                 await asyncio.sleep(e.delay_s)
 
-    def _check(self, job: Job) -> None:
+    def _check_current(self, job: Job) -> None:
         if not self._node.is_current(job.claim.for_):
             raise Fenced
 

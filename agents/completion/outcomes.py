@@ -1,4 +1,4 @@
-"""Outcomes without a result, as intake, finisher and reaper send them. Pure."""
+"""Outcomes without a result, as the intake, the finisher and the reaper send them. Pure."""
 
 from collections.abc import Sequence
 
@@ -11,29 +11,30 @@ from headrace.contract.task import Task
 MAX_ERROR_BYTES = 4096
 
 
-def without_result(
+def outcome_without_result(
     task: Task,
+    *,
     boot: str,
     node: str,
     reason: Reason,
     error: str,
-    *,
     name: str = "",
     directory: str = "",
     ledger: Sequence[Failure] | None = None,
     started_ms: int = 0,
     ended_ms: int = 0,
 ) -> Outgoing:
-    """The task has failed, or was cancelled; the storekeeper makes a dead letter of it, if it is the first outcome.
+    """The outcome of a task that failed or was cancelled; if it is the task's first, it becomes a dead letter.
 
-    `ledger`: all failed attempts, this one included; the task's own when there was no attempt.
+    `boot` and `node` ran or judged the task. `name` and `directory` are its submission's, empty when that is invalid.
+    `ledger`: all failed attempts, this one included; by default the task's own, for a task that was not attempted.
+    Of `error` the last `MAX_ERROR_BYTES` bytes are kept.
     """
-    verdict: OutcomeStatus = "cancelled" if reason is Reason.CANCELLED else "failed"
-    error = error.encode()[-MAX_ERROR_BYTES:].decode(errors="ignore")
+    status: OutcomeStatus = "cancelled" if reason is Reason.CANCELLED else "failed"
     outcome = Outcome(
-        task.id,
-        verdict,
-        task.raw,
+        id=task.id,
+        outcome=status,
+        value=task.raw,
         attempt=task.attempt,
         boot=boot,
         node=node,
@@ -42,7 +43,7 @@ def without_result(
         name=name,
         directory=directory,
         reason=reason,
-        error=error,
+        error=error.encode()[-MAX_ERROR_BYTES:].decode(errors="ignore"),
         started_ms=started_ms,
         ended_ms=ended_ms,
         ledger=tuple(task.ledger if ledger is None else ledger),

@@ -1,8 +1,8 @@
-"""What follows a failed attempt: the next one, after which wait, or the end. Pure; used by node and reaper alike.
+"""What follows a failed attempt: a retry, at once or later, or the task's end. Pure; used by finisher and reaper.
 
-Errors (time limits among them) and deaths of the process have a budget of `max_attempts` each. Drains and the loss of a
-node are nobody's fault and free, within a cap on all attempts together, so that a task which takes its whole node down
-with it ends some day too.
+Errors (time limits among them) have a budget of `max_attempts`, and deaths of the process have another. Drains and
+losses of a node use up neither, because the task is not to blame. A cap on all attempts together ends a task that takes
+its node down each time.
 """
 
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from headrace.contract.ledger import Failure
 from headrace.contract.states import Cause, Reason
 from headrace.contract.task import Task
 
-TOTAL_ATTEMPTS = 50  # of whatever cause: above any number of restarts that one task meets in a bad week
+TOTAL_ATTEMPTS = 50  # whatever the causes: more restarts than one task meets in a bad week
 
 _ERRORS = frozenset({Cause.ERROR, Cause.TIMEOUT})
 _DEATHS = frozenset({Cause.PROCESS_DEATH, Cause.OUT_OF_MEMORY})
@@ -20,25 +20,29 @@ _FIRST_WAIT_S, _LONGEST_WAIT_S = 1.0, 60.0
 
 
 @dataclass(frozen=True, slots=True)
-class Again:
-    """The next attempt, not before `wait_s` from now."""
+class Retry:
+    """One more attempt, not before `wait_s` seconds from now."""
 
     failure: Failure
     wait_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
-class Over:
+class GiveUp:
     """No further attempt: the task has failed."""
 
     failure: Failure
     reason: Reason
 
 
-def after(task: Task, failure: Failure, max_attempts: int, *, invalid: bool = False) -> Again | Over:
-    """What follows when this attempt of `task` ended by `failure`. `invalid`: the payload is at fault, nothing else."""
+def after_failure(task: Task, failure: Failure, max_attempts: int, *, invalid: bool = False) -> Retry | GiveUp:
+    """What follows when this attempt of `task` ended by `failure`.
+
+    `failure` is not yet in the task's ledger. `max_attempts` is each budget's size. `invalid`: the payload is at fault,
+    so that no retry can help.
+    """
     if invalid:
-        return Over(failure, Reason.INVALID)
+        return GiveUp(failure, Reason.INVALID)
     if failure.cause in _ERRORS:
         charged, reason = _ERRORS, Reason.TIMEOUT if failure.cause is Cause.TIMEOUT else Reason.FAILED
     else:
@@ -46,15 +50,15 @@ def after(task: Task, failure: Failure, max_attempts: int, *, invalid: bool = Fa
     count = sum(f.cause in charged for f in (*task.ledger, failure))
     if failure.cause not in _ERRORS | _DEATHS:
         if task.attempt >= TOTAL_ATTEMPTS:
-            return Over(failure, Reason.CRASHED)
-        # A node that tells of its own loss lives, and cannot run the task: it would be given it again at once.
+            return GiveUp(failure, Reason.CRASHED)
+        # A node that reports its own loss is alive but cannot run the task, and would be given it again at once.
         losses = sum(f.cause is failure.cause is Cause.NODE_LOSS for f in (*task.ledger, failure))
-        return Again(failure, _wait_s(losses))
+        return Retry(failure, _wait_s(losses))
     if count >= max_attempts or task.attempt >= TOTAL_ATTEMPTS:
-        return Over(failure, reason)
-    return Again(failure, _wait_s(count))
+        return GiveUp(failure, reason)
+    return Retry(failure, _wait_s(count))
 
 
 def _wait_s(failures: int) -> float:
-    """None after the first, which most often was bad luck; then doubling, so that a broken kind does not spin."""
+    """Zero after the first failure, mostly bad luck; then doubling, so that a kind that always fails does not spin."""
     return 0.0 if failures < 2 else min(_LONGEST_WAIT_S, _FIRST_WAIT_S * 2.0 ** (failures - 2))

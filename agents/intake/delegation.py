@@ -14,8 +14,8 @@ from collections.abc import Callable, Mapping
 
 from confluent_kafka import KafkaException
 
-from agents.completion.claim_members import ClaimMembers, end_member
-from agents.completion.outcomes import without_result
+from agents.completion.claim_members import ClaimMembers, send_unstarted_outcome
+from agents.completion.outcomes import outcome_without_result
 from agents.execution.job import Job, Jobs
 from agents.execution.slots import Slots
 from agents.intake.admission import Admission, Admitted, Refusal
@@ -161,14 +161,14 @@ class Delegation(Follower):
             return True
         if not isinstance(refused, Refusal):  # it was announced, and is not loaded any more
             refused = Refusal(Reason.UNKNOWN_KIND, "the node that announced the kind does not have it any more")
-        outcome = without_result(
+        outcome = outcome_without_result(
             task,
-            claim.for_,
-            self._node.name,
-            refused.reason,
-            refused.error,
+            boot=claim.for_,
+            node=self._node.name,
+            reason=refused.reason,
+            error=refused.error,
             name=refused.name,
             directory=refused.directory,
         )
-        end_member(self._sender, ClaimMembers(), claim, outcome)
+        send_unstarted_outcome(self._sender, ClaimMembers(), claim, outcome)
         return False

@@ -15,8 +15,8 @@ from typing import Any
 
 from confluent_kafka import KafkaException
 
-from agents.completion.claim_members import ClaimMembers, end_member
-from agents.completion.outcomes import without_result
+from agents.completion.claim_members import ClaimMembers, send_unstarted_outcome
+from agents.completion.outcomes import outcome_without_result
 from agents.execution.job import Job, Jobs
 from agents.execution.slots import Slots
 from agents.intake.admission import Admission, Admitted, Elsewhere, KindCatalog, Refusal
@@ -235,12 +235,12 @@ class Intake:
             return False
         self._take(turn, pulled)
         turn.outcomes.append(
-            without_result(
+            outcome_without_result(
                 task,
-                turn.boot,
-                self._node.name,
-                refused.reason,
-                refused.error,
+                boot=turn.boot,
+                node=self._node.name,
+                reason=refused.reason,
+                error=refused.error,
                 name=refused.name,
                 directory=refused.directory,
             )
@@ -307,15 +307,15 @@ class Intake:
             return False  # fenced meanwhile: the claim is the reaper's
         if self._control.is_cancelled(job.task.id):
             s = job.submission
-            outcome = without_result(
+            outcome = outcome_without_result(
                 job.task,
-                job.claim.by,
-                self._node.name,
-                Reason.CANCELLED,
-                "cancelled before it started",
+                boot=job.claim.by,
+                node=self._node.name,
+                reason=Reason.CANCELLED,
+                error="cancelled before it started",
                 name=s.name,
                 directory=s.directory,
             )
-            end_member(self._sender, self._members, job.claim, outcome)
+            send_unstarted_outcome(self._sender, self._members, job.claim, outcome)
             return False
         return True

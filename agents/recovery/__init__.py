@@ -1,1 +1,3 @@
-"""The reaper, which replays what dead nodes held, and the trimmer of the task topics. Imported by `worker` alone."""
+"""The reaper, which sends the tasks of dead boots again, and the trimmer of the task topics. Imported by `worker`
+alone.
+"""

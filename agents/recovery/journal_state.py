@@ -1,9 +1,9 @@
-"""One partition of the journal as the reaper knows it: the living claims, and which generation has touched what. Pure.
+"""One partition of the journal as the reaper knows it: the live claims, and which generation has claimed what. Pure.
 
-Memory is bounded: a claim is kept without its submissions (they are read again when it is reaped), and what tombstones
-say of generations is kept as one range of offsets for each. A range may stand for its members: an owner goes through a
-partition in order, so that whatever lies between two offsets of its generation was pulled in that generation too, and a
-claim of an older one on it is void.
+Memory is bounded. A live claim is kept without its submissions, which are read again when it is reaped. Of the offsets
+that a generation has claimed only the lowest and the highest are kept. That is enough: an owner goes through a
+partition in order, so it has pulled everything between two of its offsets in the same generation, and a claim of an
+older generation on any of it is void.
 """
 
 from collections.abc import Callable
@@ -13,65 +13,64 @@ from headrace.contract.journal import Claim, Tombstone, decode_journal
 from headrace.contract.records import Record, Source
 from headrace.errors import Undecodable
 
-_MOST_GENERATIONS = 1000  # older ones have no claims that could still be judged
+_MAX_GENERATIONS = 1000  # older generations have no claims left to judge
 
 
 @dataclass(slots=True)
-class Held:
-    """A living claim."""
+class LiveClaim:
+    """A claim without a tombstone."""
 
     key: str
     responsible: str  # boot
     generation: int
     sources: tuple[Source, ...]
     offset: int  # of its record in the journal
-    resent: set[int] = field(default_factory=set)  # offsets of members that have been sent again already
+    resent: set[int] = field(default_factory=set)  # offsets of its tasks that have been sent again already
 
 
 class JournalState:
-    """`next_offset` is where reading goes on; `caught_up` once the end has been seen."""
+    """`next_offset` is where reading goes on; `caught_up` is true once the partition's end has been read."""
 
     def __init__(self, passed_over: Callable[[], None] = lambda: None) -> None:
         """`passed_over` is called for each record that is neither claim nor tombstone."""
         self._passed_over = passed_over
-        self.live: dict[str, Held] = {}
+        self.live: dict[str, LiveClaim] = {}
         self.next_offset = 0
         self.caught_up = False
-        self._touched: dict[str, dict[int, tuple[int, int]]] = {}  # topic -> generation -> first and last offset
+        self._claimed: dict[str, dict[int, tuple[int, int]]] = {}  # topic -> generation -> lowest and highest offset
 
-    def apply(self, record: Record) -> None:
-        """Takes in the next record."""
+    def apply_record(self, record: Record) -> None:
+        """Takes in the partition's next record."""
         self.next_offset = record.offset + 1
         try:
             entry = decode_journal(record)
-        except Undecodable:  # forged: it holds nothing that could be sent again
+        except Undecodable:  # forged: there is nothing in it to send again
             self._passed_over()
             return
         key = str(entry.key)
         if isinstance(entry, Tombstone):
             self.live.pop(key, None)
-            self._touch(entry.key.source, entry.generation)
+            self._note_claimed(entry.key.source, entry.generation)
             return
-        known = self.live.get(key)
-        self.live[key] = self._held(entry, record.offset, known)
+        self.live[key] = _live_claim(entry, record.offset, self.live.get(key))
         for task in entry.tasks:
-            self._touch(task.source, entry.generation)
+            self._note_claimed(task.source, entry.generation)
 
     def is_void(self, source: Source, generation: int) -> bool:
-        """Whether a later generation has pulled that record too: then the claim of this one was never effective."""
-        spans = self._touched.get(source.topic, {})
+        """Whether a later generation has pulled that record too, so that a claim of `generation` never took effect."""
+        spans = self._claimed.get(source.topic, {})
         return any(g > generation and low <= source.offset <= high for g, (low, high) in spans.items())
 
-    @staticmethod
-    def _held(claim: Claim, offset: int, known: Held | None) -> Held:
-        sources = tuple(t.source for t in claim.tasks)
-        return Held(
-            str(claim.key), claim.responsible, claim.generation, sources, offset, known.resent if known else set()
-        )
-
-    def _touch(self, source: Source, generation: int) -> None:
-        spans = self._touched.setdefault(source.topic, {})
+    def _note_claimed(self, source: Source, generation: int) -> None:
+        spans = self._claimed.setdefault(source.topic, {})
         low, high = spans.get(generation, (source.offset, source.offset))
         spans[generation] = min(low, source.offset), max(high, source.offset)
-        if len(spans) > _MOST_GENERATIONS:
+        if len(spans) > _MAX_GENERATIONS:
             del spans[min(spans)]
+
+
+def _live_claim(claim: Claim, offset: int, known: LiveClaim | None) -> LiveClaim:
+    """`known` is what an earlier record of the same key has left."""
+    sources = tuple(t.source for t in claim.tasks)
+    resent = known.resent if known else set()
+    return LiveClaim(str(claim.key), claim.responsible, claim.generation, sources, offset, resent)

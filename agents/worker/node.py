@@ -193,7 +193,7 @@ class WorkerNode:
     def _end_boot(self, _old_boot: str) -> None:
         """First hook of the fence: kills what the old boot runs, before others hear that it is over."""
         self._pool.kill_all()
-        self._in_loop(self._parts.finisher.drop_waiting)
+        self._in_loop(self._parts.finisher.drop_delayed_retries)
 
     def _send_death_notice(self, boot: str) -> None:
         self._resources.sender.send(own_death_notice(self._node, boot).encode()).result(_DEATH_NOTICE_S)

@@ -18,6 +18,7 @@ from agents.membership.failure_detector import FailureDetector
 from agents.membership.heartbeats import Heartbeats
 from agents.membership.identity import NodeIdentity
 from agents.membership.registry import Registry
+from agents.monitoring.protocol_metrics import ProtocolMetrics
 from agents.monitoring.stats import NodeStats
 from agents.receiver.receiver import Receiver
 from agents.recovery.reaper import Reaper
@@ -51,9 +52,10 @@ class WorkerParts:
         r = self._resources = resources
         self.slots, self.stats = Slots(r.settings.slot_count), NodeStats()
         self._members, self._run_times = ClaimMembers(), RunTimes()
+        self._metrics = ProtocolMetrics(self.stats.registry)
         self.registry = Registry(r.kafka, r.kinds, FailureDetector(r.settings.lease_s))
         self.cancellations = Cancellations(r.kafka, r.node.control_path)
-        self.finisher = Finisher(r.sender, r.node, self.cancellations.is_cancelled, r.failpoint, self._members)
+        self.finisher = self._make_finisher()
         self.worker = self._make_worker()
         self.delegation = self._make_delegation()
         self.intake = self._make_intake()
@@ -61,12 +63,21 @@ class WorkerParts:
         self.heartbeats = Heartbeats(
             r.sender, r.node, slots=self.slots.total, kinds=r.kinds, running=r.pool.running, stats_url=stats_url
         )
-        trimmer = Trimmer(r.kafka, r.settings.keep_s, failpoint=r.failpoint)
-        self.reaper = Reaper(r.kafka, r.sender, r.node, self.registry, r.failpoint, trimmer)
+        self.reaper = self._make_reaper()
         self.receiver = Receiver(r.kafka, r.sender)
         self.task_lag = self._make_task_lag()
         for reader in (self.registry, self.cancellations, self.delegation, self.reaper):
             reader.passed_over = self.stats.passed_over
+
+    def _make_finisher(self) -> Finisher:
+        r = self._resources
+        return Finisher(
+            r.sender,
+            r.node,
+            is_cancelled=self.cancellations.is_cancelled,
+            failpoint=r.failpoint,
+            members=self._members,
+        )
 
     def _make_worker(self) -> Worker:
         node = self._resources.node
@@ -107,6 +118,19 @@ class WorkerParts:
             self.delegation,
             self._run_times,
             self._members,
+        )
+
+    def _make_reaper(self) -> Reaper:
+        r = self._resources
+        trimmer = Trimmer(r.kafka, r.settings.keep_s, failpoint=r.failpoint, metrics=self._metrics)
+        return Reaper(
+            r.kafka,
+            r.sender,
+            r.node,
+            self.registry,
+            failpoint=r.failpoint,
+            trimmer=trimmer,
+            metrics=self._metrics,
         )
 
     def _make_task_lag(self) -> LagWatch:

@@ -8,8 +8,8 @@ from dataclasses import replace
 import pytest
 from confluent_kafka import TopicPartition
 
-from agents.recovery.journal_state import Held
-from agents.recovery.trimmer import bounds
+from agents.recovery.journal_state import LiveClaim
+from agents.recovery.trimmer import trim_offsets
 from headrace.contract.outcome import Outcome
 from headrace.contract.records import Source
 from headrace.kafka.client import Kafka, Sender
@@ -79,7 +79,7 @@ def test_only_what_both_groups_have_taken_and_no_claim_is_on_is_trimmed(settings
         core.wait_jobs(5, 60)
         passes.next()
         assert begin(settings) == 2, "all are taken, and the third still runs"
-    assert core.trimmer.trimmed == 2
+    assert core.count("trimmed_records") == 2
 
 
 # where the node is killed -> records that may be gone by then
@@ -108,9 +108,9 @@ def test_a_node_killed_there_has_trimmed_nothing_that_is_needed(place: str, sett
 
 
 def test_records_that_are_young_claimed_or_not_taken_stay() -> None:
-    held = Held("k", "boot", 1, (Source("tasks.normal", 0, 7),), 0)
+    claim = LiveClaim("k", "boot", 1, (Source("tasks.normal", 0, 7),), 0)
     high = ("tasks.high", 0)
-    assert bounds({NORMAL: 9, high: 5}, [], {}) == {NORMAL: 9, high: 5}
-    assert bounds({NORMAL: 9, high: 5}, [held], {}) == {NORMAL: 7, high: 5}
-    assert bounds({NORMAL: 9, high: 5}, [held], {NORMAL: 3, high: 6}) == {NORMAL: 3, high: 5}
-    assert bounds({NORMAL: -1001, high: 0}, [], {}) == {NORMAL: 0, high: 0}
+    assert trim_offsets({NORMAL: 9, high: 5}, [], {}) == {NORMAL: 9, high: 5}
+    assert trim_offsets({NORMAL: 9, high: 5}, [claim], {}) == {NORMAL: 7, high: 5}
+    assert trim_offsets({NORMAL: 9, high: 5}, [claim], {NORMAL: 3, high: 6}) == {NORMAL: 3, high: 5}
+    assert trim_offsets({NORMAL: -1001, high: 0}, [], {}) == {NORMAL: 0, high: 0}

@@ -32,6 +32,7 @@ from agents.membership.heartbeats import Heartbeats
 from agents.membership.identity import NodeIdentity
 from agents.membership.registry import Registry
 from agents.membership.takeover import take_over
+from agents.monitoring.protocol_metrics import ProtocolMetrics
 from agents.recovery.reaper import Reaper
 from agents.recovery.trimmer import Trimmer
 from headrace.contract.cluster import KindInfo
@@ -89,10 +90,13 @@ class Core:
         self.loop = asyncio.new_event_loop()
         self._loop_thread = threading.Thread(target=self.loop.run_forever, daemon=True)
         self._loop_thread.start()
+        self.metrics = ProtocolMetrics()
         members, run_times = ClaimMembers(), RunTimes()
         for kind in list(tiny) * 10:
             run_times.ran(kind, 0.0001)
-        self.finisher = Finisher(self.sender, self.node, self.control.is_cancelled, failpoint, members)
+        self.finisher = Finisher(
+            self.sender, self.node, is_cancelled=self.control.is_cancelled, failpoint=failpoint, members=members
+        )
         self.jobs: list[Job] = []
         self.groups: list[list[Job]] = []  # as they were handed over, each for one slot
         self._unended: dict[tuple[str, int], list[tuple[str, int]]] = {}  # each job's group, the same list for all
@@ -114,14 +118,22 @@ class Core:
             run_times,
             members,
         )
-        self.trimmer = Trimmer(self.kafka, settings.keep_s, 0.25, failpoint)
-        self.reaper = Reaper(self.kafka, self.sender, self.node, self.view, failpoint, self.trimmer)
+        self.trimmer = Trimmer(self.kafka, settings.keep_s, every_s=0.25, failpoint=failpoint, metrics=self.metrics)
+        self.reaper = Reaper(
+            self.kafka,
+            self.sender,
+            self.node,
+            self.view,
+            failpoint=failpoint,
+            trimmer=self.trimmer,
+            metrics=self.metrics,
+        )
         self.fence = Fence(self.node, settings.lease_s, [self._boot_over])
         self.view.on_declared_dead = self.fence.declared_dead
         self._fences = fence
 
     def _boot_over(self, old: str) -> None:
-        self.loop.call_soon_threadsafe(self.finisher.drop_waiting)
+        self.loop.call_soon_threadsafe(self.finisher.drop_delayed_retries)
         self.sender.send(own_death_notice(self.node, old).encode())
 
     def start(self) -> "Core":
@@ -184,6 +196,10 @@ class Core:
     def end_each(self) -> None:
         """From now on every attempt completes at once."""
         self.on_job = lambda job: void(self.ended(job))
+
+    def count(self, metric: str) -> int:
+        """What a counter of the node stands at, such as "repeated_tasks"."""
+        return int(self.metrics.registry.get_sample_value(f"headrace_worker_{metric}_total") or 0)
 
     def close_finisher(self) -> None:
         asyncio.run_coroutine_threadsafe(self.finisher.close(), self.loop).result(PATIENCE_S)

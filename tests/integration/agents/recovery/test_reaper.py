@@ -16,7 +16,7 @@ def test_a_reaper_whose_thread_ends_by_an_error_says_so(
 
     core, failed = Core(kafka_settings), threading.Event()
     core.reaper.on_failure = lambda _: failed.set()
-    monkeypatch.setattr(core.node, "remember", broken)  # the intake has the right one already
+    monkeypatch.setattr(core.node, "remember_member", broken)  # the intake has the right one already
     with cores(core):
         assert failed.wait(PATIENCE_S)
         assert "broken" in (core.reaper.check() or "")

@@ -1,8 +1,8 @@
-"""Budgets: what follows a failed attempt."""
+"""What follows a failed attempt: the budgets of errors and deaths, and the waits."""
 
 import pytest
 
-from agents.completion.retry_policy import TOTAL_ATTEMPTS, Again, Over, after
+from agents.completion.retry_policy import TOTAL_ATTEMPTS, GiveUp, Retry, after_failure
 from headrace.contract.ledger import Failure
 from headrace.contract.records import Source
 from headrace.contract.states import Cause, Reason
@@ -35,8 +35,8 @@ def task(*causes: Cause) -> Task:
     ],
 )
 def test_a_budget_used_up_ends_the_task(before: tuple[Cause, ...], cause: Cause, reason: Reason) -> None:
-    follows = after(task(*before), failed(cause, len(before) + 1), 3)
-    assert isinstance(follows, Over)
+    follows = after_failure(task(*before), failed(cause, len(before) + 1), 3)
+    assert isinstance(follows, GiveUp)
     assert follows.reason is reason
 
 
@@ -53,19 +53,19 @@ def test_a_budget_used_up_ends_the_task(before: tuple[Cause, ...], cause: Cause,
 def test_errors_and_deaths_have_budgets_of_their_own_and_the_rest_is_free(
     before: tuple[Cause, ...], cause: Cause
 ) -> None:
-    assert isinstance(after(task(*before), failed(cause, len(before) + 1), 3), Again)
+    assert isinstance(after_failure(task(*before), failed(cause, len(before) + 1), 3), Retry)
 
 
 def test_what_is_free_ends_some_day_too() -> None:
     losses = (Cause.NODE_LOSS,) * (TOTAL_ATTEMPTS - 1)
-    follows = after(task(*losses), failed(Cause.NODE_LOSS, TOTAL_ATTEMPTS), 3)
-    assert isinstance(follows, Over)
+    follows = after_failure(task(*losses), failed(Cause.NODE_LOSS, TOTAL_ATTEMPTS), 3)
+    assert isinstance(follows, GiveUp)
     assert follows.reason is Reason.CRASHED
 
 
 def test_a_payload_at_fault_is_not_tried_again() -> None:
-    follows = after(task(), failed(Cause.ERROR), 3, invalid=True)
-    assert isinstance(follows, Over)
+    follows = after_failure(task(), failed(Cause.ERROR), 3, invalid=True)
+    assert isinstance(follows, GiveUp)
     assert follows.reason is Reason.INVALID
 
 
@@ -73,8 +73,8 @@ def test_a_payload_at_fault_is_not_tried_again() -> None:
 def test_the_first_replay_goes_at_once_and_later_ones_wait_longer_and_longer(cause: Cause) -> None:
     waits = []
     for n in range(12):
-        follows = after(task(*[cause] * n), failed(cause, n + 1), 100)
-        assert isinstance(follows, Again)
+        follows = after_failure(task(*[cause] * n), failed(cause, n + 1), 100)
+        assert isinstance(follows, Retry)
         waits.append(follows.wait_s)
     assert waits[:4] == [0.0, 1.0, 2.0, 4.0]
     assert waits[-1] == 60.0

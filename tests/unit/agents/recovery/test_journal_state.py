@@ -1,4 +1,4 @@
-"""What the reaper keeps of the journal: living claims, and which generation has touched what."""
+"""What the reaper keeps of the journal: live claims, and which generation has claimed what."""
 
 import uuid
 from dataclasses import replace
@@ -29,7 +29,7 @@ class Journal:
         self.passed_over += 1
 
     def write(self, out: Outgoing) -> None:
-        self.state.apply(
+        self.state.apply_record(
             Record(
                 out.topic, out.partition, self._next, timestamp_ms=0, key=out.key, value=out.value, headers=out.headers
             )
