@@ -54,7 +54,7 @@ class DedupWindows:
         def know(message: Message) -> None:
             place, offset = place_of(self._kafka, message)
             if (identity := self._identity(place, offset, message)) is not None:
-                windows[place].add(*identity, offset)
+                windows[place].add_task(*identity, offset)
 
         read_ranges(self._kafka, ranges, know)
         for place, end in committed.items():

@@ -70,12 +70,12 @@ class DedupWindow:
         self._since = clock()
         self.end: int | None = None  # offset after the last record that the window knows; None = it knows nothing
 
-    def seen(self, task_id: str, attempt: int) -> bool:
+    def has_seen(self, task_id: str, attempt: int) -> bool:
         """Whether an earlier record of the window was the same task at the same attempt."""
         number = fingerprint(task_id, attempt)
         return number in self._newer or number in self._older
 
-    def add(self, task_id: str, attempt: int, offset: int) -> None:
+    def add_task(self, task_id: str, attempt: int, offset: int) -> None:
         """Takes in the record at `offset`, each once and in the log's order."""
         if len(self._newer) >= self._half or self._clock() - self._since > self._half_s:
             self._older, self._newer, self._since = self._newer, FingerprintSet(), self._clock()

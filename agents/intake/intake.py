@@ -222,7 +222,7 @@ class Intake:
         task, place = pulled.task, pulled.place
         mark = (place, task.id, task.attempt)
         if pulled.broken_headers is None and (
-            mark in turn.seen or self._consumer.window(place).seen(task.id, task.attempt)
+            mark in turn.seen or self._consumer.window(place).has_seen(task.id, task.attempt)
         ):
             self.repeats += 1
             self._take(turn, pulled)
@@ -283,7 +283,7 @@ class Intake:
             return self._claims.resolve(turn.claims)
         for t in turn.settled:
             window = self._consumer.window((t.source.topic, t.source.partition))
-            window.add(t.id, t.attempt, t.source.offset)
+            window.add_task(t.id, t.attempt, t.source.offset)
         return held
 
     def _read_control(self, ends: Ends) -> bool:

@@ -1,8 +1,8 @@
-"""The receiver agent: tells on `lifecycle.received` of every task that comes into the platform, whoever produced it.
+"""The receiver agent: announces on `lifecycle.received` each task that comes into the platform, whoever produced it.
 
-A Faust agent on both task topics, in a group of its own. It tells of first attempts alone, also of those that cannot be
-read (they are dead at once, by the intake), and leaves out repeats. An offset is acknowledged, in order, only after
-Kafka has the lifecycle record, so a crash may tell twice at most, and then `ReceivedIndex` sees it.
+A Faust agent on both task topics, in a group of its own. It announces first attempts only, also those that cannot be
+decoded (the intake ends them at once), and leaves out repeats. It acknowledges offsets in order, each after Kafka has
+the lifecycle record. After a crash the same records come again, and `ReceivedIndex` recognises those already announced.
 """
 
 import asyncio
@@ -13,6 +13,8 @@ from typing import Any
 import faust
 from confluent_kafka import KafkaException
 
+from agents.intake.consumer import TOPICS
+from agents.monitoring.protocol_metrics import ProtocolMetrics
 from agents.receiver.received_index import ReceivedIndex
 from headrace.contract.lifecycle import received
 from headrace.contract.records import Outgoing, Record
@@ -21,21 +23,20 @@ from headrace.errors import Permanent, Retryable, Undecodable
 from headrace.kafka.client import Kafka, Sender, Sent, log_throttled
 from headrace.process.health import STALE_S
 
-TOPICS = ("tasks.normal", "tasks.high")
-_IN_FLIGHT = 5000  # told and not yet acknowledged
-_AGAIN_S = 1.0
+_MAX_IN_FLIGHT = 5000  # records handled and not yet acknowledged
+_RETRY_S = 1.0
+
+_InFlight = asyncio.Queue[tuple[Any, Outgoing | None, Sent | None]]  # event, what was sent for it, the answer to it
 
 
 class Receiver:
     """Call `attach` once, before the app starts."""
 
-    def __init__(self, kafka: Kafka, sender: Sender) -> None:
-        self._kafka, self._sender = kafka, sender
+    def __init__(self, kafka: Kafka, sender: Sender, metrics: ProtocolMetrics | None = None) -> None:
+        self._kafka, self._sender, self._metrics = kafka, sender, metrics or ProtocolMetrics()
         self._index = ReceivedIndex(kafka)
         self._generation: int | None = None
         self._waiting_since: float | None = None
-        self.told = 0
-        self.repeats = 0
 
     def attach(self, app: faust.App) -> None:
         names = [self._kafka.topic(t) for t in TOPICS]
@@ -43,7 +44,7 @@ class Receiver:
         app.agent(topic, name="receiver")(self._receive)
 
     def check(self) -> str | None:
-        """For the node's health: the reason why it does not get on, in words."""
+        """For the node's health: why it makes no progress, or None."""
         since = self._waiting_since
         if since is not None and time.monotonic() - since > STALE_S:
             return f"Kafka has not taken a lifecycle record for {time.monotonic() - since:.0f} s"
@@ -53,35 +54,35 @@ class Receiver:
         self._index.close()
 
     async def _receive(self, stream: Any) -> None:
-        told: asyncio.Queue[tuple[Any, Outgoing | None, Sent | None]] = asyncio.Queue(_IN_FLIGHT)
-        acknowledging = asyncio.create_task(self._acknowledge(told))
+        in_flight: _InFlight = asyncio.Queue(_MAX_IN_FLIGHT)
+        acknowledging = asyncio.create_task(self._acknowledge(in_flight))
         try:
             async for event in stream.noack().events():
                 if event.message.generation_id != self._generation:
                     await self._catch_up()
                     self._generation = event.message.generation_id
-                outgoing = self.tells(record_of(event.message, self._kafka.prefix))
-                await told.put((event, outgoing, self._sender.send(outgoing) if outgoing else None))
+                outgoing = self._announcement(record_of_message(event.message, self._kafka.prefix))
+                await in_flight.put((event, outgoing, self._sender.send(outgoing) if outgoing else None))
                 if acknowledging.done():
-                    acknowledging.result()  # raises what ended it
+                    acknowledging.result()  # raises the error that has ended it
         finally:
             acknowledging.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await acknowledging
 
-    def tells(self, record: Record) -> Outgoing | None:
-        """What is to be told of a record of a task topic; None for replays and repeats."""
-        task = _task(record)
+    def _announcement(self, record: Record) -> Outgoing | None:
+        """The event for a record of a task topic; None for replays and repeats."""
+        task = _decode_task(record)
         if task.attempt > 1:
             return None
-        if not self._index.add(task.id):
-            self.repeats += 1
+        if not self._index.add_new_id(task.id):
+            self._metrics.received_repeats.inc()
             return None
         name = directory = ""
-        with contextlib.suppress(Permanent):  # unreadable: told all the same
+        with contextlib.suppress(Permanent):  # an invalid submission is announced too
             submission = task.submission()
             name, directory = submission.name, submission.directory
-        self.told += 1
+        self._metrics.received_tasks.inc()
         return received(task, name, directory, _via(record))
 
     async def _catch_up(self) -> None:
@@ -92,11 +93,11 @@ class Receiver:
             except (KafkaException, TimeoutError) as e:
                 self._waiting_since = self._waiting_since or time.monotonic()
                 log_throttled("receiver", "The receiver waits until it can read lifecycle.received: %s", e)
-                await asyncio.sleep(_AGAIN_S)
+                await asyncio.sleep(_RETRY_S)
 
-    async def _acknowledge(self, told: "asyncio.Queue[tuple[Any, Outgoing | None, Sent | None]]") -> None:
+    async def _acknowledge(self, in_flight: _InFlight) -> None:
         while True:
-            event, outgoing, sent = await told.get()
+            event, outgoing, sent = await in_flight.get()
             while outgoing is not None and sent is not None:
                 if not sent.done():
                     self._waiting_since = self._waiting_since or time.monotonic()
@@ -111,8 +112,8 @@ class Receiver:
             event.ack()
 
 
-def record_of(message: Any, prefix: str) -> Record:
-    """What a message that Faust has consumed is to our messages."""
+def record_of_message(message: Any, prefix: str) -> Record:
+    """The record in a message that Faust has consumed; `prefix` is the installation's, of its topics."""
     headers = message.headers or ()
     pairs = headers.items() if isinstance(headers, dict) else headers
     return Record(
@@ -126,10 +127,10 @@ def record_of(message: Any, prefix: str) -> Record:
     )
 
 
-def _task(record: Record) -> Task:
+def _decode_task(record: Record) -> Task:
     try:
         return Task.from_record(record)
-    except Undecodable:  # forged headers: a task that is dead at once, but it has come
+    except Undecodable:  # forged headers: the intake ends such a task at once, but it has come
         return Task.bare(record)
 
 

@@ -1,4 +1,4 @@
-"""The receiver agent against a real broker: what it tells of, what it leaves out, and what survives a crash."""
+"""The receiver agent against a real broker: what it announces, what it leaves out, and what survives a crash."""
 
 import asyncio
 import uuid
@@ -10,6 +10,7 @@ import orjson
 import pytest
 
 from agents.faust_kit.app import make_app, running
+from agents.monitoring.protocol_metrics import ProtocolMetrics
 from agents.receiver.received_index import ReceivedIndex
 from agents.receiver.receiver import Receiver
 from headrace.contract.ids import id_of_place
@@ -34,15 +35,20 @@ def kafka(kafka_settings: Settings, topics: str) -> Kafka:
 
 
 @asynccontextmanager
-async def receiving(kafka: Kafka, settings: Settings, folder: Path) -> AsyncIterator[Receiver]:
+async def receiving(kafka: Kafka, settings: Settings, folder: Path) -> AsyncIterator[ProtocolMetrics]:
     sender = Sender(kafka)
     app = make_app(RECEIVER_GROUP, settings, kafka, f"127.0.0.1:{free_port()}", folder)
-    receiver = Receiver(kafka, sender)
+    metrics = ProtocolMetrics()
+    receiver = Receiver(kafka, sender, metrics)
     receiver.attach(app)
     async with running(app):
-        yield receiver
+        yield metrics
     receiver.close()
     sender.close()
+
+
+def count(metrics: ProtocolMetrics, name: str) -> int:
+    return int(metrics.registry.get_sample_value(f"headrace_worker_{name}_total") or 0)
 
 
 def normal(key: str | None, value: bytes | None = GOOD, **headers: str) -> Outgoing:
@@ -51,12 +57,12 @@ def normal(key: str | None, value: bytes | None = GOOD, **headers: str) -> Outgo
     )
 
 
-async def told(kafka: Kafka, count: int) -> list[Event]:
+async def announced(kafka: Kafka, count: int) -> list[Event]:
     records = await asyncio.to_thread(read_until, kafka, "lifecycle.received", count)
     return [Event.decode(r) for r in records]
 
 
-async def test_whatever_comes_is_told_once_with_what_can_be_read(
+async def test_every_task_is_announced_once_with_what_can_be_decoded(
     kafka: Kafka, kafka_settings: Settings, tmp_path: Path
 ) -> None:
     http, native, garbage, forged, replayed = (str(uuid.uuid4()) for _ in range(5))
@@ -77,9 +83,9 @@ async def test_whatever_comes_is_told_once_with_what_can_be_read(
         ],
         10,
     )
-    async with receiving(kafka, kafka_settings, tmp_path) as receiver:
-        events = {e.id: e for e in await told(kafka, 6)}
-        await until(lambda: receiver.repeats == 1)
+    async with receiving(kafka, kafka_settings, tmp_path) as metrics:
+        events = {e.id: e for e in await announced(kafka, 6)}
+        await until(lambda: count(metrics, "received_repeats") == 1)
     sender.close()
     keyless, odd = id_of_place(*places[3]), id_of_place(*places[4])
     assert set(events) == {http, native, garbage, keyless, odd, forged}
@@ -89,37 +95,39 @@ async def test_whatever_comes_is_told_once_with_what_can_be_read(
     assert events[http].source == "/".join(map(str, places[0]))
 
 
-async def test_a_second_life_tells_of_nothing_again(kafka: Kafka, kafka_settings: Settings, tmp_path: Path) -> None:
+async def test_a_receiver_after_a_crash_announces_nothing_twice(
+    kafka: Kafka, kafka_settings: Settings, tmp_path: Path
+) -> None:
     ids = [str(uuid.uuid4()) for _ in range(50)]
     sender = Sender(kafka)
     sender.send_all([normal(i) for i in ids], 10)
     async with receiving(kafka, kafka_settings, tmp_path):
-        await told(kafka, 50)
+        await announced(kafka, 50)
     # as after a crash before the commit: the same records come again, and one more
     rewind(kafka)
     late = str(uuid.uuid4())
     sender.send_all([normal(late)], 10)
     async with receiving(kafka, kafka_settings, tmp_path) as again:
-        events = await told(kafka, 51)
-        await until(lambda: again.repeats == 50)
+        events = await announced(kafka, 51)
+        await until(lambda: count(again, "received_repeats") == 50)
     sender.close()
     assert sorted(e.id for e in events) == sorted([*ids, late])
-    assert again.told == 1
+    assert count(again, "received_tasks") == 1
 
 
 async def test_the_index_keeps_the_newest_ids_and_reads_on_where_it_stopped(kafka: Kafka, topics: str) -> None:
     ids = [str(uuid.uuid4()) for _ in range(40)]
     sender = Sender(kafka)
     sender.send_all([Outgoing("lifecycle.received", i.encode(), i.encode()) for i in ids], 10)
-    index = ReceivedIndex(kafka, most=40)
+    index = ReceivedIndex(kafka, max_ids=40)
     read = index.catch_up()
     assert 0 < read <= 40
     sender.send_all([Outgoing("lifecycle.received", b"no id", b"")], 10)
     assert index.catch_up() == 1
-    assert sum(not index.add(i) for i in ids) == read
+    assert sum(not index.add_new_id(i) for i in ids) == read
     for _ in range(100):
-        assert index.add(str(uuid.uuid4()))
-    assert index.add(ids[0]), "what is older than the window is forgotten, and takes no memory"
+        assert index.add_new_id(str(uuid.uuid4()))
+    assert index.add_new_id(ids[0]), "what is older than the window is forgotten, and takes no memory"
     index.close()
     sender.close()
 
@@ -138,5 +146,5 @@ def rewind(kafka: Kafka) -> None:
 async def until(met: "asyncio.Future[bool] | object", timeout_s: float = 60.0) -> None:
     assert callable(met)
     async with asyncio.timeout(timeout_s):
-        while not met():  # noqa: ASYNC110 - the receiver counts, and knows of no event
+        while not met():  # noqa: ASYNC110 - the receiver only counts, there is no event to wait for
             await asyncio.sleep(0.02)
