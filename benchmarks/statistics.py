@@ -30,7 +30,7 @@ from confluent_kafka import Producer
 from pyspark.sql import SparkSession
 
 from benchmarks import seed_statistics
-from headrace.child.process_tree import below, processes
+from headrace.child.process_tree import descendants, processes
 from headrace.contract.lifecycle import received, started
 from headrace.contract.outcome import Outcome
 from headrace.contract.records import Outgoing, Source
@@ -242,7 +242,7 @@ def memory(found: dict[str, float]) -> Iterator[None]:
     over, peak = threading.Event(), [0]
 
     def sample() -> int:
-        return sum(map(_resident, {os.getpid(), *below([os.getpid()], processes())}))
+        return sum(map(_resident, {os.getpid(), *descendants([os.getpid()], processes())}))
 
     def watch() -> None:
         while not over.wait(0.25):

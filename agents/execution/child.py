@@ -17,7 +17,7 @@ from headrace.child.attempt import Setup
 from headrace.child.context import context
 from headrace.child.main import serve
 from headrace.child.process_tree import kill_trees
-from headrace.child.protocol import Begun, BrokenLink, DescribeKinds, Ended, Reader, Request, pack
+from headrace.child.protocol import Begun, BrokenLink, DescribeKinds, Ended, FrameReader, Request, pack_frame
 
 _READ_BYTES = 256 * 1024
 _END_S = 5.0
@@ -49,7 +49,7 @@ class Child:
             theirs.close()
         self._link.setblocking(False)
         self._on_death = on_death
-        self._reader = Reader()
+        self._reader = FrameReader()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._request: Request | None = None
         self._begun: Callable[[], None] = lambda: None
@@ -80,14 +80,14 @@ class Child:
         if self.is_dead:
             answer.set_exception(ChildDied(self._exit_code()))
         else:
-            self._send(pack(request))
+            self._send(pack_frame(request))
         return answer
 
     def kinds(self, timeout_s: float) -> bytes:
         """Asks for the kinds that it has loaded; before `listen`. ChildDied, or TimeoutError."""
         deadline = time.monotonic() + timeout_s
         with contextlib.suppress(OSError):  # it has ended already: its sentinel tells
-            self._link.send(pack(DescribeKinds()))
+            self._link.send(pack_frame(DescribeKinds()))
         watched = [self._process.sentinel, self._link.fileno()]
         while (left_s := deadline - time.monotonic()) > 0:
             ready, _, _ = select.select(watched, [], [], left_s)

@@ -24,7 +24,7 @@ from agents.execution.orphans import Orphans
 from agents.execution.resource_limits import NO_LIMITS, Limits, anonymous_bytes, keep_to_limits
 from agents.execution.slot import PoolSlot
 from agents.execution.slot_health import SlotHealth
-from headrace.child.attempt import Setup, kinds_of
+from headrace.child.attempt import Setup, parse_kinds
 from headrace.child.context import start_forkserver
 from headrace.child.notifications import Born, NotificationSocket, Reported
 from headrace.child.process_tree import kill_trees
@@ -115,7 +115,7 @@ class Pool:
         for slot in self._slots:
             self._free.put_nowait(slot)
         try:
-            return kinds_of(self._described())
+            return parse_kinds(self._described())
         except UsageError:
             self.stop()
             raise
@@ -289,7 +289,7 @@ class Pool:
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def _hear(self) -> None:
-        for pid, news in self._news.read():
+        for pid, news in self._news.read_notifications():
             match news:
                 case Born(slot=number, parent=parent) if self._is_birth(news):
                     self._slots[number].born = pid

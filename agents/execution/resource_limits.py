@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Protocol
 
 from agents.execution.job import Job
-from headrace.child.process_tree import below, processes
+from headrace.child.process_tree import descendants, processes
 from headrace.contract.states import Cause
 
 _LOOK_S = 0.5
@@ -82,7 +82,7 @@ def _over(attempt: Limited, limits: Limits) -> tuple[Cause, str] | None:
         return Cause.ERROR, f"its files in scratch took more than the {limits.scratch_mb} MiB that a slot gives"
     memory_mb = attempt.job.kind.memory_mb or limits.memory_mb
     if memory_mb:
-        pids = {attempt.pid} | below([attempt.pid], processes())
+        pids = {attempt.pid} | descendants([attempt.pid], processes())
         if anonymous_bytes(pids) - attempt.memory_before > (memory_mb + _SLACK_MB) * _MIB:
             return Cause.OUT_OF_MEMORY, f"its processes took more than {memory_mb} MiB together"
     return None

@@ -12,7 +12,7 @@ import stat
 from collections.abc import Sequence
 from pathlib import Path
 
-from headrace.child.user import ChildUser, close_to_others, closed_to, hidden_from, users_for
+from headrace.child.user import ChildUser, blocking_path, close_to_others, unreadable_path, users_for
 from headrace.errors import UsageError
 from headrace.settings import Settings, address
 
@@ -26,7 +26,7 @@ def task_users(settings: Settings) -> list[ChildUser]:
     users = users_for(settings.task_user, settings.slot_count, address(settings.stats_http)[1])
     if not users:
         return []
-    hidden = hidden_from(users[0], settings.tasks, Path.cwd())
+    hidden = unreadable_path(users[0], settings.tasks, Path.cwd())
     if hidden is not None:
         what = (
             f"tasks cannot run as another user (id {users[0].uid}): {hidden} is closed to it. Put Python, Headrace and "
@@ -37,7 +37,7 @@ def task_users(settings: Settings) -> list[ChildUser]:
         log.warning("TASKS RUN AS ROOT: %s; or set HEADRACE_TASK_USER=same, to say that this is wanted", what)
         return []
     _close(settings, users)
-    if (hidden := hidden_from(users[0], settings.tasks, Path.cwd())) is not None:
+    if (hidden := unreadable_path(users[0], settings.tasks, Path.cwd())) is not None:
         raise UsageError(f"HEADRACE_DATA, HEADRACE_RESULTS: {hidden} is closed to tasks now: no kinds may lie there")
     return users
 
@@ -53,7 +53,7 @@ def scratch_folder(settings: Settings, node: str, users: Sequence[ChildUser]) ->
         folder = settings.data / "scratch" / node
     folder.parent.mkdir(parents=True, exist_ok=True)
     for user in users:
-        if (closed := closed_to(user, folder.parent, stat.S_IXOTH)) is not None:
+        if (closed := blocking_path(user, folder.parent, stat.S_IXOTH)) is not None:
             raise UsageError(
                 f"HEADRACE_SCRATCH: user id {user.uid} cannot reach {folder}, as {closed} is closed to it: "
                 "name a directory that everybody may enter"
@@ -81,5 +81,5 @@ def _close(settings: Settings, users: Sequence[ChildUser]) -> None:
         log.warning("%s cannot be closed to tasks: chmod o-rwx it", path)
     for name in ("kafka_security", "api_keys"):
         path = Path(getattr(settings, name))
-        if path.is_file() and closed_to(users[0], path) is None:
+        if path.is_file() and blocking_path(users[0], path) is None:
             log.warning("%s, which holds secrets, can be read by tasks: chmod o-r it", path)

@@ -1,3 +1,3 @@
-"""What runs in a pool's child process, and the link to its node. Imported by `agents.execution`; imports nothing of
-Kafka.
+"""What runs in a pool's child process, and its link to the node. Imported by `agents.execution`; imports no Kafka
+client.
 """

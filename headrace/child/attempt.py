@@ -1,9 +1,10 @@
-"""What runs inside a pool's child: loads the kinds once, then one attempt after another.
+"""Attempts inside a pool's child: the child loads the kinds once, then runs one attempt after another.
 
-Forked by the forkserver, which has imported only `headrace`. Everything that crosses back to the node is a frame
-(`headrace.child.protocol`) of plain numbers, text and bytes: the node never unpickles what a task made. Results above
-`INLINE_BYTES` stay in a file that the node has named, so memory does not grow with them. What an attempt prints goes
-into a pipe that the node reads; its progress goes to the node's datagram socket (`headrace.child.notifications`).
+Called by `headrace.child.main` in a process forked by the forkserver, which has imported only `headrace`. Everything
+that goes back to the node is a frame (`headrace.child.protocol`) of numbers, text and bytes: the node never unpickles
+what a task made. Results above `INLINE_BYTES` stay in a file that the node has named, so memory does not grow with
+them. What an attempt prints goes into a pipe that the node reads; its progress goes to the node's datagram socket
+(`headrace.child.notifications`). A failing task never raises here: `run_attempt` returns how it ended.
 """
 
 import contextlib
@@ -23,33 +24,33 @@ from typing import Any
 
 import orjson
 
-from headrace.child.notifications import Born, Reported, tell
-from headrace.child.process_tree import adopt_orphans, below, kill_trees, processes, reap, set_death_signal
+from headrace.child.notifications import Born, Reported, send_notification
+from headrace.child.process_tree import adopt_orphans, descendants, kill_trees, processes, reap, set_death_signal
 from headrace.child.protocol import INLINE_BYTES, Ended, Request
-from headrace.child.user import ChildUser, become
+from headrace.child.user import ChildUser, drop_privileges
 from headrace.contract.cluster import KindInfo
 from headrace.errors import Invalid, UsageError
 from headrace.kinds import Context, Kind, load_kinds
 
 TRACEBACK_LINES = 20
-HOME = "home"  # in a slot's folder: a link to the scratch of the attempt at work there
+HOME = "home"  # in a slot's folder: a link to the scratch of its running attempt
 _MIB = 1024 * 1024
-_OOM_SCORE = "500"  # the kernel, short of memory, takes a task's process before the node's or anybody else's
+_OOM_SCORE = "500"  # when memory runs out the kernel kills tasks before the node and other processes
 
 
 @dataclass(frozen=True, slots=True)
 class Setup:
-    """What a child is told once, at its birth."""
+    """What the node tells a child once, when it starts it."""
 
     tasks: str  # HEADRACE_TASKS
-    import_path: str  # first on sys.path: where the user's modules are
+    import_path: str  # the directory of the user's modules, first on sys.path
     slot: int  # the slot it serves
     socket: str  # the node's datagram socket
-    lock_path: str = ""  # of the boot: held as long as this child lives, so that no takeover comes before its end
-    user: ChildUser | None = None  # whom the child becomes; None = it stays the node's own
-    memory_mb: int = 0  # the limit of kinds that name none; 0 = none
-    scratch_mb: int = 0  # the largest file that an attempt may write; 0 = any
-    token: str = ""  # with which it tells of its birth, once
+    lock_path: str = ""  # held, shared, as long as this child lives: a takeover waits for it
+    user: ChildUser | None = None  # whom the child becomes; None = it stays the node's user
+    memory_mb: int = 0  # MiB for kinds without a limit of their own; 0 = no limit
+    scratch_mb: int = 0  # MiB of the largest file that an attempt may write; 0 = no limit
+    token: str = ""  # proves its Born notification, once
 
 
 _setup: Setup | None = None
@@ -57,50 +58,50 @@ _kinds: dict[str, Kind] | None = None
 
 
 def initialize(setup: Setup) -> None:
-    """A child's beginning: a session of its own, the parent's end its own, the user's path first, the kinds loaded.
+    """Prepares the process: a session of its own, no privileges, death with its parent, the kinds loaded.
 
-    Kinds that cannot be loaded are no failure here: the attempts that need them will say so.
+    Kinds that cannot be loaded do not fail here, but in the attempts that need them.
     """
     global _setup
     _setup = setup
-    # The birth is told before setsid: the node tells strays by their sessions.
-    tell(setup.socket, Born(setup.slot, os.getppid(), setup.token))
-    os.setsid()  # a kill by session takes what a task has started too
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C in a terminal goes to the whole group: the node decides
+    # Before setsid: the node takes a process in an unknown session for an orphan.
+    send_notification(setup.socket, Born(setup.slot, os.getppid(), setup.token))
+    os.setsid()  # a kill by session includes what a task has started
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C in a terminal reaches the whole group: the node decides
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     if setup.lock_path:
         fcntl.flock(os.open(setup.lock_path, os.O_RDONLY | os.O_CREAT, 0o600), fcntl.LOCK_SH)
     _confine(setup)
-    die_with_parent()  # after it: the kernel forgets a death signal with a change of user
+    die_with_parent()  # after _confine: a change of user clears the death signal
     adopt_orphans()
-    nothing = os.open(os.devnull, os.O_RDWR)
+    null = os.open(os.devnull, os.O_RDWR)
     for number in (0, 1, 2):
-        os.dup2(nothing, number)
-    os.close(nothing)
-    faulthandler.enable(file=2)  # what a crash in native code was at goes to the attempt's log
-    # A user's package named `agents` or `gateway` must be found before ours: `headrace` is imported by now.
+        os.dup2(null, number)
+    os.close(null)
+    faulthandler.enable(file=2)  # the traceback of a crash in native code goes to the attempt's log
+    # Without our own directory: a user's package may be named `agents` or `gateway`. `headrace` is imported by now.
     own = str(Path(__file__).resolve().parents[2])
     sys.path[:] = [setup.import_path, *(p for p in sys.path if p and os.path.realpath(p) != own)]
-    with contextlib.suppress(BaseException):  # a module may well call sys.exit
-        _loaded()
+    with contextlib.suppress(BaseException):  # a module may call sys.exit
+        _load_once()
 
 
 def _confine(setup: Setup) -> None:
-    """Gives up what no task needs. What fails here ends the child: no task may run with more than it should have."""
+    """Sets limits and drops privileges. An error ends the child: no task may run with more rights than intended."""
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a crash must not fill the disk
     if setup.scratch_mb:
-        largest = setup.scratch_mb * _MIB
+        max_bytes = setup.scratch_mb * _MIB
         hard = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
-        largest = largest if hard == resource.RLIM_INFINITY else min(largest, hard)
-        resource.setrlimit(resource.RLIMIT_FSIZE, (largest, largest))
+        max_bytes = max_bytes if hard == resource.RLIM_INFINITY else min(max_bytes, hard)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (max_bytes, max_bytes))
     with contextlib.suppress(OSError):  # not Linux
         Path("/proc/self/oom_score_adj").write_text(_OOM_SCORE)
     if setup.user is not None:
-        become(setup.user)
+        drop_privileges(setup.user)
 
 
 def die_with_parent() -> None:
-    """Asks the kernel (Linux) to kill this process when its parent ends, and ends now if that has happened already."""
+    """Has the kernel (Linux) kill this process when its parent ends; ends now if the parent has ended already."""
     parent = os.getppid()
     set_death_signal(signal.SIGKILL)
     if os.getppid() != parent:
@@ -108,18 +109,18 @@ def die_with_parent() -> None:
 
 
 def describe_kinds() -> bytes:
-    """What the node announces: a JSON list of each kind's KindInfo, or `{"error": …}` for the person who started it."""
+    """JSON: a list of each kind's KindInfo, or `{"error": …}` for the person who started the node."""
     try:
-        return orjson.dumps([kind.info().to_json() for kind in _loaded().values()])
+        return orjson.dumps([kind.info().to_json() for kind in _load_once().values()])
     except UsageError as e:
         return orjson.dumps({"error": str(e)})
-    except BaseException as e:  # noqa: BLE001 - whatever a module does while it is imported
+    except BaseException as e:  # noqa: BLE001 - a module can raise anything while it is imported
         tasks = _setup.tasks if _setup else ""
         return orjson.dumps({"error": f"HEADRACE_TASKS: {tasks} cannot be imported: {_last_lines(e)}"})
 
 
-def kinds_of(described: bytes) -> list[KindInfo]:
-    """What `describe_kinds` gave; UsageError with its words when the kinds cannot be loaded."""
+def parse_kinds(described: bytes) -> list[KindInfo]:
+    """In the node: the kinds that `describe_kinds` returned; UsageError when the child could not load them."""
     found = orjson.loads(described)
     if isinstance(found, dict):
         raise UsageError(found["error"])
@@ -127,76 +128,81 @@ def kinds_of(described: bytes) -> list[KindInfo]:
 
 
 def run_attempt(request: Request) -> Ended:
-    """One attempt, from payload to encoded result. Raises nothing that the task could have raised."""
-    before = below([os.getpid()], processes()) if _has_children() else set()
+    """Runs one attempt, from payload to encoded result. Never raises what the task raises."""
+    before = descendants([os.getpid()], processes()) if _has_children() else set()
     try:
-        _at_home_in(request.scratch)
+        _use_scratch(request.scratch)
         limit_mb = request.memory_mb or (_setup.memory_mb if _setup else 0) or None
-        with _printing_to(request.output), _limited_memory(limit_mb):
+        with _redirected_output(request.output), _limited_memory(limit_mb):
             return _attempt(request)
-    except BaseException as e:  # noqa: BLE001 - an exception whose own text raises, a task that closed our descriptors
-        return Ended(False, error=f"{type(e).__name__}: the attempt's end could not be described")
+    except BaseException as e:  # noqa: BLE001 - an error whose text raises, a task that closed our descriptors
+        return Ended(False, error=f"{type(e).__name__}: the error that ended the attempt could not be formatted")
     finally:
         if _has_children():
             kill_trees([os.getpid()], spare=frozenset(before), with_roots=False)
-            _reap(before)
+            _reap_zombies(before)
 
 
-def _at_home_in(scratch: str) -> None:
-    """Temporary files of an attempt go into its scratch, counted and removed with it; another user is at home there.
+def _use_scratch(scratch: str) -> None:
+    """Makes the scratch directory the place of temporary files and, for a user of its own, the home directory.
 
-    By way of the slot's link, which always leads to the attempt's scratch: glibc keeps every value that the environment
-    has ever had, so a path of its own for each attempt would make this process grow for ever.
+    The variables name the slot's link, which always leads to the attempt's scratch: glibc keeps every value that the
+    environment has ever had, so a new path for each attempt would make this process grow for ever.
     """
     home = str(Path(scratch).with_name(HOME))
     names = ["TMPDIR"] if _setup is None or _setup.user is None else ["TMPDIR", "HOME"]
     for name in names:
         if os.environ.get(name) != home:
             os.environ[name] = home
-    tempfile.tempdir = None  # the last attempt may have set it
+    tempfile.tempdir = None  # the attempt before may have set it
 
 
 def encode_result(value: Any, kind: Kind) -> tuple[bytes, str, str]:
-    """(bytes, content type, suffix): bytes as they are, text as UTF-8, anything else as JSON."""
+    """(bytes, content type, suffix): bytes as they are, text as UTF-8, anything else as JSON.
+
+    TypeError when the value is neither and has no JSON form.
+    """
     if isinstance(value, bytes | bytearray | memoryview):
         raw, content_type, suffix = bytes(value), "application/octet-stream", ".bin"
     elif isinstance(value, str):
         raw, content_type, suffix = value.encode(), "text/plain; charset=utf-8", ".txt"
     else:
-        raw = orjson.dumps(value, default=_jsonable, option=orjson.OPT_NON_STR_KEYS | orjson.OPT_SERIALIZE_NUMPY)
+        raw = orjson.dumps(value, default=_to_jsonable, option=orjson.OPT_NON_STR_KEYS | orjson.OPT_SERIALIZE_NUMPY)
         content_type, suffix = "application/json", ".json"
     return raw, kind.content_type or content_type, kind.suffix or suffix
 
 
 def _attempt(request: Request) -> Ended:
     try:
-        kind = _loaded()[request.name]
+        kind = _load_once()[request.name]
         context = Context(request.id, request.attempt, Path(request.scratch), _reporter(request))
-        return _store(kind, kind.call(request.payload, context), request)
+        return _store_result(kind, kind.call(request.payload, context), request)
     except Invalid as e:
-        return Ended(False, invalid=True, error=_plain(e.detail))
+        return Ended(False, invalid=True, error=_exact_str(e.detail))
     except MemoryError as e:
         return Ended(False, out_of_memory=True, error=_last_lines(e))
-    except BaseException as e:  # noqa: BLE001 - SystemExit and KeyboardInterrupt of a task end its attempt, not the child
+    except BaseException as e:  # noqa: BLE001 - a task's SystemExit or KeyboardInterrupt ends its attempt, not the child
         return Ended(False, error=_last_lines(e))
 
 
-def _jsonable(value: Any) -> Any:
+def _to_jsonable(value: Any) -> Any:
     if hasattr(value, "model_dump"):
         return value.model_dump(mode="json")
     if isinstance(value, set | frozenset):
         return sorted(value)
-    raise TypeError(f"{type(value).__name__} is no JSON: return bytes, text, or what JSON can hold")
+    raise TypeError(
+        f"a result of type {type(value).__name__} cannot be encoded as JSON: return bytes, str or JSON values"
+    )
 
 
-def _store(kind: Kind, value: Any, request: Request) -> Ended:
+def _store_result(kind: Kind, value: Any, request: Request) -> Ended:
     if isinstance(value, Path):
         path = value.resolve(strict=True)
         if not path.is_relative_to(Path(request.scratch).resolve()) or not path.is_file():
-            raise ValueError(f"the returned path {value} is no file inside the attempt's scratch directory")
+            raise ValueError(f"the returned path {value} is not a file in the attempt's scratch directory")
         shutil.move(path, request.result_file)
         suffix = kind.suffix or (path.suffix if len(path.suffix) > 1 else ".bin")
-        return Ended(True, None, kind.content_type or "application/octet-stream", _plain(suffix))
+        return Ended(True, None, kind.content_type or "application/octet-stream", _exact_str(suffix))
     raw, content_type, suffix = encode_result(value, kind)
     if len(raw) <= INLINE_BYTES:
         return Ended(True, raw, content_type, suffix)
@@ -204,7 +210,7 @@ def _store(kind: Kind, value: Any, request: Request) -> Ended:
     return Ended(True, None, content_type, suffix)
 
 
-def _loaded() -> dict[str, Kind]:
+def _load_once() -> dict[str, Kind]:
     global _kinds
     if _kinds is None:
         _kinds = load_kinds(_setup.tasks if _setup else "")
@@ -214,27 +220,27 @@ def _loaded() -> dict[str, Kind]:
 def _reporter(request: Request) -> Callable[[float, str], None]:
     def report(fraction: float, message: str) -> None:
         if _setup is not None:
-            tell(_setup.socket, Reported(request.id, request.attempt, fraction, message[:1000]))
+            send_notification(_setup.socket, Reported(request.id, request.attempt, fraction, message[:1000]))
 
     return report
 
 
 @contextlib.contextmanager
-def _printing_to(path: str) -> Iterator[None]:
-    """Sends what is written to file descriptors 1 and 2 there for the length of one attempt."""
+def _redirected_output(path: str) -> Iterator[None]:
+    """Redirects file descriptors 1 and 2 to the path for one attempt."""
     out = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
-    _write_to(out)
+    _redirect_to(out)
     try:
         yield
     finally:
         for stream in (sys.stdout, sys.stderr):
-            with contextlib.suppress(OSError, ValueError):  # the task has closed it: there is nothing to keep
+            with contextlib.suppress(OSError, ValueError):  # the task has closed it
                 stream.flush()
         with contextlib.suppress(OSError):
-            _write_to(os.open(os.devnull, os.O_WRONLY))
+            _redirect_to(os.open(os.devnull, os.O_WRONLY))
 
 
-def _write_to(descriptor: int) -> None:
+def _redirect_to(descriptor: int) -> None:
     os.dup2(descriptor, 1)
     os.dup2(descriptor, 2)
     if descriptor > 2:
@@ -243,12 +249,12 @@ def _write_to(descriptor: int) -> None:
 
 @contextlib.contextmanager
 def _limited_memory(memory_mb: int | None) -> Iterator[None]:
-    """Lets the attempt take so much more memory than this process has now: beyond it allocations raise MemoryError."""
+    """Limits what the attempt may allocate beyond what this process has now; above it allocations raise MemoryError."""
     if memory_mb is None:
         yield
         return
     soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
-    pages = int(Path("/proc/self/statm").read_text().split()[5])  # data and stack: what the limit counts
+    pages = int(Path("/proc/self/statm").read_text().split()[5])  # data and stack, which RLIMIT_DATA counts
     resource.setrlimit(resource.RLIMIT_DATA, (pages * resource.getpagesize() + memory_mb * _MIB, hard))
     try:
         yield
@@ -264,14 +270,14 @@ def _has_children() -> bool:
     return True
 
 
-def _reap(spare: set[int]) -> None:
-    """Takes the exit codes of what an attempt has left behind, so that no zombies gather."""
+def _reap_zombies(spare: set[int]) -> None:
+    """Collects the exit codes of processes that an attempt left behind."""
     me = os.getpid()
     reap(p.pid for p in processes().values() if p.zombie and p.parent == me and p.pid not in spare)
 
 
-def _plain(text: str) -> str:
-    """An exact `str`, even of a subclass with a pickle of its own."""
+def _exact_str(text: str) -> str:
+    """The text as an exact `str`. TypeError for anything else, which the node would refuse as a broken frame."""
     return "".join((text, " "))[:-1]
 
 

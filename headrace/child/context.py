@@ -1,8 +1,8 @@
-"""How a node's children come to be: forked by a lean forkserver, in an environment without secrets.
+"""How a node's children are started: forked by a lean forkserver, in an environment without secrets.
 
-`context` is the multiprocessing context of the pool's slots. All children are asked for from one thread that lives as
-long as the node: the kernel binds the forkserver's death signal to the thread that started it. In this package, since
-children import the class of what they run as, and must import nothing of the node's.
+`context` is the multiprocessing context of the pool's slots. One thread that lives as long as the node starts all
+children: the kernel binds the forkserver's death signal to the thread that started it. The module is in this package
+because a child imports the class of its own process object and must import nothing of the node's.
 """
 
 import multiprocessing
@@ -19,19 +19,19 @@ from multiprocessing.context import ForkServerContext, ForkServerProcess
 from multiprocessing.process import BaseProcess
 from typing import Any
 
-# What tasks must not see: our settings with their passwords, and the usual names of Kafka and database settings.
+# Variables that tasks must not see: our settings with their passwords, and the usual Kafka and database settings.
 SECRET = re.compile(r"^(HEADRACE|KAFKA|SASL|MYSQL|MARIADB|DATABASE|DB)(_|$)|BOOTSTRAP_SERVERS", re.IGNORECASE)
 
-_one_at_a_time = threading.Lock()
+_start_lock = threading.Lock()
 _starter = ThreadPoolExecutor(1, thread_name_prefix="children-starter")
 
 
 class LeanProcess(ForkServerProcess):
-    """A child that does not import the node's main module, and is asked for from the long-lived thread."""
+    """A child that does not import the node's main module and is started by the long-lived thread."""
 
     @staticmethod
     def _Popen(process_obj: BaseProcess) -> Any:
-        return _in_starter(lambda: popen_forkserver.Popen(process_obj))
+        return _in_starter_thread(lambda: popen_forkserver.Popen(process_obj))
 
 
 class LeanContext(ForkServerContext):
@@ -42,18 +42,18 @@ context = LeanContext()
 
 
 def start_forkserver() -> None:
-    """Starts it if it does not run. Call before threads and sockets are made: none of them is passed on."""
-    _in_starter(lambda: None)
+    """Starts it unless it runs. Call it before making threads and sockets, so that it inherits none of them."""
+    _in_starter_thread(lambda: None)
 
 
 def forkserver_pid() -> int:
-    """Of the one that runs, or ran last; 0 before the first."""
+    """The pid of the running forkserver, or of the last one; 0 before the first start."""
     return getattr(forkserver._forkserver, "_forkserver_pid", None) or 0
 
 
-def _in_starter(make: Callable[[], Any]) -> Any:
+def _in_starter_thread(make: Callable[[], Any]) -> Any:
     def start() -> Any:
-        with _one_at_a_time, _no_main_module(), _scrubbed_environment():
+        with _start_lock, _no_main_module(), _scrubbed_environment():
             multiprocessing.set_forkserver_preload(["headrace.child.forkserver"])
             forkserver.ensure_running()
             return make()
@@ -74,7 +74,7 @@ def _no_main_module() -> Iterator[None]:
 
 @contextmanager
 def _scrubbed_environment() -> Iterator[None]:
-    """The forkserver is started in it, so that /proc/<pid>/environ of its children holds no secrets either."""
+    """The forkserver is started in it, so /proc/<pid>/environ of the children holds no secrets either."""
     hidden = {name: value for name, value in os.environ.items() if SECRET.search(name)}
     for name in hidden:
         del os.environ[name]

@@ -1,26 +1,26 @@
-"""The main loop of a pool's child: one request after another, until the node is gone or closes the link.
+"""The main loop of a pool's child: one request after another, until the node closes the link or ends.
 
-Started by `agents.execution.child` through the forkserver. Begun is sent before anything of the task runs and Ended
-after all of it, so the node knows at any moment whose process it would be that dies.
+Started by `agents.execution.child` through the forkserver. The child sends Begun before any of the task's code runs and
+Ended after all of it has run, so the node always knows which attempt a dying child was running.
 """
 
 import os
 import socket
 
 from headrace.child.attempt import Setup, describe_kinds, initialize, run_attempt
-from headrace.child.protocol import Begun, DescribeKinds, Reader, Request, pack, receive
+from headrace.child.protocol import Begun, DescribeKinds, FrameReader, Request, pack_frame, receive_frames
 
 
 def serve(setup: Setup, link: socket.socket) -> None:
-    """Until the link ends. A task that has closed the link's descriptor ends this process with it."""
+    """Runs until the link ends, then exits the process. A task that closes the link's descriptor ends it too."""
     initialize(setup)
     try:
-        for frame in receive(link, Reader()):
+        for frame in receive_frames(link, FrameReader()):
             if isinstance(frame, DescribeKinds):
-                link.sendall(pack(DescribeKinds(describe_kinds())))
+                link.sendall(pack_frame(DescribeKinds(describe_kinds())))
             elif isinstance(frame, Request):
-                link.sendall(pack(Begun(frame.id, frame.attempt)))
-                link.sendall(pack(run_attempt(frame)))
+                link.sendall(pack_frame(Begun(frame.id, frame.attempt)))
+                link.sendall(pack_frame(run_attempt(frame)))
     except OSError:
         os._exit(1)
-    os._exit(0)  # whatever threads and exit handlers a task has left
+    os._exit(0)  # does not wait for threads and exit handlers that tasks have left

@@ -1,8 +1,8 @@
-"""What a child tells its node beside its answers: that it was born, and how far an attempt is.
+"""What a child tells its node unasked: that it was born, and the progress of an attempt.
 
-Datagrams on a socket in Linux's abstract namespace (a temporary path elsewhere), sent by `headrace.child.attempt`, read
-by the node's pool. The kernel adds the sender's pid, which the node trusts in place of anything a task could write.
-News is no promise: what cannot be sent is dropped, and a datagram that is no news is ignored.
+Datagrams on a socket in Linux's abstract namespace (a temporary path elsewhere), sent by `headrace.child.attempt` and
+read by the node's pool. The kernel adds the sender's pid, which no task can forge. Delivery is not guaranteed: a
+notification that cannot be sent is dropped, and an invalid datagram is ignored.
 """
 
 import contextlib
@@ -17,15 +17,17 @@ from pathlib import Path
 
 import orjson
 
+from headrace.child.protocol import check_types
+
 _CREDENTIALS = struct.Struct("3i")  # pid, uid, gid
-_LARGEST = 16_384
+_MAX_BYTES = 16_384
 
 
 @dataclass(frozen=True, slots=True)
 class Born:
-    """A child serves that slot from now on. `parent` is the forkserver's pid.
+    """A new child serves the slot. `parent` is the forkserver's pid.
 
-    `token` is what the node has given to this child alone, for this word alone: tasks could say all the rest.
+    The node gives `token` to this child alone, for this notification alone: a task could forge every other field.
     """
 
     slot: int
@@ -35,7 +37,7 @@ class Born:
 
 @dataclass(frozen=True, slots=True)
 class Reported:
-    """A running attempt's progress: `fraction` from 0 to 1."""
+    """Progress of a running attempt; `fraction` is from 0 to 1."""
 
     id: str
     attempt: int
@@ -43,45 +45,46 @@ class Reported:
     message: str
 
 
-News = Born | Reported
-_KINDS: dict[str, type[News]] = {"born": Born, "reported": Reported}
-_NAMES = {kind: name for name, kind in _KINDS.items()}
+Notification = Born | Reported
+_TYPES: dict[str, type[Notification]] = {"born": Born, "reported": Reported}
+_NAMES = {notification_type: name for name, notification_type in _TYPES.items()}
 
 
-def tell(address: str, news: News, wait_s: float = 0.0) -> None:
-    """Sends it, waiting up to `wait_s` for room. Never fails."""
+def send_notification(address: str, notification: Notification) -> None:
+    """Sends it if the node's socket has room. Never blocks and never fails."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as out, contextlib.suppress(OSError):
-        out.settimeout(wait_s)
-        out.sendto(orjson.dumps({"news": _NAMES[type(news)]} | asdict(news)), _unprintable(address))
+        out.setblocking(False)
+        out.sendto(orjson.dumps({"news": _NAMES[type(notification)]} | asdict(notification)), _socket_name(address))
 
 
 class NotificationSocket:
-    """The node's end. `address` is for children; `read()` never blocks."""
+    """The node's end. Children send to `address`."""
 
     def __init__(self) -> None:
         name = f"headrace-{secrets.token_hex(8)}"
         self._path = None if sys.platform == "linux" else Path(tempfile.gettempdir()) / name
         self.address = f"@{name}" if self._path is None else str(self._path)
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
-        self._socket.bind(_unprintable(self.address))
+        self._socket.bind(_socket_name(self.address))
         if sys.platform == "linux":
             self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
 
     def fileno(self) -> int:
         return self._socket.fileno()
 
-    def read(self) -> Iterator[tuple[int, News]]:
-        """All that has come, each with its sender's pid (0 where the kernel does not tell)."""
+    def read_notifications(self) -> Iterator[tuple[int, Notification]]:
+        """Yields all that have arrived, each with its sender's pid (0 where the kernel does not tell). Never blocks."""
         while True:
             try:
-                raw, extra, _flags, _address = self._socket.recvmsg(_LARGEST, socket.CMSG_SPACE(_CREDENTIALS.size))
+                raw, extra, _flags, _address = self._socket.recvmsg(_MAX_BYTES, socket.CMSG_SPACE(_CREDENTIALS.size))
             except OSError:
                 return
             pid = _CREDENTIALS.unpack(extra[0][2])[0] if extra else 0
             with contextlib.suppress(ValueError, TypeError, KeyError, AttributeError):
-                found = orjson.loads(raw)
-                kind = _KINDS[found.pop("news")]
-                yield pid, _checked(kind(**found))
+                fields = orjson.loads(raw)
+                notification = _TYPES[fields.pop("news")](**fields)
+                check_types(notification)
+                yield pid, notification
 
     def close(self) -> None:
         self._socket.close()
@@ -89,14 +92,6 @@ class NotificationSocket:
             self._path.unlink(missing_ok=True)
 
 
-def _checked(news: News) -> News:
-    """The same, if each field is of its type: a task could send anything."""
-    for name, of in type(news).__annotations__.items():
-        value = getattr(news, name)
-        if not isinstance(value, of) or isinstance(value, bool):
-            raise TypeError(name)
-    return news
-
-
-def _unprintable(address: str) -> str:
+def _socket_name(address: str) -> str:
+    """`@name` stands for the abstract socket `\\0name`, as it does in /proc/net/unix: NUL is awkward to pass on."""
     return "\0" + address[1:] if address.startswith("@") else address

@@ -1,9 +1,9 @@
-"""Ends a process with everything it has started, whatever that has done to get away (Linux).
+"""Kills a process with all its descendants, also those that have tried to detach themselves (Linux).
 
 Called by the node for an attempt that must stop, by a child for what an attempt left behind, and by the forkserver
-when the node is gone. A process counts as below another by its parents, or by the session that the other leads: an
-orphan changes its parent, but keeps its session; one that leaves the session keeps a parent, since children and the
-forkserver are subreapers. Nothing here fails: who has ended already is simply not there.
+after the node's end. A process descends from another through its parents or through the session that the other leads:
+an orphan changes its parent but keeps its session, and a process that leaves the session keeps an ancestor, because
+children and the forkserver are subreapers. Nothing here fails: a process that has ended is not found.
 """
 
 import contextlib
@@ -17,12 +17,12 @@ from dataclasses import dataclass
 
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
-_ROUNDS = 20  # a process that forks faster than it is killed loses after a few rounds; this many are its end or ours
+_ROUNDS = 20  # a few rounds beat a process that forks while it is killed; after this many we give up
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
-    """One process as /proc shows it."""
+class ProcessInfo:
+    """One process as /proc/<pid>/stat shows it."""
 
     pid: int
     parent: int
@@ -36,12 +36,12 @@ def set_death_signal(number: int) -> None:
 
 
 def adopt_orphans() -> None:
-    """Makes this process the parent of whatever its descendants leave behind (PR_SET_CHILD_SUBREAPER)."""
+    """Makes this process the new parent of its descendants' orphans (PR_SET_CHILD_SUBREAPER)."""
     _prctl(_PR_SET_CHILD_SUBREAPER, 1)
 
 
-def processes() -> dict[int, Seen]:
-    """Every process there is, by pid."""
+def processes() -> dict[int, ProcessInfo]:
+    """Every process of the machine (or container), by pid."""
     found = {}
     for name in os.listdir("/proc"):
         if not name.isdigit():
@@ -49,12 +49,12 @@ def processes() -> dict[int, Seen]:
         with contextlib.suppress(OSError, ValueError, IndexError), open(f"/proc/{name}/stat", "rb") as f:
             # the command, in parentheses, may itself hold spaces and parentheses
             state, parent, _group, session = f.read().rpartition(b")")[2].split()[:4]
-            found[int(name)] = Seen(int(name), int(parent), int(session), state == b"Z")
+            found[int(name)] = ProcessInfo(int(name), int(parent), int(session), state == b"Z")
     return found
 
 
-def below(roots: Iterable[int], seen: dict[int, Seen]) -> set[int]:
-    """All descendants of the roots and all members of the sessions they lead, without the roots themselves."""
+def descendants(roots: Iterable[int], seen: dict[int, ProcessInfo]) -> set[int]:
+    """Pids of all descendants of the roots and all members of the sessions they lead, without the roots."""
     roots = set(roots)
     children = defaultdict(list)
     for p in seen.values():
@@ -69,25 +69,27 @@ def below(roots: Iterable[int], seen: dict[int, Seen]) -> set[int]:
 
 
 def kill_trees(roots: Iterable[int], spare: frozenset[int] = frozenset(), with_roots: bool = True) -> None:
-    """Kills the roots and everything below them; returns when none is left but zombies. Milliseconds.
+    """Kills the roots and their descendants; returns when only zombies are left, after some milliseconds.
 
-    `spare`: pids that stay, with what is below them.
+    `spare`: pids that stay alive, with their descendants. `with_roots` False: the roots stay alive.
     """
     roots = set(roots)
     if with_roots:
         for pid in roots:
-            _kill(pid, signal.SIGSTOP)  # alive they adopt what their victims leave behind: it is found below them
+            _kill(
+                pid, signal.SIGSTOP
+            )  # not killed yet: they adopt the orphans of their descendants, which stay findable
     for turn in range(_ROUNDS):
         if turn:
-            time.sleep(0.001 * turn)  # a kill takes a moment to be one
+            time.sleep(0.001 * turn)  # a kill takes a moment to take effect
         seen = processes()
-        victims = _alive(below(roots, seen) - spare - below(spare, seen) - {os.getpid()}, seen)
+        victims = _alive(descendants(roots, seen) - spare - descendants(spare, seen) - {os.getpid()}, seen)
         if not victims and with_roots:
             victims = _alive(roots, seen)
         if not victims:
             return
         for pid in victims:
-            _kill(pid, signal.SIGSTOP)  # none of them may fork while the others die
+            _kill(pid, signal.SIGSTOP)  # so that none forks while the others die
         for pid in victims:
             _kill(pid)
     for pid in roots if with_roots else ():
@@ -95,13 +97,13 @@ def kill_trees(roots: Iterable[int], spare: frozenset[int] = frozenset(), with_r
 
 
 def reap(pids: Iterable[int]) -> None:
-    """Takes the ends of adopted processes, which would stay zombies otherwise."""
+    """Collects the exit codes of adopted processes, which would stay zombies otherwise."""
     for pid in pids:
         with contextlib.suppress(ChildProcessError):
             os.waitpid(pid, os.WNOHANG)
 
 
-def _alive(pids: Iterable[int], seen: dict[int, Seen]) -> set[int]:
+def _alive(pids: Iterable[int], seen: dict[int, ProcessInfo]) -> set[int]:
     return {pid for pid in pids if pid in seen and not seen[pid].zombie}
 
 
@@ -111,5 +113,5 @@ def _kill(pid: int, number: int = signal.SIGKILL) -> None:
 
 
 def _prctl(option: int, value: int) -> None:
-    with contextlib.suppress(AttributeError):  # not Linux: a child then outlives a killed node until its attempt ends
+    with contextlib.suppress(AttributeError):  # not Linux: there a child outlives a killed node until its attempt ends
         ctypes.CDLL(None).prctl(option, value)

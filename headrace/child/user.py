@@ -1,8 +1,8 @@
-"""Who children run as: where the node is root, each slot has a user of its own, who may touch nothing of the node's.
+"""The operating-system user of each child: where the node is root, every slot has a user without rights of its own.
 
-The node chooses users by `users_for` (HEADRACE_TASK_USER), asks `hidden_from` what such a user could not read, and
-gives each child its `ChildUser`; the child becomes it, for good, before it imports any task kind. Ids need no entry in
-/etc/passwd. Elsewhere than on Linux and where the node is not root, children run as the node's own user.
+The node chooses users with `users_for` (HEADRACE_TASK_USER), checks with `unreadable_path` that they can read the code,
+and gives each child its `ChildUser`; the child drops its privileges before it imports any task kind. Ids need no entry
+in /etc/passwd. Where the node is not root, children run as the node's own user.
 """
 
 import contextlib
@@ -18,30 +18,31 @@ from pathlib import Path
 
 from headrace.errors import UsageError
 
-FIRST_ID = 61_184  # up to 65,519: where systemd, too, takes its users for the moment from; nobody has a login there
-_NODES, _SLOTS = 64, 64  # a range of ids a node, told apart by port; beyond it slots share ids
-_PROCESSES = 4096  # a user may have: above what numeric libraries start on big machines, and the end of a fork bomb
+FIRST_ID = 61_184  # to 65,519: systemd's range for dynamic users, free of login users
+_NODES, _SLOTS = 64, 64  # each node has a range of ids, by its port; beyond 64 slots they share ids
+_MAX_PROCESSES = 4096  # of one user: more than numeric libraries start on big machines, and the end of a fork bomb
 _PR_SET_DUMPABLE, _PR_SET_NO_NEW_PRIVS = 4, 38
 
 
 @dataclass(frozen=True, slots=True)
 class ChildUser:
-    """A user and a group without any further group."""
+    """User id and group id of a child, which has no supplementary groups."""
 
     uid: int
     gid: int
 
 
 def users_for(setting: str, slots: int, port: int) -> list[ChildUser]:
-    """One a slot; none when children run as the node's own user. UsageError when the setting names nobody.
+    """One user for each slot; empty when children run as the node's own user.
 
-    `setting` is `auto`, `same`, or a user's name or number; `port` tells nodes on one machine apart.
+    `setting` is `auto`, `same`, or a user's name or number; `port` gives nodes on one machine different ids. UsageError
+    when the setting names no user, names root, or would need root.
     """
     if setting == "same":
         return []
     if os.geteuid() != 0:
         if setting != "auto":
-            raise UsageError("HEADRACE_TASK_USER: only root can run tasks as another user: leave it at auto")
+            raise UsageError("HEADRACE_TASK_USER: only root can run tasks as another user: use auto")
         return []
     if setting == "auto":
         first = FIRST_ID + port % _NODES * _SLOTS
@@ -51,39 +52,41 @@ def users_for(setting: str, slots: int, port: int) -> list[ChildUser]:
         user = ChildUser(found.pw_uid, found.pw_gid)
     except (KeyError, OverflowError):
         if not setting.isdecimal() or not 0 < int(setting) < 2**32 - 1:
-            raise UsageError(f"HEADRACE_TASK_USER: there is no user {setting!r}: give auto, same or a user") from None
+            raise UsageError(
+                f"HEADRACE_TASK_USER: there is no user {setting!r}: give auto, same, or the name or id of a user"
+            ) from None
         user = ChildUser(int(setting), int(setting))
     if user.uid == 0:
-        raise UsageError("HEADRACE_TASK_USER: to run tasks as root, say so by `same`")
+        raise UsageError("HEADRACE_TASK_USER: to run tasks as root, use same")
     return [user] * slots
 
 
-def become(user: ChildUser) -> None:
-    """Drops all rights for good, also those that set-user-id programs would bring back."""
+def drop_privileges(user: ChildUser) -> None:
+    """Becomes that user for good: set-user-id programs bring no rights back. OSError when the kernel refuses."""
     os.setgroups([])
     os.setresgid(user.gid, user.gid, user.gid)
     os.setresuid(user.uid, user.uid, user.uid)
     os.umask(0o077)
     _prctl(_PR_SET_NO_NEW_PRIVS, 1)
-    _prctl(_PR_SET_DUMPABLE, 1)  # its own /proc entries are its own again: /dev/stdout leads through them
-    with contextlib.suppress(ValueError, OSError):  # the limit is lower already
-        resource.setrlimit(resource.RLIMIT_NPROC, (_PROCESSES, _PROCESSES))
+    _prctl(_PR_SET_DUMPABLE, 1)  # gives it back its own /proc entries, which /dev/stdout leads through
+    with contextlib.suppress(ValueError, OSError):  # the hard limit is lower already
+        resource.setrlimit(resource.RLIMIT_NPROC, (_MAX_PROCESSES, _MAX_PROCESSES))
     for name in ("USER", "LOGNAME", "XDG_RUNTIME_DIR", "MAIL", "SSH_AUTH_SOCK"):
         os.environ.pop(name, None)
 
 
-def hidden_from(user: ChildUser, tasks: str, import_path: Path) -> Path | None:
-    """The first thing that a child of that user needs and cannot read: Python, its packages, Headrace, the kinds."""
+def unreadable_path(user: ChildUser, tasks: str, import_path: Path) -> Path | None:
+    """The first path that the user may not read and its child needs: Python, packages, Headrace, kinds; else None."""
     paths = sysconfig.get_paths()
     needed = [Path(paths[name]) for name in ("stdlib", "platstdlib", "purelib", "platlib")]
     needed += [Path(__file__).parents[1], *_kind_files(tasks, import_path)]
-    return next((closed for path in needed if path.exists() and (closed := closed_to(user, path))), None)
+    return next((closed for path in needed if path.exists() and (closed := blocking_path(user, path))), None)
 
 
-def closed_to(user: ChildUser, path: Path, right: int = stat.S_IROTH) -> Path | None:
-    """What keeps the user from reading a file or listing a directory: itself or one above it; None when nothing does.
+def blocking_path(user: ChildUser, path: Path, right: int = stat.S_IROTH) -> Path | None:
+    """The path itself or the directory above it that keeps the user from reading it; None when the user may read it.
 
-    By the permission bits alone. With `right` S_IXOTH: from entering a directory.
+    Judges by permission bits alone. With `right` S_IXOTH: whether the user may enter a directory.
     """
     real = path.resolve()
     for directory in reversed(real.parents):
@@ -93,7 +96,7 @@ def closed_to(user: ChildUser, path: Path, right: int = stat.S_IROTH) -> Path | 
 
 
 def close_to_others(paths: Iterable[Path]) -> list[Path]:
-    """Takes what others may do with these directories away; those where it cannot be done are returned."""
+    """Removes all rights of others from these directories; returns those where that failed."""
     failed = []
     for path in paths:
         try:
@@ -120,7 +123,7 @@ def _kind_files(tasks: str, import_path: Path) -> list[Path]:
 
 
 def _may(user: ChildUser, path: Path, right_of_others: int) -> bool:
-    """Whether the bits give the user that right: its own, its group's, or everybody's."""
+    """Whether the permission bits of owner, group or others give the user that right."""
     found = path.stat()
     shift = 6 if found.st_uid == user.uid else 3 if found.st_gid == user.gid else 0
     return bool(found.st_mode & right_of_others << shift)

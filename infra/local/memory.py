@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import Self
 
 from agents.execution.resource_limits import anonymous_bytes
-from headrace.child.process_tree import below, processes
+from headrace.child.process_tree import descendants, processes
 
 _MIB = 1024 * 1024
 _LOOK_S = 0.05
@@ -21,7 +21,7 @@ def role_memory(pids: Mapping[str, int]) -> dict[str, float]:
     seen, found = processes(), {}
     for role, pid in pids.items():
         found[role] = anonymous_bytes([pid]) / _MIB
-        if children := below([pid], seen):
+        if children := descendants([pid], seen):
             found[f"{role} children"] = anonymous_bytes(children) / _MIB
     return found
 

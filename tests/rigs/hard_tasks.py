@@ -14,7 +14,7 @@ from typing import Any
 
 from headrace import Context, task
 from headrace.child import attempt as child
-from headrace.child.notifications import Born, tell
+from headrace.child.notifications import Born, send_notification
 
 child_parent = os.getppid()  # the forkserver
 
@@ -198,7 +198,7 @@ def starts_others(pids: str, then: str = "return", seconds: float = 0.0) -> None
 @task
 def forges_a_birth(parent: int) -> None:
     """Says that it is the slot's new child, and that another process is the forkserver."""
-    tell(child._setup.socket, Born(0, parent, ""))  # type: ignore[union-attr]
+    send_notification(child._setup.socket, Born(0, parent, ""))  # type: ignore[union-attr]
     os._exit(1)
 
 
@@ -208,7 +208,7 @@ def leaves_one_that_forges_its_birth(pid: str) -> None:
     if os.fork() == 0:
         os.setsid()
         if os.fork() == 0:
-            tell(child._setup.socket, Born(0, child_parent, ""))  # type: ignore[union-attr]
+            send_notification(child._setup.socket, Born(0, child_parent, ""))  # type: ignore[union-attr]
             Path(pid + ".part").write_text(str(os.getpid()))
             os.rename(pid + ".part", pid)
             time.sleep(60)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from headrace.child.process_tree import below, processes
+from headrace.child.process_tree import descendants, processes
 
 PROCESS = Path(__file__).parents[3] / "rigs" / "pool_process.py"
 
@@ -39,7 +39,9 @@ def doomed(tmp_path: Path) -> Iterator[Doomed]:
     until(pids.exists, 20)
     child, *others = map(int, pids.read_text().split())
     seen = processes()
-    yield Doomed(process, seen[child].parent, {child, *others} | below([process.pid], seen), tmp_path / "children.lock")
+    yield Doomed(
+        process, seen[child].parent, {child, *others} | descendants([process.pid], seen), tmp_path / "children.lock"
+    )
     process.kill()
     process.wait()
 

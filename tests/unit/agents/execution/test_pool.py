@@ -24,7 +24,7 @@ from agents.execution.pool import Pool
 from agents.execution.resource_limits import anonymous_bytes
 from agents.execution.slot import PoolSlot
 from headrace.child.process_tree import processes
-from headrace.child.protocol import DescribeKinds, pack
+from headrace.child.protocol import DescribeKinds, pack_frame
 from headrace.contract.progress import Progress
 from headrace.contract.records import Source
 from headrace.contract.states import Cause
@@ -124,13 +124,13 @@ async def test_a_path_in_scratch_is_the_result_and_the_scratch_goes_away(bench: 
 async def test_a_path_out_of_scratch_is_refused(bench: Bench, kind: str) -> None:
     end = await bench.run(kind)
     assert end.cause is Cause.ERROR
-    assert "no file inside the attempt's scratch directory" in end.detail
+    assert "is not a file in the attempt's scratch directory" in end.detail
 
 
 async def test_what_is_no_json_is_an_error_that_says_so(bench: Bench) -> None:
     end = await bench.run("no_json")
     assert end.cause is Cause.ERROR
-    assert "object is no JSON" in end.detail
+    assert "a result of type object cannot be encoded as JSON" in end.detail
 
 
 async def test_an_error_carries_the_last_lines_of_its_traceback(bench: Bench) -> None:
@@ -155,7 +155,10 @@ async def test_the_node_never_unpickles_what_a_task_raised(bench: Bench) -> None
 
 async def test_an_error_that_cannot_be_described_ends_its_attempt_and_not_the_child(bench: Bench) -> None:
     end = await bench.run("indescribable_error")
-    assert (end.cause, end.detail) == (Cause.ERROR, "RuntimeError: the attempt's end could not be described")
+    assert (end.cause, end.detail) == (
+        Cause.ERROR,
+        "RuntimeError: the error that ended the attempt could not be formatted",
+    )
 
 
 class Evil:
@@ -173,7 +176,7 @@ EVIL = pickle.dumps(Evil())
         b"\xff" * 64,
         EVIL,
         struct.pack("!II", len(EVIL), 0) + EVIL,
-        pack(DescribeKinds(b"[]"))[:-1] + b"\1" * 99,
+        pack_frame(DescribeKinds(b"[]"))[:-1] + b"\1" * 99,
     ],
 )
 async def test_a_child_that_sends_what_is_no_answer_is_ended_and_says_so(bench: Bench, words: bytes) -> None:

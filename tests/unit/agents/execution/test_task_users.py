@@ -19,7 +19,7 @@ import pytest_asyncio
 from agents.execution.pool import Pool
 from agents.execution.resource_limits import Limits
 from agents.execution.task_users import scratch_folder, task_users
-from headrace.child.user import FIRST_ID, ChildUser, closed_to, users_for
+from headrace.child.user import FIRST_ID, ChildUser, blocking_path, users_for
 from headrace.contract.states import Cause
 from headrace.errors import UsageError
 from headrace.settings import Settings
@@ -126,14 +126,14 @@ def test_each_slot_and_each_node_of_a_machine_has_users_of_its_own(monkeypatch: 
 def test_what_is_closed_to_a_user_is_named(open_folder: Path) -> None:
     user, closed = ChildUser(61_500, 61_500), open_folder / "closed"
     (closed / "below").mkdir(parents=True)
-    assert closed_to(user, closed / "below") is None
+    assert blocking_path(user, closed / "below") is None
     closed.chmod(0o700)
-    assert closed_to(user, closed / "below") == closed
-    assert closed_to(ChildUser(os.getuid(), os.getgid()), closed / "below") is None
+    assert blocking_path(user, closed / "below") == closed
+    assert blocking_path(ChildUser(os.getuid(), os.getgid()), closed / "below") is None
     closed.chmod(0o711)
-    assert closed_to(user, closed / "below") is None
-    assert closed_to(user, closed) == closed
-    assert closed_to(user, closed, stat.S_IXOTH) is None
+    assert blocking_path(user, closed / "below") is None
+    assert blocking_path(user, closed) == closed
+    assert blocking_path(user, closed, stat.S_IXOTH) is None
 
 
 if IS_ROOT:  # nobody else can become another user, and the tests above say what is done then
@@ -157,10 +157,10 @@ if IS_ROOT:  # nobody else can become another user, and the tests above say what
     def test_who_becomes_another_user_keeps_no_group_and_opens_no_file_to_others_and_forks_no_end() -> None:
         became = """if True:
             import json, os, resource
-            from headrace.child.user import ChildUser, become
+            from headrace.child.user import ChildUser, drop_privileges
             os.setgroups([4242])
             os.umask(0)
-            become(ChildUser(61184, 61184))
+            drop_privileges(ChildUser(61184, 61184))
             print(json.dumps([os.getgroups(), os.umask(0), resource.getrlimit(resource.RLIMIT_NPROC)[1] <= 4096]))"""
         said = subprocess.run([sys.executable, "-c", became], capture_output=True, text=True, check=True).stdout
         assert orjson.loads(said) == [[], 0o077, True]
@@ -175,7 +175,7 @@ if IS_ROOT:  # nobody else can become another user, and the tests above say what
         secret.write_text("s")
         assert (await bench.run("tries", path=str(secret), how="read")).value == b"done"  # open, until a node starts
         monkeypatch.setattr(
-            "agents.execution.task_users.hidden_from", lambda *_: None
+            "agents.execution.task_users.unreadable_path", lambda *_: None
         )  # wherever Python is on this machine
         assert len(task_users(settings)) == settings.slot_count
         node = os.getpid()
