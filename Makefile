@@ -1,5 +1,5 @@
-# The two commands: `make up` runs the whole product, `make test` passes every test. Both set up first.
-# The first Python on the PATH that will do, and else python3, which says what is wrong.
+# The two main commands: `make up` runs the whole product, `make test` runs every test. Both run `make setup` first.
+# PYTHON: the first suitable one on the PATH, else python3, whose setup says what is wrong.
 PYTHON ?= $(or $(shell for p in python3 python3.13 python3.12 python3.11; do \
 	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null && echo $$p && break; done),python3)
 BIN := .venv/bin
@@ -18,17 +18,17 @@ check: setup
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-# Tests at a time: most of them wait for something, so more than there are cores; 0 runs one after another. What pytest
-# compiles is kept in any case: each of its processes takes seconds for that.
+# WORKERS: tests at a time. Most of them wait for something, so more than the cores; 0 runs one after another. pytest's
+# bytecode is always kept: compiling the tests takes seconds in each of its processes.
 WORKERS ?= 4
 test: setup
 	@$(BIN)/python -m infra.chromium
 	env -u PYTHONDONTWRITEBYTECODE $(BIN)/python -m pytest -n $(WORKERS)
 
-# The image, built without an engine and used in containers; Debian, as root (it installs its tools where it can).
+# Builds the image without an engine and uses it in containers; Debian, as root (installs its tools with apt).
 image: setup
-	@$(BIN)/python -m infra.image_build tools
-	$(BIN)/python -m infra.image_build
+	@$(BIN)/python -m infra.image.build tools
+	$(BIN)/python -m infra.image.build
 	$(BIN)/python -m pytest tests/integration/infra/test_image.py
 
 # The long form of the fault suite: make faults MINUTES=30 SEED=7
@@ -37,18 +37,18 @@ SEED ?= 0
 faults: setup
 	HEADRACE_FAULTS_MINUTES=$(MINUTES) HEADRACE_FAULTS_SEED=$(SEED) $(BIN)/python -m pytest tests/faults --timeout=0 -s
 
-# The protocol's model in TLA+ (docs/model/): all runs of the right one hold, every naive variant breaks.
+# The protocol's model in TLA+ (docs/model/): all runs of the protocol hold, every naive variant breaks.
 model: setup
 	$(BIN)/python docs/model/check.py $(MODEL)
 
 bench: setup
 	$(BIN)/python -m benchmarks.headrace
 
-# After a change of pyproject.toml; hashes for every platform, no registry named.
+# Run after a change of pyproject.toml. The locks have hashes for every platform and name no registry.
 lock:
 	uv pip compile --quiet --generate-hashes --universal --no-emit-index-url --no-header --python-version 3.11 pyproject.toml --extra dev -o requirements.lock
 	uv pip compile --quiet --generate-hashes --universal --no-emit-index-url --no-header --python-version 3.11 pyproject.toml --extra build -o requirements-image.lock
 
-# After a change of version in infra/local/artifacts.py: downloads all of them anew.
+# Run after a change of version in infra/local/artifacts.py: downloads all artifacts again.
 lock-artifacts:
 	$(BIN)/python -m infra.local.artifacts lock

@@ -1,1 +1,1 @@
-"""Everything around the roles: the local stack, images, chaos. Nobody imports it but tests and benchmarks."""
+"""Everything around the roles: setup, the local stack, the image, faults. Only tests and benchmarks import it."""

@@ -1,7 +1,7 @@
-"""The browser that the tests of the web page drive: an installed Chromium or Chrome.
+"""The browser for the tests of the web page: an installed Chromium or Chrome.
 
-`make test` runs `python -m infra.chromium` first, which installs it where that is one command (Debian and Ubuntu, as
-root) and otherwise says in a sentence what to install. Tests ask `chromium()` for its path.
+`make test` first runs `python -m infra.chromium`, which installs it with apt (Debian and Ubuntu, as root) or prints
+what to install. Tests get the browser's path from `chromium()`.
 """
 
 import ctypes
@@ -12,7 +12,7 @@ import sys
 from headrace.errors import UsageError
 from infra.setup import apt_install, can_apt
 
-_DRIVER_NEEDS = "libatomic.so.1"  # the Node in Playwright's package does, and small systems lack it
+_DRIVER_NEEDS = "libatomic.so.1"  # for the Node in Playwright's package; small systems lack it
 _NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 
 

@@ -1,8 +1,8 @@
-"""`make setup`: from nothing but Python 3.11 to 3.13 to a whole installation; done already, it takes no time.
+"""`make setup`: a whole installation from Python 3.11 to 3.13 alone; does nothing when it is up to date.
 
-Runs on the system's Python with the standard library alone. Everything downloaded stays in a cache outside the tree
-(`HEADRACE_CACHE`, else `$XDG_CACHE_HOME/headrace` or `~/.cache/headrace`), so that a second run needs no network.
-Says in a sentence what to do when something is missing, and exits with 2.
+Runs on the system's Python with only the standard library. Downloads stay in a cache outside the tree
+(`HEADRACE_CACHE`, else `$XDG_CACHE_HOME/headrace` or `~/.cache/headrace`), so that a second run needs no network. When
+something is missing, it prints what to do and exits with 2.
 """
 
 import configparser
@@ -33,7 +33,7 @@ INPUTS = (
 
 
 class SetupError(Exception):
-    """A sentence that says what is missing and what to do."""
+    """The message says what is missing and what to do."""
 
 
 def cache_dir() -> Path:
@@ -55,7 +55,7 @@ def main() -> int:
         return 2
     except subprocess.CalledProcessError as e:
         print(
-            f"setup: stopped at `{' '.join(map(str, e.cmd))[:100]}` (see above). {_NETWORK}",
+            f"setup: this command failed: `{' '.join(map(str, e.cmd))[:100]}` (see above). {_NETWORK}",
             file=sys.stderr,
             flush=True,
         )
@@ -69,22 +69,22 @@ def check_python() -> None:
     if not (3, 11) <= sys.version_info[:2] <= (3, 13):
         raise SetupError(
             f"Headrace needs Python 3.11, 3.12 or 3.13, and this is {sys.version.split()[0]}: "
-            "install one of them, or name it, as in `make setup PYTHON=python3.12`"
+            "install one of them, or name an installed one, as in `make setup PYTHON=python3.12`"
         )
 
 
 def digest() -> str:
-    """Of everything that decides what is installed, and of where: an editable installation names its tree."""
+    """Of all files that decide what is installed, and of the tree's path, which an editable installation contains."""
     return hashlib.sha256(b"\0".join(p.read_bytes() for p in INPUTS) + str(ROOT).encode()).hexdigest()
 
 
 def set_up() -> None:
     uv = find_uv()
     python = VENV / "bin" / "python"
-    if not python.exists():  # also when it points at a Python that has gone
+    if not python.exists():  # or a link to a Python that no longer exists
         run([str(uv), "venv", "--quiet", "--clear", "--python", sys.executable, str(VENV)])
-    say("Python packages")
-    # Compiled once here, as our own: where Python may not write bytecode, every role would else compile it all.
+    say("installing Python packages")
+    # Compiled here once: with PYTHONDONTWRITEBYTECODE every role would otherwise compile all of it at start.
     sync = [str(uv), "pip", "sync", "--python", str(VENV), "--compile-bytecode", "--require-hashes", str(LOCK)]
     if subprocess.run([*sync, "--offline", "--quiet"], env=environ(), stderr=subprocess.DEVNULL).returncode:
         say("downloading them; the first time this takes some minutes")
@@ -108,21 +108,21 @@ def set_up() -> None:
 
 
 def compile_ours() -> None:
-    """What has changed since: where Python may not write bytecode, every process would else compile it all anew.
+    """Compiles changed modules of the tree, for environments in which Python may not write bytecode.
 
-    Speed is all that it is for, so a failure is nobody's business.
+    It only saves time, so a failure is ignored.
     """
     packages = [str(p.parent) for p in sorted(ROOT.glob("*/__init__.py"))]
     subprocess.run([str(VENV / "bin" / "python"), "-m", "compileall", "-qq", *packages])
 
 
 def find_uv() -> Path:
-    """The locked uv, a single program in the cache; fetched with pip, by its hash, when it is not there yet."""
+    """The locked uv, a single program in the cache; pip fetches it by its hash when it is missing."""
     home = cache_dir() / "tools" / f"uv-{hashlib.sha256(UV_LOCK.read_bytes()).hexdigest()[:12]}"
     uv = home / "uv"
     if uv.exists():
         return uv
-    say("uv, which installs the rest")
+    say("installing uv, which installs the rest")
     home.mkdir(parents=True, exist_ok=True)
     have_ensurepip()
     with tempfile.TemporaryDirectory(dir=home) as name:
@@ -134,28 +134,32 @@ def find_uv() -> Path:
 
 
 def have_ensurepip() -> None:
-    """What `venv` takes pip from: Debian and Ubuntu ship it apart from Python, and root can fetch it in one command."""
+    """Installs ensurepip, from which `venv` takes pip, where Debian or Ubuntu package it apart from Python.
+
+    SetupError when it is missing and cannot be installed.
+    """
     if importlib.util.find_spec("ensurepip") is not None:
         return
     package = f"python{sys.version_info.major}.{sys.version_info.minor}-venv"
     if can_apt():
-        say(f"{package}, which this system keeps apart from Python")
+        say(f"installing {package}, which this system packages apart from Python")
         apt_install(package)
         importlib.invalidate_caches()
         if importlib.util.find_spec("ensurepip") is not None:
             return
     raise SetupError(
-        f"this Python cannot make environments: install its venv module (Debian and Ubuntu: apt install {package})"
+        "this Python cannot create virtual environments: install its venv module "
+        f"(Debian and Ubuntu: apt install {package})"
     )
 
 
 def can_apt() -> bool:
-    """Whether a system package is one command away: Debian and Ubuntu, as root."""
+    """Whether apt can install system packages: Debian and Ubuntu, as root."""
     return os.geteuid() == 0 and shutil.which("apt-get") is not None
 
 
 def apt_install(package: str) -> bool:
-    """Installs a system package; False when it did not arrive."""
+    """Installs a system package; False when that failed."""
     environ = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
     return not any(
         subprocess.run(["apt-get", *arguments], env=environ, stdin=subprocess.DEVNULL).returncode
@@ -164,7 +168,7 @@ def apt_install(package: str) -> bool:
 
 
 def environ() -> dict[str, str]:
-    """Ours, with uv's cache in our own, and pip's index and certificates: uv does not read pip's settings."""
+    """Our environment for uv: its cache inside ours, and pip's index and certificates, as uv ignores pip's settings."""
     found = {**os.environ, "UV_CACHE_DIR": str(cache_dir() / "uv"), "UV_LINK_MODE": "copy"}
     found.setdefault("UV_HTTP_TIMEOUT", "180")
     if not found.get("UV_DEFAULT_INDEX") and (index := found.get("PIP_INDEX_URL") or pip_config("global.index-url")):
@@ -172,13 +176,13 @@ def environ() -> dict[str, str]:
     if not found.get("SSL_CERT_FILE"):
         if certificates := found.get("PIP_CERT") or pip_config("global.cert"):
             found["SSL_CERT_FILE"] = certificates
-        elif ssl.get_default_verify_paths().cafile:  # as pip does, and as a network with a CA of its own needs
+        elif ssl.get_default_verify_paths().cafile:  # as pip does; networks with a CA of their own need it
             found.setdefault("UV_SYSTEM_CERTS", "true")
     return found
 
 
 def pip_config(name: str) -> str:
-    """What someone has set in pip's configuration files, or nothing; read here, since a system may lack pip itself."""
+    """A setting from pip's configuration files, or an empty text; read here because pip itself may be missing."""
     section, _, option = name.partition(".")
     home = Path.home()
     places = (
@@ -204,7 +208,9 @@ def say(text: str) -> None:
     print(f"setup: {text}", flush=True)
 
 
-_NETWORK = "The first run downloads packages: check the network, then run `make setup` again; what has arrived is kept."
+_NETWORK = (
+    "The first run downloads packages: check the network, then run `make setup` again; finished downloads are kept."
+)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
-"""Spark's standalone master and worker, straight from the pip package: `python -m infra.spark master|worker …`.
+"""Spark's standalone master and worker from the pip package: `python -m infra.spark master|worker …`.
 
-Becomes the Java process, so that a container or a supervisor signals it directly. `check host:port` says whether a
-master takes connections.
+Replaces itself by the Java process, so that a container or a supervisor signals Java directly. `check host:port` fails
+unless a master accepts connections there.
 """
 
 import os
@@ -18,7 +18,7 @@ def main(arguments: list[str]) -> int:
         with socket.create_connection((host, int(port)), timeout=3):
             return 0
     if not arguments or arguments[0] not in CLASSES:
-        print("usage: python -m infra.spark master|worker [options of Spark's own]", file=sys.stderr)
+        print("usage: python -m infra.spark master|worker [Spark's own options]", file=sys.stderr)
         return 2
     import pyspark
 
@@ -26,7 +26,7 @@ def main(arguments: list[str]) -> int:
     os.environ["SPARK_HOME"] = str(home)
     os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
     command = str(home / "bin" / "spark-class")
-    os.execv(command, [command, CLASSES[arguments[0]], *arguments[1:]])  # noqa: S606 - a list of ours, no shell
+    os.execv(command, [command, CLASSES[arguments[0]], *arguments[1:]])  # noqa: S606 - a fixed list, no shell
     raise AssertionError("exec does not return")
 
 

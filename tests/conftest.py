@@ -16,7 +16,7 @@ import pytest
 from headrace.kafka.client import Kafka, Sender
 from headrace.kafka.topics import apply_topics
 from headrace.settings import Settings
-from infra.image_build import missing_tools
+from infra.image.build import missing_tools
 from infra.local.kafka import EmbeddedKafka
 from infra.local.process import free_port
 from tests.parallel import SHORT_LIVED, place_of, scheduler

@@ -1,6 +1,6 @@
 """The image, built without an engine, used in containers against the run's broker; where its tools are there.
 
-The checks are those of `python -m infra.image_check`. One product serves them all, in this order.
+The checks are those of `python -m infra.image.check`. One product serves them all, in this order.
 """
 
 import uuid
@@ -8,10 +8,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from infra import image_check
-from infra.container import Machine, machine
-from infra.image_build import build
-from infra.image_check import Product, product
+from infra.image import check as image_check
+from infra.image.build import build
+from infra.image.check import Product, product
+from infra.image.container import Machine, machine
 from infra.local.database import EmbeddedDatabase
 
 # The first build downloads a Debian, a JRE and Spark.

@@ -11,7 +11,7 @@ import yaml
 from headrace.cli.health import ADDRESSES
 from headrace.cli.main import COMMANDS
 from headrace.settings import Settings, address
-from infra.container import interpolated
+from infra.image.container import interpolated
 from infra.local.artifacts import ARTIFACTS
 from infra.spark import CLASSES
 

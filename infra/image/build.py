@@ -1,8 +1,8 @@
-"""The image without a container engine: `python -m infra.image_build` (Debian, as root).
+"""The image without a container engine: `python -m infra.image.build` (Debian, as root).
 
-debootstrap makes the base, buildah runs the Dockerfile over it in a chroot. All of it stays in the cache outside the
-tree: what has not changed is not built again, and a second run needs no network. Names the image at the end.
-`… tools` installs the tools where that is one command. UsageError says what is missing, or which step went wrong.
+debootstrap makes the base image, and buildah runs the Dockerfile over it in a chroot. Everything stays in the cache
+outside the tree: unchanged layers are not built again, and a second run needs no network. Prints the image's name at
+the end. `… tools` installs the tools where apt can do it. UsageError names the missing tool or the step that failed.
 """
 
 import fcntl
@@ -22,20 +22,20 @@ from infra.setup import ROOT, cache_dir, environ
 
 TOOLS = ("debootstrap", "buildah", "runc")
 _SUITE = "bookworm"
-_CERTIFICATES = Path("/usr/local/share/ca-certificates")  # what an administrator has added to the machine's trust
-_MOST_BYTES = 12 * 10**9  # one build is 4 GB; above this the next one starts from nothing, but for its downloads
+_CERTIFICATES = Path("/usr/local/share/ca-certificates")  # added by the machine's administrator
+_MOST_BYTES = 12 * 10**9  # one build is 4 GB; above this the next one starts over, and only downloads are kept
 
 
 def missing_tools() -> str:
-    """Why no image can be built and run here, in words, or nothing."""
+    """The reason why no image can be built and run here, or an empty text."""
     if sys.platform != "linux" or os.geteuid() != 0:
-        return "building and running the image takes root on Linux"
+        return "building and running the image needs root on Linux"
     missing = [tool for tool in TOOLS if shutil.which(tool) is None]
     return f"{', '.join(missing)} not installed (Debian: apt install {' '.join(missing)})" if missing else ""
 
 
 def build() -> str:
-    """The image of this tree, built if it is not there; its name in our store (see `buildah`)."""
+    """Builds the image of this tree unless it exists; returns its name in our store (see `buildah`)."""
     if why := missing_tools():
         raise UsageError(f"the image cannot be built here: {why}")
     with _store():
@@ -43,7 +43,7 @@ def build() -> str:
         if not _has(name):
             begun = time.monotonic()
             base = _base()
-            _bound()
+            _prune()
             print(f"image: building {name}; the first time this takes some minutes", flush=True)
             with _pip_configuration() as secret:
                 buildah(
@@ -61,7 +61,7 @@ def build() -> str:
 
 
 def build_on(image: str, folder: Path) -> str:
-    """An image from the Dockerfile in `folder`, where `headrace` is that image."""
+    """Builds an image from the Dockerfile in `folder`, in which the name `headrace` stands for `image`."""
     with _store():
         buildah("tag", image, "localhost/headrace:latest")
         buildah("bud", "--isolation=chroot", "--format=docker", "--tag=localhost/headrace-own", str(folder))
@@ -69,24 +69,26 @@ def build_on(image: str, folder: Path) -> str:
 
 
 def buildah(*arguments: str) -> str:
-    """Runs buildah on our own store and returns what it prints; UsageError with its last words when it fails."""
+    """Runs buildah on our own store and returns its output; UsageError with the last lines when it fails."""
     home = cache_dir() / "image"
     place = ["--storage-driver=overlay", f"--root={home / 'root'}", f"--runroot={home / 'run'}"]
-    # Its cache mounts, in which packages are kept between builds, lie in its temporary directory.
-    found = {**os.environ, "TMPDIR": str(home / "tmp")}
+    # buildah keeps its cache mounts, and so the downloaded packages, in the temporary directory.
+    variables = {**os.environ, "TMPDIR": str(home / "tmp")}
     out, err = home / f"{arguments[0]}.out", home / f"{arguments[0]}.log"
     with out.open("w") as out_file, err.open("w") as err_file:
-        done = subprocess.run(["buildah", *place, *arguments], cwd=ROOT, env=found, stdout=out_file, stderr=err_file)
+        done = subprocess.run(
+            ["buildah", *place, *arguments], cwd=ROOT, env=variables, stdout=out_file, stderr=err_file
+        )
     printed = out.read_text()
     if done.returncode:
         tail = "\n".join((printed + err.read_text()).splitlines()[-20:])
-        raise UsageError(f"buildah {arguments[0]} failed (all of it: {out} and {err.name}):\n{tail}")
+        raise UsageError(f"buildah {arguments[0]} failed (full output: {out} and {err.name}):\n{tail}")
     return printed.strip()
 
 
 @contextmanager
 def _store() -> Iterator[None]:
-    """Our store, held against another build; what a boot before this one had mounted is forgotten."""
+    """Locks our store against other builds; forgets the mounts of an earlier boot of this machine."""
     home = cache_dir() / "image"
     (home / "tmp").mkdir(parents=True, exist_ok=True)
     with (home / "lock").open("a+") as held:
@@ -102,15 +104,15 @@ def _store() -> Iterator[None]:
 
 
 def _key() -> str:
-    """Of every file that goes into the image, by the list that the build itself keeps to, and of the base's."""
+    """A digest of the base and of every file that .dockerignore lets into the image."""
     ignore = (ROOT / ".dockerignore").read_text().splitlines()
     tops = [ROOT / line[1:] for line in ignore if line.startswith("!")]
-    out = [ROOT / line for line in ignore if line[:1] not in ("!", "#", "*", "")]
+    excluded = [ROOT / line for line in ignore if line[:1] not in ("!", "#", "*", "")]
     files = [ROOT / "Dockerfile", ROOT / ".dockerignore"]
     files += [p for top in tops for p in sorted(top.rglob("*") if top.is_dir() else [top]) if p.is_file()]
     digest = hashlib.sha256(_base_key().encode())
     for path in files:
-        if "__pycache__" not in path.parts and not any(path.is_relative_to(o) for o in out):
+        if "__pycache__" not in path.parts and not any(path.is_relative_to(o) for o in excluded):
             digest.update(f"\0{path.relative_to(ROOT)}\0".encode() + path.read_bytes())
     return digest.hexdigest()[:12]
 
@@ -128,18 +130,18 @@ def _has(name: str) -> bool:
 
 
 def _base() -> str:
-    """A minimal Debian that trusts what this machine trusts, as an image."""
+    """The name of an image with a minimal Debian that trusts the CAs of this machine; made when it is missing."""
     name = f"localhost/headrace-base:{_base_key()}"
     if _has(name):
         return name
-    print(f"image: a base of Debian {_SUITE}", flush=True)
+    print(f"image: making a base image with Debian {_SUITE}", flush=True)
     with tempfile.TemporaryDirectory(dir=cache_dir() / "image" / "tmp") as folder:
         root = Path(folder) / "root"
         bootstrap = ["debootstrap", "--variant=minbase", "--include=ca-certificates", _SUITE, str(root)]
         done = subprocess.run(bootstrap, capture_output=True, text=True)
         if done.returncode:
             tail = "\n".join(done.stdout.splitlines()[-5:])
-            raise UsageError(f"debootstrap made no base: check the network, then try again.\n{tail}")
+            raise UsageError(f"debootstrap failed: check the network, then try again.\n{tail}")
         shutil.rmtree(root / "var" / "cache" / "apt", ignore_errors=True)
         for certificate in _certificates():
             shutil.copy(certificate, root / _CERTIFICATES.relative_to("/"))
@@ -150,8 +152,8 @@ def _base() -> str:
     return name
 
 
-def _bound() -> None:
-    """Old layers go, all at once, when they have become many: an engine would ask a person to prune."""
+def _prune() -> None:
+    """Removes all old layers once they take more than `_MOST_BYTES`."""
     used = subprocess.run(["du", "-s", "-B1", cache_dir() / "image" / "root"], capture_output=True, text=True).stdout
     if int(used.split()[0]) > _MOST_BYTES:
         for image in buildah("images", "--format", "{{.Name}}:{{.Tag}}").splitlines():
@@ -162,7 +164,7 @@ def _bound() -> None:
 
 @contextmanager
 def _pip_configuration() -> Iterator[list[str]]:
-    """This machine's package index for the build, if it has one of its own; a secret, so that no layer keeps it."""
+    """Buildah options with this machine's package index, if it has one; as a secret, so that no layer keeps it."""
     index = environ().get("UV_DEFAULT_INDEX")
     if not index:
         yield []
@@ -174,13 +176,13 @@ def _pip_configuration() -> Iterator[list[str]]:
 
 
 def install_tools() -> None:
-    """What is missing, with apt where we may use it."""
+    """Installs missing tools with apt, where root and apt are available."""
     if not missing_tools() or os.geteuid() != 0 or shutil.which("apt-get") is None:
         return
     quiet = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
     for arguments in (["update", "-qq"], ["install", "-y", "-qq", "--no-install-recommends", *TOOLS]):
         if subprocess.run(["apt-get", *arguments], env=quiet, stdin=subprocess.DEVNULL).returncode:
-            raise UsageError("the tools that build the image could not be installed: check the network")
+            raise UsageError("the tools for building the image could not be installed: check the network")
 
 
 def main(arguments: list[str]) -> int:

@@ -1,7 +1,8 @@
-"""Builds the image without an engine and uses it, against a broker and a database outside its containers.
+"""Builds the image without an engine and uses it, with a broker and a database outside the containers.
 
-`python -m infra.image_check` (Debian, as root; see `image_build`) says what it sees. The tests call the same checks,
-one by one; each raises AssertionError with what it found instead. A `Product` is compose's services in containers.
+`python -m infra.image.check` (Debian, as root; see `infra.image.build`) prints a line for each check. The tests run the
+same checks one by one; each raises AssertionError with what it found instead. A `Product` is compose's services in
+containers.
 """
 
 import json
@@ -18,17 +19,17 @@ from typing import Any
 from headrace.cli.health import ADDRESSES
 from headrace.client import Client, Refused
 from headrace.errors import HeadraceError, Retryable
-from infra.container import COMPOSE, Container, Machine, machine
-from infra.image_build import build, build_on
+from infra.image.build import build, build_on
+from infra.image.container import COMPOSE, Container, Machine, machine
 from infra.local.database import EmbeddedDatabase
 from infra.local.kafka import EmbeddedKafka
 from infra.local.process import free_port
 
-PATIENCE_S = 300.0  # for anything; other work may keep the machine's processors
-_ABSENT = ("pip", "pip3", "uv", "hatchling", "gcc", "cc", "make", "git", "curl", "wget", "javac")
+PATIENCE_S = 300.0  # for any wait; the machine may be busy
+_FORBIDDEN_COMMANDS = ("pip", "pip3", "uv", "hatchling", "gcc", "cc", "make", "git", "curl", "wget", "javac")
 
-# Run by the image's Python: what the container's user finds.
-_LOOK = """
+# Runs in the image's Python and prints what the container's user finds.
+_INSPECTION = """
 import importlib.util, json, os, shutil, sys
 def writable(path):
     try:
@@ -54,7 +55,7 @@ def greet(whom: str) -> dict[str, str]:
 
 
 class Product:
-    """topics, storekeeper, gateway and workers in containers, with one broker outside and, once asked for, Spark."""
+    """topics, storekeeper, gateway and workers in containers, with a broker outside; Spark once it is started."""
 
     def __init__(self, on: Machine, kafka: str, prefix: str, database: str) -> None:
         self.gateway_port, self.kafka = free_port(), kafka
@@ -68,13 +69,13 @@ class Product:
             "127.0.0.1:6040": f"127.0.0.1:{free_port()}",
             "7077": str(free_port()),
         }
-        # Containers share this machine's network: Spark shall keep to loopback there.
+        # Containers share this machine's network, so Spark must stay on loopback.
         self.environ = {"HEADRACE_TOPIC_PREFIX": prefix, "SPARK_LOCAL_IP": "127.0.0.1"}
         self.running: dict[str, Container] = {}
         self.submitted = 0
 
     def start(self, *services: str) -> None:
-        """Starts them, each after the health of what compose says, and waits until all their health checks pass."""
+        """Starts services after the health of their dependencies in compose, and waits until all health checks pass."""
         for name in services:
             for first, how in COMPOSE["services"][name].get("depends_on", {}).items():
                 if how["condition"] == "service_healthy" and first in self.running:
@@ -99,7 +100,7 @@ class Product:
         return Client(f"http://127.0.0.1:{self.gateway_port}")
 
     def submit(self, client: Client, name: str, payload: dict[str, Any]) -> str:
-        """The task's id, once it is acknowledged; asked again, with one key, while the broker is slow."""
+        """The task's id, once it is acknowledged; repeated with one key while the broker is slow."""
         task = {"name": name, "payload": payload, "directory": "image"}
         headers = {"Idempotency-Key": uuid.uuid4().hex}
         found: dict[str, Any] = {}
@@ -113,13 +114,13 @@ class Product:
         return str(found["id"])
 
     def stored(self, task_id: str) -> Any:
-        """The result as it lies on the volume."""
+        """The result as the volume has it."""
         return json.loads((self.machine.folder / "volumes" / "results" / "image" / f"{task_id}.json").read_bytes())
 
 
 @contextmanager
 def product(on: Machine, kafka: str, prefix: str, database: str) -> Iterator[Product]:
-    """A product that takes tasks: everything of compose but the second worker and the statistics."""
+    """A product that runs tasks: all of compose except the second worker and the statistics."""
     made = Product(on, kafka, prefix, database)
     try:
         made.apply_topics()
@@ -130,22 +131,22 @@ def product(on: Machine, kafka: str, prefix: str, database: str) -> Iterator[Pro
 
 
 def check_contents(on: Machine) -> str:
-    """Not root, nothing to build with, and no place to write but those meant for it."""
-    found = json.loads(on.once(["-c", _LOOK, *_ABSENT], entrypoint=["/opt/headrace/bin/python"]))
+    """The user is not root, finds no build tools, and can write only where intended."""
+    found = json.loads(on.once(["-c", _INSPECTION, *_FORBIDDEN_COMMANDS], entrypoint=["/opt/headrace/bin/python"]))
     assert found == {"ids": [10001, 10001], "commands": [], "modules": [], "writable": ["/tmp"]}, found  # noqa: S108
     return "user 10001, no build tools, root file system read-only"
 
 
 def check_help(on: Machine) -> str:
     for role in ADDRESSES:
-        said = on.once([role, "--help"])
-        assert f"headrace {role}" in said, said
-        assert "HEADRACE_KAFKA" in said, said
+        text = on.once([role, "--help"])
+        assert f"headrace {role}" in text, text
+        assert "HEADRACE_KAFKA" in text, text
     return f"--help of {', '.join(ADDRESSES)}"
 
 
 def check_task(of: Product) -> str:
-    """From HTTP to a stored result; the health checks have passed for it to start."""
+    """A task from HTTP to a stored result."""
     with of.client() as client:
         accepted = of.submit(client, "prime", {"upper_bound": 30})
         seen = [e.event for e in client.events(accepted)]
@@ -156,10 +157,10 @@ def check_task(of: Product) -> str:
 
 
 def check_kill(of: Product) -> str:
-    """The worker's container dies with a task in the middle of its first attempt, which would never have ended."""
+    """The worker's container is killed during the first attempt of a task that hangs in it."""
     with of.client() as client:
         hanging = of.submit(client, "fragile", {"how": "hang", "attempts": 1})
-        wait_for("its first attempt", lambda: client.call("GET", f"/tasks/{hanging}")["status"] == "running")
+        wait_for("the first attempt", lambda: client.call("GET", f"/tasks/{hanging}")["status"] == "running")
         of.running["worker-1"].kill()
         waiting = [of.submit(client, "prime", {"upper_bound": n}) for n in range(10, 20)]
         begun = time.monotonic()
@@ -174,7 +175,7 @@ def check_kill(of: Product) -> str:
 
 
 def check_kill_all(of: Product) -> str:
-    """Gateway, storekeeper and worker die together, at work; the volumes and the log are what is left."""
+    """Gateway, storekeeper and worker are killed together at work; only the volumes and the log remain."""
     with of.client() as client:
         tasks = [of.submit(client, "prime", {"upper_bound": n}) for n in range(100, 140)]
     for name in ("gateway", "storekeeper", "worker-1"):
@@ -188,7 +189,7 @@ def check_kill_all(of: Product) -> str:
 
 
 def check_own_kinds(of: Product) -> str:
-    """The README's image of two lines."""
+    """The two-line image of the README, with a task kind of its own."""
     folder = of.machine.folder / "own"
     folder.mkdir()
     (folder / "Dockerfile").write_text("FROM headrace\nCOPY mykinds.py /tasks/\n")
@@ -209,8 +210,8 @@ def check_own_kinds(of: Product) -> str:
 
 
 def check_statistics(of: Product) -> str:
-    """Spark's master, its worker and the statistics come up, and count what the lifecycle topics hold."""
-    expected = of.submitted  # every check has waited for its tasks
+    """Spark's master, its worker and the statistics start, and count the lifecycle topics."""
+    expected = of.submitted  # every check waited for its tasks
     with of.client() as client:
         of.start("spark-master", "spark-worker", "analytics")
         wait_for("the counts", lambda: client.call("GET", "/stats/summary")["completed"] == expected, (Refused,))
@@ -218,23 +219,23 @@ def check_statistics(of: Product) -> str:
 
 
 def check_drain(of: Product) -> str:
-    """SIGTERM reaches the role, which ends by itself within compose's grace."""
+    """Roles end by themselves after SIGTERM, within compose's grace period."""
     for name in ("worker-1", "storekeeper", "gateway"):
         assert of.running[name].stop(45), f"{name} had to be killed:\n{of.running[name].log.read_text()[-2000:]}"
     return "worker, storekeeper and gateway ended at SIGTERM"
 
 
-def wait_for(what: str, true: Callable[[], bool], passing: tuple[type[Exception], ...] = ()) -> None:
-    """Until it is; `passing` are errors of a part that is not up yet."""
+def wait_for(what: str, condition: Callable[[], bool], ignored: tuple[type[Exception], ...] = ()) -> None:
+    """Waits until the condition holds; `ignored` are errors of a part that is still starting."""
     deadline = time.monotonic() + PATIENCE_S
-    expected: tuple[type[Exception], ...] = (Retryable, *passing)
+    expected: tuple[type[Exception], ...] = (Retryable, *ignored)
     while True:
         try:
-            if true():
+            if condition():
                 return
         except expected:
             pass
-        assert time.monotonic() < deadline, f"{what} did not come in {PATIENCE_S:.0f} s"
+        assert time.monotonic() < deadline, f"{what} did not come within {PATIENCE_S:.0f} s"
         time.sleep(0.1)
 
 
