@@ -31,7 +31,7 @@ from pyspark.sql import SparkSession
 
 from benchmarks import seed_statistics
 from headrace.child.process_tree import descendants, processes
-from headrace.contract.lifecycle import received, started
+from headrace.contract.lifecycle import received_event, started_event
 from headrace.contract.outcome import Outcome
 from headrace.contract.records import Outgoing, Source
 from headrace.contract.task import Task
@@ -210,8 +210,8 @@ def produce(settings: Settings, tasks: int) -> None:
             str(uuid.uuid4()), b"{}", attempt=1, source=Source("tasks.normal", i % 16, i // 16), submitted_ms=now
         )
         name, node, begun = KINDS[i % 3], f"node-{i % 4}", now + chance.randint(0, 1000)
-        send(received(task, name, "demo", "http"))
-        send(started(task, name, "demo", node, "boot"))
+        send(received_event(task, name, "demo", "http"))
+        send(started_event(task, name, "demo", node, "boot"))
         ended = Outcome(
             task.id,
             "completed",
@@ -227,7 +227,7 @@ def produce(settings: Settings, tasks: int) -> None:
             ended_ms=begun + int(chance.lognormvariate(5, 1)),
             offset=i,
         )
-        send(ended.completed(f"demo/{task.id}.json", chance.randint(1, 10_000), "ab" * 32))
+        send(ended.completed_event(f"demo/{task.id}.json", chance.randint(1, 10_000), "ab" * 32))
         if i % 1000 == 0:
             producer.poll(0)
     producer.flush()

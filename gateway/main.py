@@ -32,7 +32,7 @@ from gateway.view.projector import Projector
 from gateway.view.store import StatusStore
 from headrace.errors import Retryable, UsageError
 from headrace.kafka.client import Kafka, Sender
-from headrace.process.health import Advance, Health
+from headrace.process.health import Health, StallDetector
 from headrace.process.host_check import is_loopback
 from headrace.settings import Settings
 from headrace.storage.results_root import ResultsRoot, open_directory, open_results_root
@@ -81,7 +81,7 @@ async def _serve(
 async def _agree(settings: Settings, kafka: Kafka, server: uvicorn.Server, parts: Dependencies) -> None:
     """Compares the results root with the one Kafka knows while the gateway serves; ends it when they differ."""
     reason: list[str] = ["it has not been compared with the one that Kafka knows"]
-    parts.health.add("results root", lambda: reason[0] if reason else None)
+    parts.health.add_check("results root", lambda: reason[0] if reason else None)
     try:
         while True:
             try:
@@ -105,13 +105,13 @@ async def running(
     feed = Notifier(asyncio.get_running_loop())
     view = Projector(kafka, store, metrics, feed.tell)
     cluster = ClusterView(kafka)
-    advance = Advance("the status view")
+    stall_detector = StallDetector("the status view")
 
     def told(ends: Ends) -> None:
         at = view.snapshot.positions
         lag = sum(max(0, end - at.get(place, 0)) for place, end in ends.items())
         metrics.lag.set(lag)
-        advance.tell(sum(at.values()), lag)
+        stall_detector.update(sum(at.values()), lag)
 
     reach = BrokerProbe(kafka, lambda: list(view.snapshot.positions), told)
     sender, sources = Sender(kafka, SEND_TIMEOUT_S), SourceReader(kafka)
@@ -121,11 +121,11 @@ async def running(
     for part, check in (
         ("kafka", reach.check),
         ("status view", view.check),
-        ("status view's progress", advance.check),
+        ("status view's progress", stall_detector.check),
         ("kinds", cluster.check),
         ("results", root.check),
     ):
-        health.add(part, check)
+        health.add_check(part, check)
     for thread in (view, cluster, reach):
         thread.start()
     try:

@@ -44,7 +44,7 @@ class ServerEvent:
 
 
 @cache
-def tls() -> ssl.SSLContext:
+def tls_context() -> ssl.SSLContext:
     """For all clients of this process: each new one would read all certificates of the machine, 40 ms."""
     return httpx.create_ssl_context()
 
@@ -54,7 +54,7 @@ class Client:
 
     def __init__(self, url: str) -> None:
         self._url = url
-        self._http = httpx.Client(base_url=url, timeout=_TIMEOUT_S, verify=tls())
+        self._http = httpx.Client(base_url=url, timeout=_TIMEOUT_S, verify=tls_context())
 
     def __enter__(self) -> Self:
         return self

@@ -130,7 +130,7 @@ def task(
             raise UsageError(
                 f"@task {kind_name}: timeout_s must be above 0, max_attempts at least 1, memory_mb at least 16"
             )
-        if suffix is not None and not valid_suffix(suffix):
+        if suffix is not None and not is_valid_suffix(suffix):
             raise UsageError(
                 f"@task {kind_name}: suffix {suffix!r} must be a dot and 1 to 16 letters or digits, such as .csv"
             )
@@ -153,7 +153,7 @@ def task(
     return register(function) if function is not None else register
 
 
-def valid_suffix(suffix: str) -> bool:
+def is_valid_suffix(suffix: str) -> bool:
     """A dot and 1 to 16 ASCII letters or digits, perhaps twice (`.tar.gz`): never a way out of a directory."""
     parts = suffix.split(".")
     return (

@@ -10,7 +10,7 @@ import math
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
-from headrace.contract.duration_bins import GAMMA, MOST_MS
+from headrace.contract.duration_bins import GAMMA, MAX_DURATION_MS
 from spark_analytics.deduplication import drop_repeats
 
 STATE_WINDOW = "1 hour"  # counts leave the state once the watermark has passed their hour
@@ -32,7 +32,7 @@ def measure_rows(events: DataFrame) -> DataFrame:
     is_timed = (F.col("event") == "completed") & F.col("duration_ms").isNotNull() & F.col("queued_ms").isNotNull()
     every = F.when(is_timed, _texts("events", "queued", "duration")).otherwise(_texts("events"))
     ms = F.when(measure == "queued", F.col("queued_ms")).otherwise(F.col("duration_ms"))
-    rows = events.withColumn("measure", F.explode(every)).withColumn("ms", F.least(ms, F.lit(MOST_MS)))
+    rows = events.withColumn("measure", F.explode(every)).withColumn("ms", F.least(ms, F.lit(MAX_DURATION_MS)))
     return rows.select(
         "at",
         "measure",
@@ -59,5 +59,5 @@ def _texts(*texts: str) -> Column:
 
 
 def _bin(ms: str) -> Column:
-    """`headrace.contract.duration_bins.bin_of` as a Spark expression, from 1 ms to MOST_MS."""
+    """`headrace.contract.duration_bins.bin_of` as a Spark expression, from 1 ms to MAX_DURATION_MS."""
     return 1 + F.ceil(F.log(ms) / math.log(GAMMA) - 1e-9)

@@ -50,12 +50,12 @@ def main(settings: Settings) -> int:
         signal.signal(number, lambda *_: sys.exit(0))
     with _locked(folder) as jvm_file:
         health, metrics = Health(), Metrics()
-        health.add("spark", lambda: "it is starting")
+        health.add_check("spark", lambda: "it is starting")
         server = HealthServer(settings, health, metrics)
         try:
             spark = start_session(settings, folder)
             jvm_file.write_text(str(jvm_pid(spark)))
-            health.add("spark", lambda: None)
+            health.add_check("spark", lambda: None)
             kafka = Kafka(settings, "headrace-analytics")
             job = StatisticsJob(spark, settings, kafka, sink, folder, metrics)
             job.add_checks(health)

@@ -33,9 +33,9 @@ class Readiness:
         self._sink_away: str | None = None
 
     def add_checks(self, health: Health) -> None:
-        health.add("query", self._check_query)
-        health.add("kafka", lambda: self._kafka_away)
-        health.add("database", lambda: self._sink_away)
+        health.add_check("query", self._check_query)
+        health.add_check("kafka", lambda: self._kafka_away)
+        health.add_check("database", lambda: self._sink_away)
 
     @property
     def dependencies_answer(self) -> bool:

@@ -22,7 +22,7 @@ from agents.execution.job import AttemptEnd, Job
 from agents.membership.identity import NodeIdentity
 from headrace.contract.journal import Why
 from headrace.contract.ledger import Failure
-from headrace.contract.lifecycle import started as started_event
+from headrace.contract.lifecycle import started_event
 from headrace.contract.outcome import CHUNK_BYTES, Outcome
 from headrace.contract.records import Outgoing
 from headrace.contract.states import Reason

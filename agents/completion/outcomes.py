@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from headrace.contract.ledger import Failure
 from headrace.contract.outcome import Outcome, OutcomeStatus
-from headrace.contract.records import Outgoing, fitting
+from headrace.contract.records import Outgoing, shrink_to_fit
 from headrace.contract.states import Reason
 from headrace.contract.task import Task
 
@@ -49,4 +49,4 @@ def outcome_without_result(
         ledger=tuple(task.ledger if ledger is None else ledger),
         foreign=task.foreign,
     )
-    return fitting(outcome.encode())
+    return shrink_to_fit(outcome.encode())

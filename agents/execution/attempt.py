@@ -23,7 +23,7 @@ from agents.execution.slot import PoolSlot
 from headrace.child.process_tree import kill_trees
 from headrace.child.protocol import Ended, Request
 from headrace.child.user import ChildUser
-from headrace.contract.cluster import Running
+from headrace.contract.cluster import RunningAttempt
 from headrace.contract.states import Cause
 
 _START_S = 60.0  # a child that has not begun by then never will: importing the kinds hangs
@@ -54,8 +54,8 @@ class Attempt:
         return self.child.pid if self.child is not None and self._has_begun else 0
 
     @property
-    def running(self) -> Running:
-        return Running(self.job.task.id, self.job.submission.name, self.job.task.attempt, self._started_ms)
+    def running(self) -> RunningAttempt:
+        return RunningAttempt(self.job.task.id, self.job.submission.name, self.job.task.attempt, self._started_ms)
 
     def _begun(self) -> None:
         """The child has taken it up: from now the time limit counts, and its death is the attempt's."""

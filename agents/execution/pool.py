@@ -29,7 +29,7 @@ from headrace.child.context import start_forkserver
 from headrace.child.notifications import Born, NotificationSocket, Reported
 from headrace.child.process_tree import kill_trees
 from headrace.child.user import ChildUser
-from headrace.contract.cluster import KindInfo, Running
+from headrace.contract.cluster import KindInfo, RunningAttempt
 from headrace.contract.progress import Progress
 from headrace.contract.states import Cause
 from headrace.errors import UsageError
@@ -260,7 +260,7 @@ class Pool:
             self._loop.call_soon_threadsafe(self.stop_running, Cause.NODE_LOSS, why)
         kill_trees({pid for slot in self._slots for pid in slot.pids})
 
-    def running(self) -> tuple[Running, ...]:
+    def running(self) -> tuple[RunningAttempt, ...]:
         return tuple(a.running for a in list(self._attempts.values()))
 
     def check(self) -> str | None:

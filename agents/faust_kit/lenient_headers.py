@@ -2,7 +2,7 @@
 
 Kafka takes any bytes as a header's name, and aiokafka decodes them strictly. Any producer can send such a record, and
 it would stop aiokafka's consumer at that offset for ever. `install_lenient_reader` is called before an app is made. It
-replaces each byte of such a name with `UNREADABLE`; the record's reader decides what to do with it.
+replaces each byte of such a name with `UNREADABLE_NAME`; the record's reader decides what to do with it.
 """
 
 import struct
@@ -14,7 +14,7 @@ from aiokafka.consumer import fetcher
 from aiokafka.record.default_records import _DefaultRecordBatchPy
 from aiokafka.record.memory_records import MemoryRecords
 
-from headrace.contract.records import UNREADABLE
+from headrace.contract.records import UNREADABLE_NAME
 
 _BEGIN = struct.Struct(">qi")  # how a batch begins: base offset, and the length of the rest
 
@@ -70,7 +70,7 @@ class _Lenient(_DefaultRecordBatchPy):  # type: ignore[misc]  # marked as final
             except UnicodeDecodeError as e:
                 name = bytes(e.object)
                 at = self._buffer.index(name, self._pos)
-                self._buffer[at : at + len(name)] = UNREADABLE.encode() * len(name)
+                self._buffer[at : at + len(name)] = UNREADABLE_NAME.encode() * len(name)
 
 
 def install_lenient_reader() -> None:

@@ -65,7 +65,7 @@ def task_of(record: Record) -> tuple[Task, str | None]:
     try:
         return Task.from_record(record), None
     except Undecodable as e:
-        return Task.bare(record), e.detail
+        return Task.without_headers(record), e.detail
 
 
 class Admission:

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from agents.intake.consumer import Membership, TaskConsumer
-from headrace.contract.journal import Claim, Tombstone, decode_journal, sources_of
+from headrace.contract.journal import Claim, Tombstone, decode_journal, offsets_to_commit
 from headrace.contract.records import Outgoing, Place, Record, Source
 from headrace.errors import Retryable, Undecodable
 from headrace.kafka.client import Kafka, Sender, Sent, log_throttled
@@ -102,7 +102,7 @@ class ClaimCommit:
     def _held(self, claims: Sequence[Claim], begins: Mapping[int, int]) -> list[Claim]:
         if not claims:
             return []
-        committed = self._consumer.committed(sources_of(claims))
+        committed = self._consumer.committed(offsets_to_commit(claims))
         journal = [("tasks.running", p) for p in {c.tasks[0].source.partition for c in claims}]
         ends = offsets(self._kafka, self._admin, journal)
         higher = HigherGenerations()

@@ -35,7 +35,7 @@ from headrace.errors import Retryable, UsageError
 from headrace.kafka.client import Kafka, Sender, log_throttled
 from headrace.kafka.reading import words_of
 from headrace.process.failpoints import Failpoint, no_failpoint
-from headrace.process.health import STALE_S, Heart
+from headrace.process.health import STALE_S, Watchdog
 
 log = logging.getLogger(__name__)
 
@@ -75,7 +75,7 @@ class Intake:
         self._stopping = threading.Event()
         self._claims = ClaimCommit(kafka, sender, self._consumer, failpoint, self._stopping.is_set)
         self._admission = Admission(kinds_view, control.is_cancelled)
-        self._heart = Heart("the intake")
+        self._watchdog = Watchdog("the intake")
         self._thread = threading.Thread(target=self._run, name="intake", daemon=True)
         self.failure: str | None = None
         self.repeats = 0  # records passed over by rule D
@@ -113,16 +113,16 @@ class Intake:
         if self._stopping.is_set():
             return "the node is being drained"
         if self._consumer.membership is None:
-            return self._heart.check() or "the intake is not a member of its group yet"
+            return self._watchdog.check() or "the intake is not a member of its group yet"
         if late := self._buffer.overdue(STALE_S):
             return f"{late[0]} {late[1]} has records that do not come"
-        return self._heart.check()
+        return self._watchdog.check()
 
     def _run(self) -> None:
         try:
             self._consumer.join()
             while not self._stopping.is_set():
-                self._heart.beat()
+                self._watchdog.beat()
                 try:
                     self._turn()
                 except (Retryable, KafkaException) as e:

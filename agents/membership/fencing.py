@@ -12,7 +12,7 @@ import uuid
 from collections.abc import Callable
 
 from agents.membership.identity import NodeIdentity
-from headrace.process.health import Heart
+from headrace.process.health import Watchdog
 
 log = logging.getLogger(__name__)
 
@@ -40,7 +40,7 @@ class Fence:
         self._declared_dead: str | None = None
         self._wake = threading.Event()
         self._closing = False
-        self._heart = Heart("self-fencing")
+        self._watchdog = Watchdog("self-fencing")
         self._thread = threading.Thread(target=self._run, name="fence", daemon=True)
 
     def is_awake(self, boot: str) -> bool:
@@ -69,7 +69,7 @@ class Fence:
 
     def check(self) -> str | None:
         """For the node's health: the reason in words when the thread stands still."""
-        return self._heart.check()
+        return self._watchdog.check()
 
     def check_clock(self) -> None:
         """Fences the node if there was a gap, or if others have declared its boot dead."""
@@ -100,7 +100,7 @@ class Fence:
 
     def _run(self) -> None:
         while not self._closing:
-            self._heart.beat()
+            self._watchdog.beat()
             self.check_clock()
             self._wake.wait(_CHECK_EVERY_S)
             self._wake.clear()

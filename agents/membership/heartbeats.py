@@ -11,9 +11,9 @@ from typing import Literal
 
 from agents.membership.identity import NodeIdentity
 from headrace import __version__
-from headrace.contract.cluster import Heartbeat, KindInfo, Running
+from headrace.contract.cluster import Heartbeat, KindInfo, RunningAttempt
 from headrace.kafka.client import Sender, Sent
-from headrace.process.health import Heart
+from headrace.process.health import Watchdog
 
 INTERVAL_S = 1.0
 KINDS_EVERY_S = 3600.0
@@ -29,7 +29,7 @@ class Heartbeats:
         *,
         slots: int,
         kinds: Iterable[KindInfo],
-        running: Callable[[], tuple[Running, ...]],
+        running: Callable[[], tuple[RunningAttempt, ...]],
         stats_url: str = "",
         interval_s: float = INTERVAL_S,
     ) -> None:
@@ -40,7 +40,7 @@ class Heartbeats:
         self._kinds_announced_at = -KINDS_EVERY_S
         self._wake = threading.Event()
         self._closing = False
-        self._heart = Heart("heartbeats")
+        self._watchdog = Watchdog("heartbeats")
         self._thread = threading.Thread(target=self._run, name="heartbeats", daemon=True)
 
     def start(self) -> None:
@@ -62,7 +62,7 @@ class Heartbeats:
 
     def check(self) -> str | None:
         """For the node's health: the reason in words when no heartbeat was acknowledged for too long."""
-        return self._heart.check()
+        return self._watchdog.check()
 
     def heartbeat(self) -> Heartbeat:
         """The heartbeat that says how the node is now."""
@@ -84,7 +84,7 @@ class Heartbeats:
         while not self._closing:
             if self._pending is None or self._pending.done():
                 if self._pending is not None and self._pending.exception() is None:
-                    self._heart.beat()
+                    self._watchdog.beat()
                 self._announce_kinds()
                 self._pending = self._sender.send(self.heartbeat().encode())
             self._wake.wait(self._interval_s)

@@ -59,7 +59,7 @@ class Registry(Follower):
     def handle(self, record: Record) -> None:
         if record.value is None:
             self._forget_boot((record.key or b"").decode(errors="replace"))
-        elif Heartbeat.is_one(record):
+        elif Heartbeat.is_heartbeat(record):
             self._record_heartbeat(record)
 
     def turn(self) -> None:

@@ -15,7 +15,7 @@ import faust
 
 from agents.monitoring.stats import BUCKET_S, Bucket, NodeStats
 from headrace import __version__
-from headrace.contract.cluster import Running
+from headrace.contract.cluster import RunningAttempt
 from headrace.process.health import Health
 
 _FILES = {
@@ -40,7 +40,7 @@ class NodeView:
     started_ms: int
     slots: int
     used: Callable[[], int]
-    running: Callable[[], Iterable[Running]]
+    running: Callable[[], Iterable[RunningAttempt]]
     draining: Callable[[], bool]
     health: Health
     stats: NodeStats
@@ -91,7 +91,7 @@ def describe(view: NodeView) -> dict[str, Any]:
     }
 
 
-def _running(running: Running, now_ms: int, limits_s: Mapping[str, float]) -> dict[str, Any]:
+def _running(running: RunningAttempt, now_ms: int, limits_s: Mapping[str, float]) -> dict[str, Any]:
     return {
         "id": running.id,
         "name": running.name,

@@ -16,7 +16,7 @@ from confluent_kafka import KafkaException
 from agents.intake.consumer import TOPICS
 from agents.monitoring.protocol_metrics import ProtocolMetrics
 from agents.receiver.received_index import ReceivedIndex
-from headrace.contract.lifecycle import received
+from headrace.contract.lifecycle import received_event
 from headrace.contract.records import Outgoing, Record
 from headrace.contract.task import Task
 from headrace.errors import Permanent, Retryable, Undecodable
@@ -83,7 +83,7 @@ class Receiver:
             submission = task.submission()
             name, directory = submission.name, submission.directory
         self._metrics.received_tasks.inc()
-        return received(task, name, directory, _via(record))
+        return received_event(task, name, directory, _via(record))
 
     async def _catch_up(self) -> None:
         while True:
@@ -131,7 +131,7 @@ def _decode_task(record: Record) -> Task:
     try:
         return Task.from_record(record)
     except Undecodable:  # forged headers: the intake ends such a task at once, but it has come
-        return Task.bare(record)
+        return Task.without_headers(record)
 
 
 def _via(record: Record) -> str:

@@ -29,7 +29,7 @@ from headrace.kafka.groups import INTAKE_GROUP, REAPER_GROUP
 from headrace.kafka.reading import ANSWER_S, offsets, place_of, read_ranges, words_of
 from headrace.kafka.reading import committed as committed_offsets
 from headrace.process.failpoints import Failpoint, no_failpoint
-from headrace.process.health import Heart
+from headrace.process.health import Watchdog
 
 log = logging.getLogger(__name__)
 
@@ -71,7 +71,7 @@ class Reaper:
         self._unacknowledged: list[tuple[Claim, list[Sent]]] = []  # claims whose tasks have been sent again
         self._judged_at = 0.0
         self._closing = threading.Event()
-        self._heart = Heart("the reaper")
+        self._watchdog = Watchdog("the reaper")
         self._thread = threading.Thread(target=self._run, name="reaper", daemon=True)
         self.failure: Exception | None = None  # what has ended the thread
         self.on_failure: Callable[[Exception], None] = lambda _: None
@@ -87,7 +87,7 @@ class Reaper:
 
     def check(self) -> str | None:
         """For the node's health."""
-        return self._heart.check() if self.failure is None else f"has failed: {self.failure!r}"
+        return self._watchdog.check() if self.failure is None else f"has failed: {self.failure!r}"
 
     def _run(self) -> None:
         consumer = self._kafka.consumer(REAPER_GROUP, **_OPTIONS)
@@ -100,7 +100,7 @@ class Reaper:
                 on_lost=self._on_revoke,
             )
             while not self._closing.is_set():
-                self._heart.beat()
+                self._watchdog.beat()
                 try:
                     self._read_journal(consumer, 0.1)
                     self._send_tombstones()

@@ -20,7 +20,7 @@ from agents.storekeeper.retry_until import RetryUntilStopped, Stopped
 from agents.storekeeper.terminal_index import TerminalIndex, Written
 from headrace.contract.ledger import Failure
 from headrace.contract.outcome import Outcome
-from headrace.contract.records import Outgoing, Record, fitting
+from headrace.contract.records import Outgoing, Record, shrink_to_fit
 from headrace.contract.states import Cause, Reason
 from headrace.errors import Retryable, Undecodable
 from headrace.kafka.client import Kafka, Sender, log_throttled, read_record
@@ -45,8 +45,8 @@ class Ending:
     @property
     def event(self) -> Outgoing:
         if self.stored is None:
-            return fitting(self.outcome.dead())
-        return fitting(self.outcome.completed(self.stored.file, self.stored.size, self.stored.sha256))
+            return shrink_to_fit(self.outcome.dead_letter())
+        return shrink_to_fit(self.outcome.completed_event(self.stored.file, self.stored.size, self.stored.sha256))
 
 
 class Arbiter:

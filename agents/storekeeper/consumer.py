@@ -18,7 +18,7 @@ from headrace.contract.records import Record
 from headrace.kafka.client import Kafka, log_throttled, member_of
 from headrace.kafka.groups import STOREKEEPER_GROUP
 from headrace.process.failpoints import Failpoint, no_failpoint
-from headrace.process.health import Heart
+from headrace.process.health import Watchdog
 
 log = logging.getLogger(__name__)
 
@@ -65,7 +65,7 @@ class OutcomeConsumer:
         self._commit_at = 0.0
         self._paused = False
         self._closing = threading.Event()
-        self._heart = Heart("the storekeeper's consumer")
+        self._watchdog = Watchdog("the storekeeper's consumer")
         self._thread = threading.Thread(target=self._run, name="outcomes", daemon=True)
         self.partitions: frozenset[int] = frozenset()
 
@@ -80,7 +80,7 @@ class OutcomeConsumer:
 
     def check(self) -> str | None:
         """For the role's health."""
-        return self._heart.check() or (None if self._generation is not None else "has not joined its group")
+        return self._watchdog.check() or (None if self._generation is not None else "has not joined its group")
 
     def _run(self) -> None:
         try:
@@ -89,7 +89,7 @@ class OutcomeConsumer:
                 [topic], on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost
             )
             while not self._closing.is_set():
-                self._heart.beat()
+                self._watchdog.beat()
                 self._flow()
                 self._gather()
                 if time.monotonic() >= self._commit_at:

@@ -19,7 +19,7 @@ from agents.storekeeper.partial_files import PartialFile, sync_parts
 from headrace.contract.directory import check_directory
 from headrace.contract.ids import id_of_key
 from headrace.errors import Invalid, Permanent
-from headrace.kinds import valid_suffix
+from headrace.kinds import is_valid_suffix
 from headrace.storage.results_root import PRIVATE, ResultsRoot, stat_open
 
 _LOCK = "lock"
@@ -188,7 +188,7 @@ class ResultStore:
 def _file_name(task_id: str, suffix: str) -> str:
     if id_of_key(task_id.encode()) != task_id:
         raise Blocked(f"{task_id!r} is no task id")
-    if not valid_suffix(suffix):
+    if not is_valid_suffix(suffix):
         raise Blocked(f"the suffix {suffix!r} is none: a dot and 1 to 16 letters or digits, such as .csv")
     return task_id + suffix
 

@@ -20,18 +20,18 @@ def node_health(
 ) -> Health:
     """The checks behind `/readyz`, each under the name that its reasons begin with."""
     health = Health()
-    health.add("intake", lambda: parts.intake.check() or parts.task_lag.check())
-    health.add("control", parts.cancellations.check)
-    health.add("kinds", parts.registry.check)
-    health.add("delegation", parts.delegation.check)
-    health.add("heartbeats", parts.heartbeats.check)
-    health.add("fence", fence.check)
-    health.add("reaper", parts.reaper.check)
-    health.add("pool", resources.pool.check)
-    health.add("receiver", parts.receiver.check)
-    health.add("receiver's offsets", receiver_lag.check)
-    health.add("receiver group", lambda: None if app.started and not app.rebalancing else "has not joined yet")
-    health.add("worker agent", lambda: None if parts.slots.is_open else "is not running: no task can start")
+    health.add_check("intake", lambda: parts.intake.check() or parts.task_lag.check())
+    health.add_check("control", parts.cancellations.check)
+    health.add_check("kinds", parts.registry.check)
+    health.add_check("delegation", parts.delegation.check)
+    health.add_check("heartbeats", parts.heartbeats.check)
+    health.add_check("fence", fence.check)
+    health.add_check("reaper", parts.reaper.check)
+    health.add_check("pool", resources.pool.check)
+    health.add_check("receiver", parts.receiver.check)
+    health.add_check("receiver's offsets", receiver_lag.check)
+    health.add_check("receiver group", lambda: None if app.started and not app.rebalancing else "has not joined yet")
+    health.add_check("worker agent", lambda: None if parts.slots.is_open else "is not running: no task can start")
     return health
 
 

@@ -16,7 +16,7 @@ from headrace.contract.payload_check import PayloadCheck
 from headrace.contract.records import Record
 from headrace.errors import Undecodable, UsageError
 from headrace.kafka.client import Kafka, log_throttled, place_of_message
-from headrace.process.health import Heart
+from headrace.process.health import Watchdog
 
 TOPICS = ("kinds", "nodes")
 LIVE_S = 10.0  # ten heartbeats: a node that is silent longer is not counted on
@@ -38,7 +38,7 @@ class ClusterView:
 
     def __init__(self, kafka: Kafka, clock: Callable[[], float] = time.monotonic) -> None:
         self._kafka, self._clock = kafka, clock
-        self.heart = Heart("kinds and nodes")
+        self.watchdog = Watchdog("kinds and nodes")
         self._kinds: dict[str, PayloadCheck] = {}
         self._nodes: dict[str, KnownNode] = {}
         self.positions: dict[tuple[str, int], int] = {}
@@ -57,7 +57,7 @@ class ClusterView:
     def check(self) -> str | None:
         if len(self.positions) < len(TOPICS):
             return "kinds and nodes have not been read yet"
-        return self.heart.check()
+        return self.watchdog.check()
 
     def kind(self, name: str) -> PayloadCheck | None:
         """The payload check of a kind that is to be had, or None for one that no node announces.
@@ -121,7 +121,7 @@ class ClusterView:
             self._kinds[kind.name] = PayloadCheck(kind)
 
     def _take_node(self, record: Record) -> None:
-        if not Heartbeat.is_one(record):
+        if not Heartbeat.is_heartbeat(record):
             if record.value is None:
                 self._nodes.pop((record.key or b"").decode(errors="replace"), None)
             return
@@ -154,7 +154,7 @@ class ClusterView:
                 [TopicPartition(self._kafka.topic(t), 0, self.positions.get((t, 0), OFFSET_BEGINNING)) for t in TOPICS]
             )
             while not self._stop.is_set():
-                self.heart.beat()
+                self.watchdog.beat()
                 message = consumer.poll(0.5)
                 if message is None:
                     continue

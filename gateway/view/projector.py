@@ -20,7 +20,7 @@ from gateway.view.store import EVENT_TOPICS, StatusStore
 from headrace.contract.records import Record
 from headrace.kafka.client import Kafka, log_throttled, place_of_message
 from headrace.kafka.metadata import installation, partitions_of
-from headrace.process.health import Heart
+from headrace.process.health import Watchdog
 
 log = logging.getLogger(__name__)
 
@@ -54,7 +54,7 @@ class Projector:
     def __init__(self, kafka: Kafka, store: StatusStore, metrics: Metrics, told: Callable[[set[bytes]], None]) -> None:
         self._kafka, self._store, self._metrics, self._told = kafka, store, metrics, told
         self._admin = kafka.admin()  # what it is asked does not wait behind a fetch that is under way
-        self.heart = Heart("status view")
+        self.watchdog = Watchdog("status view")
         self.trouble: str | None = None  # in words, while it cannot go on
         self.snapshot = Snapshot(store.positions(), store.last_seq())
         self.partitions = 0  # of every keyed topic; 0 until the topics have been seen
@@ -70,7 +70,7 @@ class Projector:
 
     def check(self) -> str | None:
         """For health: None, or why statuses are not being kept up to date."""
-        return self.trouble or self.heart.check()
+        return self.trouble or self.watchdog.check()
 
     def _run(self) -> None:
         consumer = self._kafka.consumer()
@@ -86,7 +86,7 @@ class Projector:
             self._assign(consumer)
             looked = time.monotonic()
             while not self._stop.is_set():
-                self.heart.beat()
+                self.watchdog.beat()
                 if time.monotonic() - looked > _LOOK_EVERY_S:
                     looked = time.monotonic()
                     self._look_again(consumer)
@@ -102,7 +102,7 @@ class Projector:
     def _assign(self, consumer: Consumer) -> None:
         places = self._places()
         while not places and not self._stop.wait(0.5):
-            self.heart.beat()
+            self.watchdog.beat()
             log_throttled("no topics", "topics are missing: run `headrace topics apply`")
             self.trouble = "topics are missing"
             places = self._places()

@@ -13,7 +13,7 @@ import click
 
 from headrace.cli.options import with_settings
 from headrace.errors import UsageError
-from headrace.process.malloc import keep_few_arenas
+from headrace.process.malloc import limit_malloc_arenas
 from headrace.settings import Settings
 
 
@@ -24,7 +24,7 @@ def run_role(name: str, settings: Settings, **options: object) -> int:
         raise UsageError(
             f"the role {name!r} is not part of this installation: install the whole package (pip install headrace)"
         )
-    keep_few_arenas()
+    limit_malloc_arenas()
     main: Callable[..., int] = next(iter(found)).load()
     return main(settings, **options)
 

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import orjson
 
-from headrace.contract.bounds import MOST_ATTEMPTS, MOST_MS, whole
+from headrace.contract.bounds import MAX_ATTEMPTS, MAX_TIME_MS, whole_number
 from headrace.contract.ids import id_of_key
 from headrace.contract.records import Outgoing, Record, headers_of
 from headrace.errors import Undecodable
@@ -21,7 +21,7 @@ _MOST_SLOTS = 100_000
 
 
 @dataclass(frozen=True, slots=True)
-class Running:
+class RunningAttempt:
     """One attempt that a node is at."""
 
     id: str
@@ -41,7 +41,7 @@ class Heartbeat:
     pid: int
     slots: int
     started_ms: int
-    running: tuple[Running, ...] = ()
+    running: tuple[RunningAttempt, ...] = ()
     kinds: tuple[str, ...] = ()
     state: Literal["alive", "draining", "dead"] = "alive"
     stats_url: str = ""
@@ -51,19 +51,22 @@ class Heartbeat:
         return Outgoing("nodes", self.boot.encode(), orjson.dumps(asdict(self)), headers_of({}))
 
     @staticmethod
-    def is_one(record: Record) -> bool:
+    def is_heartbeat(record: Record) -> bool:
         """Whether a record of `nodes` is meant as a heartbeat: tombstones and the results root's record are not."""
         return record.value is not None and not (record.key or b"").startswith(RESULTS_ROOT_KEY)
 
     @classmethod
     def decode(cls, record: Record) -> "Heartbeat":
-        """Undecodable for what is none; ask `is_one` first, and pass over what is not meant as one."""
+        """Undecodable for what is none; ask `is_heartbeat` first, and pass over what is not meant as one."""
         try:
             f = orjson.loads(record.value or b"")
             boot = (record.key or b"").decode()
             running = tuple(
-                Running(
-                    str(r["id"]), str(r["name"]), whole(r["attempt"], MOST_ATTEMPTS), whole(r["started_ms"], MOST_MS)
+                RunningAttempt(
+                    str(r["id"]),
+                    str(r["name"]),
+                    whole_number(r["attempt"], MAX_ATTEMPTS),
+                    whole_number(r["started_ms"], MAX_TIME_MS),
                 )
                 for r in f["running"]
             )
@@ -75,9 +78,9 @@ class Heartbeat:
                 boot,
                 str(f["node"]),
                 host=str(f["host"]),
-                pid=whole(f["pid"]),
-                slots=whole(f["slots"], _MOST_SLOTS),
-                started_ms=whole(f["started_ms"], MOST_MS),
+                pid=whole_number(f["pid"]),
+                slots=whole_number(f["slots"], _MOST_SLOTS),
+                started_ms=whole_number(f["started_ms"], MAX_TIME_MS),
                 running=running,
                 kinds=tuple(map(str, f["kinds"])),
                 state=state,
@@ -115,16 +118,16 @@ class KindInfo:
             if not isinstance(f["schema"], dict):
                 raise ValueError("schema is no object")
             memory, timeout_s = f.get("memory_mb"), float(f["timeout_s"])
-            if not 0 < timeout_s < MOST_MS:  # which infinity and NaN are not
+            if not 0 < timeout_s < MAX_TIME_MS:  # which infinity and NaN are not
                 raise ValueError(f"timeout_s is {timeout_s}")
             return cls(
                 str(f["name"]),
                 f["schema"],
                 timeout_s=timeout_s,
-                max_attempts=whole(f["max_attempts"], MOST_ATTEMPTS, 1),
+                max_attempts=whole_number(f["max_attempts"], MAX_ATTEMPTS, 1),
                 content_type=_text_or_none(f, "content_type"),
                 suffix=_text_or_none(f, "suffix"),
-                memory_mb=None if memory is None else whole(memory),
+                memory_mb=None if memory is None else whole_number(memory),
                 description=str(f.get("description", "")),
                 version=str(f.get("version", "")),
             )

@@ -9,14 +9,14 @@ from collections.abc import Mapping
 
 RELATIVE_ERROR = 0.02
 GAMMA = (1 + RELATIVE_ERROR) / (1 - RELATIVE_ERROR)
-MOST_MS = 366 * 86_400_000  # longer ones, which no attempt can have, count as this
+MAX_DURATION_MS = 366 * 86_400_000  # longer ones, which no attempt can have, count as this
 
 
 def bin_of(ms: int) -> int:
     """The bin that a duration falls into."""
     if ms <= 0:
         return 0
-    return 1 + math.ceil(math.log(min(ms, MOST_MS)) / math.log(GAMMA) - 1e-9)
+    return 1 + math.ceil(math.log(min(ms, MAX_DURATION_MS)) / math.log(GAMMA) - 1e-9)
 
 
 def value_of(bin: int) -> float:

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import orjson
 
-from headrace.contract.bounds import MOST, MOST_ATTEMPTS, MOST_MS, whole
+from headrace.contract.bounds import MAX_ATTEMPTS, MAX_INT64, MAX_TIME_MS, whole_number
 from headrace.contract.ids import id_of_key
 from headrace.contract.ledger import decode_ledger, encode_ledger
 from headrace.contract.records import Outgoing, Record, Source, headers_of
@@ -74,9 +74,6 @@ class Claim:
         """The boot whose death makes this claim the reaper's."""
         return self.for_ if self.phase == "go" else self.by
 
-    def covers(self, source: Source) -> bool:
-        return any(t.source == source for t in self.tasks)
-
     def go(self) -> "Claim":
         return replace(self, phase="go")
 
@@ -119,7 +116,7 @@ class Claim:
         raw, at, tasks = record.value or b"", 0, []
         try:
             for m in orjson.loads(record.text("members")):
-                size = whole(m["bytes"], len(raw) - at)
+                size = whole_number(m["bytes"], len(raw) - at)
                 tasks.append(_member(m, raw[at : at + size], key.source))
                 at += size
         except (ValueError, KeyError, TypeError, OverflowError) as e:
@@ -161,14 +158,14 @@ def _member(m: dict[str, Any], raw: bytes, first: Source) -> Task:
     task_id = str(m["id"])
     if id_of_key(task_id.encode()) != task_id:
         raise ValueError("a member's id is a task id")
-    source = Source(first.topic, first.partition, whole(m["offset"], MOST, first.offset))
+    source = Source(first.topic, first.partition, whole_number(m["offset"], MAX_INT64, first.offset))
     foreign = tuple((str(k), bytes.fromhex(v)) for k, v in m["foreign"])
     ledger = decode_ledger(orjson.dumps(m["ledger"]))
-    attempt, submitted_ms = whole(m["attempt"], MOST_ATTEMPTS, 1), whole(m["submitted_ms"], MOST_MS)
+    attempt, submitted_ms = whole_number(m["attempt"], MAX_ATTEMPTS, 1), whole_number(m["submitted_ms"], MAX_TIME_MS)
     return Task(task_id, raw, attempt=attempt, source=source, submitted_ms=submitted_ms, ledger=ledger, foreign=foreign)
 
 
-def sources_of(claims: Sequence[Claim]) -> dict[tuple[str, int], int]:
+def offsets_to_commit(claims: Sequence[Claim]) -> dict[tuple[str, int], int]:
     """Per (topic, partition) the offset to commit after these claims: one past the highest."""
     ends: dict[tuple[str, int], int] = {}
     for claim in claims:

@@ -8,7 +8,7 @@ from dataclasses import KW_ONLY, asdict, dataclass, fields, replace
 
 import orjson
 
-from headrace.contract.bounds import MOST_ATTEMPTS, MOST_MS, whole
+from headrace.contract.bounds import MAX_ATTEMPTS, MAX_TIME_MS, whole_number
 from headrace.contract.states import Cause
 from headrace.errors import Undecodable
 
@@ -64,11 +64,11 @@ def decode_ledger(raw: bytes) -> tuple[Failure, ...]:
             raise ValueError("no list")
         return tuple(
             Failure(
-                whole(f["attempt"], MOST_ATTEMPTS),
+                whole_number(f["attempt"], MAX_ATTEMPTS),
                 Cause(f["cause"]),
                 node=str(f["node"]),
-                started_ms=whole(f["started_ms"], MOST_MS),
-                ended_ms=whole(f["ended_ms"], MOST_MS),
+                started_ms=whole_number(f["started_ms"], MAX_TIME_MS),
+                ended_ms=whole_number(f["ended_ms"], MAX_TIME_MS),
                 detail=str(f["detail"]),
                 more=_more(f),
             )

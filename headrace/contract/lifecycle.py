@@ -7,7 +7,7 @@ all four as an `Event`. Undecodable for a record without a task id, or with a fo
 from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass, field
 
-from headrace.contract.bounds import MOST_ATTEMPTS
+from headrace.contract.bounds import MAX_ATTEMPTS
 from headrace.contract.ids import id_of_key
 from headrace.contract.ledger import Failure, decode_ledger
 from headrace.contract.records import Headers, Outgoing, Record, headers_of
@@ -16,7 +16,7 @@ from headrace.contract.task import Task
 from headrace.errors import Undecodable
 
 
-def received(task: Task, name: str, directory: str, via: str) -> Outgoing:
+def received_event(task: Task, name: str, directory: str, via: str) -> Outgoing:
     """lifecycle.received: the platform has taken the task in. name and directory are "" when it cannot be read."""
     return lifecycle_record(
         "lifecycle.received",
@@ -30,7 +30,7 @@ def received(task: Task, name: str, directory: str, via: str) -> Outgoing:
     )
 
 
-def started(task: Task, name: str, directory: str, node: str, boot: str) -> Outgoing:
+def started_event(task: Task, name: str, directory: str, node: str, boot: str) -> Outgoing:
     """lifecycle.started: an attempt begins on that node."""
     return lifecycle_record(
         "lifecycle.started",
@@ -79,7 +79,7 @@ class Event:
         task_id = id_of_key(record.key) or id_of_key(record.value if record.topic != "tasks.dead" else None)
         if task_id is None:
             raise Undecodable(f"a record of {record.topic} has a task id as its key", record.value)
-        if record.unreadable:
+        if record.has_unreadable_name:
             raise Undecodable("the name of a header is no UTF-8", record.value)
         timed = any(k == "duration-ms" for k, _ in record.headers)
         return cls(
@@ -88,7 +88,7 @@ class Event:
             at_ms=record.timestamp_ms,
             name=record.text("name", ""),
             directory=record.text("directory", ""),
-            attempt=record.number("attempt", 0, MOST_ATTEMPTS),
+            attempt=record.number("attempt", 0, MAX_ATTEMPTS),
             node=record.text("node", ""),
             via=record.text("via", ""),
             source=record.text("source", ""),

@@ -6,7 +6,7 @@ Worker, reaper and gateway send outcomes; the storekeeper decodes them. Undecoda
 from dataclasses import KW_ONLY, dataclass
 from typing import Literal
 
-from headrace.contract.bounds import MOST_ATTEMPTS
+from headrace.contract.bounds import MAX_ATTEMPTS
 from headrace.contract.ids import id_of_key
 from headrace.contract.ledger import Failure, decode_ledger, encode_ledger
 from headrace.contract.lifecycle import decode_reason, lifecycle_record
@@ -89,7 +89,7 @@ class Outcome:
             id=task_id,
             outcome=outcome,  # type: ignore[arg-type]  # narrowed above
             value=record.value or b"",
-            attempt=record.number("attempt", most=MOST_ATTEMPTS),
+            attempt=record.number("attempt", most=MAX_ATTEMPTS),
             boot=record.text("boot", ""),
             node=record.text("node", ""),
             source=Source.parse(record.text("source")),
@@ -110,7 +110,7 @@ class Outcome:
             partition=record.partition,
         )
 
-    def completed(self, file: str, size: int, sha256: str) -> Outgoing:
+    def completed_event(self, file: str, size: int, sha256: str) -> Outgoing:
         """lifecycle.completed: the result is safely on disk, in `file` below the results root."""
         return lifecycle_record(
             "lifecycle.completed",
@@ -127,7 +127,7 @@ class Outcome:
             **{"content-type": self.content_type},
         )
 
-    def dead(self) -> Outgoing:
+    def dead_letter(self) -> Outgoing:
         """tasks.dead: the task ended without a result; the value is the submission as it came."""
         headers = {
             "reason": self.reason or Reason.FAILED,

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import orjson
 
-from headrace.contract.bounds import MOST_ATTEMPTS, whole
+from headrace.contract.bounds import MAX_ATTEMPTS, whole_number
 from headrace.contract.ids import id_of_key
 from headrace.contract.records import Outgoing, Record
 from headrace.errors import Undecodable
@@ -32,7 +32,7 @@ class Progress:
                 raise ValueError("the key is no task id")
             return cls(
                 task_id,
-                whole(found["attempt"], MOST_ATTEMPTS),
+                whole_number(found["attempt"], MAX_ATTEMPTS),
                 min(1.0, max(0.0, float(found["fraction"]))),
                 str(found.get("message", ""))[:1000],
             )

@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import KW_ONLY, dataclass, replace
 
-from headrace.contract.bounds import MOST, MOST_MS
+from headrace.contract.bounds import MAX_INT64, MAX_TIME_MS
 from headrace.errors import Undecodable
 
 PROTOCOL_VERSION = 1  # of the messages between roles; readers ignore fields and headers they do not know
@@ -57,10 +57,10 @@ OWN_HEADERS = frozenset(
 _SOURCE = re.compile(r"([A-Za-z0-9._-]{1,249})/([0-9]{1,9})/([0-9]{1,19})", re.ASCII)
 
 
-UNREADABLE = "\x1a"  # begins the name of a header whose own name is no UTF-8: Kafka takes any bytes
+UNREADABLE_NAME = "\x1a"  # begins the name of a header whose own name is no UTF-8: Kafka takes any bytes
 
 
-MOST_BYTES = 2_000_000  # of a record with its headers; a little below the topics' limit
+MAX_RECORD_BYTES = 2_000_000  # of a record with its headers; a little below the topics' limit
 
 Headers = tuple[tuple[str, bytes], ...]
 
@@ -79,7 +79,7 @@ class Source:
     @classmethod
     def parse(cls, text: str) -> "Source":
         found = _SOURCE.fullmatch(text)
-        if found is None or int(found[3]) > MOST:
+        if found is None or int(found[3]) > MAX_INT64:
             raise Undecodable(f"source {text[:80]!r} is not topic/partition/offset", text.encode(errors="replace"))
         return cls(found[1], int(found[2]), int(found[3]))
 
@@ -116,7 +116,7 @@ class Record:
             raise Undecodable(f"header {name} is missing", self.value)
         return default
 
-    def number(self, name: str, default: int | None = None, most: int = MOST) -> int:
+    def number(self, name: str, default: int | None = None, most: int = MAX_INT64) -> int:
         """The header as a whole number from 0 to `most`."""
         text = self.text(name, None if default is None else str(default))
         # isascii: int() would take digits of any script, and underscores and signs besides
@@ -126,12 +126,12 @@ class Record:
 
     def milliseconds(self, name: str, default: int | None = None) -> int:
         """The header as a moment or a duration in milliseconds."""
-        return self.number(name, default, MOST_MS)
+        return self.number(name, default, MAX_TIME_MS)
 
     @property
-    def unreadable(self) -> bool:
+    def has_unreadable_name(self) -> bool:
         """Whether a header's name is no UTF-8; then not all of the headers may be here."""
-        return any(k.startswith(UNREADABLE) for k, _ in self.headers)
+        return any(k.startswith(UNREADABLE_NAME) for k, _ in self.headers)
 
     @property
     def foreign_headers(self) -> Headers:
@@ -155,15 +155,15 @@ def headers_of(values: Mapping[str, object], foreign: Iterable[tuple[str, bytes]
     return (*own, ("version", str(PROTOCOL_VERSION).encode()), *foreign)
 
 
-def fitting(record: Outgoing) -> Outgoing:
+def shrink_to_fit(record: Outgoing) -> Outgoing:
     """The record without its foreign headers, or without its value too, when it is too large: it must be sent at all.
 
     A compressed batch may bring a submission that is larger than any record which carries it on could be.
     """
-    if _size(record) <= MOST_BYTES:
+    if _size(record) <= MAX_RECORD_BYTES:
         return record
     smaller = replace(record, headers=tuple((k, v) for k, v in record.headers if k in OWN_HEADERS))
-    return smaller if _size(smaller) <= MOST_BYTES else replace(smaller, value=b"")
+    return smaller if _size(smaller) <= MAX_RECORD_BYTES else replace(smaller, value=b"")
 
 
 def _size(record: Outgoing) -> int:

@@ -5,7 +5,7 @@ Intake and receiver decode it; the reaper and the retry code encode its next att
 
 from dataclasses import KW_ONLY, dataclass, replace
 
-from headrace.contract.bounds import MOST_ATTEMPTS, MOST_FOREIGN_BYTES
+from headrace.contract.bounds import MAX_ATTEMPTS, MAX_FOREIGN_BYTES
 from headrace.contract.ids import id_of_key, id_of_place
 from headrace.contract.ledger import Failure, decode_ledger, encode_ledger
 from headrace.contract.records import Headers, Outgoing, Record, Source, headers_of
@@ -32,15 +32,15 @@ class Task:
 
         So are foreign headers that are too many to travel along: they would not fit into a claim.
         """
-        bare = cls.bare(record)
+        bare = cls.without_headers(record)
         attempt, submitted_ms, ledger = 1, record.timestamp_ms, bare.ledger
-        if record.unreadable:
+        if record.has_unreadable_name:
             raise Undecodable("the name of one of its headers is no UTF-8", record.value)
-        if (size := _size(record.foreign_headers)) > MOST_FOREIGN_BYTES:
-            raise Undecodable(f"its headers have {size} bytes: {MOST_FOREIGN_BYTES} at most", record.value)
+        if (size := _size(record.foreign_headers)) > MAX_FOREIGN_BYTES:
+            raise Undecodable(f"its headers have {size} bytes: {MAX_FOREIGN_BYTES} at most", record.value)
         # Replays come on tasks.high alone, where only Headrace may write: elsewhere such headers are a producer's own.
         if record.topic == "tasks.high":
-            attempt = record.number("attempt", 1, MOST_ATTEMPTS)
+            attempt = record.number("attempt", 1, MAX_ATTEMPTS)
             if attempt < 1:
                 raise Undecodable(f"attempt {attempt} is out of range", record.value)
             ledger = decode_ledger(record.text("ledger", "[]").encode())
@@ -48,7 +48,7 @@ class Task:
         return replace(bare, attempt=attempt, submitted_ms=submitted_ms, ledger=ledger, foreign=record.foreign_headers)
 
     @classmethod
-    def bare(cls, record: Record) -> "Task":
+    def without_headers(cls, record: Record) -> "Task":
         """The task of a record whose headers are not to be believed: a first attempt, without them. Never fails."""
         task_id = id_of_key(record.key) or id_of_place(record.topic, record.partition, record.offset)
         return cls(task_id, record.value or b"", attempt=1, source=record.source, submitted_ms=record.timestamp_ms)

@@ -17,7 +17,7 @@ from typing import Any
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
 
-from headrace.contract.records import UNREADABLE, Outgoing, Record, Source
+from headrace.contract.records import UNREADABLE_NAME, Outgoing, Record, Source
 from headrace.errors import Retryable, Undecodable, UsageError
 from headrace.kafka.groups import NO_GROUP
 from headrace.settings import Settings
@@ -230,7 +230,7 @@ def record_of(message: Message, prefix: str = "") -> Record:
         given = _headers(message) or ()  # a list of pairs, also where the client's types say dict
         headers = tuple((k, v if v is not None else b"") for k, v in given)
     except (SystemError, UnicodeDecodeError):  # then the client gives none of them
-        headers = ((UNREADABLE, b""),)
+        headers = ((UNREADABLE_NAME, b""),)
     return Record(
         topic=topic.removeprefix(prefix),
         partition=partition,

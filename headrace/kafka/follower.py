@@ -19,7 +19,7 @@ from headrace.errors import Retryable, Undecodable
 from headrace.kafka.client import Kafka, log_throttled
 from headrace.kafka.metadata import partitions_of
 from headrace.kafka.reading import forget_leaders, offsets, place_of, words_of
-from headrace.process.health import Heart
+from headrace.process.health import Watchdog
 
 log = logging.getLogger(__name__)
 
@@ -36,7 +36,7 @@ class Follower:
         self._read: dict[Place, int] = {}
         self._progress = threading.Condition()
         self._closing = threading.Event()
-        self._heart = Heart(name)
+        self._watchdog = Watchdog(name)
         self._places: tuple[Place, ...] = ()
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self.passed_over: Callable[[str], None] = lambda _: None  # told of the topic of each undecodable record
@@ -67,7 +67,7 @@ class Follower:
 
     def check(self) -> str | None:
         """For the node's health."""
-        return self._heart.check()
+        return self._watchdog.check()
 
     def ask_ends(self) -> "dict[Place, Future[Any]]":
         """Asks Kafka how long the topics are now; for `wait_read`."""
@@ -138,7 +138,7 @@ class Follower:
                 self._progress.notify_all()
             consumer.assign([TopicPartition(self._kafka.topic(t), p, starts[t, p]) for t, p in places])
             while not self._closing.is_set():
-                self._heart.beat()
+                self._watchdog.beat()
                 self.turn()
                 message = consumer.poll(_TURN_S)
                 if message is not None:  # a tombstone's message is falsy

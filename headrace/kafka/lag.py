@@ -16,7 +16,7 @@ from headrace.errors import Retryable
 from headrace.kafka.client import Kafka, log_throttled
 from headrace.kafka.metadata import partitions_of
 from headrace.kafka.reading import committed, offsets, words_of
-from headrace.process.health import Advance
+from headrace.process.health import StallDetector
 
 log = logging.getLogger(__name__)
 
@@ -47,7 +47,7 @@ class LagWatch:
         self._offsets = kafka.consumer(group)  # asks for its offsets, and never joins it
         self._lag: dict[str, int] | None = None
         self._asked_at = 0.0
-        self._advance = Advance(f"group {kafka.group(group)}")
+        self._stall_detector = StallDetector(f"group {kafka.group(group)}")
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._run, name=f"lag-{group}", daemon=True)
 
@@ -70,7 +70,7 @@ class LagWatch:
 
     def check(self) -> str | None:
         """For the node's health: offsets of our own partitions stand still although there is lag."""
-        return self._advance.check()
+        return self._stall_detector.check()
 
     def lost(self) -> list[Place]:
         """Places that are trimmed, so the group must have read them, and yet have no committed offset; Retryable."""
@@ -89,7 +89,7 @@ class LagWatch:
         ahead = self._ahead()
         reached = {p: max(ends[p][0], committed.get(p, 0), ahead.get(p, 0)) for p in mine}
         behind = sum(max(0, ends[p][1] - at) for p, at in reached.items())
-        self._advance.tell(reached, 0 if self._is_excused() else behind)
+        self._stall_detector.update(reached, 0 if self._is_excused() else behind)
         self._lag, self._asked_at = lag, time.monotonic()
 
     def _ends(self) -> dict[Place, tuple[int, int]]:

@@ -19,7 +19,7 @@ class Health:
     def __init__(self) -> None:
         self._checks: dict[str, Check] = {}
 
-    def add(self, part: str, check: Check) -> None:
+    def add_check(self, part: str, check: Check) -> None:
         self._checks[part] = check
 
     def reasons(self) -> list[str]:
@@ -28,7 +28,7 @@ class Health:
         return [f"{part}: {reason}" for part, reason in found if reason]
 
 
-class Heart:
+class Watchdog:
     """Beaten by a loop at each turn; a loop that hangs is found by its silence."""
 
     def __init__(self, what: str, stale_s: float = STALE_S, clock: Callable[[], float] = time.monotonic) -> None:
@@ -45,7 +45,7 @@ class Heart:
         return f"{self._what} has been silent for {silent_s:.0f} s" if silent_s > self._stale_s else None
 
 
-class Advance:
+class StallDetector:
     """Told of a position and of what lies behind it; says when the position stands still while there is lag."""
 
     def __init__(self, what: str, stale_s: float = STUCK_S, clock: Callable[[], float] = time.monotonic) -> None:
@@ -54,7 +54,7 @@ class Advance:
         self._since = clock()
         self._lag = 0
 
-    def tell(self, position: object, lag: int) -> None:
+    def update(self, position: object, lag: int) -> None:
         """`position` is anything that changes when work is done; `lag` counts records not yet worked on."""
         if position != self._position or lag == 0:
             self._position, self._since = position, self._clock()

@@ -10,7 +10,7 @@ _M_ARENA_MAX = -8  # malloc.h
 _ARENAS = 2
 
 
-def keep_few_arenas() -> None:
+def limit_malloc_arenas() -> None:
     """To be called before there are threads. Does nothing where the C library knows no such thing."""
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:

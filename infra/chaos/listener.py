@@ -10,7 +10,7 @@ from itertools import takewhile
 
 import httpx
 
-from headrace.client import ServerEvent, parse_events, tls
+from headrace.client import ServerEvent, parse_events, tls_context
 from headrace.contract.states import TERMINAL
 
 _RECONNECT_S = 0.5
@@ -54,7 +54,7 @@ class Listener:
         self._closing.set()
 
     def _run(self) -> None:
-        with httpx.Client(timeout=httpx.Timeout(5, read=12), verify=tls()) as client:
+        with httpx.Client(timeout=httpx.Timeout(5, read=12), verify=tls_context()) as client:
             while not self._closing.is_set():
                 try:
                     self._listen(client)

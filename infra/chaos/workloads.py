@@ -12,7 +12,7 @@ from typing import Any
 import httpx
 import orjson
 
-from headrace.client import tls
+from headrace.client import tls_context
 from headrace.contract.records import Outgoing
 from headrace.errors import HeadraceError
 from headrace.kafka.client import Sender
@@ -101,7 +101,7 @@ def submit_native(sender: Sender, planned: Iterable[Planned], into: Submitted) -
 def submit_http(url: str, planned: Iterable[Planned], into: Submitted) -> list[Planned]:
     """Through POST /tasks/batch; a batch that gets no answer is refused, since nothing was promised. Returns those."""
     left, refused = list(planned), []
-    with httpx.Client(base_url=url, timeout=30, verify=tls()) as client:
+    with httpx.Client(base_url=url, timeout=30, verify=tls_context()) as client:
         for start in range(0, len(left), _BATCH):
             refused += _post(client, left[start : start + _BATCH], into)
     into.refused += len(refused)

@@ -19,7 +19,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from headrace.contract.lifecycle import received, started
+from headrace.contract.lifecycle import received_event, started_event
 from headrace.contract.outcome import Outcome
 from headrace.contract.records import Outgoing, Source
 from headrace.contract.task import Task
@@ -136,8 +136,8 @@ def _events(i: int) -> Iterator[Outgoing]:
         source=Source("tasks.normal", 0, i),
         submitted_ms=now,
     )
-    yield received(task, name, "demo", "http")
-    yield started(task, name, "demo", node, "boot")
+    yield received_event(task, name, "demo", "http")
+    yield started_event(task, name, "demo", node, "boot")
     ended = Outcome(
         task.id,
         "completed",
@@ -153,7 +153,7 @@ def _events(i: int) -> Iterator[Outgoing]:
         ended_ms=now + i % 3000,
         offset=i,
     )
-    yield ended.completed(f"demo/{task.id}.json", i % 10_000, "ab" * 32)
+    yield ended.completed_event(f"demo/{task.id}.json", i % 10_000, "ab" * 32)
 
 
 def _ignore(rows: Iterator[object]) -> None:

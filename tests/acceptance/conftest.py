@@ -13,7 +13,7 @@ import pytest
 from confluent_kafka import Consumer, Producer, TopicPartition
 from playwright.sync_api import Browser, Page, sync_playwright
 
-from headrace.client import tls
+from headrace.client import tls_context
 from infra.chromium import chromium
 from infra.local.cluster import LocalCluster
 
@@ -36,7 +36,7 @@ class Client:
 
     def __init__(self, url: str) -> None:
         self.url = url
-        self.http = httpx.Client(base_url=url, timeout=PATIENCE_S, verify=tls())
+        self.http = httpx.Client(base_url=url, timeout=PATIENCE_S, verify=tls_context())
 
     def submit(self, name: str = "prime", payload: object = None, directory: str = "demo", **more: Any) -> str:
         body = {"name": name, "payload": {"upper_bound": 100} if payload is None else payload, "directory": directory}

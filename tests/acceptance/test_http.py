@@ -9,7 +9,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from headrace.client import tls
+from headrace.client import tls_context
 from tests.acceptance.conftest import Client, Log, read_events, until
 
 
@@ -202,7 +202,7 @@ def test_a_thousand_submissions_from_twenty_clients_complete_once_each(client: C
         one.http.close()
 
     with (
-        httpx.Client(base_url=client.url, timeout=60, verify=tls()) as listener,
+        httpx.Client(base_url=client.url, timeout=60, verify=tls_context()) as listener,
         listener.stream("GET", "/events", params={"directory": "thousand"}) as stream,
     ):
         threads = [threading.Thread(target=submit_fifty) for _ in range(20)]

@@ -23,7 +23,7 @@ from aiokafka.record.default_records import DefaultRecordBatchBuilder
 from aiokafka.record.util import calc_crc32c
 from confluent_kafka import Producer
 
-from headrace.contract.bounds import MOST_FOREIGN_BYTES
+from headrace.contract.bounds import MAX_FOREIGN_BYTES
 from headrace.contract.journal import ClaimKey, tombstone
 from headrace.contract.outcome import Outcome
 from headrace.contract.records import Outgoing, Source
@@ -155,7 +155,7 @@ def hostile_tasks(log: Log) -> dict[str, str]:
         for value, word in ((b"\xff\xfe", "JSON"), (DEEP, "JSON"), (b'{"name": 1e999}', ""), (b"[]", "object")):
             wanted[log_key := str(uuid.uuid4())] = word
             log.produce(value, log_key, topic)
-        wanted[log_key := str(uuid.uuid4())] = str(MOST_FOREIGN_BYTES)
+        wanted[log_key := str(uuid.uuid4())] = str(MAX_FOREIGN_BYTES)
         log.produce(body, log_key, topic, headers=many)
     for name, text in (
         ("attempt", b"0"),
@@ -212,7 +212,7 @@ def test_no_record_stops_a_role_and_no_forged_end_wins(cluster: LocalCluster, cl
     late = Outcome(
         ended, "failed", b"{}", attempt=1, boot="boot", node="node", source=dead.source, submitted_ms=1, offset=5
     )
-    sender.send_all([late.encode(), late.dead()], 30)
+    sender.send_all([late.encode(), late.dead_letter()], 30)
     wanted = hostile_tasks(log)
     for topic in load_topics():
         sender.send_all(spoiled(topic), 60)

@@ -18,9 +18,9 @@ from gateway.app import make_app
 from gateway.main import Server, running
 from gateway.routes.dependencies import Dependencies
 from gateway.view.store import StatusStore
-from headrace.client import tls
+from headrace.client import tls_context
 from headrace.contract.cluster import Heartbeat, KindInfo
-from headrace.contract.lifecycle import received, started
+from headrace.contract.lifecycle import received_event, started_event
 from headrace.contract.outcome import Outcome
 from headrace.contract.progress import Progress
 from headrace.contract.records import Outgoing, Record, Source
@@ -54,7 +54,7 @@ class Gateway:
     def start(self, until_ready: bool = True) -> "Gateway":
         self._thread.start()
         assert self._ready.wait(60), "the gateway has not come up"
-        self.http = httpx.Client(base_url=self.url, timeout=60, verify=tls())
+        self.http = httpx.Client(base_url=self.url, timeout=60, verify=tls_context())
         deadline = time.monotonic() + 20
         while until_ready and self.http.get("/readyz").status_code != 200:
             assert time.monotonic() < deadline, self.http.get("/readyz").text
@@ -135,10 +135,10 @@ class Platform:
         )
 
     def received(self, task_id: str) -> None:
-        self.say(received(self.task(task_id), "prime", "demo", "http"))
+        self.say(received_event(self.task(task_id), "prime", "demo", "http"))
 
     def started(self, task_id: str, attempt: int = 1) -> None:
-        self.say(started(self.task(task_id, attempt), "prime", "demo", "node-1", "boot"))
+        self.say(started_event(self.task(task_id, attempt), "prime", "demo", "node-1", "boot"))
 
     def progress(self, task_id: str, fraction: float, message: str = "") -> None:
         self.say(Progress(task_id, 1, fraction, message).encode())
@@ -151,13 +151,13 @@ class Platform:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(value)
         outcome = dataclasses.replace(self.outcome(task_id), content_type=content_type)
-        self.say(outcome.completed(file, len(value), hashlib.sha256(value).hexdigest()))
+        self.say(outcome.completed_event(file, len(value), hashlib.sha256(value).hexdigest()))
 
     def dead(self, task_id: str, reason: Reason = Reason.FAILED, error: str = "ValueError: no") -> None:
         outcome = dataclasses.replace(
             self.outcome(task_id), outcome="failed", value=orjson.dumps(BODY), reason=reason, error=error
         )
-        self.say(outcome.dead())
+        self.say(outcome.dead_letter())
 
     def dead_soon(self, task_id: str, reason: Reason) -> None:
         """What the storekeeper says, a moment after the caller has gone on."""

@@ -2,9 +2,9 @@
 
 import httpx
 
-from headrace.client import tls
+from headrace.client import tls_context
 
 
 def get(url: str, timeout: float = 5.0) -> httpx.Response:
     """httpx's own errors when there is no answer within `timeout` seconds."""
-    return httpx.get(url, timeout=timeout, verify=tls())
+    return httpx.get(url, timeout=timeout, verify=tls_context())

@@ -13,7 +13,7 @@ import pymysql
 from confluent_kafka import Consumer, Message, TopicPartition
 from dbutils.pooled_db import PooledDB
 
-from headrace.contract.lifecycle import received, started
+from headrace.contract.lifecycle import received_event, started_event
 from headrace.contract.outcome import Outcome
 from headrace.contract.records import Outgoing, Source
 from headrace.contract.states import Reason
@@ -53,10 +53,10 @@ def stories(count: int, seed: int = 0, attempts: bool = True) -> list[list[Outgo
         task_id, name = str(uuid.UUID(int=chance.getrandbits(128), version=4)), chance.choice(KINDS)
         source, node = Source("tasks.normal", i % 4, i // 4), f"node-{chance.randint(1, 2)}"
         tries = 2 if attempts and chance.random() < 0.1 else 1
-        story = [received(Task(task_id, b"{}", attempt=1, source=source, submitted_ms=now), name, "demo", "http")]
+        story = [received_event(Task(task_id, b"{}", attempt=1, source=source, submitted_ms=now), name, "demo", "http")]
         for attempt in range(1, tries + 1):
             story.append(
-                started(
+                started_event(
                     Task(task_id, b"{}", attempt=attempt, source=source, submitted_ms=now), name, "demo", node, "boot"
                 )
             )
@@ -78,7 +78,9 @@ def stories(count: int, seed: int = 0, attempts: bool = True) -> list[list[Outgo
             ended_ms=begun + chance.randint(0, 5000),
             offset=i,
         )
-        story.append(outcome.dead() if reason else outcome.completed("f", chance.randint(0, 999), "ab" * 32))
+        story.append(
+            outcome.dead_letter() if reason else outcome.completed_event("f", chance.randint(0, 999), "ab" * 32)
+        )
         found.append(story)
     return found
 

@@ -276,7 +276,7 @@ def test_nothing_outside_the_results_root_is_ever_read(stage: Stage, tmp_path: P
         (root / "demo").mkdir(exist_ok=True)
         (root / "demo" / f"{task_id}.link").symlink_to(secret)
         (root / "demo" / f"{task_id}.dir").mkdir()
-        stage.platform.say(stage.platform.outcome(task_id).completed(file.format(id=task_id), 6, "0" * 64))
+        stage.platform.say(stage.platform.outcome(task_id).completed_event(file.format(id=task_id), 6, "0" * 64))
         wait_for(stage.gw, task_id, "completed")
         answer = stage.gw.http.get(f"/tasks/{task_id}/result")
         assert (answer.status_code, answer.json()["type"]) == (410, "/problems/result-missing")
@@ -358,7 +358,7 @@ def test_dead_letters_are_listed_and_redriven_once(stage: Stage) -> None:
     stage.platform.say(
         replace(
             stage.platform.outcome(task_id), outcome="failed", name=kind, value=submission(), reason=Reason.FAILED
-        ).dead()
+        ).dead_letter()
     )
     wait_for(stage.gw, task_id, "failed")
     [item] = stage.gw.http.get("/dead", params={"name": kind, "reason": "failed"}).json()["items"]

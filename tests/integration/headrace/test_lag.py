@@ -58,7 +58,7 @@ def test_offsets_that_stand_still_with_lag_are_no_health_on_our_own_partitions(
     now = time.monotonic()
     ours, theirs = LagWatch(kafka, INTAKE_GROUP, lambda: [("tasks.normal", 0)]), LagWatch(kafka, INTAKE_GROUP, list)
     for watch in (ours, theirs):
-        watch._advance._clock = lambda: now
+        watch._stall_detector._clock = lambda: now
         watch.ask()
     now += 20
     for watch in (ours, theirs):
@@ -75,7 +75,7 @@ def test_what_is_done_beyond_a_commit_held_back_is_not_lag_and_what_lies_behind_
     fill(kafka, {place: 3})
     now, ahead = time.monotonic(), {place: 3}
     watch = LagWatch(kafka, INTAKE_GROUP, lambda: [place], ahead=lambda: ahead)
-    watch._advance._clock = lambda: now
+    watch._stall_detector._clock = lambda: now
     watch.ask()
     now += 20
     watch.ask()

@@ -12,7 +12,7 @@ from headrace.contract.cluster import Cancel
 from headrace.contract.ids import id_of_place, new_id
 from headrace.contract.journal import Claim
 from headrace.contract.ledger import Failure
-from headrace.contract.lifecycle import received, started
+from headrace.contract.lifecycle import received_event, started_event
 from headrace.contract.outcome import Outcome
 from headrace.contract.progress import Progress
 from headrace.contract.records import Outgoing, Record, Source
@@ -54,10 +54,10 @@ def test_a_replayed_task_tells_all_that_happened_in_order(story_of: Story, sende
 
     source = send(Outgoing("tasks.normal", key, RAW))
     task = Task.from_record(Record(source.topic, source.partition, source.offset, timestamp_ms=1, key=key, value=RAW))
-    send(received(task, "fragile", "demo", "kafka"))
+    send(received_event(task, "fragile", "demo", "kafka"))
     claim = Claim((task,), by="boot-1", for_="boot-1", generation=4, node="node-1")
     send(claim.encode())
-    send(started(task, "fragile", "demo", "node-1", "boot-1"))
+    send(started_event(task, "fragile", "demo", "node-1", "boot-1"))
     send(Progress(task_id, 1, 0.5, "half").encode())
     send(Outgoing("tasks.normal", key, RAW))
     again = task.next_attempt(
@@ -68,7 +68,7 @@ def test_a_replayed_task_tells_all_that_happened_in_order(story_of: Story, sende
     second = Task.from_record(
         Record(high.topic, high.partition, high.offset, timestamp_ms=1, key=key, value=RAW, headers=again.headers)
     )
-    send(started(second, "fragile", "demo", "node-2", "boot-2"))
+    send(started_event(second, "fragile", "demo", "node-2", "boot-2"))
     outcome = Outcome(
         task_id,
         "completed",
@@ -96,7 +96,7 @@ def test_a_replayed_task_tells_all_that_happened_in_order(story_of: Story, sende
             reason=Reason.CANCELLED,
         ).encode()
     )
-    send(replace(outcome, offset=3).completed(f"demo/{task_id}.json", 2, "ab" * 32))
+    send(replace(outcome, offset=3).completed_event(f"demo/{task_id}.json", 2, "ab" * 32))
     send(Cancel(task_id, "me").encode())
 
     story = story_of(task_id)
@@ -127,7 +127,10 @@ def test_a_task_without_a_key_is_found_by_its_place(story_of: Story, sender: Sen
     assert "not valid" in line
     task = Task.from_record(Record(*place, timestamp_ms=1, key=b"no uuid", value=b"garbage"))
     sender.send_all(
-        [Claim((task,), by="boot", for_="boot", generation=1, node="node-1").encode(), received(task, "", "", "kafka")],
+        [
+            Claim((task,), by="boot", for_="boot", generation=1, node="node-1").encode(),
+            received_event(task, "", "", "kafka"),
+        ],
         10,
     )
     assert len(story_of(task_id)) == 3

@@ -4,7 +4,7 @@ import uuid
 
 from confluent_kafka import TopicPartition
 
-from headrace.contract.lifecycle import received
+from headrace.contract.lifecycle import received_event
 from headrace.contract.records import Source
 from headrace.contract.task import Task
 from headrace.kafka.client import Kafka, Sender
@@ -28,7 +28,7 @@ def test_each_record_counts_once_and_what_was_read_stays_when_it_is_trimmed(
     for done in admin.delete_records([place]).values():
         done.result(60)
     told = Task(ids[1], b"{}", attempt=1, source=Source("tasks.normal", 0, 1), submitted_ms=1)
-    sender.send_all([received(told, "work", "d", "kafka")], 60)
+    sender.send_all([received_event(told, "work", "d", "kafka")], 60)
     sender.close()
     stories = reader.read().stories
     assert {i: (s.submitted, len(s.received)) for i, s in stories.items()} == {

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from headrace.contract.journal import Claim
-from headrace.contract.lifecycle import received, started
+from headrace.contract.lifecycle import received_event, started_event
 from headrace.contract.outcome import Outcome
 from headrace.contract.records import Outgoing, Source
 from headrace.contract.task import Task
@@ -100,7 +100,7 @@ def test_what_waits_runs_or_is_being_stored_is_not_lost(
     send([Outgoing("tasks.normal", waiting.encode(), b"{}", partition=0)])
     send(
         [
-            received(
+            received_event(
                 Task(waiting, b"{}", attempt=1, source=Source("tasks.normal", 0, 0), submitted_ms=1),
                 "prime",
                 "demo",
@@ -108,7 +108,7 @@ def test_what_waits_runs_or_is_being_stored_is_not_lost(
             )
         ]
     )
-    send([received(t, "prime", "demo", "http") for t in (again, running, stored)])
+    send([received_event(t, "prime", "demo", "http") for t in (again, running, stored)])
     send([Outgoing("tasks.high", again.id.encode(), b"{}")])
     send([Claim((running,), by="boot", for_="boot", generation=1, node="node").encode()])
     send(
@@ -147,9 +147,9 @@ def test_repeats_of_every_event_are_told_and_attempts_are_not_repeats(
 ) -> None:
     one = task(1)
     second = Task(one.id, b"{}", attempt=2, source=one.source, submitted_ms=1)
-    begun = started(one, "prime", "demo", "n", "b")
-    send([received(one, "prime", "demo", "http"), begun, started(second, "prime", "demo", "n", "b"), begun])
-    send([received(one, "prime", "demo", "http")])
+    begun = started_event(one, "prime", "demo", "n", "b")
+    send([received_event(one, "prime", "demo", "http"), begun, started_event(second, "prime", "demo", "n", "b"), begun])
+    send([received_event(one, "prime", "demo", "http")])
     ended = Outcome(
         one.id,
         "completed",
@@ -162,7 +162,7 @@ def test_repeats_of_every_event_are_told_and_attempts_are_not_repeats(
         name="prime",
         directory="demo",
     )
-    send([ended.completed("f", 1, "0" * 64), ended.dead()])
+    send([ended.completed_event("f", 1, "0" * 64), ended.dead_letter()])
     audits(auditor, 1)
     assert named(database) == {(one.id, "repeated", e) for e in ("started", "received", "dead")}
 
@@ -181,7 +181,7 @@ def test_an_end_that_was_never_received_is_named(send: Sends, auditor: Auditor, 
         name="prime",
         directory="demo",
     )
-    send([ended.completed("f", 1, "0" * 64)])
+    send([ended.completed_event("f", 1, "0" * 64)])
     audits(auditor)
     assert named(database) == {(one.id, "unreceived", "received")}
 

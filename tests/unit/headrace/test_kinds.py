@@ -10,7 +10,7 @@ from headrace import Context, task
 from headrace.contract.payload_check import PayloadCheck
 from headrace.errors import Invalid, UsageError
 from headrace.kinds import _registry as registry
-from headrace.kinds import forget_kinds, load_kinds, valid_suffix
+from headrace.kinds import forget_kinds, is_valid_suffix, load_kinds
 
 
 @pytest.fixture(autouse=True)
@@ -106,7 +106,7 @@ def test_limits_that_make_no_sense_are_refused(limits: dict[str, Any]) -> None:
     ],
 )
 def test_suffixes_are_a_dot_and_letters(suffix: str, expected: bool) -> None:
-    assert valid_suffix(suffix) is expected
+    assert is_valid_suffix(suffix) is expected
 
 
 def test_modules_and_files_are_loaded_and_what_breaks_is_named(tmp_path: Path) -> None:

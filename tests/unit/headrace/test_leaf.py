@@ -13,7 +13,7 @@ from headrace.contract.states import MOVES, TERMINAL, Cause, Status
 from headrace.errors import Undecodable, UsageError
 from headrace.kafka.client import Throttle, load_security
 from headrace.kafka.partitioner import partition_of
-from headrace.process.health import Advance, Health, Heart
+from headrace.process.health import Health, StallDetector, Watchdog
 
 ID = "0b1ff0a4-3f0b-4a86-9a3a-5d3c3f7f0a11"
 
@@ -111,34 +111,34 @@ def test_ids_lie_where_javas_client_puts_them(key: bytes, murmur2: int) -> None:
 
 def test_a_heart_that_has_stopped_is_told_with_how_long() -> None:
     now = [0.0]
-    heart = Heart("the loop", 8.0, lambda: now[0])
-    assert "has not begun" in (heart.check() or "")
-    heart.beat()
+    watchdog = Watchdog("the loop", 8.0, lambda: now[0])
+    assert "has not begun" in (watchdog.check() or "")
+    watchdog.beat()
     now[0] = 8.0
-    assert heart.check() is None
+    assert watchdog.check() is None
     now[0] = 12.0
-    assert heart.check() == "the loop has been silent for 12 s"
+    assert watchdog.check() == "the loop has been silent for 12 s"
 
 
 def test_standing_still_matters_only_while_there_is_lag() -> None:
     now = [0.0]
-    advance = Advance("the group", 8.0, lambda: now[0])
-    advance.tell(5, 0)
+    stall_detector = StallDetector("the group", 8.0, lambda: now[0])
+    stall_detector.update(5, 0)
     now[0] = 100.0
-    assert advance.check() is None
-    advance.tell(5, 3)
+    assert stall_detector.check() is None
+    stall_detector.update(5, 3)
     now[0] = 109.0
-    advance.tell(5, 4)
-    assert advance.check() == "the group has stood still for 109 s with 4 records to go"
-    advance.tell(6, 3)
-    assert advance.check() is None
+    stall_detector.update(5, 4)
+    assert stall_detector.check() == "the group has stood still for 109 s with 4 records to go"
+    stall_detector.update(6, 3)
+    assert stall_detector.check() is None
 
 
 def test_health_names_each_part_that_cannot_work() -> None:
     health = Health()
-    health.add("disk", lambda: None)
+    health.add_check("disk", lambda: None)
     assert health.reasons() == []
-    health.add("Kafka", lambda: "away")
+    health.add_check("Kafka", lambda: "away")
     assert health.reasons() == ["Kafka: away"]
 
 

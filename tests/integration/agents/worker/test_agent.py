@@ -236,7 +236,7 @@ async def test_the_port_serves_our_pages_alone_and_says_when_the_node_is_not_rea
         for path in ("/router", "/router/", "/table", "/table/", "/graph", "/performance"):
             assert (await http.get(path)).status_code == 404, path
         assert (await http.get("/", headers={"Host": "evil.example"})).status_code == 403
-        node.health.add("kafka", lambda: "away")
+        node.health.add_check("kafka", lambda: "away")
         ready = await http.get("/readyz")
         assert (ready.status_code, ready.json()["reasons"]) == (503, ["kafka: away"])
         assert (await http.get("/healthz")).status_code == 200

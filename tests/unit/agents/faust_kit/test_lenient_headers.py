@@ -7,7 +7,7 @@ from aiokafka.record.default_records import DefaultRecordBatchBuilder
 from aiokafka.record.util import calc_crc32c
 
 from agents.faust_kit.lenient_headers import install_lenient_reader
-from headrace.contract.records import UNREADABLE
+from headrace.contract.records import UNREADABLE_NAME
 
 
 def test_a_record_with_an_unreadable_header_stops_no_other() -> None:
@@ -19,4 +19,4 @@ def test_a_record_with_an_unreadable_header_stops_no_other() -> None:
     install_lenient_reader()
     records = list(fetcher.MemoryRecords(raw).next_batch())
     assert [r.value for r in records] == [b"0", b"1", b"2"]
-    assert [r.headers[0][0] for r in records] == ["one", UNREADABLE * 4, "two"]
+    assert [r.headers[0][0] for r in records] == ["one", UNREADABLE_NAME * 4, "two"]

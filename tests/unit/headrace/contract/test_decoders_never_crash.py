@@ -18,7 +18,7 @@ from gateway.http.problems import Problem
 from gateway.http.query import cursor_of
 from gateway.submission import parse
 from gateway.view.task_events import moment
-from headrace.contract.bounds import MOST_ATTEMPTS
+from headrace.contract.bounds import MAX_ATTEMPTS
 from headrace.contract.ids import id_of_key
 from headrace.contract.journal import ClaimKey
 from headrace.contract.ledger import MAX_LEDGER_BYTES, Failure, decode_ledger, encode_ledger
@@ -187,7 +187,7 @@ def test_a_record_decodes_soundly_or_is_refused_in_words(name: str) -> None:
             return
         for field, number in numbers_of(message):
             assert -(2**63) <= number < 2**63, field
-            assert field != "attempt" or number <= MOST_ATTEMPTS
+            assert field != "attempt" or number <= MAX_ATTEMPTS
             if field.endswith("_ms") and number > 0:
                 assert moment(int(number)), field
         if name == "kinds":

@@ -7,14 +7,14 @@ from typing import Any
 import orjson
 import pytest
 
-from headrace.contract.bounds import MOST_FOREIGN_BYTES
-from headrace.contract.cluster import Cancel, Heartbeat, KindInfo, Running
-from headrace.contract.journal import Claim, Tombstone, decode_journal, sources_of
+from headrace.contract.bounds import MAX_FOREIGN_BYTES
+from headrace.contract.cluster import Cancel, Heartbeat, KindInfo, RunningAttempt
+from headrace.contract.journal import Claim, Tombstone, decode_journal, offsets_to_commit
 from headrace.contract.ledger import MAX_LEDGER_BYTES, Failure, decode_ledger, encode_ledger
-from headrace.contract.lifecycle import Event, received, started
+from headrace.contract.lifecycle import Event, received_event, started_event
 from headrace.contract.outcome import Outcome
 from headrace.contract.progress import Progress
-from headrace.contract.records import UNREADABLE, Outgoing, Record, Source
+from headrace.contract.records import UNREADABLE_NAME, Outgoing, Record, Source
 from headrace.contract.states import Cause, Reason
 from headrace.contract.submission import MAX_SUBMISSION_BYTES, Submission
 from headrace.contract.task import Task
@@ -116,12 +116,14 @@ def test_attempts_are_believed_on_the_high_topic_alone() -> None:
         Task.from_record(replace(forged, topic="tasks.high"))
 
 
-@pytest.mark.parametrize("headers", [(("x", b"y" * MOST_FOREIGN_BYTES),), (("h", b""),) * 20_000, ((UNREADABLE, b""),)])
+@pytest.mark.parametrize(
+    "headers", [(("x", b"y" * MAX_FOREIGN_BYTES),), (("h", b""),) * 20_000, ((UNREADABLE_NAME, b""),)]
+)
 def test_headers_that_cannot_travel_along_make_a_task_undecodable(headers: tuple[tuple[str, bytes], ...]) -> None:
     record = Record("tasks.normal", 0, 1, timestamp_ms=50, key=ID.encode(), value=RAW, headers=headers)
     with pytest.raises(Undecodable, match="headers"):
         Task.from_record(record)
-    assert Task.bare(record).foreign == ()
+    assert Task.without_headers(record).foreign == ()
 
 
 @pytest.mark.parametrize("attempt", [b"0", b"10001", b"9223372036854775807"])
@@ -143,7 +145,7 @@ def test_the_next_attempt_carries_the_ledger_the_time_and_foreign_headers() -> N
 
 def test_lifecycle_values_are_the_bare_id() -> None:
     task = Task.from_record(Record("tasks.normal", 2, 1, timestamp_ms=50, key=ID.encode(), value=RAW))
-    for out in (received(task, "prime", "demo", "kafka"), started(task, "prime", "demo", "node-1", "boot")):
+    for out in (received_event(task, "prime", "demo", "kafka"), started_event(task, "prime", "demo", "node-1", "boot")):
         assert (out.key, out.value) == (ID.encode(), ID.encode())
         event = Event.decode(as_read(out))
         assert (event.id, event.name, event.directory, event.source, event.submitted_ms) == (
@@ -190,10 +192,12 @@ def test_an_outcome_comes_back_as_it_was_with_its_place() -> None:
 
 
 def test_the_terminal_events_tell_what_the_outcome_told() -> None:
-    done = Event.decode(as_read(replace(OUTCOME, offset=9).completed("demo/x.json", 3, "ab")))
+    done = Event.decode(as_read(replace(OUTCOME, offset=9).completed_event("demo/x.json", 3, "ab")))
     assert (done.file, done.size, done.sha256, done.content_type) == ("demo/x.json", 3, "ab", "application/json")
     assert (done.queued_ms, done.duration_ms, done.outcome_offset, done.attempt) == (10, 40, 9, 2)
-    dead = as_read(replace(OUTCOME, outcome="failed", value=RAW, reason=Reason.CRASHED, error="died", offset=9).dead())
+    dead = as_read(
+        replace(OUTCOME, outcome="failed", value=RAW, reason=Reason.CRASHED, error="died", offset=9).dead_letter()
+    )
     event = Event.decode(dead)
     assert (event.reason, event.error, event.ledger, dead.value) == (Reason.CRASHED, "died", (LOSS,), RAW)
 
@@ -234,9 +238,7 @@ def test_a_claim_holds_its_submissions_as_they_came() -> None:
     assert decode_journal(read) == claim
     assert str(claim.key) == f"{ID}:tasks.normal/3/10:boot-a"
     assert (claim.responsible, claim.go().responsible) == ("boot-a", "boot-b")
-    assert claim.covers(Source("tasks.normal", 3, 12))
-    assert not claim.covers(Source("tasks.high", 3, 12))
-    assert sources_of([claim]) == {("tasks.normal", 3): 13}
+    assert offsets_to_commit([claim]) == {("tasks.normal", 3): 13}
     with pytest.raises(Undecodable):
         decode_journal(replace(read, partition=4))
     end = decode_journal(as_read(claim.tombstone("done"), partition=3))
@@ -252,7 +254,7 @@ def test_heartbeats_kinds_and_commands_come_back_as_they_were() -> None:
         pid=42,
         slots=2,
         started_ms=1,
-        running=(Running(ID, "prime", 1, 2),),
+        running=(RunningAttempt(ID, "prime", 1, 2),),
         kinds=("prime",),
         state="draining",
         stats_url="http://x/",
@@ -284,9 +286,9 @@ def test_fields_of_a_later_version_are_passed_over() -> None:
 
 
 def test_the_results_roots_record_is_no_heartbeat() -> None:
-    assert not Heartbeat.is_one(Record("nodes", 0, 0, timestamp_ms=0, key=b"results-root/1", value=b"{}"))
-    assert not Heartbeat.is_one(Record("nodes", 0, 0, timestamp_ms=0, key=b"boot", value=None))
-    assert Heartbeat.is_one(as_read(Heartbeat("boot", "n", host="h", pid=1, slots=1, started_ms=1).encode()))
+    assert not Heartbeat.is_heartbeat(Record("nodes", 0, 0, timestamp_ms=0, key=b"results-root/1", value=b"{}"))
+    assert not Heartbeat.is_heartbeat(Record("nodes", 0, 0, timestamp_ms=0, key=b"boot", value=None))
+    assert Heartbeat.is_heartbeat(as_read(Heartbeat("boot", "n", host="h", pid=1, slots=1, started_ms=1).encode()))
 
 
 def test_what_a_later_version_has_put_into_a_ledger_travels_on() -> None:
