@@ -23,10 +23,10 @@ NAMES |= {file.name for file in ROOT.iterdir()} | THEIRS
 
 
 def cited_by_code() -> Iterator[tuple[Path, str]]:
-    for folder in FOLDERS.split("|"):
-        for file in (ROOT / folder).rglob("*.py"):
-            if file.resolve() != Path(__file__).resolve():
-                yield from ((file, cited) for cited in CITED.findall(file.read_text()))
+    files = [file for folder in FOLDERS.split("|") for file in (ROOT / folder).rglob("*.py")]
+    for file in (*files, ROOT / "topics.yaml", ROOT / "Makefile", ROOT / "infra" / "compose.yaml"):
+        if file.resolve() != Path(__file__).resolve():
+            yield from ((file, cited) for cited in CITED.findall(file.read_text()))
 
 
 def is_path(name: str) -> bool:
