@@ -2,6 +2,7 @@
 of docs/."""
 
 import re
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -88,3 +89,13 @@ def test_the_index_names_every_page() -> None:
     index = (ROOT / "docs" / "README.md").read_text()
     pages = [p.relative_to(ROOT / "docs") for p in DOCS if p.is_relative_to(ROOT / "docs") and p.name != "README.md"]
     assert [str(p) for p in pages if f"({p.as_posix()})" not in index] == []
+
+
+def test_the_package_map_has_the_layers_that_import_linter_checks() -> None:
+    """Every layer of `pyproject.toml` is a row of the map, in that order."""
+    page = (ROOT / "docs" / "architecture.md").read_text()
+    for contract in tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]:
+        for container in contract.get("containers", []):
+            rows = re.findall(rf"^\| (`{container}/\w.*?) \|", page, re.M)
+            drawn = [sorted(re.findall(rf"`{container}/(\w+)", row)) for row in rows]
+            assert drawn == [sorted(layer.split(" | ")) for layer in contract["layers"]], container
