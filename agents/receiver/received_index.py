@@ -2,24 +2,25 @@
 
 The receiver asks it before it announces a task. It catches up after each rebalance, because a partition's owner before
 may have announced tasks without committing their offsets. `catch_up` blocks, and fails with KafkaException or
-TimeoutError when Kafka does not answer: call it again.
+Retryable when Kafka does not answer: call it again.
 """
 
 import math
 import time
 
-from confluent_kafka import OFFSET_END, Consumer, KafkaError, KafkaException, Message, TopicPartition
+from confluent_kafka import Consumer, KafkaException, Message, TopicPartition
 
 from agents.intake.deduplication import DedupWindow
 from headrace.contract.ids import id_of_key
+from headrace.contract.records import Place
 from headrace.kafka.client import SHORT_FETCH, Kafka
+from headrace.kafka.reading import ANSWER_S, log_bounds, place_of, read_batches
 
 TOPIC = "lifecycle.received"
 # At least so many ids are kept and at most twice as many: 8 MB, and 0.5 s to read back. The protocol's window is
 # 100,000 a partition.
 MAX_IDS = 200_000
 WINDOW_S = 3600
-_ANSWER_S = 10.0
 _BATCH = 10_000
 
 
@@ -44,24 +45,17 @@ class ReceivedIndex:
         """Reads what is new since the last call, or the whole window at first; returns the number of records."""
         if self._consumer is None:
             self._consumer = self._kafka.consumer(None, **SHORT_FETCH)
-        consumer, name = self._consumer, self._kafka.topic(TOPIC)
-        starts = self._window_starts(consumer, name)
-        behind: dict[int, int] = {}
-        for partition, start in starts.items():
-            low, end = consumer.get_watermark_offsets(TopicPartition(name, partition), timeout=_ANSWER_S)
+        consumer = self._consumer
+        starts = self._window_starts(consumer, self._kafka.topic(TOPIC))
+        ranges: dict[Place, tuple[int, int]] = {}
+        for (_, partition), (low, end) in log_bounds(self._kafka, consumer, [(TOPIC, p) for p in starts]).items():
             share = end - self._max_ids // len(starts)
-            starts[partition] = max(low, share, self._next_offsets.get(partition, start))
-            if starts[partition] < end:
-                behind[partition] = end
-        consumer.assign([TopicPartition(name, p, starts[p]) for p in behind])
+            ranges[TOPIC, partition] = max(low, share, self._next_offsets.get(partition, starts[partition])), end
         count = 0
-        while behind:
-            first = consumer.poll(_ANSWER_S)
-            if first is None:
-                raise TimeoutError(f"{TOPIC} could not be read to its end")
-            # With a timeout, `consume` would wait for a full batch.
-            count += sum(self._add_message(m, behind) for m in (first, *consumer.consume(_BATCH, timeout=0)))
-        consumer.unassign()
+        for batch in read_batches(self._kafka, consumer, ranges, most=_BATCH):
+            for message in batch:
+                self._add_message(message)
+            count += len(batch)
         return count
 
     def close(self) -> None:
@@ -71,27 +65,17 @@ class ReceivedIndex:
 
     def _window_starts(self, consumer: Consumer, name: str) -> dict[int, int]:
         """The offset in each partition where the last hour begins."""
-        found = consumer.list_topics(name, timeout=_ANSWER_S).topics[name]
+        found = consumer.list_topics(name, timeout=ANSWER_S).topics[name]
         if found.error is not None:
             raise KafkaException(found.error)
         since_ms = int((time.time() - WINDOW_S) * 1000)
         asked = [TopicPartition(name, p, since_ms) for p in found.partitions]
-        return {at.partition: at.offset for at in consumer.offsets_for_times(asked, timeout=_ANSWER_S)}
+        return {at.partition: at.offset for at in consumer.offsets_for_times(asked, timeout=ANSWER_S)}
 
-    def _add_message(self, message: Message, behind: dict[int, int]) -> int:
-        """Removes its partition from `behind` when that is read to its end. Returns 1 for a record, otherwise 0."""
-        error, partition = message.error(), message.partition() or 0
-        if error is not None:
-            if error.code() != KafkaError._PARTITION_EOF:
-                raise KafkaException(error)
-            behind.pop(partition, None)
-            return 0
-        following = (message.offset() or 0) + 1
-        self._next_offsets[partition] = following
-        if following >= behind.get(partition, OFFSET_END):
-            behind.pop(partition, None)
+    def _add_message(self, message: Message) -> None:
+        (_, partition), offset = place_of(self._kafka, message)
+        self._next_offsets[partition] = offset + 1
         key = message.key()
         task_id = id_of_key(key.encode() if isinstance(key, str) else key)
         if task_id is not None:
             self.add_new_id(task_id)
-        return 1

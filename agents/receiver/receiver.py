@@ -90,7 +90,7 @@ class Receiver:
             try:
                 await asyncio.to_thread(self._index.catch_up)
                 return
-            except (KafkaException, TimeoutError) as e:
+            except (KafkaException, Retryable) as e:
                 self._waiting_since = self._waiting_since or time.monotonic()
                 log_throttled("receiver", "The receiver waits until it can read lifecycle.received: %s", e)
                 await asyncio.sleep(_RETRY_S)

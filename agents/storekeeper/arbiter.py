@@ -23,7 +23,8 @@ from headrace.contract.outcome import Outcome
 from headrace.contract.records import Outgoing, Record, shrink_to_fit
 from headrace.contract.states import Cause, Reason
 from headrace.errors import Retryable, Undecodable
-from headrace.kafka.client import Kafka, Sender, log_throttled, read_record
+from headrace.kafka.client import Kafka, Sender, log_throttled
+from headrace.kafka.reading import read_record
 from headrace.process.failpoints import Failpoint, no_failpoint
 
 _LOOK_UP_S, _SLOW_S = 0.5, 3.0  # while Kafka is waited for: whether the role ends; from when on it is worth a word

@@ -14,10 +14,10 @@ from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
-from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer
 from confluent_kafka.admin import AdminClient
 
-from headrace.contract.records import UNREADABLE_NAME, Outgoing, Record, Source
+from headrace.contract.records import UNREADABLE_NAME, Outgoing, Record
 from headrace.errors import Retryable, Undecodable, UsageError
 from headrace.kafka.groups import NO_GROUP
 from headrace.settings import Settings
@@ -282,33 +282,3 @@ def load_security(path: str) -> dict[str, str]:
             raise UsageError(f"{path}, line {number}: give key=value, such as security.protocol=SASL_SSL")
         options[key.strip()] = value.strip()
     return options
-
-
-def read_record(kafka: Kafka, source: Source, timeout_s: float = 10.0) -> Record | None:
-    """The record at that place, or None when the log does not hold it (any more).
-
-    KafkaException or Retryable when Kafka does not answer in time.
-    """
-    consumer = kafka.consumer()
-    try:
-        place = TopicPartition(kafka.topic(source.topic), source.partition, source.offset)
-        try:
-            low, high = consumer.get_watermark_offsets(place, timeout=timeout_s)
-        except KafkaException as e:
-            if e.args[0].code() in (KafkaError._UNKNOWN_PARTITION, KafkaError.UNKNOWN_TOPIC_OR_PART):
-                return None
-            raise
-        if not low <= source.offset < high:
-            return None
-        consumer.assign([place])
-        message = consumer.poll(timeout_s)
-        if message is None:
-            raise Retryable(f"Kafka has not given the record {source}")
-        if (error := message.error()) is not None:
-            if error.code() == KafkaError._PARTITION_EOF:
-                return None
-            raise KafkaException(error)
-        record = kafka.record(message)
-        return record if record.offset == source.offset else None
-    finally:
-        consumer.close()

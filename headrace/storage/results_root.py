@@ -12,17 +12,19 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import orjson
-from confluent_kafka import KafkaError, KafkaException, TopicPartition
+from confluent_kafka import KafkaException
 
 from headrace.contract.cluster import RESULTS_ROOT_KEY
 from headrace.contract.records import Outgoing
 from headrace.errors import Retryable, UsageError
-from headrace.kafka.client import Kafka, Sender, log_throttled, record_of
+from headrace.kafka.client import SHORT_FETCH, Kafka, Sender, log_throttled
+from headrace.kafka.reading import log_bounds, read_batches
 from headrace.settings import Settings
 
 MARKER = ".headrace-root"
 PRIVATE = ".headrace"  # below the root: what is not finished yet; no task's directory starts with a dot
 _RETRY_S = 1.0
+_ANSWER_S = 5.0
 
 
 @dataclass(slots=True)
@@ -150,29 +152,18 @@ def _agree(kafka: Kafka, own: str, deadline: float | None) -> str:
 
 def _recorded(kafka: Kafka) -> list[str]:
     """Ids of roots on `nodes`, the first one first."""
-    consumer = kafka.consumer()
+    consumer, place = kafka.consumer(None, **SHORT_FETCH), ("nodes", 0)
     found: dict[str, None] = {}
     try:
-        place = TopicPartition(kafka.topic("nodes"), 0)
-        topic = consumer.list_topics(place.topic, timeout=5.0).topics[place.topic]
-        if topic.error is not None:
-            raise UsageError(f"the topic {place.topic} is missing: run `headrace topics apply` first")
-        low, high = consumer.get_watermark_offsets(place, timeout=5.0)
-        place.offset = low
-        consumer.assign([place])
-        while low < high:
-            message = consumer.poll(5.0)
-            if message is None:
-                raise TimeoutError("the topic nodes could not be read to its end")
-            if (error := message.error()) is not None:
-                if error.code() == KafkaError._PARTITION_EOF:
-                    break
-                raise KafkaException(error)
-            record = record_of(message)
-            low = record.offset + 1
-            if record.key is not None and record.key.startswith(RESULTS_ROOT_KEY):
-                name = record.key.removeprefix(RESULTS_ROOT_KEY).decode(errors="replace")
-                found.pop(name, None) if record.value is None else found.setdefault(name)
+        name = kafka.topic("nodes")
+        if consumer.list_topics(name, timeout=_ANSWER_S).topics[name].error is not None:
+            raise UsageError(f"the topic {name} is missing: run `headrace topics apply` first")
+        ranges = log_bounds(kafka, consumer, [place], _ANSWER_S)
+        for batch in read_batches(kafka, consumer, ranges, silent_s=_ANSWER_S):
+            for record in map(kafka.record, batch):
+                if record.key is not None and record.key.startswith(RESULTS_ROOT_KEY):
+                    root_id = record.key.removeprefix(RESULTS_ROOT_KEY).decode(errors="replace")
+                    found.pop(root_id, None) if record.value is None else found.setdefault(root_id)
     finally:
         consumer.close()
     return list(found)

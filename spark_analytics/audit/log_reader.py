@@ -9,13 +9,13 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from uuid import UUID
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
-from confluent_kafka.admin import OffsetSpec  # type: ignore[attr-defined]  # exported at run time
 
 from headrace.contract.records import Place, Record
 from headrace.contract.task import Task
 from headrace.errors import Retryable
 from headrace.kafka.client import SHORT_FETCH, Kafka
 from headrace.kafka.metadata import partitions_of
+from headrace.kafka.reading import offsets, read_batches
 from spark_analytics.audit.projection import EVENTS
 
 _ANSWER_S = 10.0
@@ -26,8 +26,6 @@ _COMING_UP = (
     KafkaError.COORDINATOR_NOT_AVAILABLE,
     KafkaError.NOT_COORDINATOR,
 )
-
-_LATEST, _EARLIEST = OffsetSpec.latest(), OffsetSpec.earliest()  # type: ignore[no-untyped-call]
 
 
 class AuditLog:
@@ -51,10 +49,10 @@ class AuditLog:
         return [(t, p) for t, name in names.items() for p in found[name]]
 
     def starts(self, places: Sequence[Place]) -> dict[Place, int]:
-        return self._offsets(places, _EARLIEST)
+        return offsets(self._kafka, self._admin, places, first=True)
 
     def ends(self, places: Sequence[Place]) -> dict[Place, int]:
-        return self._offsets(places, _LATEST)
+        return offsets(self._kafka, self._admin, places)
 
     def committed(self, group: str, topics: Sequence[str]) -> dict[Place, int]:
         """Where the group goes on in each partition; 0 where it has not begun."""
@@ -114,40 +112,7 @@ class AuditLog:
                     found[task_id][EVENTS[record.topic]] += 1
         return found
 
-    def _offsets(self, places: Sequence[Place], spec: OffsetSpec) -> dict[Place, int]:
-        if not places:
-            return {}
-        asked = self._admin.list_offsets(
-            {TopicPartition(self._kafka.topic(t), p): spec for t, p in places}, request_timeout=_ANSWER_S
-        )
-        return {(self._kafka.unprefixed(p.topic), p.partition): f.result(_ANSWER_S).offset for p, f in asked.items()}
-
     def _chunks(self, begins: dict[Place, int], ends: dict[Place, int]) -> Iterator[list[Record]]:
-        left = {p: ends[p] for p, begin in begins.items() if begin < ends[p]}
-        if not left:
-            return
-        self._consumer.assign([TopicPartition(self._kafka.topic(t), p, begins[t, p]) for t, p in left])
-        heard = time.monotonic()
-        try:
-            while left:
-                chunk = []
-                for message in self._consumer.consume(_CHUNK, 0.2):
-                    place = self._kafka.unprefixed(message.topic() or ""), message.partition() or 0
-                    error = message.error()
-                    if error is not None:
-                        if error.code() != KafkaError._PARTITION_EOF:
-                            raise KafkaException(error)
-                        left.pop(place, None)  # the end is here, though its last records may be markers or compacted
-                        continue
-                    record = self._kafka.record(message)
-                    if place in left:
-                        chunk.append(record)
-                        if record.offset + 1 >= left[place]:
-                            del left[place]
-                if chunk:
-                    heard = time.monotonic()
-                    yield chunk
-                elif time.monotonic() - heard > _SILENT_S:
-                    raise Retryable("Kafka has fallen silent")
-        finally:
-            self._consumer.unassign()
+        ranges = {place: (begin, ends[place]) for place, begin in begins.items()}
+        for batch in read_batches(self._kafka, self._consumer, ranges, most=_CHUNK, silent_s=_SILENT_S):
+            yield [self._kafka.record(message) for message in batch]

@@ -5,18 +5,18 @@ or Retryable when Kafka does not answer.
 """
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 
-from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
+from confluent_kafka import Consumer, KafkaException
 
 from headrace.cli.why.timeline import KEYED_TOPICS
 from headrace.contract.ids import id_of_key, id_of_place
-from headrace.contract.records import Record, Source
+from headrace.contract.records import Place, Record, Source
 from headrace.errors import Retryable, Undecodable
 from headrace.kafka.client import SHORT_FETCH, Kafka
 from headrace.kafka.partitioner import partition_of
+from headrace.kafka.reading import ANSWER_S, log_bounds, read_batches
 
-_ANSWER_S = 10.0
 _QUEUES = ("tasks.normal", "tasks.high")
 
 
@@ -35,7 +35,7 @@ def find_records(kafka: Kafka, task_id: str) -> list[Record]:
 
 def _partitions(kafka: Kafka) -> int:
     name = kafka.topic("results")
-    topic = kafka.admin().list_topics(name, timeout=_ANSWER_S).topics[name]
+    topic = kafka.admin().list_topics(name, timeout=ANSWER_S).topics[name]
     if topic.error is not None:
         raise Retryable(f"the topic {name} is not there: {topic.error.str()}")
     return len(topic.partitions)
@@ -62,47 +62,22 @@ def _source(record: Record) -> Source | None:
         return None
 
 
-def _bounds(consumer: Consumer, place: TopicPartition) -> tuple[int, int]:
-    """First and next offset. A leader that has just changed answers with an error that is over in a moment."""
-    deadline = time.monotonic() + _ANSWER_S
+def _bounds(kafka: Kafka, consumer: Consumer, places: Sequence[Place]) -> dict[Place, tuple[int, int]]:
+    """First and next offsets. A leader that has just changed answers with an error that is over in a moment."""
+    deadline = time.monotonic() + ANSWER_S
     while True:
         try:
-            return consumer.get_watermark_offsets(place, timeout=_ANSWER_S)
+            return log_bounds(kafka, consumer, places)
         except KafkaException:
             if time.monotonic() > deadline:
                 raise
             time.sleep(0.1)
 
 
-def _scan(kafka: Kafka, places: Iterable[tuple[str, int]], wanted: Callable[[Record], bool]) -> list[Record]:
+def _scan(kafka: Kafka, places: Sequence[Place], wanted: Callable[[Record], bool]) -> list[Record]:
     consumer = kafka.consumer(None, **SHORT_FETCH)
-    found: list[Record] = []
     try:
-        left: dict[tuple[str, int], int] = {}
-        begin = []
-        for topic, partition in places:
-            low, high = _bounds(consumer, TopicPartition(kafka.topic(topic), partition))
-            if low < high:
-                left[topic, partition] = high
-                begin.append(TopicPartition(kafka.topic(topic), partition, low))
-        consumer.assign(begin)
-        deadline = time.monotonic() + _ANSWER_S
-        while left:
-            for message in consumer.consume(1000, 0.1):
-                deadline = time.monotonic() + _ANSWER_S
-                if (error := message.error()) is not None:
-                    if error.code() != KafkaError._PARTITION_EOF:
-                        raise KafkaException(error)
-                    left.pop((kafka.unprefixed(message.topic() or ""), message.partition() or 0), None)
-                    continue
-                record = kafka.record(message)
-                place = (record.topic, record.partition)
-                if wanted(record):
-                    found.append(record)
-                if record.offset + 1 >= left.get(place, 0):
-                    left.pop(place, None)
-            if time.monotonic() > deadline:
-                raise Retryable(f"{len(left)} partitions could not be read to their end")
+        batches = read_batches(kafka, consumer, _bounds(kafka, consumer, places))
+        return [record for batch in batches for m in batch if wanted(record := kafka.record(m))]
     finally:
         consumer.close()
-    return found

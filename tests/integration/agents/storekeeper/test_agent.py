@@ -11,8 +11,8 @@ import psutil
 import pytest
 
 from headrace.contract.records import Outgoing, Source
-from headrace.kafka.client import read_record
 from headrace.kafka.partitioner import partition_of
+from headrace.kafka.reading import read_record
 from infra.local.process import free_port
 from tests.rigs.storekeeper import (
     SUBMISSION,
