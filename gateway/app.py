@@ -1,7 +1,6 @@
-"""The application: every router in one list, and one place where errors become problems.
+"""The application: all routers in one list, and the one place where errors become problems.
 
-`make_app` is called by `main` and by tests, with the parts that handlers use. Further routers (statistics, keys) join
-the list; nothing is discovered.
+`make_app` is called by `main` and by tests, with the dependencies of the handlers.
 """
 
 import asyncio
@@ -35,11 +34,9 @@ ROUTERS: tuple[APIRouter, ...] = (
     page.router,
 )
 
-_BY_STATUS = {404: "not-found", 405: "method-not-allowed"}
 
-
-def make_app(parts: Dependencies, any_host: bool = False) -> FastAPI:
-    """The gateway over its parts. `any_host`: serve whatever Host a request names."""
+def make_app(dependencies: Dependencies, any_host: bool = False) -> FastAPI:
+    """The gateway's ASGI application. `any_host`: accept every Host header, not only loopback names."""
     app = FastAPI(
         title="Headrace",
         version=__version__,
@@ -47,28 +44,35 @@ def make_app(parts: Dependencies, any_host: bool = False) -> FastAPI:
         docs_url=None,
         redoc_url=None,
     )
-    app.state.parts = parts
+    app.state.dependencies = dependencies
     for router in ROUTERS:
         app.include_router(router)
-    app.add_exception_handler(Problem, _problem)
-    app.add_exception_handler(HTTPException, _http_error)
-    app.add_exception_handler(Exception, _failure)
+    app.add_exception_handler(Problem, _answer_problem)
+    app.add_exception_handler(HTTPException, _answer_http_error)
+    app.add_exception_handler(Exception, _answer_failure)
     app.add_middleware(Guard, any_host=any_host)
     return app
 
 
-async def _problem(_request: Request, error: Exception) -> Response:
+async def _answer_problem(_request: Request, error: Exception) -> Response:
     assert isinstance(error, Problem)
     return error.response()
 
 
-async def _http_error(_request: Request, error: Exception) -> Response:
+async def _answer_http_error(request: Request, error: Exception) -> Response:
+    """The framework's own errors: a path or method that no router has."""
     assert isinstance(error, HTTPException)
-    problem = Problem(_BY_STATUS.get(error.status_code, "bad-request"), str(error.detail), headers=error.headers)
-    return problem.response()
+    path = request.url.path[:200]
+    if error.status_code == 404:
+        return Problem("not-found", f"there is no {path!r}; /openapi.json lists all paths").response()
+    if error.status_code == 405:
+        allowed = (error.headers or {}).get("Allow", "")
+        detail = f"{path!r} does not support {request.method[:20]}" + (f": use {allowed}" if allowed else "")
+        return Problem("method-not-allowed", detail, headers=error.headers).response()
+    return Problem("bad-request", str(error.detail), headers=error.headers).response()
 
 
-async def _failure(request: Request, error: Exception) -> Response:
+async def _answer_failure(request: Request, error: Exception) -> Response:
     if not isinstance(error, asyncio.CancelledError):
         log.error("%s %s failed", request.method, request.url.path, exc_info=error)
-    return Problem("internal-error", "the gateway has failed; its log says why").response()
+    return Problem("internal-error", "an unexpected error occurred: the gateway's log has the traceback").response()

@@ -1,8 +1,8 @@
-"""The gateway's process: `headrace gateway`. Wires the parts together, serves until told to stop, and gives them back.
+"""The gateway's process: `headrace gateway`. Starts the parts, serves until told to stop, and stops them in order.
 
-`main` is called by the command line with checked settings. UsageError for what a person can put right: an address that
-is taken or would be open to all, another results root, another gateway on the same files. Kafka being away is none of
-these: the gateway comes up, says 503, and goes on when Kafka is there.
+`main` is called by the command line with checked settings. UsageError for what an operator can correct: an address that
+is in use or open to others, a different results root, another gateway on the same files. When Kafka is unavailable the
+gateway starts all the same, answers 503, and recovers by itself.
 """
 
 import asyncio
@@ -20,7 +20,7 @@ from fastapi import FastAPI
 
 from gateway.app import make_app
 from gateway.http.guard import check_address
-from gateway.kafka.broker_probe import BrokerProbe, Ends
+from gateway.kafka.broker_probe import BrokerProbe, Offsets
 from gateway.kafka.source_reader import SourceReader
 from gateway.metrics import Metrics
 from gateway.routes.dependencies import Dependencies
@@ -39,14 +39,14 @@ from headrace.storage.results_root import ResultsRoot, open_directory, open_resu
 
 log = logging.getLogger(__name__)
 
-SEND_TIMEOUT_S = 4.0  # the contract answers 503 within 5 s of Kafka's being away
-# How long the folding thread may go on while a request waits for its turn: Python's 5 ms are more than a request takes.
+SEND_TIMEOUT_S = 4.0  # the gateway promises a 503 within 5 s of losing Kafka
+# How long the projector's thread may run while a request waits: Python's default, 5 ms, is more than a request takes.
 _SWITCH_S = 0.0005
-_STOP_S = 3  # for requests under way; event streams are ended at once
+_STOP_S = 3  # for requests in progress; event streams end at once
 
 
 def main(settings: Settings) -> int:
-    """Serves until SIGTERM or SIGINT; the exit code."""
+    """Serves until SIGTERM or SIGINT; returns the exit code."""
     host, port = check_address(settings)
     listening = _listen(host, port)
     kafka = Kafka(settings, f"headrace-gateway-{port}")
@@ -65,29 +65,29 @@ def main(settings: Settings) -> int:
 async def _serve(
     settings: Settings, kafka: Kafka, root: ResultsRoot, store: StatusStore, listening: socket.socket
 ) -> None:
-    async with running(settings, kafka, root, store) as parts:
-        app = make_app(parts, any_host=settings.insecure)
-        server = Server(_config(app), parts.feed)
+    async with running(settings, kafka, root, store) as deps:
+        app = make_app(deps, any_host=settings.insecure)
+        server = Server(_config(app), deps.notifier)
         gc.collect()
-        gc.freeze()  # what start-up made stays: later collections are short (p99 a third of what it was)
+        gc.freeze()  # later collections skip the objects of the start: a third of the p99 latency
         log.info("gateway on http://%s:%d/", *listening.getsockname()[:2])
-        agreed = asyncio.create_task(_agree(settings, kafka, server, parts))
+        root_check = asyncio.create_task(_check_results_root(settings, kafka, server, deps))
         await server.serve(sockets=[listening])
-        if agreed.done():
-            agreed.result()
-        agreed.cancel()
+        if root_check.done():
+            root_check.result()
+        root_check.cancel()
 
 
-async def _agree(settings: Settings, kafka: Kafka, server: uvicorn.Server, parts: Dependencies) -> None:
-    """Compares the results root with the one Kafka knows while the gateway serves; ends it when they differ."""
-    reason: list[str] = ["it has not been compared with the one that Kafka knows"]
-    parts.health.add_check("results root", lambda: reason[0] if reason else None)
+async def _check_results_root(settings: Settings, kafka: Kafka, server: uvicorn.Server, deps: Dependencies) -> None:
+    """Compares the results root with the one registered in Kafka, while the gateway serves; UsageError ends it."""
+    reason: list[str] = ["not yet compared with the results root registered in Kafka"]
+    deps.health.add_check("results root", lambda: reason[0] if reason else None)
     try:
         while True:
             try:
                 root = await asyncio.to_thread(open_results_root, settings, kafka, 5.0)
             except Retryable:
-                continue  # Kafka is away
+                continue  # Kafka is unavailable
             root.close()
             reason.clear()
             return
@@ -100,58 +100,69 @@ async def _agree(settings: Settings, kafka: Kafka, server: uvicorn.Server, parts
 async def running(
     settings: Settings, kafka: Kafka, root: ResultsRoot, store: StatusStore
 ) -> AsyncIterator[Dependencies]:
-    """The gateway's parts at work, and stopped in order at the end. The store and the root stay the caller's."""
+    """Starts what handlers depend on, and stops it in order at the end. The caller closes the store and the root."""
     metrics = Metrics()
-    feed = Notifier(asyncio.get_running_loop())
-    view = Projector(kafka, store, metrics, feed.tell)
+    notifier = Notifier(asyncio.get_running_loop())
+    projector = Projector(kafka, store, metrics, notifier.notify)
     cluster = ClusterView(kafka)
     stall_detector = StallDetector("the status view")
 
-    def told(ends: Ends) -> None:
-        at = view.snapshot.positions
-        lag = sum(max(0, end - at.get(place, 0)) for place, end in ends.items())
+    def report_lag(end_offsets: Offsets) -> None:
+        positions = projector.snapshot.positions
+        lag = sum(max(0, end - positions.get(partition, 0)) for partition, end in end_offsets.items())
         metrics.lag.set(lag)
-        stall_detector.update(sum(at.values()), lag)
+        stall_detector.update(sum(positions.values()), lag)
 
-    reach = BrokerProbe(kafka, lambda: list(view.snapshot.positions), told)
-    sender, sources = Sender(kafka, SEND_TIMEOUT_S), SourceReader(kafka)
-    submissions = Submissions(cluster, may_be_high=is_loopback(settings.http.rpartition(":")[0]))
+    broker_probe = BrokerProbe(kafka, lambda: list(projector.snapshot.positions), report_lag)
+    sender, source_reader = Sender(kafka, SEND_TIMEOUT_S), SourceReader(kafka)
+    submissions = Submissions(cluster, allow_high_priority=is_loopback(settings.http.rpartition(":")[0]))
     statistics = StatisticsStore(settings.database)
     health = Health()
     for part, check in (
-        ("kafka", reach.check),
-        ("status view", view.check),
+        ("kafka", broker_probe.check),
+        ("status view", projector.check),
         ("status view's progress", stall_detector.check),
         ("kinds", cluster.check),
         ("results", root.check),
     ):
         health.add_check(part, check)
-    for thread in (view, cluster, reach):
+    for thread in (projector, cluster, broker_probe):
         thread.start()
     try:
         yield Dependencies(
-            store, view, cluster, feed, reach, sender, sources, submissions, health, metrics, root, statistics
+            store=store,
+            projector=projector,
+            cluster=cluster,
+            notifier=notifier,
+            broker_probe=broker_probe,
+            sender=sender,
+            source_reader=source_reader,
+            submissions=submissions,
+            health=health,
+            metrics=metrics,
+            results_root=root,
+            statistics=statistics,
         )
     finally:
-        feed.close()
-        for thread in (reach, view, cluster):
+        notifier.close()
+        for thread in (broker_probe, projector, cluster):
             await asyncio.to_thread(thread.stop)
         await asyncio.to_thread(sender.close, SEND_TIMEOUT_S)
-        await asyncio.to_thread(sources.close)
+        await asyncio.to_thread(source_reader.close)
         await asyncio.to_thread(statistics.close)
 
 
 class Server(uvicorn.Server):
-    """Ends event streams as soon as it is told to stop: they would hold it up for ever."""
+    """Ends event streams as soon as it is told to stop; otherwise it would wait for them forever."""
 
-    def __init__(self, config: uvicorn.Config, feed: Notifier) -> None:
+    def __init__(self, config: uvicorn.Config, notifier: Notifier) -> None:
         super().__init__(config)
-        self._feed = feed
+        self._notifier = notifier
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        self._feed.close()
+        self._notifier.close()
         super().handle_exit(sig, frame)
-        # uvicorn would raise the signal anew when it has stopped: stopping when told to is no failure.
+        # uvicorn would raise the signal again after it has stopped, and the exit code would be that of a failure.
         captured: list[int] = getattr(self, "_captured_signals", [])
         captured.clear()
 
@@ -172,7 +183,7 @@ def _config(app: FastAPI) -> uvicorn.Config:
 
 def _listen(host: str, port: int) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    # With the protocol left open asyncio would not set TCP_NODELAY on connections: each answer would take 40 ms more.
+    # asyncio sets TCP_NODELAY only when the protocol is given; without it every answer takes 40 ms longer.
     listening = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
@@ -181,7 +192,7 @@ def _listen(host: str, port: int) -> socket.socket:
     except OSError as e:
         listening.close()
         raise UsageError(
-            f"HEADRACE_HTTP is {host}:{port}, where the gateway cannot listen: {e.strerror}; give another host:port"
+            f"the gateway cannot listen on HEADRACE_HTTP, {host}:{port}: {e.strerror}; set another host:port"
         ) from None
     listening.setblocking(False)
     return listening

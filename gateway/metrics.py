@@ -1,10 +1,10 @@
-"""What /metrics of the gateway shows: one registry an application, so that two in one process do not meet."""
+"""The gateway's metrics for GET /metrics. Each gateway has its own registry, so tests can run two in one process."""
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 
 class Metrics:
-    """All counters of one gateway; parts are handed this and count where things happen."""
+    """All metrics of one gateway; each part counts its own events."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
@@ -30,4 +30,5 @@ class Metrics:
         self.ready = Gauge("headrace_gateway_ready", "1 when the gateway can do its work", registry=r)
 
     def text(self) -> bytes:
+        """Prometheus's text format."""
         return generate_latest(self.registry)

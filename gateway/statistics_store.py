@@ -1,8 +1,8 @@
-"""The statistics' tables as the routes ask for them: every query of `/stats/…`, and nothing of HTTP.
+"""The queries of `/stats/…` on the statistics database, without HTTP.
 
-Reads what `spark_analytics` writes (its migrations say what the tables hold). Methods block, for as long as the
-database's time limits let them, and are called in threads. Away when it does not answer; tables that are not made yet
-are empty ones.
+Reads the tables that `spark_analytics` writes (its migrations define them). The routes call the methods in threads,
+since they block until the database answers or its time limit ends. DatabaseUnavailable when it does not answer. Tables
+that do not exist yet count as empty.
 """
 
 from collections.abc import Iterator, Sequence
@@ -17,7 +17,7 @@ from dbutils.pooled_db import PooledDB
 from headrace.contract.duration_bins import quantile
 from headrace.storage.mysql import Database
 
-BUCKETS = {  # the start of a row's bucket, in SQL; `%%` because values are put in with `%`
+BUCKETS = {  # the start of a row's bucket in SQL; `%%` because pymysql inserts values with `%`
     "minute": "bucket",
     "hour": "bucket",
     "day": "CAST(DATE(bucket) AS DATETIME)",
@@ -26,18 +26,18 @@ BUCKETS = {  # the start of a row's bucket, in SQL; `%%` because values are put 
 }
 DIMENSIONS = {"": "''", "name": "name", "node": "node"}
 _EVENTS = ("received", "started", "completed", "failed", "cancelled", "undecodable")
-_NO_TABLE = 1146
-_NAMED = 100  # findings of a verdict in a summary
+_NO_TABLE = 1146  # ER_NO_SUCH_TABLE
+_MAX_FINDINGS = 100  # of each verdict in a summary
 StatisticsRow = dict[str, Any]
 
 
 class DatabaseUnavailable(Exception):
-    """The database does not answer, or none is configured. The message says so in words."""
+    """The database does not answer, or none is configured. The message says which, and what to do."""
 
 
 @dataclass(frozen=True, slots=True)
-class Span:
-    """Which rows are asked for: buckets from `since` on, before `until`; of one kind or node where given."""
+class StatisticsQuery:
+    """Which rows to return: buckets from `since` (included) to `until` (excluded), of one kind or node where given."""
 
     bucket: str = "hour"
     by: str = ""
@@ -45,53 +45,53 @@ class Span:
     until: datetime | None = None
     name: str | None = None
     node: str | None = None
-    after: tuple[datetime, str] | None = None  # where the page before ended
+    after: tuple[datetime, str] | None = None  # (bucket, value of `by`) of the last row of the page before
     limit: int = 1000
-    only: str = ""  # an event that a row must have at least one of
+    only: str = ""  # only rows that count this event at least once
 
 
 class StatisticsStore:
-    """The database at `url` ("" = none)."""
+    """The database at `url` ("" = none configured)."""
 
     def __init__(self, url: str) -> None:
         self._database = Database.parse(url) if url.startswith("mysql:") else None
         self._pool: PooledDB | None = None
 
-    def counts(self, span: Span) -> list[StatisticsRow]:
-        """A row for each bucket (and value of `by`) in order: every event, tasks that started, bytes stored."""
-        where, values = _where(span)
+    def counts(self, query: StatisticsQuery) -> list[StatisticsRow]:
+        """A row for each bucket (and value of `by`), in order: the count of each event, tasks started, bytes stored."""
+        where, values = _where(query)
         sums = ", ".join(f"SUM(IF(event = '{e}', count, 0)) AS {e}" for e in _EVENTS[:-1])
-        table = "counts_minute" if span.bucket == "minute" else "counts_hour"
+        table = "counts_minute" if query.bucket == "minute" else "counts_hour"
         sql = (
-            f"SELECT {BUCKETS[span.bucket]} AS b, {DIMENSIONS[span.by]} AS d, {sums}, SUM(tasks) AS tasks, "  # noqa: S608
+            f"SELECT {BUCKETS[query.bucket]} AS b, {DIMENSIONS[query.by]} AS d, {sums}, SUM(tasks) AS tasks, "  # noqa: S608
             f"SUM(bytes) AS bytes FROM {table} WHERE event <> 'undecodable' AND {where} GROUP BY b, d "
         )
-        having, more = _after(span)
+        having, more = _having(query)
         return [
-            _counted(r, span.by)
-            for r in self._rows(sql + having + " ORDER BY b, d LIMIT %s", [*values, *more, span.limit])
+            _count_row(r, query.by)
+            for r in self._select(sql + having + " ORDER BY b, d LIMIT %s", [*values, *more, query.limit])
         ]
 
-    def durations(self, span: Span) -> list[StatisticsRow]:
+    def durations(self, query: StatisticsQuery) -> list[StatisticsRow]:
         """A row for each bucket of an hour or more (and kind): p50, p90 and p99 of queue wait and run time, in ms."""
-        where, values = _where(span)
+        where, values = _where(query)
         sql = (
-            f"SELECT {BUCKETS[span.bucket]} AS b, {DIMENSIONS[span.by]} AS d, measure, bin, SUM(count) AS n "  # noqa: S608
+            f"SELECT {BUCKETS[query.bucket]} AS b, {DIMENSIONS[query.by]} AS d, measure, bin, SUM(count) AS n "  # noqa: S608
             f"FROM durations_hour WHERE {where} GROUP BY b, d, measure, bin ORDER BY b, d"
         )
         found: dict[tuple[datetime, str], dict[str, dict[int, int]]] = {}
-        for r in self._rows(sql, values):
+        for r in self._select(sql, values):
             bins = found.setdefault((r["b"], r["d"]), {"queued": {}, "duration": {}})
             bins[r["measure"]][r["bin"]] = int(r["n"])
-        return [_timed(bucket, d, span.by, bins) for (bucket, d), bins in found.items()]
+        return [_duration_row(bucket, d, query.by, bins) for (bucket, d), bins in found.items()]
 
     def summary(self) -> StatisticsRow:
-        """All-time totals, what is pending, and the last audit."""
+        """All-time totals, the number of pending tasks, and the last audit."""
         sums = "SELECT event, SUM(count) AS n, SUM(tasks) AS tasks, SUM(bytes) AS bytes FROM counts_hour GROUP BY event"
-        totals = {r["event"]: r for r in self._rows(sums)}
+        totals = {r["event"]: r for r in self._select(sums)}
         n = {e: int(totals[e]["n"]) if e in totals else 0 for e in _EVENTS}
         tasks = int(totals["started"]["tasks"]) if "started" in totals else 0
-        batches = self._rows("SELECT MAX(written_at) AS at, SUM(late) AS late FROM batches")
+        batches = self._select("SELECT MAX(written_at) AS at, SUM(late) AS late FROM batches")
         return {
             "received": n["received"],
             "started": n["started"],
@@ -103,42 +103,42 @@ class StatisticsStore:
             "bytes": int(totals["completed"]["bytes"]) if "completed" in totals else 0,
             "late": int(batches[0]["late"] or 0) if batches else 0,
             "undecodable": n["undecodable"],
-            "counted_at": _text(batches[0]["at"]) if batches else None,
-            "audit": self._audit(),
+            "counted_at": _rfc3339(batches[0]["at"]) if batches else None,
+            "audit": self._last_audit(),
         }
 
     def audits(self, limit: int) -> list[StatisticsRow]:
         """The newest audits first."""
-        rows = self._rows("SELECT * FROM audits ORDER BY at DESC LIMIT %s", [limit])
-        return [_audited(r) for r in rows]
+        rows = self._select("SELECT * FROM audits ORDER BY at DESC LIMIT %s", [limit])
+        return [_audit_row(r) for r in rows]
 
     def findings(self, limit: int) -> list[StatisticsRow]:
-        """What audits have named, the newest first; `resolved_at` is set once a missing event has come after all."""
-        rows = self._rows("SELECT * FROM audit_findings ORDER BY found_at DESC, id LIMIT %s", [limit])
-        return [r | {"found_at": _text(r["found_at"]), "resolved_at": _text(r["resolved_at"])} for r in rows]
+        """The findings of audits, newest first; `resolved_at` is set once a missing event has arrived after all."""
+        rows = self._select("SELECT * FROM audit_findings ORDER BY found_at DESC, id LIMIT %s", [limit])
+        return [r | {"found_at": _rfc3339(r["found_at"]), "resolved_at": _rfc3339(r["resolved_at"])} for r in rows]
 
     def close(self) -> None:
         if self._pool is not None:
             self._pool.close()
 
-    def _audit(self) -> StatisticsRow | None:
+    def _last_audit(self) -> StatisticsRow | None:
         last = self.audits(1)
         if not last:
             return None
         found: dict[str, list[str]] = {"lost": [], "repeated": [], "unreceived": []}
         for verdict, ids in found.items():
-            rows = self._rows(
+            rows = self._select(
                 "SELECT DISTINCT id FROM audit_findings WHERE verdict = %s AND resolved_at IS NULL "
                 "ORDER BY id LIMIT %s",
-                [verdict, _NAMED],
+                [verdict, _MAX_FINDINGS],
             )
             ids.extend(r["id"] for r in rows)
         return last[0] | found
 
-    def _rows(self, sql: str, values: Sequence[object] = ()) -> list[StatisticsRow]:
+    def _select(self, sql: str, values: Sequence[object] = ()) -> list[StatisticsRow]:
         try:
             with self._connection() as connection, connection.cursor(pymysql.cursors.DictCursor) as cursor:
-                cursor.execute(sql, list(values))  # none given: `%%` means `%` all the same
+                cursor.execute(sql, list(values))  # always a list: with None, `%%` would stay as it is
                 return list(cursor.fetchall())
         except pymysql.ProgrammingError as e:
             if e.args[0] == _NO_TABLE:
@@ -146,13 +146,13 @@ class StatisticsStore:
             raise
         except (pymysql.OperationalError, pymysql.InterfaceError, OSError) as e:
             raise DatabaseUnavailable(
-                f"the statistics' database does not answer: {e.args[-1] if e.args else e}"
+                f"the statistics database does not answer: {e.args[-1] if e.args else e}"
             ) from None
 
     @contextmanager
     def _connection(self) -> Iterator[Any]:
         if self._database is None:
-            raise DatabaseUnavailable("no database is configured: HEADRACE_DATABASE says where the statistics are")
+            raise DatabaseUnavailable("no statistics database is configured: set HEADRACE_DATABASE to its URL")
         if self._pool is None:
             self._pool = self._database.pool(most=4, timeout_s=3)
         connection = self._pool.connection()
@@ -176,39 +176,39 @@ def start_of(bucket: str, at: datetime) -> datetime:
     return at.replace(day=1) if bucket == "month" else at
 
 
-def _where(span: Span) -> tuple[str, list[object]]:
-    """Conditions on whole buckets, and their values."""
-    since = max(filter(None, (span.since, span.after and span.after[0])), default=None)
+def _where(query: StatisticsQuery) -> tuple[str, list[object]]:
+    """SQL conditions on whole buckets, and their values."""
+    since = max(filter(None, (query.since, query.after and query.after[0])), default=None)
     parts, values = ["TRUE"], list[object]()
     if since is not None:
         parts.append("bucket >= %s")
-        values.append(start_of(span.bucket, since).replace(tzinfo=None))
-    if span.until is not None:
+        values.append(start_of(query.bucket, since).replace(tzinfo=None))
+    if query.until is not None:
         parts.append("bucket < %s")
-        values.append(span.until.astimezone(UTC).replace(tzinfo=None))
-    for column, value in (("name", span.name), ("node", span.node)):
+        values.append(query.until.astimezone(UTC).replace(tzinfo=None))
+    for column, value in (("name", query.name), ("node", query.node)):
         if value is not None:
             parts.append(f"{column} = %s")
             values.append(value)
     return " AND ".join(parts), values
 
 
-def _after(span: Span) -> tuple[str, list[object]]:
-    parts, values = [f"{span.only} > 0"] if span.only in _EVENTS else [], list[object]()
-    if span.after is not None:
-        bucket, value = span.after[0].replace(tzinfo=None), span.after[1]
+def _having(query: StatisticsQuery) -> tuple[str, list[object]]:
+    parts, values = [f"{query.only} > 0"] if query.only in _EVENTS else [], list[object]()
+    if query.after is not None:
+        bucket, value = query.after[0].replace(tzinfo=None), query.after[1]
         parts.append("(b > %s OR (b = %s AND d > %s))")
         values = [bucket, bucket, value]
     return (f"HAVING {' AND '.join(parts)}", values) if parts else ("", [])
 
 
-def _counted(r: StatisticsRow, by: str) -> StatisticsRow:
-    """With what follows from the counts. Sums come as decimals."""
+def _count_row(r: StatisticsRow, by: str) -> StatisticsRow:
+    """A row of counts with the rates that follow from them. The database returns sums as decimals."""
     n = {k: int(v) for k, v in r.items() if k not in ("b", "d")}
     ended = n["completed"] + n["failed"]
     own = {by: r["d"]} if by else {}
     return (
-        {"bucket": _text(r["b"])}
+        {"bucket": _rfc3339(r["b"])}
         | own
         | n
         | {
@@ -218,9 +218,9 @@ def _counted(r: StatisticsRow, by: str) -> StatisticsRow:
     )
 
 
-def _timed(bucket: datetime, value: str, by: str, bins: dict[str, dict[int, int]]) -> StatisticsRow:
+def _duration_row(bucket: datetime, value: str, by: str, bins: dict[str, dict[int, int]]) -> StatisticsRow:
     row: StatisticsRow = (
-        {"bucket": _text(bucket)} | ({by: value} if by else {}) | {"completed": sum(bins["duration"].values())}
+        {"bucket": _rfc3339(bucket)} | ({by: value} if by else {}) | {"completed": sum(bins["duration"].values())}
     )
     for measure in ("queued", "duration"):
         for percent in (50, 90, 99):
@@ -229,19 +229,19 @@ def _timed(bucket: datetime, value: str, by: str, bins: dict[str, dict[int, int]
     return row
 
 
-def _audited(r: StatisticsRow) -> StatisticsRow:
+def _audit_row(r: StatisticsRow) -> StatisticsRow:
     agree = r["tables_agree"]
     return r | {
-        "at": _text(r["at"]),
-        "settled": _text(r["settled"]),
+        "at": _rfc3339(r["at"]),
+        "settled": _rfc3339(r["settled"]),
         "lost_count": r["lost"],
         "tables_agree": None if agree is None else bool(agree),
         "repeated_count": r["repeated"],
     }
 
 
-def _text(at: datetime | None) -> str | None:
-    """RFC 3339, in UTC."""
+def _rfc3339(at: datetime | None) -> str | None:
+    """RFC 3339 in UTC; the database stores UTC without an offset."""
     if at is None:
         return None
     return at.isoformat(timespec="milliseconds" if at.microsecond else "seconds") + "Z"

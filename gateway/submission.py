@@ -1,7 +1,7 @@
-"""From the bytes of a body to a record for Kafka: parsing and every rule, with no HTTP and no network in it.
+"""From the bytes of a body to a record for Kafka: parsing and all rules, without HTTP and without network.
 
-`Submissions.prepare` is used by POST /tasks and, line by line, by POST /tasks/batch. What is wrong raises Problem.
-The record's value is the body as it came, so that Kafka holds what the person wrote.
+POST /tasks calls `Submissions.prepare` for its body, and POST /tasks/batch for each line. A broken rule raises Problem.
+The record's value is the body unchanged, so Kafka holds what the client sent.
 """
 
 import hashlib
@@ -20,58 +20,60 @@ from headrace.contract.records import Outgoing
 from headrace.contract.submission import MAX_SUBMISSION_BYTES, Submission
 from headrace.errors import Invalid
 
-_TRACE_HEADERS = ("traceparent", "tracestate")  # all that is handed on of a request's headers
+_TRACE_HEADERS = ("traceparent", "tracestate")  # the only request headers that the record gets
 MAX_IDEMPOTENCY_KEY_CHARACTERS = 255
 
 
 @dataclass(frozen=True, slots=True)
-class Prepared:
-    """A submission that may be sent: its id, what it asks for, and the record."""
+class PreparedSubmission:
+    """A submission that passed all rules: its id, its content, and the record to send."""
 
     id: str
     submission: Submission
     record: Outgoing
-    digest: str = ""  # set when it came with an Idempotency-Key
+    digest: str = ""  # SHA-256 of the body, when it came with an Idempotency-Key
 
-    def under_reused_key(self) -> "Prepared":
-        """The same with the id that follows: what the key stood for is too old to be what a repeat means."""
+    def with_next_id(self) -> "PreparedSubmission":
+        """The same submission under the next id of its Idempotency-Key, for a key whose task is too old."""
         new = id_of_key_reused(self.id)
         return replace(self, id=new, record=replace(self.record, key=new.encode()))
 
 
 class Submissions:
-    """The rules for submissions. `may_be_high`: whether priority high is open to those who send here."""
+    """The rules for submissions. `allow_high_priority`: whether clients may submit with priority high."""
 
-    def __init__(self, cluster: ClusterView, may_be_high: bool) -> None:
-        self._cluster, self._may_be_high = cluster, may_be_high
+    def __init__(self, cluster: ClusterView, allow_high_priority: bool) -> None:
+        self._cluster, self._allow_high_priority = cluster, allow_high_priority
 
-    def prepare(self, body: bytes, headers: Mapping[str, str], holder: str = "") -> Prepared:
-        """Checks a body and gives the record for it; raises Problem."""
+    def prepare(self, body: bytes, headers: Mapping[str, str], key_holder: str = "") -> PreparedSubmission:
+        """Checks a body and builds its record; raises Problem. Each `key_holder` has Idempotency-Keys of its own."""
         if len(body) > MAX_SUBMISSION_BYTES:
-            raise too_large()
-        found = parse(body)
+            raise too_large_problem()
+        found = parse_json(body)
         try:
             submission = Submission.from_json(found)
         except Invalid as e:
             raise Problem("invalid-submission", e.detail, [e]) from None
         self._check_kind(submission)
-        if submission.priority == "high" and not self._may_be_high:
-            raise Problem("forbidden", "priority 'high' is for keys with the role operate")
-        return self._record(body, found, submission, headers, holder)
+        if submission.priority == "high" and not self._allow_high_priority:
+            raise Problem(
+                "forbidden", "a gateway that listens beyond loopback does not accept priority 'high': use 'normal'"
+            )
+        return self._build_record(body, found, submission, headers, key_holder)
 
     def _check_kind(self, submission: Submission) -> None:
-        check = self._cluster.kind(submission.name)
+        check = self._cluster.find_kind(submission.name)
         if check is None:
-            kinds = self._cluster.names()
-            there = f"there are {', '.join(kinds)}" if kinds else "there are none yet: start a worker"
-            detail = f"no node announces the kind '{submission.name}'; {there}"
+            kinds = self._cluster.kind_names()
+            available = f"available are {', '.join(kinds)}" if kinds else "no kind is available yet: start a worker"
+            detail = f"the kind '{submission.name}' is not available; {available}"
             raise Problem("unknown-kind", detail, [Invalid(detail, "/name")], kinds=kinds)
         if problems := check.problems(submission.payload):
             raise Problem("invalid-payload", f"{problems[0].pointer}: {problems[0].detail}", problems[:50])
 
-    def _record(
-        self, body: bytes, found: Any, submission: Submission, headers: Mapping[str, str], holder: str
-    ) -> Prepared:
+    def _build_record(
+        self, body: bytes, found: Any, submission: Submission, headers: Mapping[str, str], key_holder: str
+    ) -> PreparedSubmission:
         own = [("via", b"http")]
         own += [(h, headers[h].encode()) for h in _TRACE_HEADERS if h in headers]
         task_id, digest = "", ""
@@ -80,35 +82,35 @@ class Submissions:
                 raise Problem(
                     "bad-request", f"Idempotency-Key must have 1 to {MAX_IDEMPOTENCY_KEY_CHARACTERS} characters"
                 )
-            task_id = id_of_idempotency_key(holder, key)
-            # Of the parsed body, keys sorted: the same request written another way is the same request.
+            task_id = id_of_idempotency_key(key_holder, key)
+            # Of the parsed body with sorted keys, so that formatting and the order of keys do not matter.
             digest = hashlib.sha256(orjson.dumps(found, option=orjson.OPT_SORT_KEYS)).hexdigest()
             own.append((DIGEST_HEADER, digest.encode()))
         task_id = task_id or new_id()
         topic = "tasks.high" if submission.priority == "high" else "tasks.normal"
-        return Prepared(task_id, submission, Outgoing(topic, task_id.encode(), body, tuple(own)), digest)
+        return PreparedSubmission(task_id, submission, Outgoing(topic, task_id.encode(), body, tuple(own)), digest)
 
 
-def too_large() -> Problem:
+def too_large_problem() -> Problem:
     return Problem(
-        "too-large", f"a submission has at most {MAX_SUBMISSION_BYTES} bytes", headers={"Connection": "close"}
+        "too-large", f"a submission may have at most {MAX_SUBMISSION_BYTES} bytes", headers={"Connection": "close"}
     )
 
 
-def parse(body: bytes) -> Any:
-    """JSON as every reader of the record will understand it; Problem bad-json otherwise, duplicate keys included."""
+def parse_json(body: bytes) -> Any:
+    """Parses JSON; Problem bad-json for anything else, and for duplicate keys."""
     try:
         found = orjson.loads(body)
-        # A reader that takes the first of two equal keys and one that takes the last would run different tasks.
-        # Each key has a colon, and without \u escapes writing it anew adds none: equal counts mean no key was dropped.
+        # Of two equal keys one reader of the record takes the first, another the last: they would run different tasks.
+        # The fast check: each key has a colon, and without \u escapes encoding adds none. Equal counts: no dropped key.
         if b"\\u" in body or body.count(b":") != orjson.dumps(found).count(b":"):
-            json.loads(body, object_pairs_hook=_distinct)
-    except (ValueError, RecursionError, TypeError) as e:  # TypeError: deeper than orjson writes
+            json.loads(body, object_pairs_hook=_reject_duplicate_keys)
+    except (ValueError, RecursionError, TypeError) as e:  # TypeError: nested deeper than orjson encodes
         raise Problem("bad-json", f"the body is not valid JSON: {e}") from None
     return found
 
 
-def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _reject_duplicate_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) != len(pairs):
         keys = [k for k, _ in pairs]

@@ -1,8 +1,8 @@
-"""Who may speak to a gateway that has no keys: people on this machine, and no web page behind their back.
+"""Access control without API keys: only clients on this machine, and no requests by web pages of other sites.
 
-An ASGI layer around everything. `Host` must name loopback (so that no foreign name that resolves here is served) and
-`Origin`, where a browser sends one, must be this site's own. `check_address` refuses at start to listen beyond loopback
-unless HEADRACE_INSECURE=1 says so; with it any Host is served, and Origin is still checked.
+An ASGI layer around all routes. The Host header must be a loopback name, which defeats DNS rebinding. An Origin header,
+which browsers send, must be this site's own. At start `check_address` refuses to listen beyond loopback unless
+HEADRACE_INSECURE=1 is set; then any Host is accepted, and Origin is still checked.
 """
 
 from urllib.parse import urlsplit
@@ -18,22 +18,23 @@ _SECURITY_HEADERS = [(b"x-content-type-options", b"nosniff"), (b"referrer-policy
 
 
 def check_address(settings: Settings) -> tuple[str, int]:
-    """Where to listen; UsageError when that would open the gateway to others without keys."""
+    """The (host, port) to listen on; UsageError when other machines could reach it, and for API keys."""
     if settings.api_keys:
         raise UsageError(
-            "HEADRACE_API_KEYS: this release checks no keys yet: unset it, and keep the gateway on loopback"
+            "HEADRACE_API_KEYS is set, but this release does not support API keys: unset it, and keep HEADRACE_HTTP on "
+            "a loopback address"
         )
     host, port = address(settings.http, "HEADRACE_HTTP")
     if not settings.insecure and not is_loopback(host):
         raise UsageError(
-            f"HEADRACE_HTTP is {settings.http}: without API keys the gateway listens on loopback only, such as "
-            f"127.0.0.1:{port}; HEADRACE_INSECURE=1 opens it to everyone who can reach that address"
+            f"HEADRACE_HTTP is {settings.http}, which other machines can reach: set it to a loopback address such as "
+            f"127.0.0.1:{port}, or set HEADRACE_INSECURE=1 to let anyone who can reach it use the gateway"
         )
     return host, port
 
 
 class Guard:
-    """Wraps the application; answers 403 itself."""
+    """Wraps the application: answers 403 to other hosts and sites, and adds security headers to all other answers."""
 
     def __init__(self, app: ASGIApp, any_host: bool) -> None:
         self._app, self._any_host = app, any_host
@@ -65,8 +66,11 @@ class Guard:
         if not self._any_host and not is_loopback(without_port(host)):
             return Problem(
                 "forbidden-host",
-                f"without keys only loopback names are served, not {host[:100]!r}: use 127.0.0.1 or localhost",
+                f"the Host header is {host[:100]!r}: use a loopback name, such as localhost or 127.0.0.1",
             )
         if origin and urlsplit(origin).netloc.lower() != host.lower():
-            return Problem("forbidden-origin", f"a page of {origin[:100]!r} may not use this gateway")
+            return Problem(
+                "forbidden-origin",
+                f"the request comes from a page of {origin[:100]!r}: use the gateway's own page instead",
+            )
         return None

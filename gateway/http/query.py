@@ -1,7 +1,7 @@
-"""Filters and cursors of GET /tasks, GET /dead and GET /events: from query parameters, and back into a cursor.
+"""Query parameters of the lists and event streams: filters, limits and cursors.
 
-A cursor is where a page ended, (submitted_ms, id), so that a page never depends on what came in between. Parameters
-that cannot be read are Problem bad-request, which names them.
+A cursor is the place where a page ended, (submitted_ms, id), so new tasks never shift the next page. A parameter that
+cannot be parsed raises Problem bad-request, which names it.
 """
 
 import base64
@@ -9,55 +9,75 @@ from collections.abc import Mapping
 from datetime import datetime
 
 from gateway.http.problems import Problem
-from gateway.view.store import Filter
+from gateway.view.store import TaskFilter
 from headrace.contract.states import Reason, Status
 from headrace.contract.timestamps import parse_rfc3339
 from headrace.errors import Invalid
 
 MAX_LIMIT = 1000
 DEFAULT_LIMIT = 50
+_CURSOR_BYTES = 24  # eight of the time, sixteen of the id
 
 
-def filter_of(query: Mapping[str, str], times: bool = True, dead: bool = False) -> Filter:
-    """The filter that query parameters ask for."""
+def parse_filter(query: Mapping[str, str], times: bool = True, dead: bool = False) -> TaskFilter:
+    """The filter in the query parameters. `times`: with `since` and `until`; `dead`: dead letters only, by `reason`."""
     status, reason = query.get("status", ""), query.get("reason", "")
     if status and status not in set(Status):
-        raise bad("status", f"status must be one of {', '.join(Status)}")
+        raise bad_parameter("status", f"status must be one of {', '.join(Status)}")
     if reason and reason not in set(Reason):
-        raise bad("reason", f"reason must be one of {', '.join(Reason)}")
+        raise bad_parameter("reason", f"reason must be one of {', '.join(Reason)}")
     since, until = (_time_ms(query, "since"), _time_ms(query, "until")) if times else (0, 0)
-    return Filter(status, query.get("name", ""), query.get("directory", ""), since, until, dead, reason if dead else "")
+    name, directory = query.get("name", ""), query.get("directory", "")
+    return TaskFilter(status, name, directory, since, until, dead, reason if dead else "")
 
 
-def limit_of(query: Mapping[str, str]) -> int:
-    text = query.get("limit", str(DEFAULT_LIMIT))
-    if not (text.isascii() and text.isdigit() and 1 <= int(text[:10]) <= MAX_LIMIT):
-        raise bad("limit", f"limit must be a whole number from 1 to {MAX_LIMIT}")
+def parse_limit(query: Mapping[str, str], default: int = DEFAULT_LIMIT, maximum: int = MAX_LIMIT) -> int:
+    """How many items a page may have."""
+    text = query.get("limit", str(default))
+    if not (text.isascii() and text.isdigit() and 1 <= int(text[:10]) <= maximum):
+        raise bad_parameter("limit", f"limit must be a whole number from 1 to {maximum}")
     return int(text)
 
 
-def cursor_of(query: Mapping[str, str]) -> tuple[int, bytes] | None:
+def parse_cursor(query: Mapping[str, str]) -> tuple[int, bytes] | None:
+    """(submitted_ms, id) of the last task of the page before; None for the first page."""
     text = query.get("cursor", "")
     if not text:
         return None
     try:
-        raw = base64.urlsafe_b64decode(text.encode("ascii") + b"=" * (-len(text) % 4))
-        if len(raw) != 24:
-            raise ValueError
+        raw = decode_base64(text)
     except ValueError:
-        raise bad("cursor", "cursor must be the `next` of an earlier page") from None
+        raise bad_cursor() from None
+    if len(raw) != _CURSOR_BYTES:
+        raise bad_cursor()
     return int.from_bytes(raw[:8], "big", signed=True), raw[8:]
 
 
 def encode_cursor(submitted_ms: int, task_id: bytes) -> str:
-    return base64.urlsafe_b64encode(submitted_ms.to_bytes(8, "big", signed=True) + task_id).decode()
+    """The inverse of `parse_cursor`."""
+    return encode_base64(submitted_ms.to_bytes(8, "big", signed=True) + task_id)
 
 
-def bad(parameter: str, detail: str) -> Problem:
+def encode_base64(raw: bytes) -> str:
+    """Base64 that a URL can hold, without padding."""
+    return base64.urlsafe_b64encode(raw).decode().rstrip("=")
+
+
+def decode_base64(text: str) -> bytes:
+    """The inverse of `encode_base64`; raises ValueError."""
+    return base64.urlsafe_b64decode(text.encode("ascii") + b"=" * (-len(text) % 4))
+
+
+def bad_parameter(parameter: str, detail: str) -> Problem:
+    """The problem of a query parameter that cannot be parsed."""
     return Problem("bad-request", detail, [Invalid(detail, f"?{parameter}")])
 
 
-def time_of(query: Mapping[str, str], name: str) -> datetime | None:
+def bad_cursor() -> Problem:
+    return bad_parameter("cursor", "cursor must be the `next` of an earlier page")
+
+
+def parse_time(query: Mapping[str, str], name: str) -> datetime | None:
     """The parameter as a time in UTC; None without it."""
     text = query.get(name, "")
     if not text:
@@ -65,9 +85,9 @@ def time_of(query: Mapping[str, str], name: str) -> datetime | None:
     try:
         return parse_rfc3339(text.replace(" ", "+"))  # a `+` that was not escaped arrives as a space
     except ValueError as e:
-        raise bad(name, f"{name} {e}") from None
+        raise bad_parameter(name, f"{name} {e}") from None
 
 
 def _time_ms(query: Mapping[str, str], name: str) -> int:
-    found = time_of(query, name)
+    found = parse_time(query, name)
     return 0 if found is None else int(found.timestamp() * 1000)

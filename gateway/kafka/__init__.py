@@ -1,3 +1,4 @@
-"""The gateway's own questions to Kafka: whether it can be reached, and a record at its place. Imported by routes and
-`gateway.main`.
+"""The gateway's requests to Kafka beside the view: is it reachable, where do partitions end, one record at its offset.
+
+Imported by routes and `gateway.main`.
 """

@@ -1,7 +1,7 @@
-"""Whether Kafka answers, and where its partitions end: asked every two seconds, and by handlers that must know now.
+"""Whether Kafka answers, and where its partitions end: probed every two seconds, and on demand by handlers.
 
-While Kafka is known to be away, submissions are refused at once instead of after the sender's time limit. The status
-view's lag is told to health and metrics from here.
+While the probe finds Kafka unavailable, handlers refuse submissions at once instead of after the sender's time limit.
+After each probe a callback gets the end offsets, from which health and metrics have the status view's lag.
 """
 
 import asyncio
@@ -18,7 +18,7 @@ from headrace.kafka.client import Kafka, log_throttled
 
 log = logging.getLogger(__name__)
 
-_ASK_EVERY_S = 2.0
+_PROBE_EVERY_S = 2.0
 _TIMEOUT_S = 2.0
 _LEADER_CHANGED = {
     KafkaError.FENCED_LEADER_EPOCH,
@@ -29,20 +29,23 @@ _LEADER_CHANGED = {
 
 _LATEST, _EARLIEST = OffsetSpec.latest(), OffsetSpec.earliest()  # type: ignore[no-untyped-call]
 
-Ends = dict[tuple[str, int], int]
+Offsets = dict[tuple[str, int], int]  # by (topic, partition)
 
 
 class BrokerProbe:
-    """The probing thread. `places` says which partitions there are, `told` takes their ends after each round."""
+    """The probing thread. `partitions` names the ones to probe; `on_end_offsets` gets their ends after each probe."""
 
     def __init__(
-        self, kafka: Kafka, places: Callable[[], Iterable[tuple[str, int]]], told: Callable[[Ends], None]
+        self,
+        kafka: Kafka,
+        partitions: Callable[[], Iterable[tuple[str, int]]],
+        on_end_offsets: Callable[[Offsets], None],
     ) -> None:
-        self._kafka, self._places, self._told = kafka, places, told
+        self._kafka, self._partitions, self._on_end_offsets = kafka, partitions, on_end_offsets
         self._admin = kafka.admin()
-        self.away: str | None = "Kafka has not answered yet"  # in words; None while it answers
+        self.unavailable: str | None = "Kafka has not answered yet"  # the reason; None while Kafka answers
         self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="kafka-reach", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="broker-probe", daemon=True)
 
     def start(self) -> None:
         self._thread.start()
@@ -52,44 +55,46 @@ class BrokerProbe:
         self._thread.join(5)
 
     def check(self) -> str | None:
-        return self.away
+        """For health: None, or why Kafka is unavailable."""
+        return self.unavailable
 
-    def lost(self, reason: str) -> None:
-        """Told by whoever has just waited for Kafka in vain; the next probe that succeeds takes it back."""
-        self.away = self.away or reason
+    def report_failure(self, reason: str) -> None:
+        """For a handler whose own request to Kafka failed. The next successful probe clears it."""
+        self.unavailable = self.unavailable or reason
 
-    async def ends(self, places: Iterable[tuple[str, int]]) -> Ends:
+    async def end_offsets(self, partitions: Iterable[tuple[str, int]]) -> Offsets:
         """The offset after the last record of each partition, as of now; Retryable when Kafka does not answer."""
-        return await self._answers(places, _LATEST)
+        return await self._list_offsets(partitions, _LATEST)
 
-    async def starts(self, places: Iterable[tuple[str, int]]) -> Ends:
-        """The offset of the first record that Kafka still holds of each partition; Retryable as `ends`."""
-        return await self._answers(places, _EARLIEST)
+    async def start_offsets(self, partitions: Iterable[tuple[str, int]]) -> Offsets:
+        """The offset of the first retained record of each partition; Retryable when Kafka does not answer."""
+        return await self._list_offsets(partitions, _EARLIEST)
 
-    async def _answers(self, places: Iterable[tuple[str, int]], spec: Any) -> Ends:
-        if self.away:
-            raise Retryable(self.away)
-        wanted = list(places)
+    async def _list_offsets(self, partitions: Iterable[tuple[str, int]], spec: Any) -> Offsets:
+        if self.unavailable:
+            raise Retryable(self.unavailable)
+        wanted = list(partitions)
         try:
             async with asyncio.timeout(_TIMEOUT_S + 0.5):
                 try:
-                    return await self._offsets(wanted, spec)
+                    return await self._await_offsets(wanted, spec)
                 except KafkaException as e:
-                    self._renew(e)
-                    return await self._offsets(wanted, spec)
+                    self._renew_client(e)
+                    return await self._await_offsets(wanted, spec)
         except (KafkaException, TimeoutError) as e:
-            raise Retryable(f"Kafka does not answer: {_words(e)}") from None
+            raise Retryable(_describe(e)) from None
 
-    async def _offsets(self, places: list[tuple[str, int]], spec: Any) -> Ends:
-        return {p: (await asyncio.wrap_future(f)).offset for p, f in self._ask(places, spec).items()}
+    async def _await_offsets(self, partitions: list[tuple[str, int]], spec: Any) -> Offsets:
+        return {p: (await asyncio.wrap_future(f)).offset for p, f in self._request_offsets(partitions, spec).items()}
 
-    def _ask(self, places: list[tuple[str, int]], spec: Any) -> dict[tuple[str, int], Any]:
-        wanted = {TopicPartition(self._kafka.topic(t), p): spec for t, p in places}
+    def _request_offsets(self, partitions: list[tuple[str, int]], spec: Any) -> dict[tuple[str, int], Any]:
+        """A future for each partition."""
+        wanted = {TopicPartition(self._kafka.topic(t), p): spec for t, p in partitions}
         found = self._admin.list_offsets(wanted, request_timeout=_TIMEOUT_S) if wanted else {}
         return {(self._kafka.unprefixed(p.topic), p.partition): f for p, f in found.items()}
 
-    def _renew(self, error: KafkaException) -> None:
-        """A new client where the old one goes on asking with what it knew of partition leaders before they changed."""
+    def _renew_client(self, error: KafkaException) -> None:
+        """Makes a new client after a leader change: the old one keeps its stale metadata. Raises any other error."""
         if error.args[0].code() not in _LEADER_CHANGED:
             raise error
         self._admin = self._kafka.admin()
@@ -100,22 +105,23 @@ class BrokerProbe:
                 try:
                     self._probe()
                 except KafkaException as e:
-                    self._renew(e)
+                    self._renew_client(e)
                     self._probe()
-                self.away = None
+                self.unavailable = None
             except (KafkaException, TimeoutError) as e:
-                self.away = f"Kafka does not answer: {_words(e)}"
-                log_throttled("reach", "%s", self.away)
-            self._stop.wait(_ASK_EVERY_S)
+                self.unavailable = _describe(e)
+                log_throttled("broker probe", "%s", self.unavailable)
+            self._stop.wait(_PROBE_EVERY_S)
 
     def _probe(self) -> None:
-        places = list(self._places())
-        if not places:
+        partitions = list(self._partitions())
+        if not partitions:
             self._admin.list_topics(timeout=_TIMEOUT_S)
             return
-        asked = self._ask(places, _LATEST)
-        self._told({p: f.result(_TIMEOUT_S + 0.5).offset for p, f in asked.items()})
+        requested = self._request_offsets(partitions, _LATEST)
+        self._on_end_offsets({p: f.result(_TIMEOUT_S + 0.5).offset for p, f in requested.items()})
 
 
-def _words(error: Exception) -> str:
-    return error.args[0].str() if isinstance(error, KafkaException) else "no answer in time"
+def _describe(error: Exception) -> str:
+    reason = error.args[0].str() if isinstance(error, KafkaException) else "no answer in time"
+    return f"Kafka does not answer: {reason}"

@@ -1,7 +1,7 @@
-"""Reads single records back from the log: a submission at its source, a dead letter at its place.
+"""Reads single records back from the log: a submission at its source, or a dead letter at its offset.
 
-One consumer, made when it is first needed, used by one caller at a time from worker threads. None says that Kafka no
-longer holds the record; Retryable, that Kafka did not answer in time.
+Handlers call it in worker threads. One consumer, made on first use, serves one caller at a time. A record that Kafka no
+longer holds is None; Retryable when Kafka does not answer in time.
 """
 
 import threading
@@ -17,19 +17,21 @@ _TIMEOUT_S = 3.0
 
 
 class SourceReader:
+    """Reads records by topic, partition and offset."""
+
     def __init__(self, kafka: Kafka) -> None:
         self._kafka = kafka
         self._lock = threading.Lock()
         self._consumer: Consumer | None = None
 
-    def read(self, source: Source) -> Record | None:
-        """The record at that place. Blocks up to three seconds."""
+    def read_record(self, source: Source) -> Record | None:
+        """The record at `source`, or None when Kafka no longer holds it. Blocks up to three seconds; Retryable."""
         with self._lock:
             self._consumer = self._consumer or self._kafka.consumer(None, **SHORT_FETCH)
             try:
                 return fetch_record(self._kafka, self._consumer, source, _TIMEOUT_S)
             except KafkaException as e:
-                raise Retryable(f"Kafka did not give the record {source}: {words_of(e)}") from None
+                raise Retryable(f"Kafka did not return the record {source}: {words_of(e)}") from None
 
     def close(self) -> None:
         with self._lock:

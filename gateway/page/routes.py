@@ -1,6 +1,6 @@
-"""GET / and its files: the web page, with nothing inline and nothing from outside.
+"""GET / and its files: the web page, without inline scripts and without files from other sites.
 
-The files beside this module are read once at start. The page speaks to the public routes only.
+The files beside this module are read once at start. The page uses only the public routes.
 """
 
 from hashlib import sha256
@@ -11,14 +11,12 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from gateway.http.problems import Problem
+from gateway.http.responses import not_modified, page_policy
 
 router = APIRouter()
 
 _TYPES = {".html": "text/html; charset=utf-8", ".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
-_POLICY = (
-    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:; connect-src 'self'; "
-    "form-action 'none'; base-uri 'none'; frame-ancestors 'none'"
-)
+_POLICY = page_policy()
 
 
 def _load() -> dict[str, tuple[bytes, str, str]]:
@@ -37,19 +35,18 @@ _FILES = _load()
 
 @router.api_route("/", methods=["GET", "HEAD"], include_in_schema=False)
 async def page(request: Request) -> Response:
-    return _file("index.html", request)
+    return serve_file("index.html", request)
 
 
 @router.api_route("/page/{name}", methods=["GET", "HEAD"], include_in_schema=False)
 async def page_file(name: str, request: Request) -> Response:
-    return _file(name, request)
+    return serve_file(name, request)
 
 
-def _file(name: str, request: Request) -> Response:
+def serve_file(name: str, request: Request, policy: str = _POLICY) -> Response:
+    """A file of the page under a Content-Security-Policy; Problem not-found."""
     if name not in _FILES:
-        raise Problem("not-found", "the page has no such file")
+        raise Problem("not-found", f"the page has no file {name[:100]!r}: open / for the page")
     raw, content_type, etag = _FILES[name]
-    headers = {"Content-Security-Policy": _POLICY, "Cache-Control": "no-cache", "ETag": etag}
-    if request.headers.get("if-none-match") == etag:
-        return Response(status_code=304, headers=headers)
-    return Response(raw, headers=headers, media_type=content_type)
+    headers = {"Content-Security-Policy": policy, "Cache-Control": "no-cache", "ETag": etag}
+    return not_modified(request, headers) or Response(raw, headers=headers, media_type=content_type)

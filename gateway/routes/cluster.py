@@ -1,55 +1,52 @@
-"""GET /kinds and GET /nodes: what can be run here, and who runs it."""
+"""GET /kinds and GET /nodes: the registered task kinds, and the nodes that run them."""
 
 from typing import Any
 
-import orjson
 from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 
-from gateway.routes.dependencies import parts_of
+from gateway.http.responses import json_response
+from gateway.routes.dependencies import dependencies_of
 from gateway.view.cluster import LIVE_S, KnownNode
-from gateway.view.task_events import moment
+from gateway.view.task_events import rfc3339
 
 router = APIRouter()
 
 
 @router.get("/kinds")
 async def kinds(request: Request) -> Response:
-    """Every kind that was announced: schema, limits, and the live nodes that announce it."""
-    found = parts_of(request).cluster.kinds()
-    return _json({"items": [kind.to_json() | {"live": live} for kind, live in found], "next": None})
+    """Every registered kind: its schema, its limits, and the live nodes that announce it."""
+    found = dependencies_of(request).cluster.kinds()
+    return json_response({"items": [kind.to_json() | {"live": live} for kind, live in found], "next": None})
 
 
 @router.get("/nodes")
 async def nodes(request: Request) -> Response:
-    """Nodes heard of in the last ten minutes."""
-    found = parts_of(request).cluster.nodes()
-    return _json({"items": [node_json(n, seen_s) for n, seen_s in found], "next": None})
+    """Nodes with a heartbeat in the last ten minutes."""
+    found = dependencies_of(request).cluster.nodes()
+    return json_response({"items": [node_json(node, age_s) for node, age_s in found], "next": None})
 
 
-def node_json(node: KnownNode, seen_s: float) -> dict[str, Any]:
-    """A node as readers see it. `seen_s`: seconds since its last heartbeat came in."""
-    beat = node.beat
-    state = "silent" if beat.state != "dead" and seen_s > LIVE_S else beat.state
+def node_json(node: KnownNode, age_s: float) -> dict[str, Any]:
+    """A node as GET /nodes shows it. `age_s`: seconds since its last heartbeat."""
+    heartbeat = node.heartbeat
+    state = "silent" if heartbeat.state != "dead" and age_s > LIVE_S else heartbeat.state
     running = [
-        {"id": r.id, "name": r.name, "attempt": r.attempt, "started_at": moment(r.started_ms)} for r in beat.running
+        {"id": r.id, "name": r.name, "attempt": r.attempt, "started_at": rfc3339(r.started_ms)}
+        for r in heartbeat.running
     ]
     return {
-        "node": beat.node,
-        "host": beat.host,
-        "pid": beat.pid,
-        "slots": beat.slots,
+        "node": heartbeat.node,
+        "host": heartbeat.host,
+        "pid": heartbeat.pid,
+        "slots": heartbeat.slots,
         "running": running,
-        "seen_s": round(seen_s, 1),
+        "seen_s": round(age_s, 1),
         "state": state,
-        "kinds": sorted(beat.kinds),
-        "boot": beat.boot,
-        "started_at": moment(beat.started_ms),
-        "stats_url": beat.stats_url,
-        "release": beat.release,
+        "kinds": sorted(heartbeat.kinds),
+        "boot": heartbeat.boot,
+        "started_at": rfc3339(heartbeat.started_ms),
+        "stats_url": heartbeat.stats_url,
+        "release": heartbeat.release,
     }
-
-
-def _json(body: object) -> Response:
-    return Response(orjson.dumps(body), media_type="application/json", headers={"Cache-Control": "no-store"})

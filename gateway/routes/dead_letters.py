@@ -1,7 +1,7 @@
-"""GET /dead and POST /dead/redrive: the tasks that ended without a result, and how they are sent again.
+"""GET /dead and POST /dead/redrive: lists the tasks that ended without a result, and submits them again.
 
-A redrive is a new task: its id comes from the old one and a count, and a header says which task it was. What has been
-redriven is passed over, unless `again` is asked for, so that repeating a call makes no second task. Raises Problem.
+A redrive is a new task. Its id is derived from the old id and a count, and a header names the old task. A task that was
+redriven already is skipped unless `again` is set, so repeating a call makes no second task. Raises Problem.
 """
 
 import asyncio
@@ -14,11 +14,12 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from gateway.http.problems import Problem
-from gateway.http.query import filter_of
-from gateway.routes.dependencies import Dependencies, parts_of
+from gateway.http.query import parse_filter
+from gateway.http.responses import json_response
+from gateway.routes.dependencies import Dependencies, dependencies_of
 from gateway.routes.submit import read_body
-from gateway.routes.tasks import page_of
-from gateway.submission import parse
+from gateway.routes.tasks import task_page
+from gateway.submission import parse_json
 from gateway.view.projection import TaskView, id_text, partition_and_offset
 from headrace.contract.ids import id_of_redrive
 from headrace.contract.records import Outgoing, Record, Source
@@ -27,77 +28,77 @@ from headrace.errors import Invalid, Retryable, Undecodable
 
 router = APIRouter()
 
-MAX_REDRIVE = 10_000  # tasks a call; a larger set is redriven by calling again
-_TEXTS = ("reason", "name", "directory", "status", "since", "until")
+MAX_REDRIVE = 10_000  # tasks for each call; call again for more
+_FILTER_FIELDS = ("reason", "name", "directory", "status", "since", "until")
 
 
 @dataclass(frozen=True, slots=True)
 class RedriveRequest:
-    """What a redrive call asks for."""
+    """The options of a redrive."""
 
     dry_run: bool
     again: bool
-    rate: float  # tasks a second, 0 = at once
-    payload: dict[str, Any] | None  # in place of the one that failed
+    rate: float  # tasks a second, 0 = no limit
+    payload: dict[str, Any] | None  # replaces the old payload
 
 
 @router.get("/dead")
 async def list_dead(request: Request) -> Response:
-    """Dead letters, newest first, by reason, kind, directory and time."""
-    return await page_of(parts_of(request), filter_of(request.query_params, dead=True), request)
+    """Dead letters, newest first, filtered by reason, kind, directory and time."""
+    return await task_page(dependencies_of(request), parse_filter(request.query_params, dead=True), request)
 
 
 @router.post("/dead/redrive")
 async def redrive(request: Request) -> Response:
-    """Sends the matching dead letters again, as new tasks."""
-    parts = parts_of(request)
-    asked = parse(await read_body(request, "application/json") or b"{}")
-    if not isinstance(asked, dict):
-        raise Problem("bad-request", "the body is a JSON object with filters and options")
-    wish = _wish(asked)
-    wanted = filter_of({k: str(asked[k]) for k in _TEXTS if asked.get(k)}, dead=True)
-    rows = await asyncio.to_thread(parts.store.tasks, wanted, None, MAX_REDRIVE)
-    counts = await asyncio.to_thread(parts.store.redrives, [r.id for r in rows])
-    due = [r for r in rows if wish.again or not counts.get(r.id)]
-    if wish.dry_run:
-        return _json({"matched": len(rows), "redriven": 0, "would_redrive": len(due), "items": []})
+    """Submits the tasks of the matching dead letters again, as new tasks."""
+    deps = dependencies_of(request)
+    body = parse_json(await read_body(request, "application/json") or b"{}")
+    if not isinstance(body, dict):
+        raise Problem("bad-request", "the body must be a JSON object with filters and options")
+    options = _parse_options(body)
+    wanted = parse_filter({k: str(body[k]) for k in _FILTER_FIELDS if body.get(k)}, dead=True)
+    tasks = await asyncio.to_thread(deps.store.list_tasks, wanted, None, MAX_REDRIVE)
+    counts = await asyncio.to_thread(deps.store.redrive_counts, [t.id for t in tasks])
+    due = [t for t in tasks if options.again or not counts.get(t.id)]
+    if options.dry_run:
+        return json_response({"matched": len(tasks), "redriven": 0, "would_redrive": len(due), "items": []})
     items = []
-    for row in due:
-        items.append(await _redrive_one(parts, row, counts.get(row.id, 0) + 1, wish))
-        if wish.rate:
-            await asyncio.sleep(1 / wish.rate)
+    for task in due:
+        items.append(await _redrive_one(deps, task, counts.get(task.id, 0) + 1, options))
+        if options.rate:
+            await asyncio.sleep(1 / options.rate)
     if items and "id" in items[-1]:
-        await parts.read_on(items[-1]["id"])  # so that an identical call right after this one passes them over
-    return _json({"matched": len(rows), "redriven": sum("id" in i for i in items), "items": items}, 202)
+        await deps.catch_up(items[-1]["id"])  # so that an identical call right after this one skips them
+    return json_response({"matched": len(tasks), "redriven": sum("id" in i for i in items), "items": items}, 202)
 
 
-async def _redrive_one(parts: Dependencies, row: TaskView, count: int, wish: RedriveRequest) -> dict[str, Any]:
-    old = id_text(row.id)
+async def _redrive_one(deps: Dependencies, task: TaskView, count: int, options: RedriveRequest) -> dict[str, Any]:
+    old = id_text(task.id)
     try:
-        partition, offset = partition_and_offset(row.ended_place)
-        record = await asyncio.to_thread(parts.sources.read, Source("tasks.dead", partition, offset))
+        partition, offset = partition_and_offset(task.ended_place)
+        record = await asyncio.to_thread(deps.source_reader.read_record, Source("tasks.dead", partition, offset))
         if record is None or record.value is None:
-            return {"redrive_of": old, "error": "Kafka no longer holds its dead letter"}
-        value = _edited(record.value, wish.payload)
+            return {"redrive_of": old, "error": "Kafka no longer holds the dead letter: submit the task anew"}
+        value = _replace_payload(record.value, options.payload)
         new = id_of_redrive(old, count)
         await asyncio.wrap_future(
-            parts.sender.send(Outgoing("tasks.normal", new.encode(), value, _headers(record, old)))
+            deps.sender.send(Outgoing("tasks.normal", new.encode(), value, _headers(record, old)))
         )
     except (Undecodable, Invalid) as e:
-        return {"redrive_of": old, "error": f"its submission cannot be sent again as it is: {e.detail}"}
+        return {"redrive_of": old, "error": f"the submission cannot be redriven: {e.detail}"}
     except Retryable as e:
-        parts.reach.lost(str(e))
-        raise Problem("kafka-unavailable", f"not all have been redriven: {e}; call again for the rest") from None
+        deps.broker_probe.report_failure(str(e))
+        raise Problem("kafka-unavailable", f"not all tasks were redriven: {e}; call again for the rest") from None
     return {"redrive_of": old, "id": new}
 
 
 def _headers(record: Record, old: str) -> tuple[tuple[str, bytes], ...]:
-    # The digest belongs to the Idempotency-Key of the old task, and an older redrive's mark to that redrive.
+    # The digest belongs to the old task's Idempotency-Key, and an existing redrive-of to an earlier redrive.
     kept = tuple((k, v) for k, v in record.foreign_headers if k not in ("redrive-of", "idempotency-digest"))
     return (("via", b"http"), ("redrive-of", old.encode()), *kept)
 
 
-def _edited(raw: bytes, payload: dict[str, Any] | None) -> bytes:
+def _replace_payload(raw: bytes, payload: dict[str, Any] | None) -> bytes:
     if payload is None:
         return raw
     Submission.decode(raw)
@@ -106,18 +107,12 @@ def _edited(raw: bytes, payload: dict[str, Any] | None) -> bytes:
     return value
 
 
-def _wish(asked: dict[str, Any]) -> RedriveRequest:
-    rate, payload = asked.get("rate", 0), asked.get("payload")
+def _parse_options(body: dict[str, Any]) -> RedriveRequest:
+    rate, payload = body.get("rate", 0), body.get("payload")
     if isinstance(rate, bool) or not isinstance(rate, int | float) or not 0 <= rate <= 100_000:
-        raise Problem(
-            "bad-request", "rate is a number of tasks a second", [Invalid("a number of tasks a second", "/rate")]
-        )
+        detail = "rate must be a number of tasks a second, from 0 to 100000"
+        raise Problem("bad-request", detail, [Invalid(detail, "/rate")])
     if payload is not None and not isinstance(payload, dict):
-        raise Problem(
-            "bad-request", "payload is an object", [Invalid("an object, in place of the one that failed", "/payload")]
-        )
-    return RedriveRequest(asked.get("dry_run") is True, asked.get("again") is True, float(rate), payload)
-
-
-def _json(body: object, status: int = 200) -> Response:
-    return Response(orjson.dumps(body), status, media_type="application/json")
+        detail = "payload must be an object: it replaces the payload of the old task"
+        raise Problem("bad-request", detail, [Invalid(detail, "/payload")])
+    return RedriveRequest(body.get("dry_run") is True, body.get("again") is True, float(rate), payload)

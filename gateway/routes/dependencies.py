@@ -1,7 +1,7 @@
-"""The gateway's parts, as handlers reach them, and the look-up that may say that there is no such task.
+"""What handlers depend on, and the look-up of a task that decides between 404 and "not read yet".
 
-`find` is what stands between a 404 and a task that was just submitted: before it gives up it reads on to where the log
-ended when it was asked.
+A task that was just submitted may not be in the status view yet. Before `find_task` answers 404 it waits until the view
+has read up to the end of the log as of the request.
 """
 
 import asyncio
@@ -29,73 +29,77 @@ from headrace.kafka.partitioner import partition_of
 from headrace.process.health import Health
 from headrace.storage.results_root import ResultsRoot
 
-FIND_WAIT_S = 2.0  # how long a miss waits for the view to reach the end of the log before it says "ask again"
+FIND_WAIT_S = 2.0  # how long a look-up waits for the view to reach the end of the log before it answers 503
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, kw_only=True)
 class Dependencies:
-    """Everything that handlers use; one a gateway, in `app.state.parts`."""
+    """Everything that handlers use; one for each gateway, in `app.state.dependencies`."""
 
     store: StatusStore
-    view: Projector
+    projector: Projector
     cluster: ClusterView
-    feed: Notifier
-    reach: BrokerProbe
+    notifier: Notifier
+    broker_probe: BrokerProbe
     sender: Sender
-    sources: SourceReader
+    source_reader: SourceReader
     submissions: Submissions
     health: Health
     metrics: Metrics
-    results: ResultsRoot
+    results_root: ResultsRoot
     statistics: StatisticsStore
-    acknowledged: RecentSubmissions = field(default_factory=RecentSubmissions)
+    recent_submissions: RecentSubmissions = field(default_factory=RecentSubmissions)
 
-    async def find(self, text: str) -> TaskView:
-        """The row of a task id as it stands in a path; Problem no-such-task, or 503 when that cannot be said yet."""
-        task_id = canonical_id(text)
-        row = self.store.row(id_bytes(task_id))
-        if row is not None:
-            return row
-        if (ends := self.acknowledged.ends(task_id)) is not None:
-            await self.feed.until(lambda: self.view.snapshot.reached(ends), FIND_WAIT_S / 2)
-            row = self.store.row(id_bytes(task_id))
-        if row is None:
-            await self.read_on(task_id)
-            row = self.store.row(id_bytes(task_id))
-        if row is None:
+    async def find_task(self, text: str) -> TaskView:
+        """The task whose id a path holds; Problem no-such-task, or a 503 while the view cannot tell."""
+        task_id = parse_task_id(text)
+        task = self.store.get_task(id_bytes(task_id))
+        if task is not None:
+            return task
+        if (ends := self.recent_submissions.end_offsets(task_id)) is not None:
+            await self.notifier.wait_until(lambda: self.projector.snapshot.reached(ends), FIND_WAIT_S / 2)
+            task = self.store.get_task(id_bytes(task_id))
+        if task is None:
+            await self.catch_up(task_id)
+            task = self.store.get_task(id_bytes(task_id))
+        if task is None:
             raise no_such_task(text)
-        return row
+        return task
 
-    async def read_on(self, task_id: str) -> None:
-        """Waits until the view has read all that the log says of an id by now; Problem 503 when it takes too long."""
-        if not self.view.partitions:
-            raise Problem("catching-up", "the topics have not been read yet")
-        partition = partition_of(task_id.encode(), self.view.partitions)
+    async def catch_up(self, task_id: str) -> None:
+        """Waits until the view has read everything that the log holds of the task by now.
+
+        Problem kafka-unavailable, or catching-up after two seconds.
+        """
+        if not self.projector.partition_count:
+            raise Problem("catching-up", "the gateway has not read the topics yet: try again in a moment")
+        partition = partition_of(task_id.encode(), self.projector.partition_count)
         try:
-            ends = await self.reach.ends([(topic, partition) for topic in TOPICS])
+            ends = await self.broker_probe.end_offsets([(topic, partition) for topic in TOPICS])
         except Retryable as e:
             raise Problem("kafka-unavailable", str(e)) from None
-        if not await self.feed.until(lambda: self.view.snapshot.reached(ends), FIND_WAIT_S):
-            raise Problem("catching-up", "the status view has not read to the end of the log yet")
+        if not await self.notifier.wait_until(lambda: self.projector.snapshot.reached(ends), FIND_WAIT_S):
+            raise Problem("catching-up", "the gateway has not read to the end of the log yet: try again in a moment")
 
-    async def read_kinds(self) -> None:
-        """Waits, shortly, until all kinds and heartbeats announced by now are known."""
+    async def catch_up_kinds(self) -> None:
+        """Waits up to a second for all kinds and heartbeats that the log holds by now; Problem kafka-unavailable."""
         try:
-            ends = await self.reach.ends([(topic, 0) for topic in CLUSTER_TOPICS])
+            ends = await self.broker_probe.end_offsets([(topic, 0) for topic in CLUSTER_TOPICS])
         except Retryable as e:
             raise Problem("kafka-unavailable", str(e)) from None
         for _ in range(40):
-            if all(self.cluster.positions.get(place, 0) >= end for place, end in ends.items()):
+            if all(self.cluster.positions.get(partition, 0) >= end for partition, end in ends.items()):
                 return
             await asyncio.sleep(0.025)
 
 
-def parts_of(request: Request) -> Dependencies:
-    found: Dependencies = request.app.state.parts
+def dependencies_of(request: Request) -> Dependencies:
+    found: Dependencies = request.app.state.dependencies
     return found
 
 
-def canonical_id(text: str) -> str:
+def parse_task_id(text: str) -> str:
+    """The id in its canonical form; Problem no-such-task when it is not a UUID."""
     try:
         return str(uuid.UUID(text))
     except ValueError:
@@ -103,4 +107,4 @@ def canonical_id(text: str) -> str:
 
 
 def no_such_task(text: str) -> Problem:
-    return Problem("no-such-task", f"there is no task with the id {text[:60]!r}")
+    return Problem("no-such-task", f"no task has the id {text[:60]!r}: check the id, or list tasks with GET /tasks")

@@ -1,7 +1,8 @@
-"""GET /tasks/{id}/events and GET /events: Server-Sent Events, resumed by Last-Event-ID on any gateway.
+"""GET /tasks/{id}/events and GET /events: Server-Sent Events, which any gateway resumes from Last-Event-ID.
 
-A listener holds its place and nothing else: woken, it reads the store from there, and while its client is slow it reads
-nothing. Ids: the place in the task's order on a task's own stream, all Kafka positions on the stream of all tasks.
+A listener holds only its place: when woken it reads the store from there, and it reads nothing while its client is
+slow. The id of an event is its place in the task's order on a task's own stream (`gateway.view.task_events`), and holds
+all Kafka positions on the stream of all tasks (`gateway.view.position_vector`).
 """
 
 import asyncio
@@ -14,65 +15,65 @@ from fastapi.sse import EventSourceResponse, format_sse_event
 from starlette.requests import Request
 from starlette.responses import Response
 
-from gateway.http.query import filter_of
-from gateway.routes.dependencies import Dependencies, parts_of
+from gateway.http.query import parse_filter
+from gateway.routes.dependencies import Dependencies, dependencies_of
 from gateway.view import position_vector
 from gateway.view.event_stream import EventStream
 from gateway.view.projection import id_bytes, id_text
-from gateway.view.store import EVENT_TOPICS, Filter
-from gateway.view.task_events import ENDED, TaskEvent, all_after, place_valid, progress_offset
+from gateway.view.store import EVENT_TOPICS, TaskFilter
+from gateway.view.task_events import ENDED, TaskEvent, is_event_id, progress_offset, remaining_events
 from headrace.errors import Retryable
 
 router = APIRouter()
 
-COMMENT_EVERY_S = 10.0  # proxies and browsers see that the stream lives
-_PAGE = 200
+COMMENT_EVERY_S = 10.0  # keeps proxies and browsers from closing a quiet stream
+_PAGE = 200  # events read from the store at a time
 _HEADERS = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
 _COMMENT = format_sse_event(comment="alive")
 
 
 @router.get("/tasks/{task_id}/events")
 async def task_events(task_id: str, request: Request) -> Response:
-    """What has happened to one task, then what happens, ended by its terminal event."""
-    parts = parts_of(request)
-    row = await parts.find(task_id)
+    """The past events of one task, then new ones as they happen, up to its terminal event."""
+    deps = dependencies_of(request)
+    task = await deps.find_task(task_id)
     after = request.headers.get("last-event-id", "")
-    after = after if place_valid(after) else ""
+    after = after if is_event_id(after) else ""
     if after == ENDED:
-        return Response(status_code=204)  # which stops a browser's reconnecting
-    return EventSourceResponse(_of_task(parts, id_text(row.id), after), headers=_HEADERS)
+        return Response(status_code=204)  # stops a browser from reconnecting
+    return EventSourceResponse(_stream_task(deps, id_text(task.id), after), headers=_HEADERS)
 
 
 @router.get("/events")
 async def all_events(request: Request) -> Response:
-    """What happens to all tasks from now on, or from where Last-Event-ID says."""
-    parts = parts_of(request)
-    wanted = filter_of(request.query_params, times=False)
+    """The events of all tasks from now on, or after Last-Event-ID."""
+    deps = dependencies_of(request)
+    task_filter = parse_filter(request.query_params, times=False)
     last = request.headers.get("last-event-id", "")
-    place, first = position_vector.vector_of(parts.view.snapshot.positions), b""
+    vector, first = position_vector.vector_of(deps.projector.snapshot.positions), b""
     if last:
         try:
-            place = position_vector.decode(last)
+            vector = position_vector.decode(last)
             for topic in range(len(EVENT_TOPICS)):
-                for partition in range(parts.view.partitions):
-                    place.setdefault((topic, partition), 0)
-            first = await _reset(parts, place)
+                for partition in range(deps.projector.partition_count):
+                    vector.setdefault((topic, partition), 0)
+            first = await _reset_lost_positions(deps, vector)
         except ValueError:
-            reason = "Last-Event-ID is not one of this stream: it goes on from now"
-            first = _encode("reset", {"reason": reason}, position_vector.encode(place))
-    return EventSourceResponse(_of_all(parts, place, wanted, first), headers=_HEADERS)
+            reason = "Last-Event-ID is not an id of this stream: the stream goes on from now"
+            first = _encode("reset", {"reason": reason}, position_vector.encode(vector))
+    return EventSourceResponse(_stream_all(deps, vector, task_filter, first), headers=_HEADERS)
 
 
-async def _of_task(parts: Dependencies, task_id: str, after: str) -> AsyncIterator[bytes]:
+async def _stream_task(deps: Dependencies, task_id: str, after: str) -> AsyncIterator[bytes]:
     key = id_bytes(task_id)
-    with parts.feed.listen(key) as woken, parts.metrics.listeners.track_inprogress():
+    with deps.notifier.listen(key) as woken, deps.metrics.listeners.track_inprogress():
         comment_at = time.monotonic() + COMMENT_EVERY_S
-        while not parts.feed.closed:
+        while not deps.notifier.closed:
             woken.clear()
-            told, more = _news(parts, key, after)
-            if told:
-                after = told[-1].place
-                yield b"".join(_encode(t.event, t.data, t.place) for t in told)
+            events, more = _new_events(deps, key, after)
+            if events:
+                after = events[-1].id
+                yield b"".join(_encode(e.event, e.data, e.id) for e in events)
             if after == ENDED:
                 return
             if not more and not await _wait(woken, comment_at):
@@ -80,32 +81,32 @@ async def _of_task(parts: Dependencies, task_id: str, after: str) -> AsyncIterat
                 yield _COMMENT
 
 
-def _news(parts: Dependencies, key: bytes, after: str) -> tuple[list[TaskEvent], bool]:
-    """What is to be told, and whether there is more of it than was read."""
-    row = parts.store.row(key)
-    if row is None:
+def _new_events(deps: Dependencies, key: bytes, after: str) -> tuple[list[TaskEvent], bool]:
+    """The events that follow `after`, and whether the store has more than were read."""
+    task = deps.store.get_task(key)
+    if task is None:
         return [], False
-    reports = parts.store.progress_after(key, progress_offset(after), _PAGE)
+    reports = deps.store.progress_after(key, progress_offset(after), _PAGE)
     more = len(reports) == _PAGE
-    return all_after(row, reports, after, more), more
+    return remaining_events(task, reports, after, more), more
 
 
-async def _of_all(
-    parts: Dependencies, place: position_vector.Vector, wanted: Filter, first: bytes
+async def _stream_all(
+    deps: Dependencies, vector: position_vector.PositionVector, task_filter: TaskFilter, first: bytes
 ) -> AsyncIterator[bytes]:
-    with parts.feed.listen() as woken, parts.metrics.listeners.track_inprogress():
-        yield first or _COMMENT  # at once: the client knows that it is connected
-        follower: EventStream | None = None
+    with deps.notifier.listen() as woken, deps.metrics.listeners.track_inprogress():
+        yield first or _COMMENT  # at once, so that the client knows that it is connected
+        stream: EventStream | None = None
         comment_at = time.monotonic() + COMMENT_EVERY_S
-        while not parts.feed.closed:
+        while not deps.notifier.closed:
             woken.clear()
-            snapshot = parts.view.snapshot
-            # A gateway that has read less than the one the client comes from cannot know yet what it was told.
-            if follower is None and position_vector.passed(place, snapshot.positions):
-                follower = await asyncio.to_thread(EventStream.resume, parts.store, place, snapshot.seq, wanted)
-            pairs = follower.next(_PAGE) if follower else None
+            snapshot = deps.projector.snapshot
+            # A gateway that has read less than the one the client comes from must catch up before it can go on.
+            if stream is None and position_vector.has_passed(vector, snapshot.positions):
+                stream = await asyncio.to_thread(EventStream.resume, deps.store, vector, snapshot.seq, task_filter)
+            pairs = stream.next_events(_PAGE) if stream else None
             if pairs:
-                yield b"".join(_encode(t.event, t.data, position_vector.encode(v)) for t, v in pairs)
+                yield b"".join(_encode(e.event, e.data, position_vector.encode(v)) for e, v in pairs)
             if pairs is None and not await _wait(woken, comment_at):
                 comment_at = time.monotonic() + COMMENT_EVERY_S
                 yield _COMMENT
@@ -120,22 +121,22 @@ async def _wait(woken: asyncio.Event, until: float) -> bool:
     return True
 
 
-async def _reset(parts: Dependencies, place: position_vector.Vector) -> bytes:
-    """Moves positions that Kafka does not hold to where it begins, and gives the event that says so (b"" = none)."""
-    names = {(EVENT_TOPICS[t], p): (t, p) for t, p in place if p < parts.view.partitions}
+async def _reset_lost_positions(deps: Dependencies, vector: position_vector.PositionVector) -> bytes:
+    """Moves positions that Kafka no longer holds to the earliest ones; returns the event that says so, or b""."""
+    names = {(EVENT_TOPICS[t], p): (t, p) for t, p in vector if p < deps.projector.partition_count}
     try:
-        starts, ends = await parts.reach.starts(names), await parts.reach.ends(names)
+        starts, ends = await deps.broker_probe.start_offsets(names), await deps.broker_probe.end_offsets(names)
     except Retryable:
-        return b""  # a browser would give up on an error; what the store has is told meanwhile
-    lost = [(n, place[k], starts[n]) for n, k in names.items() if not starts[n] <= place[k] <= ends[n]]
+        return b""  # an error would end a browser's reconnecting; the store still has events to send
+    lost = [(n, vector[k], starts[n]) for n, k in names.items() if not starts[n] <= vector[k] <= ends[n]]
     for name, _, start in lost:
-        place[names[name]] = start
-    return _encode("reset", {"lost": _lost(lost)}, position_vector.encode(place)) if lost else b""
+        vector[names[name]] = start
+    return _encode("reset", {"lost": _lost_json(lost)}, position_vector.encode(vector)) if lost else b""
 
 
-def _lost(lost: Iterable[tuple[tuple[str, int], int, int]]) -> list[dict[str, object]]:
+def _lost_json(lost: Iterable[tuple[tuple[str, int], int, int]]) -> list[dict[str, object]]:
     return [{"topic": topic, "partition": partition, "from": was, "to": now} for (topic, partition), was, now in lost]
 
 
-def _encode(event: str, data: object, place: str) -> bytes:
-    return format_sse_event(data_str=orjson.dumps(data).decode(), event=event, id=place)
+def _encode(event: str, data: object, event_id: str) -> bytes:
+    return format_sse_event(data_str=orjson.dumps(data).decode(), event=event, id=event_id)

@@ -1,11 +1,10 @@
-"""GET /stats/…: the statistics as JSON or CSV, and the page that draws them.
+"""GET /stats/…: the statistics as JSON or CSV, and the page with their charts.
 
-Everything comes from the database that `headrace analytics` writes; while it does not answer, Problem
-statistics-unavailable. Buckets are UTC, weeks start on Monday, spans are widened to whole buckets.
+All numbers come from the database that `headrace analytics` writes. Problem statistics-unavailable while it does not
+answer. Buckets are UTC, weeks start on Monday, and time ranges are widened to whole buckets.
 """
 
 import asyncio
-import base64
 import csv
 import gzip
 import io
@@ -23,80 +22,83 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from gateway.http.problems import Problem
-from gateway.http.query import bad, time_of
-from gateway.page.routes import page_file
-from gateway.routes.dependencies import parts_of
-from gateway.statistics_store import BUCKETS, DIMENSIONS, DatabaseUnavailable, Span, StatisticsRow, StatisticsStore
+from gateway.http.query import bad_cursor, bad_parameter, decode_base64, encode_base64, parse_limit, parse_time
+from gateway.http.responses import NO_STORE, json_response, not_modified, page_policy
+from gateway.page.routes import serve_file
+from gateway.routes.dependencies import dependencies_of
+from gateway.statistics_store import (
+    BUCKETS,
+    DIMENSIONS,
+    DatabaseUnavailable,
+    StatisticsQuery,
+    StatisticsRow,
+    StatisticsStore,
+)
 
 router = APIRouter()
 
 MAX_LIMIT = 10_000
 DEFAULT_LIMIT = 1000
-# The chart library makes style elements of its own; everything else stays as strict as on the other page.
-_POLICY = (
-    "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:; "
-    "connect-src 'self'; form-action 'none'; base-uri 'none'; frame-ancestors 'none'"
-)
+# The chart library adds style elements of its own.
+_POLICY = page_policy(style="'self' 'unsafe-inline'", images="'self' data: blob:")
 T = TypeVar("T")
 
 
 @router.get("/stats/completed")
 async def completed(request: Request) -> Response:
     """Completed tasks by bucket, and by kind or node with `by`."""
-    span = replace(_span(request.query_params), only="completed")
-    rows = await _ask(request, lambda s: s.counts(span))
-    return _page(request, span, rows, tuple(filter(None, ("bucket", span.by, "completed"))))
+    query = replace(_parse_query(request.query_params), only="completed")
+    rows = await _query_store(request, lambda s: s.counts(query))
+    return _page_response(request, query, rows, tuple(filter(None, ("bucket", query.by, "completed"))))
 
 
 @router.get("/stats/counts")
 async def counts(request: Request) -> Response:
-    """Every count by bucket, and by kind or node: received, started, completed, failed, cancelled, bytes, rates."""
-    span = _span(request.query_params)
-    return _page(request, span, await _ask(request, lambda s: s.counts(span)))
+    """All counts by bucket, and by kind or node with `by`: the events, bytes stored, and rates."""
+    query = _parse_query(request.query_params)
+    return _page_response(request, query, await _query_store(request, lambda s: s.counts(query)))
 
 
 @router.get("/stats/durations")
 async def durations(request: Request) -> Response:
-    """Percentiles of queue wait and run time, in ms, by hour or longer buckets, and by kind with `by=name`."""
-    span = _span(request.query_params, ("hour", "day", "week", "month"), ("", "name"))
-    rows = await _ask(request, lambda s: s.durations(span))
-    return _rows(request, rows[: span.limit])
+    """Percentiles of queue wait and run time in ms, by hour or a longer bucket, and by kind with `by=name`."""
+    query = _parse_query(request.query_params, ("hour", "day", "week", "month"), ("", "name"))
+    rows = await _query_store(request, lambda s: s.durations(query))
+    return _rows_response(request, rows[: query.limit])
 
 
 @router.get("/stats/audits")
 async def audits(request: Request) -> Response:
-    """The newest audits."""
+    """The audits, newest first."""
     limit = _limit(request.query_params)
-    return _rows(request, await _ask(request, lambda s: s.audits(limit)))
+    return _rows_response(request, await _query_store(request, lambda s: s.audits(limit)))
 
 
 @router.get("/stats/findings")
 async def findings(request: Request) -> Response:
-    """The tasks that audits have named, with what is wrong."""
+    """The tasks that audits found lost, repeated or never received, newest first."""
     limit = _limit(request.query_params)
-    return _rows(request, await _ask(request, lambda s: s.findings(limit)))
+    return _rows_response(request, await _query_store(request, lambda s: s.findings(limit)))
 
 
 @router.get("/stats/summary")
 async def summary(request: Request) -> Response:
-    """Totals, pending, average starts, and the last audit with the ids that it names."""
-    return _json(await _ask(request, lambda s: s.summary()))
+    """Totals, pending tasks, average starts, and the last audit with the ids of its findings."""
+    return json_response(await _query_store(request, lambda s: s.summary()))
 
 
 @router.api_route("/stats", methods=["GET", "HEAD"], include_in_schema=False)
 async def stats_page(request: Request) -> Response:
-    found = await page_file("stats.html", request)
-    found.headers["Content-Security-Policy"] = _POLICY
-    return found
+    return serve_file("stats.html", request, _POLICY)
 
 
 @router.api_route("/stats/plotly.js", methods=["GET", "HEAD"], include_in_schema=False)
 async def plotly(request: Request) -> Response:
-    """The chart library, from the script that its package carries."""
+    """The chart library, from its Python package."""
     packed, plain_size, etag = await asyncio.to_thread(_plotly)
     headers = {"ETag": etag, "Cache-Control": "no-cache", "Vary": "Accept-Encoding"}
-    if request.headers.get("if-none-match") == etag:
-        return Response(status_code=304, headers=headers)
+    if (unchanged := not_modified(request, headers)) is not None:
+        return unchanged
     if "gzip" in request.headers.get("accept-encoding", ""):
         return Response(packed, headers=headers | {"Content-Encoding": "gzip"}, media_type="text/javascript")
     plain = await asyncio.to_thread(gzip.decompress, packed)
@@ -106,32 +108,32 @@ async def plotly(request: Request) -> Response:
 
 @cache
 def _plotly() -> tuple[bytes, int, str]:
-    """(the script, packed; its size; its ETag)"""
+    """(the script compressed with gzip, its uncompressed size, its ETag)."""
     raw = files("plotly").joinpath("package_data/plotly.min.js").read_bytes()
     return gzip.compress(raw, 6, mtime=0), len(raw), f'"{sha256(raw).hexdigest()[:32]}"'
 
 
-async def _ask(request: Request, question: Callable[[StatisticsStore], T]) -> T:
-    statistics = parts_of(request).statistics
+async def _query_store(request: Request, query: Callable[[StatisticsStore], T]) -> T:
+    statistics = dependencies_of(request).statistics
     try:
-        return await asyncio.to_thread(question, statistics)
+        return await asyncio.to_thread(query, statistics)
     except DatabaseUnavailable as e:
         raise Problem("statistics-unavailable", str(e)) from None
 
 
-def _span(
+def _parse_query(
     query: Mapping[str, str], buckets: Sequence[str] = tuple(BUCKETS), by: Sequence[str] = tuple(DIMENSIONS)
-) -> Span:
+) -> StatisticsQuery:
     bucket, dimension = query.get("bucket", "hour"), query.get("by", "")
     if bucket not in buckets:
-        raise bad("bucket", f"bucket must be one of {', '.join(buckets)}")
+        raise bad_parameter("bucket", f"bucket must be one of {', '.join(buckets)}")
     if dimension not in by:
-        raise bad("by", f"by must be one of {', '.join(filter(None, by))}")
-    return Span(
+        raise bad_parameter("by", f"by must be one of {', '.join(filter(None, by))}")
+    return StatisticsQuery(
         bucket,
         dimension,
-        time_of(query, "since"),
-        time_of(query, "until"),
+        parse_time(query, "since"),
+        parse_time(query, "until"),
         query.get("name"),
         query.get("node"),
         _cursor(query),
@@ -140,10 +142,7 @@ def _span(
 
 
 def _limit(query: Mapping[str, str]) -> int:
-    text = query.get("limit", str(DEFAULT_LIMIT))
-    if not (text.isascii() and text.isdigit() and 1 <= int(text[:10]) <= MAX_LIMIT):
-        raise bad("limit", f"limit must be a whole number from 1 to {MAX_LIMIT}")
-    return int(text)
+    return parse_limit(query, DEFAULT_LIMIT, MAX_LIMIT)
 
 
 def _cursor(query: Mapping[str, str]) -> tuple[datetime, str] | None:
@@ -151,38 +150,36 @@ def _cursor(query: Mapping[str, str]) -> tuple[datetime, str] | None:
     if not text:
         return None
     try:
-        bucket, value = orjson.loads(base64.urlsafe_b64decode(text.encode("ascii") + b"=" * (-len(text) % 4)))
+        bucket, value = orjson.loads(decode_base64(text))
         return datetime.fromisoformat(bucket), str(value)
     except (ValueError, TypeError):
-        raise bad("cursor", "cursor must be the `next` of an earlier page") from None
+        raise bad_cursor() from None
 
 
-def _page(request: Request, span: Span, rows: list[StatisticsRow], columns: Sequence[str] = ()) -> Response:
-    """With `next` when there may be more. `columns`: those to be shown, all when empty."""
-    following = None
-    if len(rows) == span.limit:
-        last = [rows[-1]["bucket"], rows[-1].get(span.by, "")]
-        following = base64.urlsafe_b64encode(orjson.dumps(last)).decode().rstrip("=")
-    return _rows(request, [{c: r[c] for c in columns} for r in rows] if columns else rows, following)
+def _page_response(
+    request: Request, query: StatisticsQuery, rows: list[StatisticsRow], columns: Sequence[str] = ()
+) -> Response:
+    """A page of rows, with a cursor when there may be more. `columns`: the ones to show; empty = all."""
+    next_cursor = None
+    if len(rows) == query.limit:
+        last = [rows[-1]["bucket"], rows[-1].get(query.by, "")]
+        next_cursor = encode_base64(orjson.dumps(last))
+    return _rows_response(request, [{c: r[c] for c in columns} for r in rows] if columns else rows, next_cursor)
 
 
-def _rows(request: Request, rows: list[StatisticsRow], following: str | None = None) -> Response:
+def _rows_response(request: Request, rows: list[StatisticsRow], next_cursor: str | None = None) -> Response:
     if request.query_params.get("format") != "csv":
-        return _json({"items": rows, "next": following})
+        return json_response({"items": rows, "next": next_cursor})
     text = io.StringIO()
     if rows:
         writer = csv.DictWriter(text, list(rows[0]))
         writer.writeheader()
         writer.writerows({k: _cell(v) for k, v in r.items()} for r in rows)
     name = request.url.path.rpartition("/")[2]
-    headers = {"Content-Disposition": f'attachment; filename="{name}.csv"', "Cache-Control": "no-store"}
+    headers = NO_STORE | {"Content-Disposition": f'attachment; filename="{name}.csv"'}
     return Response(text.getvalue(), headers=headers, media_type="text/csv; charset=utf-8")
 
 
 def _cell(value: Any) -> Any:
-    """Kinds and nodes are named by others: a spreadsheet must not take a name for a formula."""
+    """Keeps a spreadsheet from taking the name of a kind or node for a formula."""
     return f"'{value}" if isinstance(value, str) and value[:1] in ("=", "+", "-", "@", "\t", "\r") else value
-
-
-def _json(body: Any) -> Response:
-    return Response(orjson.dumps(body), headers={"Cache-Control": "no-store"}, media_type="application/json")

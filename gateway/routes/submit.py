@@ -1,7 +1,7 @@
-"""POST /tasks and POST /tasks/batch: from a body to a record that Kafka has acknowledged, then 202.
+"""POST /tasks and POST /tasks/batch: checks a body, sends its record, and answers 202 once Kafka has acknowledged it.
 
-The hot path: handlers take the raw request, since the framework's own parsing costs more than all of ours. Problems are
-raised; Kafka being away is 503, at once when that is known and within the sender's time limit when it is not.
+The hot path: handlers read the raw request, because the framework's parsing costs more than all of theirs. Raises
+Problem. When Kafka is unavailable the answer is 503, at once if the probe knows, else within the sender's time limit.
 """
 
 import asyncio
@@ -16,102 +16,102 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
 from gateway.http.problems import Problem
-from gateway.routes.dependencies import Dependencies, parts_of
-from gateway.submission import Prepared, too_large
+from gateway.routes.dependencies import Dependencies, dependencies_of
+from gateway.submission import PreparedSubmission, too_large_problem
 from gateway.view.projection import TaskView, id_bytes
 from headrace.contract.submission import MAX_SUBMISSION_BYTES
 from headrace.errors import Retryable
 
 router = APIRouter()
 
-MAX_BATCH_LINES = 100_000  # the answers to a call are held until its body has been read
-_WINDOW_LINES = 250  # validated between two turns of the event loop
+MAX_BATCH_LINES = 100_000  # the answers are kept in memory until the whole body has been read
+_WINDOW_LINES = 250  # checked in one turn of the event loop
 _WINDOW_BYTES = 8 << 20  # far below the sender's queue, so that sending never blocks the loop
-# Up to here a body that is too large is read and dropped: a connection that is closed with bytes on their way is reset,
-# and the client would never see why.
+# Up to this size the gateway reads a body that is too large and discards it: closing a connection with unread bytes
+# resets it, and the client would never see the 413.
 _DRAINED_BYTES = 8 << 20
 _KEY_KEPT_MS = 24 * 3600 * 1000  # how long an Idempotency-Key stands for its task
-_SIZE_ONLY = MAX_SUBMISSION_BYTES + 1
+_TOO_LONG = MAX_SUBMISSION_BYTES + 1  # bytes of a line that are enough to refuse it
 
 
 @router.post("/tasks", status_code=202)
 async def submit(request: Request) -> Response:
     """Submits one task."""
-    parts, began = parts_of(request), time.perf_counter()
+    deps, began = dependencies_of(request), time.perf_counter()
     try:
         body = await read_body(request, "application/json")
-        prepared = await _prepare(parts, body, request)
-        prepared = await _send(parts, prepared)
+        prepared = await _prepare(deps, body, request)
+        prepared = await _send(deps, prepared)
     except Problem as e:
-        parts.metrics.submitted.labels(e.type).inc()
+        deps.metrics.submitted.labels(e.type).inc()
         raise
-    parts.metrics.submitted.labels("accepted").inc()
-    parts.metrics.submit_seconds.observe(time.perf_counter() - began)
-    return _accepted(parts, prepared)
+    deps.metrics.submitted.labels("accepted").inc()
+    deps.metrics.submit_seconds.observe(time.perf_counter() - began)
+    return _accepted(deps, prepared)
 
 
-async def _prepare(parts: Dependencies, body: bytes, request: Request) -> Prepared:
+async def _prepare(deps: Dependencies, body: bytes, request: Request) -> PreparedSubmission:
     headers = request.headers
     try:
-        return parts.submissions.prepare(body, headers)
+        return deps.submissions.prepare(body, headers)
     except Problem as e:
         if e.type not in ("unknown-kind", "invalid-payload"):
             raise
-    # A kind announced a moment ago, here or anew with another schema: read what there is before saying no.
-    await parts.read_kinds()
-    return parts.submissions.prepare(body, headers)
+    # The kind may have been announced a moment ago, or with a new schema: read all announcements before refusing.
+    await deps.catch_up_kinds()
+    return deps.submissions.prepare(body, headers)
 
 
-async def _send(parts: Dependencies, prepared: Prepared) -> Prepared:
-    """Sends it, unless its Idempotency-Key has been here within a day; Problem when the body was another one then.
+async def _send(deps: Dependencies, prepared: PreparedSubmission) -> PreparedSubmission:
+    """Sends the record, unless its Idempotency-Key already stands for a task; returns it under that task's id.
 
-    Returns it with the id that the key stands for.
+    Problem idempotency-conflict when the key was used with another body, or kafka-unavailable.
     """
     if prepared.digest:
-        prepared, known = await _under_key(parts, prepared)
+        prepared, known = await _resolve_key(deps, prepared)
         if known:
             return prepared
-    if parts.reach.away:
-        raise Problem("kafka-unavailable", parts.reach.away)
+    if deps.broker_probe.unavailable:
+        raise Problem("kafka-unavailable", deps.broker_probe.unavailable)
     try:
-        place = await asyncio.wrap_future(parts.sender.send(prepared.record))
+        place = await asyncio.wrap_future(deps.sender.send(prepared.record))
     except Retryable as e:
-        parts.reach.lost(str(e))
+        deps.broker_probe.report_failure(str(e))
         raise Problem("kafka-unavailable", str(e)) from None
-    parts.acknowledged.add(prepared.id, *place)
-    if prepared.digest:  # two gateways may have sent at once: the first record in the log decides for both
-        await _under_key(parts, prepared)
+    deps.recent_submissions.add_submission(prepared.id, *place)
+    if prepared.digest:  # two gateways may have sent at once: the first record in the log decides
+        await _resolve_key(deps, prepared)
     return prepared
 
 
-async def _under_key(parts: Dependencies, prepared: Prepared) -> tuple[Prepared, bool]:
-    """With the id that its key stands for now, and whether that task is there; Problem when its body was another."""
+async def _resolve_key(deps: Dependencies, prepared: PreparedSubmission) -> tuple[PreparedSubmission, bool]:
+    """(the submission under the id that its key stands for now, whether that task exists); Problem as `_send`."""
     while True:
-        row = parts.store.row(id_bytes(prepared.id))
-        if row is None or not _is_over(row):
-            await parts.read_on(prepared.id)
-            row = parts.store.row(id_bytes(prepared.id))
-        if row is None:
+        task = deps.store.get_task(id_bytes(prepared.id))
+        if task is None or not _key_has_expired(task):
+            await deps.catch_up(prepared.id)
+            task = deps.store.get_task(id_bytes(prepared.id))
+        if task is None:
             return prepared, False
-        if not _is_over(row):
+        if not _key_has_expired(task):
             break
-        prepared = prepared.under_reused_key()
-    if row.digest and row.digest != prepared.digest:
+        prepared = prepared.with_next_id()
+    if task.digest and task.digest != prepared.digest:
         raise Problem(
             "idempotency-conflict", "this Idempotency-Key was used with another body: use a new key for a new task"
         )
     return prepared, True
 
 
-def _is_over(row: TaskView) -> bool:
-    """Whether the day is over for which a key stands for that task. By Kafka's time of its submission."""
-    return 0 < row.submitted_ms < time.time() * 1000 - _KEY_KEPT_MS
+def _key_has_expired(task: TaskView) -> bool:
+    """Whether the task, by Kafka's time of its submission, is too old for its Idempotency-Key to stand for it."""
+    return 0 < task.submitted_ms < time.time() * 1000 - _KEY_KEPT_MS
 
 
-def _accepted(parts: Dependencies, prepared: Prepared) -> Response:
+def _accepted(deps: Dependencies, prepared: PreparedSubmission) -> Response:
     status = "queued"
-    if prepared.digest and (row := parts.store.row(id_bytes(prepared.id))):
-        status = row.status
+    if prepared.digest and (task := deps.store.get_task(id_bytes(prepared.id))):
+        status = task.status
     path = f"/tasks/{prepared.id}"
     body = {
         "id": prepared.id,
@@ -125,11 +125,11 @@ def _accepted(parts: Dependencies, prepared: Prepared) -> Response:
 
 @router.post("/tasks/batch")
 async def submit_batch(request: Request) -> Response:
-    """Submits a task a line: NDJSON in, and NDJSON out with an id or an error for each line, in order."""
-    parts = parts_of(request)
+    """Submits one task for each line of NDJSON; the answer has an id or an error for each line, in order."""
+    deps = dependencies_of(request)
     _check_type(request, ("application/x-ndjson", "application/ndjson", "application/jsonl", "application/x-jsonlines"))
-    if parts.reach.away:
-        raise Problem("kafka-unavailable", parts.reach.away)
+    if deps.broker_probe.unavailable:
+        raise Problem("kafka-unavailable", deps.broker_probe.unavailable)
     answers: list[bytes] = []
     window: list[bytes] = []
     size = 0
@@ -139,54 +139,55 @@ async def submit_batch(request: Request) -> Response:
         window.append(line)
         size += len(line)
         if len(window) >= _WINDOW_LINES or size >= _WINDOW_BYTES:
-            answers += await _submit_window(parts, window, request)
+            answers += await _submit_window(deps, window, request)
             window, size = [], 0
         if len(answers) + len(window) > MAX_BATCH_LINES:
             raise Problem(
                 "too-large",
-                f"a batch has at most {MAX_BATCH_LINES} lines; the first {len(answers)} have been submitted",
+                f"a batch may have at most {MAX_BATCH_LINES} lines: the first {len(answers)} were submitted; "
+                "send the rest in another batch",
             )
-    answers += await _submit_window(parts, window, request)
+    answers += await _submit_window(deps, window, request)
     return Response(b"".join(answers), 200, media_type="application/x-ndjson")
 
 
-async def _submit_window(parts: Dependencies, lines: Sequence[bytes], request: Request) -> list[bytes]:
-    """One answer a line. Everything is sent before anything is waited for."""
+async def _submit_window(deps: Dependencies, lines: Sequence[bytes], request: Request) -> list[bytes]:
+    """One answer for each line. Sends all records before it waits for any."""
     sent: list[tuple[str, Future[Any]] | Problem] = []
     headers = {h: v for h, v in request.headers.items() if h != "idempotency-key"}
     for line in lines:
         try:
-            prepared = parts.submissions.prepare(line, headers)
-            sent.append((prepared.id, parts.sender.send(prepared.record)))
+            prepared = deps.submissions.prepare(line, headers)
+            sent.append((prepared.id, deps.sender.send(prepared.record)))
         except Problem as e:
             sent.append(e)
-    answers = await asyncio.to_thread(lambda: [_answer(parts, s) for s in sent])
+    answers = await asyncio.to_thread(lambda: [_answer(deps, s) for s in sent])
     return [orjson.dumps(a, option=orjson.OPT_APPEND_NEWLINE) for a in answers]
 
 
-def _answer(parts: Dependencies, sent: "tuple[str, Future[Any]] | Problem") -> dict[str, Any]:
+def _answer(deps: Dependencies, sent: "tuple[str, Future[Any]] | Problem") -> dict[str, Any]:
     problem = sent if isinstance(sent, Problem) else None
     if not isinstance(sent, Problem):
         try:
             sent[1].result()
         except Retryable as e:
-            parts.reach.lost(str(e))
+            deps.broker_probe.report_failure(str(e))
             problem = Problem("kafka-unavailable", str(e))
-    parts.metrics.submitted.labels(problem.type if problem else "accepted").inc()
-    return {"error": problem.to_json()} if problem else {"id": sent[0]}  # type: ignore[index]  # no Problem, so a pair
+    deps.metrics.submitted.labels(problem.type if problem else "accepted").inc()
+    return {"error": problem.to_json()} if problem else {"id": sent[0]}  # type: ignore[index]  # not a Problem, so a pair
 
 
 def _check_type(request: Request, allowed: Sequence[str]) -> None:
     given = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if given not in allowed:
-        raise Problem("unsupported-media-type", f"send Content-Type: {allowed[0]}, not {given or 'none'!r}")
+        raise Problem("unsupported-media-type", f"the Content-Type is {given or 'missing'!r}: send {allowed[0]}")
 
 
 async def read_body(request: Request, *types: str) -> bytes:
-    """The whole body, of one of those types, but never more than a submission may have."""
+    """The whole body; Problem unless its Content-Type is one of `types` and its size is allowed for a submission."""
     _check_type(request, types)
-    if _declared(request) > _DRAINED_BYTES:
-        raise too_large()
+    if _content_length(request) > _DRAINED_BYTES:
+        raise too_large_problem()
     pieces, size = [], 0
     try:
         async for piece in request.stream():
@@ -196,29 +197,29 @@ async def read_body(request: Request, *types: str) -> bytes:
             elif size > _DRAINED_BYTES:
                 break
     except ClientDisconnect:
-        raise Problem("bad-request", "the body ended early") from None
+        raise Problem("bad-request", "the body ended before the declared length: send it again") from None
     if size > MAX_SUBMISSION_BYTES:
-        raise too_large()
+        raise too_large_problem()
     return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
 
-def _declared(request: Request) -> int:
+def _content_length(request: Request) -> int:
     text = request.headers.get("content-length", "0")
     return int(text) if text.isdigit() else 0
 
 
 async def _lines(request: Request) -> AsyncIterator[bytes]:
-    """Lines of the body; of one that is too long only as much as shows that it is."""
+    """The lines of the body; a line that is too long is cut to just over the limit."""
     rest = b""
     try:
         async for piece in request.stream():
             lines = (rest + piece).split(b"\n")
             rest = lines.pop()
             for line in lines:
-                yield line[:_SIZE_ONLY]
-            if len(rest) > 2 * _SIZE_ONLY:
-                rest = rest[:_SIZE_ONLY]
+                yield line[:_TOO_LONG]
+            if len(rest) > 2 * _TOO_LONG:
+                rest = rest[:_TOO_LONG]
     except ClientDisconnect:
-        raise Problem("bad-request", "the body ended early") from None
+        raise Problem("bad-request", "the body ended before the declared length: send it again") from None
     if rest:
-        yield rest[:_SIZE_ONLY]
+        yield rest[:_TOO_LONG]

@@ -1,7 +1,7 @@
-"""GET /tasks, GET /tasks/{id} and DELETE /tasks/{id}: what is known of tasks, and how one is cancelled.
+"""GET /tasks, GET /tasks/{id} and DELETE /tasks/{id}: lists tasks, shows one, and cancels one.
 
-A cancel is a command on `tasks.control` (which kills and skips) and then an outcome on `results`, where the storekeeper
-alone decides what came first; 202 says that both are in the log. Raises Problem.
+A cancel is a command on `tasks.control`, which makes workers kill or skip the task, and then an outcome on `results`,
+where the storekeeper alone decides which outcome came first. 202 means that both are in the log. Raises Problem.
 """
 
 import asyncio
@@ -9,17 +9,17 @@ import time
 import uuid
 from typing import Any
 
-import orjson
 from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 
 from gateway.http.problems import Problem
-from gateway.http.query import cursor_of, encode_cursor, filter_of, limit_of
-from gateway.routes.dependencies import Dependencies, parts_of
+from gateway.http.query import encode_cursor, parse_cursor, parse_filter, parse_limit
+from gateway.http.responses import json_response
+from gateway.routes.dependencies import Dependencies, dependencies_of
 from gateway.view.projection import TaskView, id_text
-from gateway.view.store import Filter, StoredProgress
-from gateway.view.task_events import moment, result_of
+from gateway.view.store import StoredProgress, TaskFilter
+from gateway.view.task_events import result_json, rfc3339
 from headrace.contract.cluster import Cancel
 from headrace.contract.outcome import Outcome
 from headrace.contract.records import Source
@@ -29,142 +29,142 @@ from headrace.errors import Retryable, Undecodable
 
 router = APIRouter()
 
-_BOOT = str(uuid.uuid4())  # this gateway's, as the one who judged
+_BOOT = str(uuid.uuid4())  # this gateway's, in the outcomes of cancels
 _CANCEL_WAIT_S = 2.0
 
 
 @router.get("/tasks")
 async def list_tasks(request: Request) -> Response:
-    """Tasks newest first, a page at a time."""
-    return await page_of(parts_of(request), filter_of(request.query_params), request)
+    """Tasks, newest first, a page at a time."""
+    return await task_page(dependencies_of(request), parse_filter(request.query_params), request)
 
 
-async def page_of(parts: Dependencies, wanted: Filter, request: Request) -> Response:
-    """One page of the tasks that the filter wants, with the cursor of the next."""
-    limit, before = limit_of(request.query_params), cursor_of(request.query_params)
-    rows = await asyncio.to_thread(parts.store.tasks, wanted, before, limit + 1)
-    more = len(rows) > limit
-    rows = rows[:limit]
-    following = encode_cursor(rows[-1].submitted_ms, rows[-1].id) if more else None
-    return _json({"items": [summary(r) for r in rows], "next": following})
+async def task_page(deps: Dependencies, wanted: TaskFilter, request: Request) -> Response:
+    """One page of the matching tasks, with the cursor of the next page."""
+    limit, before = parse_limit(request.query_params), parse_cursor(request.query_params)
+    tasks = await asyncio.to_thread(deps.store.list_tasks, wanted, before, limit + 1)
+    more = len(tasks) > limit
+    tasks = tasks[:limit]
+    next_cursor = encode_cursor(tasks[-1].submitted_ms, tasks[-1].id) if more else None
+    return json_response({"items": [summary(t) for t in tasks], "next": next_cursor})
 
 
 @router.get("/tasks/{task_id}")
 async def get_task(task_id: str, request: Request) -> Response:
-    """All that is known of one task."""
-    parts = parts_of(request)
-    row = await parts.find(task_id)
-    return _json(task_json(row, parts.store.last_progress(row.id)))
+    """Everything that the gateway knows of one task."""
+    deps = dependencies_of(request)
+    task = await deps.find_task(task_id)
+    return json_response(task_json(task, deps.store.last_progress(task.id)))
 
 
 @router.delete("/tasks/{task_id}", status_code=202)
 async def cancel_task(task_id: str, request: Request) -> Response:
     """Cancels a task that has not ended."""
-    parts = parts_of(request)
-    row = await parts.find(task_id)
-    if not row.status.terminal:
+    deps = dependencies_of(request)
+    task = await deps.find_task(task_id)
+    if not task.status.terminal:
         try:
-            await asyncio.wrap_future(parts.sender.send(Cancel(id_text(row.id)).encode()))
-            await _report_cancelled(parts, row)
+            await asyncio.wrap_future(deps.sender.send(Cancel(id_text(task.id)).encode()))
+            await _report_cancelled(deps, task)
         except Retryable as e:
-            parts.reach.lost(str(e))
-            raise Problem("kafka-unavailable", f"the cancel may not have been taken: {e}") from None
-        # The arbiter is a few milliseconds away: wait for its word, so that the answer is the state that all will see.
-        await parts.feed.until(lambda: _status(parts, row).terminal, _CANCEL_WAIT_S)
-        status = _status(parts, row)
+            deps.broker_probe.report_failure(str(e))
+            raise Problem("kafka-unavailable", f"the task may not have been cancelled: {e}; try again") from None
+        # The arbiter decides within milliseconds: wait for it, so that the answer is the final state.
+        await deps.notifier.wait_until(lambda: _current_status(deps, task).terminal, _CANCEL_WAIT_S)
+        status = _current_status(deps, task)
         if status in (Status.COMPLETED, Status.FAILED):
             raise _already_ended(status)
-        return _json({"id": id_text(row.id), "status": status, "links": {"self": f"/tasks/{id_text(row.id)}"}}, 202)
-    raise _already_ended(row.status)
+        return json_response(
+            {"id": id_text(task.id), "status": status, "links": {"self": f"/tasks/{id_text(task.id)}"}}, 202
+        )
+    raise _already_ended(task.status)
 
 
-async def _report_cancelled(parts: Dependencies, row: TaskView) -> None:
-    """The outcome, with the submission as it came; where that is trimmed, the node that kills the task reports it."""
+async def _report_cancelled(deps: Dependencies, task: TaskView) -> None:
+    """Sends the outcome with the original submission. When that is trimmed, the node that kills the task reports it."""
     try:
-        record = await asyncio.to_thread(parts.sources.read, Source.parse(row.source)) if row.source else None
+        record = (
+            await asyncio.to_thread(deps.source_reader.read_record, Source.parse(task.source)) if task.source else None
+        )
         if record is None:
             return
-        task = Task.from_record(record)
+        submitted = Task.from_record(record)
     except Undecodable:
         return
     outcome = Outcome(
-        id=id_text(row.id),
+        id=id_text(task.id),
         outcome="cancelled",
-        value=task.raw,
-        attempt=max([task.attempt, *(a.attempt for a in row.attempts)]),
+        value=submitted.raw,
+        attempt=max([submitted.attempt, *(a.attempt for a in task.attempts)]),
         boot=_BOOT,
         node="",
-        source=task.source,
-        submitted_ms=row.submitted_ms,
-        name=row.name,
-        directory=row.directory,
+        source=submitted.source,
+        submitted_ms=task.submitted_ms,
+        name=task.name,
+        directory=task.directory,
         reason=Reason.CANCELLED,
         error="cancelled by a user",
-        started_ms=row.started_ms,
+        started_ms=task.started_ms,
         ended_ms=int(time.time() * 1000),
-        ledger=task.ledger,
-        foreign=task.foreign,
+        ledger=submitted.ledger,
+        foreign=submitted.foreign,
     )
-    await asyncio.wrap_future(parts.sender.send(outcome.encode()))
+    await asyncio.wrap_future(deps.sender.send(outcome.encode()))
 
 
-def _status(parts: Dependencies, row: TaskView) -> Status:
-    found = parts.store.row(row.id)
-    return found.status if found else row.status
+def _current_status(deps: Dependencies, task: TaskView) -> Status:
+    found = deps.store.get_task(task.id)
+    return found.status if found else task.status
 
 
 def _already_ended(status: Status) -> Problem:
-    return Problem("already-ended", f"the task is {status} already", task_status=status)
+    return Problem("already-ended", f"the task is already {status} and cannot be cancelled", task_status=status)
 
 
-def summary(row: TaskView) -> dict[str, Any]:
-    """A task as lists show it."""
+def summary(task: TaskView) -> dict[str, Any]:
+    """A task as the lists show it."""
     return {
-        "id": id_text(row.id),
-        "name": row.name,
-        "directory": row.directory,
-        "status": row.status,
-        "received_at": moment(row.submitted_ms),
-        "started_at": moment(row.started_ms),
-        "ended_at": moment(row.ended_ms),
-        "result": result_of(row),
-        "error": row.error or None,
+        "id": id_text(task.id),
+        "name": task.name,
+        "directory": task.directory,
+        "status": task.status,
+        "received_at": rfc3339(task.submitted_ms),
+        "started_at": rfc3339(task.started_ms),
+        "ended_at": rfc3339(task.ended_ms),
+        "result": result_json(task),
+        "error": task.error or None,
     }
 
 
-def task_json(row: TaskView, progress: StoredProgress | None) -> dict[str, Any]:
-    """A task with its attempts, its last progress and how it came here."""
+def task_json(task: TaskView, progress: StoredProgress | None) -> dict[str, Any]:
+    """A task with its attempts, its last progress and its origin."""
     attempts = [
         {
             "attempt": a.attempt,
             "node": a.node,
-            "started_at": moment(a.started_ms),
-            "ended_at": moment(a.ended_ms),
+            "started_at": rfc3339(a.started_ms),
+            "ended_at": rfc3339(a.ended_ms),
             "cause": a.cause or None,
             "detail": a.detail or None,
         }
-        for a in row.attempts
+        for a in task.attempts
     ]
     last = progress and {
         "attempt": progress.attempt,
         "fraction": progress.fraction,
         "message": progress.message,
-        "at": moment(progress.at_ms),
+        "at": rfc3339(progress.at_ms),
     }
-    path = f"/tasks/{id_text(row.id)}"
+    path = f"/tasks/{id_text(task.id)}"
     more = {
         "attempts": attempts,
         "progress": last,
-        "reason": row.reason or None,
-        "via": row.via or None,
-        "source": row.source or None,
-        "queued_ms": row.queued_ms,
-        "duration_ms": row.duration_ms,
-        "redrive_of": row.redrive_of or None,
+        "reason": task.reason or None,
+        "via": task.via or None,
+        "source": task.source or None,
+        "queued_ms": task.queued_ms,
+        "duration_ms": task.duration_ms,
+        "redrive_of": task.redrive_of or None,
         "links": {"self": path, "events": f"{path}/events", "result": f"{path}/result"},
     }
-    return summary(row) | more
-
-
-def _json(body: object, status: int = 200) -> Response:
-    return Response(orjson.dumps(body), status, media_type="application/json", headers={"Cache-Control": "no-store"})
+    return summary(task) | more

@@ -1,7 +1,8 @@
-"""What nodes announce: the kinds there are, with their payload checks, and the nodes that live.
+"""The registered kinds with their payload checks, and the live nodes, as nodes announce them.
 
-Read by a thread of its own from `kinds` and `nodes` (compacted, one partition each), from the beginning at each start.
-A node lives while its heartbeats have been *received* within 10 s; the gateway never imports task code.
+A thread reads `kinds` and `nodes` (compacted, one partition each) from the beginning at each start. Submissions and
+GET /kinds and /nodes use what it has read. A node is live while its heartbeats have been *received* within 10 s. The
+gateway never imports task code. Undecodable records are logged and skipped.
 """
 
 import threading
@@ -19,18 +20,18 @@ from headrace.kafka.client import Kafka, log_throttled, place_of_message
 from headrace.process.health import Watchdog
 
 TOPICS = ("kinds", "nodes")
-LIVE_S = 10.0  # ten heartbeats: a node that is silent longer is not counted on
-# How long a kind is taken after its last node has gone: a rolling restart must not turn submissions away.
+LIVE_S = 10.0  # ten heartbeats: a node that is silent longer does not count as live
+# How long a kind stays available after its last node has gone: a rolling restart must not refuse submissions.
 GRACE_S = 60.0
-_FORGET_S = 600.0
+_FORGET_S = 600.0  # how long GET /nodes lists a silent node
 
 
 @dataclass(frozen=True, slots=True)
 class KnownNode:
     """A node's last heartbeat, and the monotonic time at which it was received."""
 
-    beat: Heartbeat
-    received: float
+    heartbeat: Heartbeat
+    received_s: float
 
 
 class ClusterView:
@@ -42,8 +43,8 @@ class ClusterView:
         self._kinds: dict[str, PayloadCheck] = {}
         self._nodes: dict[str, KnownNode] = {}
         self.positions: dict[tuple[str, int], int] = {}
-        self._kept_to = 0  # the end of `nodes` as reading it began
-        self._caught_up = False  # whether the heartbeats kept from before this start have all been read
+        self._backlog_end = 0  # the end of `nodes` when reading began
+        self._caught_up = False  # whether all heartbeats from before this start have been read
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="cluster-view", daemon=True)
 
@@ -59,59 +60,63 @@ class ClusterView:
             return "kinds and nodes have not been read yet"
         return self.watchdog.check()
 
-    def kind(self, name: str) -> PayloadCheck | None:
-        """The payload check of a kind that is to be had, or None for one that no node announces.
+    def find_kind(self, name: str) -> PayloadCheck | None:
+        """The payload check of an available kind, or None.
 
-        With no node alive at all, every kind that was announced counts: the queue is there to outlive restarts.
+        A kind is available while a node announces it. With no live node at all every registered kind is available,
+        since the queue outlives restarts.
         """
         found = self._kinds.get(name)
         if found is None:
             return None
         since = self._clock() - GRACE_S
-        if any(name in n.beat.kinds and n.received > since for n in list(self._nodes.values())) or not self.live():
+        if (
+            any(name in n.heartbeat.kinds and n.received_s > since for n in list(self._nodes.values()))
+            or not self.live_nodes()
+        ):
             return found
         return None
 
     def kinds(self) -> list[tuple[KindInfo, list[str]]]:
-        """Every kind that was announced, with the names of the live nodes that announce it now."""
-        live = self.live()
+        """Every registered kind, with the names of the live nodes that announce it."""
+        live = self.live_nodes()
         return [
-            (check.kind, sorted(n.beat.node for n in live if name in n.beat.kinds))
+            (check.kind, sorted(n.heartbeat.node for n in live if name in n.heartbeat.kinds))
             for name, check in sorted(self._kinds.items())
         ]
 
-    def names(self) -> list[str]:
-        """Kinds that `kind` would give."""
-        return [name for name in sorted(self._kinds) if self.kind(name)]
+    def kind_names(self) -> list[str]:
+        """The names of all available kinds."""
+        return [name for name in sorted(self._kinds) if self.find_kind(name)]
 
-    def live(self) -> list[KnownNode]:
+    def live_nodes(self) -> list[KnownNode]:
         since = self._clock() - LIVE_S
-        return [n for n in list(self._nodes.values()) if n.received > since and n.beat.state != "dead"]
+        return [n for n in list(self._nodes.values()) if n.received_s > since and n.heartbeat.state != "dead"]
 
     def nodes(self) -> list[tuple[KnownNode, float]]:
-        """Nodes heard of in the last ten minutes, each with the seconds since, the newest boot of each name."""
+        """The newest boot of each node with a heartbeat in the last ten minutes, and the heartbeat's age in seconds."""
         now = self._clock()
         newest: dict[str, KnownNode] = {}
-        for node in sorted(self._nodes.values(), key=lambda n: (n.beat.started_ms, n.received)):
-            newest[node.beat.node] = node
-        return [(n, now - n.received) for _, n in sorted(newest.items()) if now - n.received < _FORGET_S]
+        for node in sorted(self._nodes.values(), key=lambda n: (n.heartbeat.started_ms, n.received_s)):
+            newest[node.heartbeat.node] = node
+        return [(n, now - n.received_s) for _, n in sorted(newest.items()) if now - n.received_s < _FORGET_S]
 
-    def take(self, record: Record) -> None:
-        """Learns from one record; what it cannot read it passes over."""
+    def apply_record(self, record: Record) -> None:
+        """Applies one record; skips an undecodable one."""
         try:
             if record.topic == "kinds":
-                self._take_kind(record)
+                self._apply_kind(record)
             else:
-                self._take_node(record)
+                self._apply_heartbeat(record)
         except (Undecodable, UsageError) as e:
-            log_throttled(f"undecodable {record.topic}", "%s passed over: %s", record.source, e)
-        self._reached(record.topic, record.offset + 1)
+            log_throttled(f"undecodable {record.topic}", "skipped %s: %s", record.source, e)
+        self._advance(record.topic, record.offset + 1)
 
-    def _reached(self, topic: str, following: int) -> None:
+    def _advance(self, topic: str, following: int) -> None:
         self.positions = self.positions | {(topic, 0): following}
-        self._caught_up = self._caught_up or (topic == "nodes" and following >= self._kept_to)
+        self._caught_up = self._caught_up or (topic == "nodes" and following >= self._backlog_end)
 
-    def _take_kind(self, record: Record) -> None:
+    def _apply_kind(self, record: Record) -> None:
         if record.value is None:
             self._kinds.pop((record.key or b"").decode(errors="replace"), None)
             return
@@ -120,18 +125,18 @@ class ClusterView:
         if known is None or known.kind != kind:
             self._kinds[kind.name] = PayloadCheck(kind)
 
-    def _take_node(self, record: Record) -> None:
+    def _apply_heartbeat(self, record: Record) -> None:
         if not Heartbeat.is_heartbeat(record):
             if record.value is None:
                 self._nodes.pop((record.key or b"").decode(errors="replace"), None)
             return
-        beat = Heartbeat.decode(record)
-        # Read back at start, a heartbeat is as old as its record; from then on the moment of its receipt alone counts,
-        # so that clocks that differ make no living node dead.
+        heartbeat = Heartbeat.decode(record)
+        # A heartbeat from before this start is as old as its record. After that only the time of receipt counts, so
+        # that clocks that differ between machines never make a live node dead.
         age_s = 0.0 if self._caught_up else max(0.0, time.time() - record.timestamp_ms / 1000)
-        self._nodes[beat.boot] = KnownNode(beat, self._clock() - age_s)
+        self._nodes[heartbeat.boot] = KnownNode(heartbeat, self._clock() - age_s)
         for boot, node in list(self._nodes.items()):
-            if self._clock() - node.received > _FORGET_S:
+            if self._clock() - node.received_s > _FORGET_S:
                 del self._nodes[boot]
 
     def _run(self) -> None:
@@ -149,7 +154,7 @@ class ClusterView:
                 self._stop.wait(0.5)
                 return
             nodes = TopicPartition(self._kafka.topic("nodes"), 0)
-            self._kept_to = consumer.get_watermark_offsets(nodes, timeout=5)[1]
+            self._backlog_end = consumer.get_watermark_offsets(nodes, timeout=5)[1]
             consumer.assign(
                 [TopicPartition(self._kafka.topic(t), 0, self.positions.get((t, 0), OFFSET_BEGINNING)) for t in TOPICS]
             )
@@ -160,13 +165,13 @@ class ClusterView:
                     continue
                 error = message.error()
                 if error is None:
-                    self.take(self._kafka.record(message))
+                    self.apply_record(self._kafka.record(message))
                 elif error.code() == KafkaError._PARTITION_EOF:
                     name, _, end = place_of_message(message)
-                    self._reached(self._kafka.unprefixed(name), end)
+                    self._advance(self._kafka.unprefixed(name), end)
                 elif error.code() == KafkaError._AUTO_OFFSET_RESET:
-                    self.positions = {}  # the topics were made anew
+                    self.positions = {}  # the topics were recreated
                     return
         except KafkaException as e:
-            log_throttled("cluster view", "kinds and nodes cannot be read: %s", e)
+            log_throttled("cluster view", "cannot read kinds and nodes: %s", e)
             self._stop.wait(1.0)

@@ -1,7 +1,8 @@
-"""The SQLite file behind the status view: its tables, who owns it, and its connections.
+"""The SQLite file behind the status view: its tables, its owner lock and its connections.
 
-Used by the status store. One process owns the file, by a lock that falls free with it. All of it comes from the log, so
-a file of another version or a broken one is made anew. Full disks raise sqlite3.OperationalError.
+Used by the status store. One process owns the file, through a lock that ends with the process; UsageError when another
+one holds it. All data comes from the log, so a broken file or one of another schema version is rebuilt. A full disk
+raises sqlite3.OperationalError.
 """
 
 import os
@@ -47,13 +48,13 @@ CREATE INDEX progress_by_time ON progress (at_ms);
 
 
 class StatusDatabase:
-    """The file at `path`, made when it is missing. `writer` is for one thread; `reader()` gives each thread its own."""
+    """The file at `path`, created when missing. `writer` is for one thread; `reader()` returns one for each thread."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self._lock = lock(
             path,
-            f"another gateway uses {path.with_suffix('.lock')}: give this one another HEADRACE_HTTP or HEADRACE_DATA",
+            f"another gateway uses {path.with_suffix('.lock')}: set another HEADRACE_HTTP or HEADRACE_DATA here",
         )
         self._local = threading.local()
         self.writer = open_or_rebuild(path, _prepare, timeout_s=_LOCKED_S, autocommit=True)

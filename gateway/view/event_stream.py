@@ -1,16 +1,16 @@
-"""The stream of all tasks: from one vector of positions to the next, by the vector and the store alone.
+"""The stream of all tasks: which events follow a position vector, by the vector and the store alone.
 
-A stored event is told if no successor of its task lies behind the vector, and after those of its predecessors that the
-vector has not passed. So every gateway, whatever the order in which it has read, tells a client that resumes with the
-positions it was at the rest of every task: nothing missed, nothing twice.
+The vector says which event records a listener has passed. A stored event is sent unless the vector has passed a later
+event of its task. Earlier events of its task that the vector has not passed are sent before it. So every gateway,
+whatever order it has read the topics in, sends a resuming client exactly the events that it has not had.
 """
 
 from dataclasses import dataclass, field
 
 from gateway.view import task_events
-from gateway.view.position_vector import Vector
+from gateway.view.position_vector import PositionVector
 from gateway.view.projection import partition_and_offset
-from gateway.view.store import EVENT_TOPICS, Filter, StatusStore, StoredEvent
+from gateway.view.store import EVENT_TOPICS, StatusStore, StoredEvent, TaskFilter
 from gateway.view.task_events import TaskEvent
 from headrace.contract.states import Status
 
@@ -19,66 +19,72 @@ _RECEIVED, _STARTED, _PROGRESS, _COMPLETED, _DEAD = range(len(EVENT_TOPICS))
 
 @dataclass(slots=True)
 class EventStream:
-    """One listener's place: the vector it has been told up to, and the stored event that this gateway looks at next."""
+    """One listener's place: its position vector, and the `seq` of the last stored event that was looked at."""
 
     store: StatusStore
-    vector: Vector
+    vector: PositionVector
     seq: int
-    wanted: Filter = field(default_factory=Filter)
+    task_filter: TaskFilter = field(default_factory=TaskFilter)
 
     @classmethod
-    def resume(cls, store: StatusStore, vector: Vector, last_seq: int, wanted: Filter) -> "EventStream":
-        """At the first stored event that the vector has not passed; at `last_seq`, read before, when there is none."""
-        before = [store.seq_before(topic, partition, n) for (topic, partition), n in vector.items()]
-        return cls(store, vector, min([s for s in before if s is not None], default=last_seq), wanted)
+    def resume(
+        cls, store: StatusStore, vector: PositionVector, last_seq: int, task_filter: TaskFilter
+    ) -> "EventStream":
+        """Before the first stored event that the vector has not passed; at `last_seq` when it has passed all.
 
-    def next(self, limit: int = 200) -> list[tuple[TaskEvent, Vector]] | None:
-        """What follows, each with the vector after it; empty when none of it is wanted, None when there is no more yet.
-
-        Predecessors that are told with their successor carry the vector before it, so that none is lost when a client
-        goes away between the two.
+        The caller must read `last_seq` from the store before this call.
         """
-        found = self.store.events_after(self.seq, limit)
-        if not found:
+        before = [store.seq_before(topic, partition, n) for (topic, partition), n in vector.items()]
+        return cls(store, vector, min([s for s in before if s is not None], default=last_seq), task_filter)
+
+    def next_events(self, limit: int = 200) -> list[tuple[TaskEvent, PositionVector]] | None:
+        """The events of the next `limit` stored ones, each with the vector after it; None when nothing is stored yet.
+
+        An earlier event that is sent along with a later one carries the vector before both, so a client that
+        disconnects between the two gets both again. The list is empty when the filter drops all events.
+        """
+        stored = self.store.events_after(self.seq, limit)
+        if not stored:
             return None
-        pairs: list[tuple[TaskEvent, Vector]] = []
-        for event in found:
+        pairs: list[tuple[TaskEvent, PositionVector]] = []
+        for event in stored:
             self.seq = event.seq
             if event.offset < self.vector.get((event.topic, event.partition), 0):
                 continue
-            told = self._tell(event)
+            events = self._events_for(event)
             before = dict(self.vector)
             self.vector[event.topic, event.partition] = event.offset + 1
-            pairs += [(t, before) for t in told[:-1] if self._wants(t)]
-            pairs += [(t, dict(self.vector)) for t in told[-1:] if self._wants(t)]
+            pairs += [(e, before) for e in events[:-1] if self._matches(e)]
+            pairs += [(e, dict(self.vector)) for e in events[-1:] if self._matches(e)]
         return pairs
 
-    def _tell(self, event: StoredEvent) -> list[TaskEvent]:
-        row = self.store.row(event.id)
-        if row is None:
-            return []  # progress of a task that nobody knows
+    def _events_for(self, event: StoredEvent) -> list[TaskEvent]:
+        """What to send for a stored event: nothing, the event, or earlier events of its task and then the event."""
+        task = self.store.get_task(event.id)
+        if task is None:
+            return []  # progress of an unknown task
         first = self.store.first_progress(event.id)
-        has_ended = self._passed(_COMPLETED if row.status is Status.COMPLETED else _DEAD, row.ended_place)
+        has_ended = self._passed(_COMPLETED if task.status is Status.COMPLETED else _DEAD, task.ended_place)
         has_progress = has_ended or (first is not None and self._passed(_PROGRESS, first.place))
-        has_started = has_progress or self._passed(_STARTED, row.started_place)
-        told = [] if has_started or self._passed(_RECEIVED, row.received_place) else [task_events.received(row)]
+        has_started = has_progress or self._passed(_STARTED, task.started_place)
+        earlier = [] if has_started or self._passed(_RECEIVED, task.received_place) else [task_events.received(task)]
         if event.topic == _RECEIVED:
-            return told
+            return earlier
         if event.topic == _STARTED:
-            return [] if has_progress else [*told, task_events.started(row)]
+            return [] if has_progress else [*earlier, task_events.started(task)]
         if event.topic == _PROGRESS:
             report = self.store.progress_at(event.id, event.offset)
             if report is None or has_ended:
                 return []
             return [
-                *told,
-                *([] if has_started else [task_events.started(row, report.at_ms)]),
-                task_events.progress(row, report),
+                *earlier,
+                *([] if has_started else [task_events.started(task, report.at_ms)]),
+                task_events.progress(task, report),
             ]
         return [
-            *told,
-            *([task_events.started(row)] if row.has_started and not has_started else []),
-            task_events.ended(row),
+            *earlier,
+            *([task_events.started(task)] if task.has_started and not has_started else []),
+            task_events.ended(task),
         ]
 
     def _passed(self, topic: int, place: int) -> bool:
@@ -87,10 +93,10 @@ class EventStream:
         partition, offset = partition_and_offset(place)
         return offset < self.vector.get((topic, partition), 0)
 
-    def _wants(self, told: TaskEvent) -> bool:
-        w, d = self.wanted, told.data
+    def _matches(self, event: TaskEvent) -> bool:
+        wanted, data = self.task_filter, event.data
         return (
-            (not w.name or d["name"] == w.name)
-            and (not w.directory or d["directory"] == w.directory)
-            and (not w.status or d["status"] == w.status)
+            (not wanted.name or data["name"] == wanted.name)
+            and (not wanted.directory or data["directory"] == wanted.directory)
+            and (not wanted.status or data["status"] == wanted.status)
         )

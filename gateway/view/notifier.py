@@ -1,7 +1,7 @@
-"""Wakes listeners when the status view has something new. It carries no data: a woken listener reads the store.
+"""Wakes listeners when the status view has changed. It carries no data: a woken listener reads the store.
 
-So a slow or vanished client costs one event object and never a queue. The view's thread calls `tell`; all else runs on
-the event loop. `close` ends every listener, at shutdown.
+So a slow or vanished client costs one event object and never a queue. The view's thread calls `notify`, and a signal
+handler may call `close`, which ends every listener at shutdown. All else runs on the event loop.
 """
 
 import asyncio
@@ -10,7 +10,7 @@ from contextlib import contextmanager
 
 
 class Notifier:
-    """The listeners of one gateway: to one task each (by the id's 16 bytes), or to everything."""
+    """The listeners of one gateway: to one task each (by the id's 16 bytes), or to all tasks."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
@@ -18,13 +18,9 @@ class Notifier:
         self._all: set[asyncio.Event] = set()
         self.closed = False
 
-    @property
-    def listeners(self) -> int:
-        return len(self._all) + sum(len(s) for s in self._by_id.values())
-
     @contextmanager
     def listen(self, task_id: bytes | None = None) -> Iterator[asyncio.Event]:
-        """An event that is set whenever that task, or with None anything, has changed. Clear it before reading."""
+        """An event that is set whenever that task changes, or any task with None. Clear it before reading the store."""
         event = asyncio.Event()
         group = self._all if task_id is None else self._by_id.setdefault(task_id, set())
         group.add(event)
@@ -35,19 +31,22 @@ class Notifier:
             if task_id is not None and not group:
                 self._by_id.pop(task_id, None)
 
-    def tell(self, changed: Collection[bytes]) -> None:
-        """Safe from any thread. Called after each batch of the view, also when no task has changed in it."""
-        heard = [i for i in changed if i in self._by_id]
-        if heard or self._all:
-            self._on_loop(lambda: self._wake(heard))
+    def notify(self, changed_ids: Collection[bytes]) -> None:
+        """Wakes the listeners of these tasks and of all tasks; safe from any thread.
+
+        Called after each batch of the view, even when no task has changed: `wait_until` waits for positions.
+        """
+        listened = [i for i in changed_ids if i in self._by_id]
+        if listened or self._all:
+            self._call_on_loop(lambda: self._wake(listened))
 
     def close(self) -> None:
         """Ends all listening; safe from any thread and from a signal handler."""
         self.closed = True
-        self._on_loop(lambda: self._wake(list(self._by_id)))
+        self._call_on_loop(lambda: self._wake(list(self._by_id)))
 
-    async def until(self, reached: Callable[[], bool], timeout_s: float) -> bool:
-        """Waits until `reached` is true, looking whenever the view has read on; False when time is up."""
+    async def wait_until(self, reached: Callable[[], bool], timeout_s: float) -> bool:
+        """Waits until `reached()` is true, and checks it after each batch of the view; False after `timeout_s`."""
         deadline = self._loop.time() + timeout_s
         with self.listen() as woken:
             while not reached():
@@ -63,12 +62,12 @@ class Notifier:
                     return reached()
         return True
 
-    def _on_loop(self, call: Callable[[], None]) -> None:
+    def _call_on_loop(self, call: Callable[[], None]) -> None:
         if not self._loop.is_closed():
             self._loop.call_soon_threadsafe(call)
 
-    def _wake(self, heard: list[bytes]) -> None:
-        for task_id in heard:
+    def _wake(self, task_ids: list[bytes]) -> None:
+        for task_id in task_ids:
             for event in self._by_id.get(task_id, ()):
                 event.set()
         for event in self._all:

@@ -1,8 +1,8 @@
-"""What one record changes in what the gateway knows of its task: pure, so that any order of reading can be tried.
+"""What one record changes in the gateway's view of its task. Pure, so that tests can try any order of reading.
 
-The status view calls `fold_…` with the row it has (or None) and keeps the row that comes back. Rules (docs: protocol):
-terminal > running > queued in any order of reading; received, started and terminal are announced by the first record
-of an id; each event stands in for predecessors that have not been read yet. Nothing here can fail.
+`EventBatch` calls `fold_…` with the stored task (or None) and stores the one that comes back. The rules, from the
+protocol (docs/protocol.md): terminal > running > queued in any order of reading; the first record of an id on a topic
+makes the event; a later event also stands for earlier ones whose records have not been read yet. Nothing here fails.
 """
 
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ _OFFSET_BITS = 48
 
 @dataclass(slots=True)
 class AttemptView:
-    """One attempt as readers see it; times are milliseconds since the epoch, 0 = not known."""
+    """One attempt as GET /tasks/{id} shows it; times are milliseconds since the epoch, 0 = unknown."""
 
     attempt: int
     node: str = ""
@@ -31,14 +31,18 @@ class AttemptView:
 
 @dataclass(slots=True)
 class TaskView:
-    """All that is known of one task. A `…_place` is where the event that counts lies in its topic, -1 = not read."""
+    """All that the gateway knows of one task; the fields are the columns of the status view.
+
+    A `…_place` is the partition and offset of the event's first record (see `place_of`), -1 = not read yet. Times are
+    milliseconds since the epoch, 0 = unknown.
+    """
 
     id: bytes  # the UUID's 16 bytes
     name: str = ""
     directory: str = ""
     via: str = ""
     status: Status = Status.QUEUED
-    submitted_ms: int = 0  # when the broker took the submission in
+    submitted_ms: int = 0  # when the broker appended the submission
     started_ms: int = 0
     ended_ms: int = 0
     received_place: int = -1
@@ -55,17 +59,17 @@ class TaskView:
     reason: str = ""
     error: str = ""
     source: str = ""  # topic/partition/offset of the submission
-    digest: str = ""  # of the body, where an Idempotency-Key came with it
+    digest: str = ""  # of the body, when it came with an Idempotency-Key
     redrive_of: str = ""
 
     @property
     def announced(self) -> bool:
-        """Whether `received` may be told: its own record or a successor's has been read."""
+        """Whether the event `received` may be sent: its own record or a later one has been read."""
         return self.received_place >= 0 or self.started_place >= 0 or self.ended_place >= 0
 
     @property
     def has_started(self) -> bool:
-        """Whether an attempt is known to have begun, by its own record or by what the terminal event says."""
+        """Whether an attempt is known to have begun, from its own record or from the terminal event."""
         return self.started_place >= 0 or self.started_ms > 0
 
 
@@ -74,81 +78,84 @@ values_of = attrgetter(*COLUMNS)
 
 
 def place_of(partition: int, offset: int) -> int:
-    """Partition and offset as one number that SQLite keeps."""
+    """Partition and offset as one integer that SQLite can store."""
     return partition << _OFFSET_BITS | offset
 
 
 def partition_and_offset(place: int) -> tuple[int, int]:
+    """The inverse of `place_of`."""
     return place >> _OFFSET_BITS, place & ((1 << _OFFSET_BITS) - 1)
 
 
 @dataclass(frozen=True, slots=True)
 class Folded:
-    """The row after a record, and what the record was: worth telling (`news`), or at odds with what is known."""
+    """The task after a record; whether the record is an event for listeners; which terminal states contradict."""
 
-    row: TaskView
-    news: bool = False
+    task: TaskView
+    is_event: bool = False
     conflict: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Companions:
-    """Headers that travel from the submission to every record of its task."""
+    """Headers that every record of a task has from its submission."""
 
     digest: str = ""
     redrive_of: str = ""
 
 
-def fold_submission(row: TaskView | None, task: Task, name: str, directory: str, companions: Companions) -> Folded:
-    """A record of tasks.normal or tasks.high. The first of an id says what the task is; replays add to its ledger."""
-    row = row or TaskView(id_bytes(task.id))
-    _stand_in(row, name, directory, task.submitted_ms, str(task.source), companions)
-    _merge_ledger(row, task.ledger)
-    return Folded(row)
+def fold_submission(
+    task: TaskView | None, submitted: Task, name: str, directory: str, companions: Companions
+) -> Folded:
+    """Folds a record of tasks.normal or tasks.high. The first of an id defines the task; replays add to its ledger."""
+    task = task or TaskView(id_bytes(submitted.id))
+    _fill_unknown(task, name, directory, submitted.submitted_ms, str(submitted.source), companions)
+    _merge_ledger(task, submitted.ledger)
+    return Folded(task)
 
 
-def fold_event(row: TaskView | None, event: Event, companions: Companions) -> Folded:
-    """A record of one of the lifecycle topics or of tasks.dead."""
-    row = row or TaskView(id_bytes(event.id))
-    _stand_in(row, event.name, event.directory, event.submitted_ms, event.source, companions)
-    return _FOLDS[event.topic](row, event, place_of(event.partition, event.offset))
+def fold_event(task: TaskView | None, event: Event, companions: Companions) -> Folded:
+    """Folds a record of a lifecycle topic or of tasks.dead."""
+    task = task or TaskView(id_bytes(event.id))
+    _fill_unknown(task, event.name, event.directory, event.submitted_ms, event.source, companions)
+    return _FOLDS[event.topic](task, event, place_of(event.partition, event.offset))
 
 
-def _received(row: TaskView, event: Event, place: int) -> Folded:
-    if row.received_place >= 0:
-        return Folded(row)
-    row.received_place, row.via = place, event.via
-    return Folded(row, news=True)
+def _received(task: TaskView, event: Event, place: int) -> Folded:
+    if task.received_place >= 0:
+        return Folded(task)
+    task.received_place, task.via = place, event.via
+    return Folded(task, is_event=True)
 
 
-def _started(row: TaskView, event: Event, place: int) -> Folded:
-    known = _attempt(row, max(1, event.attempt))
+def _started(task: TaskView, event: Event, place: int) -> Folded:
+    known = _attempt(task, max(1, event.attempt))
     known.node, known.started_ms = known.node or event.node, known.started_ms or event.at_ms
-    if not row.status.terminal:
-        row.status = Status.RUNNING
-    if row.started_place >= 0:
-        return Folded(row)
-    row.started_place, row.started_ms = place, event.at_ms
-    return Folded(row, news=True)
+    if not task.status.terminal:
+        task.status = Status.RUNNING
+    if task.started_place >= 0:
+        return Folded(task)
+    task.started_place, task.started_ms = place, event.at_ms
+    return Folded(task, is_event=True)
 
 
-def _ended(row: TaskView, event: Event, place: int) -> Folded:
+def _ended(task: TaskView, event: Event, place: int) -> Folded:
     status = _terminal_status(event)
-    if row.ended_place >= 0:
-        said = "" if row.status is status else f"{row.status} and then {status}"
-        return Folded(row, conflict=said)
-    row.status, row.ended_place, row.ended_ms, row.outcome_offset = status, place, event.at_ms, event.outcome_offset
-    row.file, row.size, row.sha256, row.content_type = event.file, event.size, event.sha256, event.content_type
-    row.reason, row.error = event.reason or "", event.error
-    row.queued_ms, row.duration_ms = event.queued_ms, event.duration_ms
-    _merge_ledger(row, event.ledger)
+    if task.ended_place >= 0:
+        conflict = "" if task.status is status else f"{task.status} and then {status}"
+        return Folded(task, conflict=conflict)
+    task.status, task.ended_place, task.ended_ms, task.outcome_offset = status, place, event.at_ms, event.outcome_offset
+    task.file, task.size, task.sha256, task.content_type = event.file, event.size, event.sha256, event.content_type
+    task.reason, task.error = event.reason or "", event.error
+    task.queued_ms, task.duration_ms = event.queued_ms, event.duration_ms
+    _merge_ledger(task, event.ledger)
     if event.duration_ms is not None:
-        row.started_ms = row.started_ms or row.submitted_ms + (event.queued_ms or 0)
-    row.started_ms = row.started_ms or min((f.started_ms for f in event.ledger if f.started_ms), default=0)
+        task.started_ms = task.started_ms or task.submitted_ms + (event.queued_ms or 0)
+    task.started_ms = task.started_ms or min((f.started_ms for f in event.ledger if f.started_ms), default=0)
     if status is Status.COMPLETED:
-        last = _attempt(row, max(1, event.attempt))
+        last = _attempt(task, max(1, event.attempt))
         last.node, last.ended_ms = last.node or event.node, event.at_ms
-    return Folded(row, news=True)
+    return Folded(task, is_event=True)
 
 
 _FOLDS = {
@@ -165,27 +172,29 @@ def _terminal_status(event: Event) -> Status:
     return Status.CANCELLED if event.reason is Reason.CANCELLED else Status.FAILED
 
 
-def _stand_in(row: TaskView, name: str, directory: str, submitted_ms: int, source: str, companions: Companions) -> None:
-    """Whatever record of a task is read first tells what the task is, as far as it knows; the first word stands."""
-    row.name, row.directory = row.name or name, row.directory or directory
-    row.submitted_ms = row.submitted_ms or submitted_ms
-    if not row.source or row.source == source:  # a repeat of the id, with another body, has no say
-        row.digest, row.redrive_of = row.digest or companions.digest, row.redrive_of or companions.redrive_of
-    row.source = row.source or source
+def _fill_unknown(
+    task: TaskView, name: str, directory: str, submitted_ms: int, source: str, companions: Companions
+) -> None:
+    """Fills what is still unknown of the task from any of its records; what is known already stays."""
+    task.name, task.directory = task.name or name, task.directory or directory
+    task.submitted_ms = task.submitted_ms or submitted_ms
+    if not task.source or task.source == source:  # a repeat of the id with another body changes nothing
+        task.digest, task.redrive_of = task.digest or companions.digest, task.redrive_of or companions.redrive_of
+    task.source = task.source or source
 
 
-def _attempt(row: TaskView, number: int) -> AttemptView:
-    for known in row.attempts:
+def _attempt(task: TaskView, number: int) -> AttemptView:
+    for known in task.attempts:
         if known.attempt == number:
             return known
-    row.attempts.append(AttemptView(number))
-    row.attempts.sort(key=attrgetter("attempt"))
-    return next(a for a in row.attempts if a.attempt == number)
+    task.attempts.append(AttemptView(number))
+    task.attempts.sort(key=attrgetter("attempt"))
+    return next(a for a in task.attempts if a.attempt == number)
 
 
-def _merge_ledger(row: TaskView, ledger: Sequence[Failure]) -> None:
+def _merge_ledger(task: TaskView, ledger: Sequence[Failure]) -> None:
     for failure in ledger:
-        known = _attempt(row, failure.attempt)
+        known = _attempt(task, failure.attempt)
         merged = replace(
             known,
             node=failure.node or known.node,
@@ -194,7 +203,7 @@ def _merge_ledger(row: TaskView, ledger: Sequence[Failure]) -> None:
             cause=str(failure.cause),
             detail=failure.detail,
         )
-        row.attempts[row.attempts.index(known)] = merged
+        task.attempts[task.attempts.index(known)] = merged
 
 
 def id_bytes(task_id: str) -> bytes:
@@ -203,5 +212,6 @@ def id_bytes(task_id: str) -> bytes:
 
 
 def id_text(raw: bytes) -> str:
+    """The canonical UUID of 16 bytes."""
     h = raw.hex()
     return f"{h[:8]}-{h[8:12]}-{h[12:16]}-{h[16:20]}-{h[20:]}"

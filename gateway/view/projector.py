@@ -1,8 +1,8 @@
-"""Folds the log into the status store: a plain consumer without a group, over every partition that tells of tasks.
+"""Folds the log into the status store: a consumer without a group reads all partitions with records about tasks.
 
-One thread polls, folds a batch and commits it with the positions it reaches, then tells the feed. A restart goes on at
-the stored positions; where Kafka no longer holds one, that partition is read from its earliest record and a log line
-says so. Undecodable records are counted and passed over. A full disk makes it wait and try again; nothing is lost.
+One thread polls, folds a batch, commits it together with its positions, and notifies listeners. A restart resumes at
+the stored positions. Where Kafka no longer holds one, the thread reads that partition from its earliest record and
+logs it. Undecodable records are counted and skipped. When the disk is full it waits and tries again; nothing is lost.
 """
 
 import logging
@@ -24,12 +24,12 @@ from headrace.process.health import Watchdog
 
 log = logging.getLogger(__name__)
 
-# The task topics too: every gateway knows a submission as soon as Kafka has acknowledged it.
+# With the task topics, every gateway knows a submission as soon as Kafka has acknowledged it.
 TOPICS = ("tasks.normal", "tasks.high", *EVENT_TOPICS)
 MAX_BATCH = 4000
 _POLL_S = 0.2
-_LOOK_EVERY_S = 30.0  # for partitions that have been added
-_PROGRESS_KEPT_MS = 7 * 86_400_000  # as long as its topic
+_LOOK_EVERY_S = 30.0  # for new partitions
+_PROGRESS_KEPT_MS = 7 * 86_400_000  # the retention of its topic
 _PASSING = {
     KafkaError._ALL_BROKERS_DOWN,
     KafkaError._TRANSPORT,
@@ -39,7 +39,7 @@ _PASSING = {
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """How far the view has read: next offset by (topic, partition), and the last event stored by then."""
+    """How far the view has read: the next offset by (topic, partition), and the last stored event's `seq`."""
 
     positions: dict[tuple[str, int], int] = field(default_factory=dict)
     seq: int = 0
@@ -49,15 +49,17 @@ class Snapshot:
 
 
 class Projector:
-    """The folding thread. `told` is called after each commit with the ids that changed."""
+    """The folding thread. It calls `on_commit` after each commit with the ids of the tasks that changed."""
 
-    def __init__(self, kafka: Kafka, store: StatusStore, metrics: Metrics, told: Callable[[set[bytes]], None]) -> None:
-        self._kafka, self._store, self._metrics, self._told = kafka, store, metrics, told
-        self._admin = kafka.admin()  # what it is asked does not wait behind a fetch that is under way
+    def __init__(
+        self, kafka: Kafka, store: StatusStore, metrics: Metrics, on_commit: Callable[[set[bytes]], None]
+    ) -> None:
+        self._kafka, self._store, self._metrics, self._on_commit = kafka, store, metrics, on_commit
+        self._admin = kafka.admin()  # its requests do not wait behind a fetch
         self.watchdog = Watchdog("status view")
-        self.trouble: str | None = None  # in words, while it cannot go on
+        self.failure: str | None = None  # why it cannot read or commit now
         self.snapshot = Snapshot(store.positions(), store.last_seq())
-        self.partitions = 0  # of every keyed topic; 0 until the topics have been seen
+        self.partition_count = 0  # of each keyed topic; 0 until the topics are known
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="status-view", daemon=True)
 
@@ -69,8 +71,8 @@ class Projector:
         self._thread.join(10)
 
     def check(self) -> str | None:
-        """For health: None, or why statuses are not being kept up to date."""
-        return self.trouble or self.watchdog.check()
+        """For health: None, or why the view is not being kept up to date."""
+        return self.failure or self.watchdog.check()
 
     def _run(self) -> None:
         consumer = self._kafka.consumer()
@@ -81,7 +83,7 @@ class Projector:
             consumer.close()
 
     def _follow(self, consumer: Consumer) -> None:
-        """Assigns what there is and folds it, until something goes wrong; then says what, and waits a second."""
+        """Assigns all partitions and folds their records until something fails; then keeps the reason and waits 1 s."""
         try:
             self._assign(consumer)
             looked = time.monotonic()
@@ -93,10 +95,10 @@ class Projector:
                 first = consumer.poll(_POLL_S)
                 if first is not None:
                     self._take([first, *consumer.consume(MAX_BATCH - 1, 0)], consumer)
-                    self.trouble = None
+                    self.failure = None
         except (KafkaException, sqlite3.Error) as e:
-            self.trouble = f"{type(e).__name__}: {e}"
-            log_throttled("status view", "the status view waits: %s", self.trouble)
+            self.failure = f"{type(e).__name__}: {e}"
+            log_throttled("status view", "the status view cannot go on, and retries: %s", self.failure)
             self._stop.wait(1.0)
 
     def _assign(self, consumer: Consumer) -> None:
@@ -104,34 +106,34 @@ class Projector:
         while not places and not self._stop.wait(0.5):
             self.watchdog.beat()
             log_throttled("no topics", "topics are missing: run `headrace topics apply`")
-            self.trouble = "topics are missing"
+            self.failure = "topics are missing"
             places = self._places()
-        self.trouble = None
+        self.failure = None
         known = self.snapshot.positions
         consumer.assign(
             [TopicPartition(self._kafka.topic(t), p, known.get((t, p), OFFSET_BEGINNING)) for t, p in places]
         )
 
     def _places(self) -> list[tuple[str, int]]:
-        """Every (topic, partition) to be read; empty while a topic is missing."""
+        """Every (topic, partition) to read; empty while a topic is missing."""
         names = [self._kafka.topic(t) for t in TOPICS]
         found = partitions_of(self._admin, names, 5)
         if len(found) < len(names):
             return []
-        if not self._store.adopt(installation(self._admin, self._kafka, TOPICS[0], 5)):
+        if not self._store.adopt_cluster(installation(self._admin, self._kafka, TOPICS[0], 5)):
             log.warning(
-                "this is another Kafka cluster than the stored statuses are of: they are made anew from its log"
+                "the stored status view belongs to another Kafka cluster: rebuilding it from this cluster's log"
             )
             self.snapshot = Snapshot()
-        self.partitions = len(found[names[0]])
+        self.partition_count = len(found[names[0]])
         return [(t, p) for t, n in zip(TOPICS, names, strict=True) for p in found[n]]
 
     def _look_again(self, consumer: Consumer) -> None:
-        before = self.partitions
-        if self._places() and self.partitions != before:
-            log.info("the keyed topics now have %d partitions", self.partitions)
+        before = self.partition_count
+        if self._places() and self.partition_count != before:
+            log.info("the keyed topics now have %d partitions", self.partition_count)
             self._assign(consumer)
-        self._store.forget_progress(int(time.time() * 1000) - _PROGRESS_KEPT_MS)
+        self._store.delete_progress(int(time.time() * 1000) - _PROGRESS_KEPT_MS)
 
     def _take(self, messages: Iterable[Message], consumer: Consumer) -> None:
         records: list[Record] = []
@@ -156,7 +158,7 @@ class Projector:
             self._assign(consumer)
 
     def _at_end(self, message: Message, positions: dict[tuple[str, int], int]) -> None:
-        """The end of a partition counts as read: its last records may be ones that are never delivered."""
+        """Counts the end of a partition as read: its last records may be transaction markers, never delivered."""
         topic, partition, end = place_of_message(message)
         place = self._kafka.unprefixed(topic), partition
         if end > max(self.snapshot.positions.get(place, -1), positions.get(place, -1)):
@@ -166,16 +168,16 @@ class Projector:
         if not positions:
             return
         batch = EventBatch(self._store, self._metrics)
-        batch.fold(records)
-        seq = self._store.apply(batch.rows.values(), batch.events, batch.progress, positions)
+        batch.fold_records(records)
+        seq = self._store.apply(batch.tasks.values(), batch.events, batch.progress, positions)
         self.snapshot = Snapshot(self.snapshot.positions | positions, seq)
-        self._told(batch.changed)
+        self._on_commit(batch.changed_ids)
 
 
 def _earliest(consumer: Consumer, topic: str, partition: int) -> int:
     low: int = consumer.get_watermark_offsets(TopicPartition(topic, partition), timeout=5)[0]
     log.warning(
-        "%s/%d: Kafka no longer holds the stored position; read again from its earliest record, %d",
+        "%s/%d: Kafka no longer holds the stored position; reading on from the earliest record, %d",
         topic,
         partition,
         low,

@@ -1,7 +1,7 @@
-"""The status view on disk: rows, events and Kafka positions, which change in one transaction.
+"""The status view on disk: tasks, events and Kafka positions, which change in one transaction.
 
-The view's thread writes through `apply`; handlers read through the other methods, from any thread, without waiting for
-the writer (WAL). A view of another cluster than before is emptied by `adopt`. Raises sqlite3.Error.
+The view's thread writes through `apply`. Handlers read through the other methods, from any thread, without waiting for
+the writer (WAL). `adopt_cluster` empties the view when it belongs to another cluster. Raises sqlite3.Error.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -17,26 +17,26 @@ from gateway.view.projection import COLUMNS, AttemptView, TaskView, id_text, pla
 from headrace.contract.states import Status
 from headrace.storage.sqlite import adopt, in_few_lengths
 
-_ROW = ", ".join(STORED)
-# Not REPLACE: an update leaves alone the indexes of columns that stay as they are.
-_PUT = (
-    f"INSERT INTO tasks ({_ROW}) VALUES ({', '.join('?' * len(STORED))}) "  # noqa: S608
+_COLUMNS = ", ".join(STORED)
+# Not REPLACE: an update leaves the indexes of unchanged columns alone.
+_UPSERT_TASK = (
+    f"INSERT INTO tasks ({_COLUMNS}) VALUES ({', '.join('?' * len(STORED))}) "  # noqa: S608
     f"ON CONFLICT (id) DO UPDATE SET {', '.join(f'{c} = excluded.{c}' for c in STORED[1:])}"
 )
 
-# Topics whose records are told as events, in the order of the events of one task. The place in this tuple is stored.
+# Topics whose records become events, in the order of the events of one task. The index in this tuple is stored.
 EVENT_TOPICS = ("lifecycle.received", "lifecycle.started", "progress", "lifecycle.completed", "tasks.dead")
 
-NewEvent = tuple[int, int, int, bytes]  # place in EVENT_TOPICS, partition, offset, id
-Positions = Mapping[tuple[str, int], int]  # (topic, partition) -> offset of the next record to be read
+NewEvent = tuple[int, int, int, bytes]  # index in EVENT_TOPICS, partition, offset, id
+Positions = Mapping[tuple[str, int], int]  # (topic, partition) -> offset of the next record to read
 
 
 @dataclass(frozen=True, slots=True)
 class StoredEvent:
-    """A record that is told to listeners of all tasks; `seq` is the order in which this gateway read them."""
+    """A record that is an event for listeners of all tasks; `seq` is the order in which this gateway read them."""
 
     seq: int
-    topic: int  # place in EVENT_TOPICS
+    topic: int  # index in EVENT_TOPICS
     partition: int
     offset: int
     id: bytes
@@ -44,6 +44,8 @@ class StoredEvent:
 
 @dataclass(frozen=True, slots=True)
 class StoredProgress:
+    """A progress report; `at_ms` is Kafka's time of its record."""
+
     id: bytes
     offset: int
     partition: int
@@ -58,8 +60,8 @@ class StoredProgress:
 
 
 @dataclass(frozen=True, slots=True)
-class Filter:
-    """Which tasks a list is to hold; "" and 0 mean any. Times are milliseconds, `until` excluded."""
+class TaskFilter:
+    """Which tasks a list or stream holds; "" and 0 mean any. Times are milliseconds, `until_ms` excluded."""
 
     status: str = ""
     name: str = ""
@@ -71,16 +73,16 @@ class Filter:
 
 
 class StatusStore:
-    """The file at `path`, made when it is missing."""
+    """The file at `path`, created when missing."""
 
     def __init__(self, path: Path) -> None:
-        self._file = StatusDatabase(path)
-        self._writer = self._file.writer
+        self._database = StatusDatabase(path)
+        self._writer = self._database.writer
 
-    # --- written by the view's thread alone
+    # --- called by the view's thread alone
 
-    def adopt(self, identity: str) -> bool:
-        """Says which cluster and prefix the view is of. False when it was of another one: it is empty then."""
+    def adopt_cluster(self, identity: str) -> bool:
+        """Binds the view to a cluster and prefix. False when it belonged to another one; it is empty then."""
         return adopt(
             self._writer,
             identity,
@@ -92,30 +94,30 @@ class StatusStore:
     def positions(self) -> dict[tuple[str, int], int]:
         return {(t, p): n for t, p, n in self._writer.execute("SELECT topic, partition, next FROM positions")}
 
-    def rows(self, ids: Sequence[bytes]) -> dict[bytes, TaskView]:
-        """The rows of those ids that are known."""
+    def get_tasks(self, ids: Sequence[bytes]) -> dict[bytes, TaskView]:
+        """The known ones among these tasks, by id."""
         found: dict[bytes, TaskView] = {}
         for part in in_few_lengths(ids):
             marks = ",".join("?" * len(part))
-            for values in self._writer.execute(f"SELECT {_ROW} FROM tasks WHERE id IN ({marks})", part):  # noqa: S608
-                row = _row(values)
-                found[row.id] = row
+            for row in self._writer.execute(f"SELECT {_COLUMNS} FROM tasks WHERE id IN ({marks})", part):  # noqa: S608
+                task = _task_of(row)
+                found[task.id] = task
         return found
 
     def apply(
         self,
-        rows: Iterable[TaskView],
+        tasks: Iterable[TaskView],
         events: Iterable[NewEvent],
         progress: Iterable[StoredProgress],
         positions: Positions,
     ) -> int:
-        """Everything that a batch of records changes, whole or not at all. Returns the last event's `seq`."""
+        """Stores all that a batch of records changes, in one transaction. Returns the last event's `seq`."""
         w = self._writer
         w.execute("BEGIN IMMEDIATE")
         try:
-            w.executemany(_PUT, map(_values, rows))
+            w.executemany(_UPSERT_TASK, map(_row_of, tasks))
             w.executemany("INSERT OR IGNORE INTO events (topic, partition, offset, id) VALUES (?,?,?,?)", events)
-            w.executemany("INSERT OR IGNORE INTO progress VALUES (?,?,?,?,?,?,?)", map(_progress_values, progress))
+            w.executemany("INSERT OR IGNORE INTO progress VALUES (?,?,?,?,?,?,?)", map(_progress_row_of, progress))
             w.executemany(
                 "INSERT OR REPLACE INTO positions VALUES (?,?,?)", [(t, p, n) for (t, p), n in positions.items()]
             )
@@ -129,90 +131,76 @@ class StatusStore:
         found: int | None = self._writer.execute("SELECT max(seq) FROM events").fetchone()[0]
         return found or 0
 
-    def forget_progress(self, before_ms: int) -> None:
-        """Drops reports older than their topic keeps them."""
+    def delete_progress(self, before_ms: int) -> None:
+        """Deletes progress reports older than `before_ms`."""
         self._writer.execute("DELETE FROM progress WHERE at_ms < ?", (before_ms,))
 
-    # --- read from any thread
+    # --- called from any thread
 
-    def row(self, task_id: bytes) -> TaskView | None:
-        found = self._file.reader().execute(f"SELECT {_ROW} FROM tasks WHERE id = ?", (task_id,)).fetchone()  # noqa: S608
-        return _row(found) if found else None
+    def get_task(self, task_id: bytes) -> TaskView | None:
+        row = self._first_row(f"SELECT {_COLUMNS} FROM tasks WHERE id = ?", task_id)  # noqa: S608
+        return _task_of(row) if row else None
 
     def progress_after(self, task_id: bytes, offset: int, limit: int = 200) -> list[StoredProgress]:
-        """Reports of one task beyond that offset of its partition, in order."""
-        found = self._file.reader().execute(
-            "SELECT * FROM progress WHERE id = ? AND offset > ? ORDER BY offset LIMIT ?", (task_id, offset, limit)
+        """The task's reports beyond that offset of its partition, in order."""
+        rows = self._rows(
+            "SELECT * FROM progress WHERE id = ? AND offset > ? ORDER BY offset LIMIT ?", task_id, offset, limit
         )
-        return [StoredProgress(*values) for values in found]
+        return [StoredProgress(*row) for row in rows]
 
     def progress_at(self, task_id: bytes, offset: int) -> StoredProgress | None:
-        found = (
-            self._file.reader()
-            .execute("SELECT * FROM progress WHERE id = ? AND offset = ?", (task_id, offset))
-            .fetchone()
-        )
-        return StoredProgress(*found) if found else None
+        row = self._first_row("SELECT * FROM progress WHERE id = ? AND offset = ?", task_id, offset)
+        return StoredProgress(*row) if row else None
 
     def first_progress(self, task_id: bytes) -> StoredProgress | None:
-        found = (
-            self._file.reader()
-            .execute("SELECT * FROM progress WHERE id = ? ORDER BY offset LIMIT 1", (task_id,))
-            .fetchone()
-        )
-        return StoredProgress(*found) if found else None
+        row = self._first_row("SELECT * FROM progress WHERE id = ? ORDER BY offset LIMIT 1", task_id)
+        return StoredProgress(*row) if row else None
 
     def last_progress(self, task_id: bytes) -> StoredProgress | None:
-        found = (
-            self._file.reader()
-            .execute("SELECT * FROM progress WHERE id = ? ORDER BY offset DESC LIMIT 1", (task_id,))
-            .fetchone()
-        )
-        return StoredProgress(*found) if found else None
+        row = self._first_row("SELECT * FROM progress WHERE id = ? ORDER BY offset DESC LIMIT 1", task_id)
+        return StoredProgress(*row) if row else None
 
     def events_after(self, seq: int, limit: int = 500) -> list[StoredEvent]:
-        found = self._file.reader().execute("SELECT * FROM events WHERE seq > ? ORDER BY seq LIMIT ?", (seq, limit))
-        return [StoredEvent(*values) for values in found]
+        rows = self._rows("SELECT * FROM events WHERE seq > ? ORDER BY seq LIMIT ?", seq, limit)
+        return [StoredEvent(*row) for row in rows]
 
     def seq_before(self, topic: int, partition: int, offset: int) -> int | None:
-        """The `seq` just before the first event at or beyond that offset; None when there is none beyond it."""
-        found = (
-            self._file.reader()
-            .execute(
-                "SELECT seq FROM events WHERE topic = ? AND partition = ? AND offset >= ? ORDER BY offset LIMIT 1",
-                (topic, partition, offset),
-            )
-            .fetchone()
+        """The `seq` just before the first event at or beyond that offset; None when no event lies there."""
+        row = self._first_row(
+            "SELECT seq FROM events WHERE topic = ? AND partition = ? AND offset >= ? ORDER BY offset LIMIT 1",
+            topic,
+            partition,
+            offset,
         )
-        return found[0] - 1 if found else None
+        return row[0] - 1 if row else None
 
-    def tasks(self, wanted: Filter, before: tuple[int, bytes] | None, limit: int) -> list[TaskView]:
-        """Tasks newest first, beyond the place (submitted_ms, id) where an earlier page ended."""
+    def list_tasks(self, wanted: TaskFilter, before: tuple[int, bytes] | None, limit: int) -> list[TaskView]:
+        """Up to `limit` tasks, newest first, from beyond (submitted_ms, id), where the page before ended."""
         where, values = _where(wanted)
         if before:
             where.append("(submitted_ms, id) < (?, ?)")
             values += before
         clause = f"WHERE {' AND '.join(where)}" if where else ""
-        sql = f"SELECT {_ROW} FROM tasks {clause} ORDER BY submitted_ms DESC, id DESC LIMIT ?"  # noqa: S608
-        return [_row(v) for v in self._file.reader().execute(sql, (*values, limit))]
+        sql = f"SELECT {_COLUMNS} FROM tasks {clause} ORDER BY submitted_ms DESC, id DESC LIMIT ?"  # noqa: S608
+        return [_task_of(row) for row in self._rows(sql, *values, limit)]
 
-    def count(self, wanted: Filter) -> int:
-        where, values = _where(wanted)
-        clause = f"WHERE {' AND '.join(where)}" if where else ""
-        found: int = self._file.reader().execute(f"SELECT count(*) FROM tasks {clause}", values).fetchone()[0]  # noqa: S608
-        return found
-
-    def redrives(self, ids: Sequence[bytes]) -> dict[bytes, int]:
-        """How many times each of those tasks has been redriven; those that were not are left out."""
+    def redrive_counts(self, ids: Sequence[bytes]) -> dict[bytes, int]:
+        """How many times each of these tasks was redriven; a task that never was is left out."""
         sql = "SELECT count(*) FROM tasks WHERE redrive_of = ? AND redrive_of != ''"
-        counts = {i: self._file.reader().execute(sql, (id_text(i),)).fetchone()[0] for i in ids}
+        counts = {i: self._rows(sql, id_text(i))[0][0] for i in ids}
         return {i: n for i, n in counts.items() if n}
 
     def close(self) -> None:
-        self._file.close()
+        self._database.close()
+
+    def _rows(self, sql: str, *values: Any) -> list[Any]:
+        return self._database.reader().execute(sql, values).fetchall()
+
+    def _first_row(self, sql: str, *values: Any) -> Any:
+        return self._database.reader().execute(sql, values).fetchone()
 
 
-def _where(wanted: Filter) -> tuple[list[str], list[Any]]:
+def _where(wanted: TaskFilter) -> tuple[list[str], list[Any]]:
     where, values = [], []
     for column in ("status", "name", "directory", "reason"):
         if value := getattr(wanted, column):
@@ -230,16 +218,16 @@ def _where(wanted: Filter) -> tuple[list[str], list[Any]]:
 
 
 _attempt_values = attrgetter(*(f.name for f in fields(AttemptView)))
-_progress_values = attrgetter(*(f.name for f in fields(StoredProgress)))
+_progress_row_of = attrgetter(*(f.name for f in fields(StoredProgress)))
 
 
-def _values(row: TaskView) -> tuple[Any, ...]:
-    attempts = orjson.dumps([_attempt_values(a) for a in row.attempts]).decode() if row.attempts else ""
-    return (*values_of(row), attempts)
+def _row_of(task: TaskView) -> tuple[Any, ...]:
+    attempts = orjson.dumps([_attempt_values(a) for a in task.attempts]).decode() if task.attempts else ""
+    return (*values_of(task), attempts)
 
 
-def _row(values: Sequence[Any]) -> TaskView:
-    row = TaskView(**dict(zip(COLUMNS, values[:-1], strict=True)))
-    row.status = Status(row.status)
-    row.attempts = [AttemptView(*a) for a in orjson.loads(values[-1])] if values[-1] else []
-    return row
+def _task_of(row: Sequence[Any]) -> TaskView:
+    task = TaskView(**dict(zip(COLUMNS, row[:-1], strict=True)))
+    task.status = Status(task.status)
+    task.attempts = [AttemptView(*a) for a in orjson.loads(row[-1])] if row[-1] else []
+    return task

@@ -1,7 +1,8 @@
-"""What a task's row tells listeners, in the canonical order: received, started, progress by offset, the terminal event.
+"""The events of one task, in their order: received, started, progress by offset, the terminal event.
 
-Pure. The place in that order is the event's id on a task's own stream: `1`, `2`, `p<offset>`, `9`. A predecessor whose
-own record has not been read is told from what its successor says. Used by both event streams and by GET /tasks/{id}.
+Pure. Both event streams use it, and `result_json` and `rfc3339` also serve GET /tasks. The place in that order is the
+event's id on the task's own stream: `1`, `2`, `p<offset>`, `9`. When the record of an earlier event has not been read
+yet, that event is built from what the later record says.
 """
 
 from collections.abc import Sequence
@@ -18,73 +19,76 @@ RECEIVED, STARTED, ENDED = "1", "2", "9"
 
 @dataclass(frozen=True, slots=True)
 class TaskEvent:
-    """One event for listeners; `place` is its id on the stream of its task."""
+    """One event for listeners; `id` is its id on the stream of its task."""
 
-    place: str
+    id: str
     event: str
     data: dict[str, Any]
 
 
-def received(row: TaskView) -> TaskEvent:
-    return _told(row, RECEIVED, "received", Status.QUEUED, row.submitted_ms)
+def received(task: TaskView) -> TaskEvent:
+    return _event(task, RECEIVED, "received", Status.QUEUED, task.submitted_ms)
 
 
-def started(row: TaskView, at_ms: int = 0) -> TaskEvent:
-    """`at_ms` stands in while the start's own record has not been read."""
-    return _told(row, STARTED, "started", Status.RUNNING, row.started_ms or at_ms)
+def started(task: TaskView, at_ms: int = 0) -> TaskEvent:
+    """`at_ms` is the time to show while the start's own record has not been read."""
+    return _event(task, STARTED, "started", Status.RUNNING, task.started_ms or at_ms)
 
 
-def progress(row: TaskView, report: StoredProgress) -> TaskEvent:
+def progress(task: TaskView, report: StoredProgress) -> TaskEvent:
     more = {"attempt": report.attempt, "fraction": report.fraction, "message": report.message}
-    return _told(row, f"p{report.offset}", "progress", Status.RUNNING, report.at_ms, **more)
+    return _event(task, f"p{report.offset}", "progress", Status.RUNNING, report.at_ms, **more)
 
 
-def ended(row: TaskView) -> TaskEvent:
-    more: dict[str, Any] = {"result": result_of(row)}
-    if row.status is not Status.COMPLETED:
-        more = {"reason": row.reason, "error": row.error}
-    return _told(row, ENDED, row.status, row.status, row.ended_ms, **more)
+def ended(task: TaskView) -> TaskEvent:
+    more: dict[str, Any] = {"result": result_json(task)}
+    if task.status is not Status.COMPLETED:
+        more = {"reason": task.reason, "error": task.error}
+    return _event(task, ENDED, task.status, task.status, task.ended_ms, **more)
 
 
-def place_valid(place: str) -> bool:
-    """Whether a Last-Event-ID is one that a task's stream gives."""
-    return place in (RECEIVED, STARTED, ENDED) or (
-        place[:1] == "p" and place[1:].isascii() and place[1:].isdigit() and len(place) < 20
+def is_event_id(text: str) -> bool:
+    """Whether a Last-Event-ID is one that a task's stream sends."""
+    return text in (RECEIVED, STARTED, ENDED) or (
+        text[:1] == "p" and text[1:].isascii() and text[1:].isdigit() and len(text) < 20
     )
 
 
-def all_after(row: TaskView, reports: Sequence[StoredProgress], after: str, more: bool = False) -> list[TaskEvent]:
-    """What a listener that has had everything up to `after` ("" = nothing) is to be told now, in order.
+def remaining_events(
+    task: TaskView, reports: Sequence[StoredProgress], after: str, more: bool = False
+) -> list[TaskEvent]:
+    """The events that follow the one with the id `after` ("" = from the beginning), in order.
 
-    `reports` are those beyond `after`; with `more` there are others beyond them, so that the end is not told yet.
+    `reports` are the progress reports beyond `after`. `more`: others follow them, so the terminal event must wait.
     """
-    if after == ENDED or not (row.announced or reports):
+    if after == ENDED or not (task.announced or reports):
         return []
-    told = [received(row)] if after == "" else []
-    if after in ("", RECEIVED) and (row.has_started or reports):
-        told.append(started(row, reports[0].at_ms if reports else 0))
-    told += [progress(row, r) for r in reports]
-    return [*told, ended(row)] if row.status.terminal and not more else told
+    events = [received(task)] if after == "" else []
+    if after in ("", RECEIVED) and (task.has_started or reports):
+        events.append(started(task, reports[0].at_ms if reports else 0))
+    events += [progress(task, r) for r in reports]
+    return [*events, ended(task)] if task.status.terminal and not more else events
 
 
-def progress_offset(after: str) -> int:
-    """Offset of the last report that a listener at that place has had; -1 for none."""
-    return int(after[1:]) if after.startswith("p") else -1
+def progress_offset(event_id: str) -> int:
+    """The offset of the last progress report up to that event; -1 for none."""
+    return int(event_id[1:]) if event_id.startswith("p") else -1
 
 
-def result_of(row: TaskView) -> dict[str, Any] | None:
-    if row.status is not Status.COMPLETED:
+def result_json(task: TaskView) -> dict[str, Any] | None:
+    """The link to a completed task's result, its size in bytes, SHA-256 and content type; None before completion."""
+    if task.status is not Status.COMPLETED:
         return None
     return {
-        "href": f"/tasks/{id_text(row.id)}/result",
-        "bytes": row.size,
-        "sha256": row.sha256,
-        "content_type": row.content_type,
+        "href": f"/tasks/{id_text(task.id)}/result",
+        "bytes": task.size,
+        "sha256": task.sha256,
+        "content_type": task.content_type,
     }
 
 
-def moment(ms: int) -> str | None:
-    """RFC 3339 in UTC with milliseconds; None for 0, a moment that is not known."""
+def rfc3339(ms: int) -> str | None:
+    """Milliseconds since the epoch as RFC 3339 in UTC; None for an unknown time (0) or one that is no date."""
     if ms <= 0:
         return None
     try:
@@ -93,13 +97,13 @@ def moment(ms: int) -> str | None:
         return None  # a forged time
 
 
-def _told(row: TaskView, place: str, event: str, status: str, at_ms: int, **more: Any) -> TaskEvent:
+def _event(task: TaskView, event_id: str, event: str, status: str, at_ms: int, **more: Any) -> TaskEvent:
     data = {
-        "id": id_text(row.id),
-        "name": row.name,
-        "directory": row.directory,
+        "id": id_text(task.id),
+        "name": task.name,
+        "directory": task.directory,
         "status": status,
-        "at": moment(at_ms),
+        "at": rfc3339(at_ms),
         **more,
     }
-    return TaskEvent(place, event, data)
+    return TaskEvent(event_id, event, data)

@@ -48,7 +48,7 @@ class Gateway:
         self._settings, self._name = settings, name
         self._ready = threading.Event()
         self._thread = threading.Thread(target=lambda: asyncio.run(self._serve()), name=name)
-        self.parts: Dependencies
+        self.dependencies: Dependencies
         self._server: Server
 
     def start(self, until_ready: bool = True) -> "Gateway":
@@ -63,7 +63,7 @@ class Gateway:
 
     def stop(self) -> None:
         self._server.should_exit = True
-        self.parts.feed.close()
+        self.dependencies.notifier.close()
         self._thread.join(20)
         self.http.close()
 
@@ -72,12 +72,12 @@ class Gateway:
         root = open_directory(self._settings.results_root)
         listening = socket.create_server(("127.0.0.1", 0))
         self.url = f"http://127.0.0.1:{listening.getsockname()[1]}"
-        async with running(self._settings, Kafka(self._settings, self._name), root, store) as parts:
-            self.parts = parts
+        async with running(self._settings, Kafka(self._settings, self._name), root, store) as deps:
+            self.dependencies = deps
             config = uvicorn.Config(
-                make_app(parts), log_level="warning", lifespan="off", timeout_graceful_shutdown=2, ws="none"
+                make_app(deps), log_level="warning", lifespan="off", timeout_graceful_shutdown=2, ws="none"
             )
-            self._server = Server(config, parts.feed)
+            self._server = Server(config, deps.notifier)
             self._ready.set()
             await self._server.serve(sockets=[listening])
         store.close()

@@ -344,7 +344,7 @@ def test_a_restarted_gateway_goes_on_where_it_stopped(kafka_settings: Settings, 
         wait_for(again, while_away, "completed")
         folded = {
             m.labels["topic"]: m.value
-            for f in again.parts.metrics.folded.collect()
+            for f in again.dependencies.metrics.folded.collect()
             for m in f.samples
             if m.name.endswith("_total")
         }

@@ -15,7 +15,7 @@ from tests.rigs.swapping import swapped
 
 def test_a_directory_swapped_for_a_symlink_meanwhile_shows_nothing_from_outside(tmp_path: Path) -> None:
     root, task_id = open_directory(tmp_path / "results"), new_id()
-    row = TaskView(id_bytes(task_id), file=f"a/b/{task_id}.json")
+    task = TaskView(id_bytes(task_id), file=f"a/b/{task_id}.json")
     for folder, text in ((root.path / "a" / "b", "ours"), (tmp_path / "outside" / "b", "secret")):
         folder.mkdir(parents=True)
         (folder / f"{task_id}.json").write_text(text)
@@ -23,7 +23,7 @@ def test_a_directory_swapped_for_a_symlink_meanwhile_shows_nothing_from_outside(
     with swapped(root.path / "a", tmp_path / "outside") as turns:
         while turns[0] < 100 or not read:
             try:
-                fd = open_result(root.fd, row)
+                fd = open_result(root.fd, task)
             except Problem:
                 continue
             read.add(os.read(fd, 100))

@@ -1,4 +1,4 @@
-"""The status view's file: kept from one gateway to the next, made anew when it is of no use."""
+"""The status view's file: kept from one gateway to the next, and rebuilt when it cannot be used."""
 
 import sqlite3
 from contextlib import closing
@@ -12,7 +12,7 @@ from headrace.errors import UsageError
 
 def filled(path: Path) -> None:
     store = StatusStore(path)
-    assert store.adopt("cluster p."), "of nobody before"
+    assert store.adopt_cluster("cluster p."), "it belonged to no cluster before"
     store.apply([], [], [], {("tasks.normal", 0): 7})
     store.close()
 
@@ -21,9 +21,9 @@ def test_positions_are_kept_and_forgotten_with_another_cluster(tmp_path: Path) -
     path = tmp_path / "status.sqlite"
     filled(path)
     store = StatusStore(path)
-    assert store.adopt("cluster p.")
+    assert store.adopt_cluster("cluster p.")
     assert store.positions() == {("tasks.normal", 0): 7}
-    assert not store.adopt("cluster q.")
+    assert not store.adopt_cluster("cluster q.")
     assert store.positions() == {}
     store.close()
 

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from gateway.view.event_stream import EventStream
-from gateway.view.position_vector import Vector, decode, encode, passed
+from gateway.view.position_vector import PositionVector, decode, encode, has_passed
 from gateway.view.projection import Companions, TaskView, fold_event, fold_submission, id_bytes
-from gateway.view.store import EVENT_TOPICS, Filter, StatusStore, StoredProgress
+from gateway.view.store import EVENT_TOPICS, StatusStore, StoredProgress, TaskFilter
 from headrace.contract.ids import new_id
 from headrace.contract.lifecycle import Event
 from headrace.contract.records import Source
@@ -51,7 +51,7 @@ class Reader:
                 "prime",
                 "demo",
                 Companions(),
-            ).row
+            ).task
             for i in ids
         ]
         store.apply(submitted, [], [], {})
@@ -73,7 +73,7 @@ class Reader:
         if topic == "progress":
             self.store.apply([], event, [StoredProgress(key, offset, partition, attempt, 0.5, "", 2000)], {})
             return
-        row: TaskView | None = self.store.row(key)
+        task: TaskView | None = self.store.get_task(key)
         reason = Reason.FAILED if topic == "tasks.dead" else None
         timed = 5 if topic == "lifecycle.completed" or (reason and task_id in self._started) else None
         event_read = Event(
@@ -90,8 +90,8 @@ class Reader:
             partition=partition,
             offset=offset,
         )
-        folded = fold_event(row, event_read, Companions())
-        self.store.apply([folded.row], event if folded.news else [], [], {})
+        folded = fold_event(task, event_read, Companions())
+        self.store.apply([folded.task], event if folded.is_event else [], [], {})
 
 
 @pytest.fixture
@@ -109,23 +109,23 @@ def test_a_client_that_moves_between_gateways_misses_nothing_and_hears_nothing_t
     rng = random.Random(seed)
     log = random_log(rng, 12)
     readers = [Reader(log, store, random.Random(seed + n)) for n, store in enumerate(stores)]
-    place: Vector = {(t, p): 0 for t in range(len(EVENT_TOPICS)) for p in range(PARTITIONS)}
+    place: PositionVector = {(t, p): 0 for t in range(len(EVENT_TOPICS)) for p in range(PARTITIONS)}
     heard: list[tuple[str, str]] = []
     while True:
         for reader in readers:
             reader.read(rng.randrange(1, 12))
         done = not any(r.left for r in readers)
         reader = rng.choice(readers)
-        while not passed(place, reader.positions):
+        while not has_passed(place, reader.positions):
             reader.read(1)
-        follower = EventStream.resume(reader.store, decode(encode(place)), 0, Filter())
+        follower = EventStream.resume(reader.store, decode(encode(place)), 0, TaskFilter())
         for _ in range(100 if done else rng.randrange(1, 4)):
-            pairs = follower.next(rng.randrange(1, 6))
+            pairs = follower.next_events(rng.randrange(1, 6))
             if pairs is None:
                 break
-            heard += [(t.data["id"], t.place if t.event == "progress" else t.event) for t, _ in pairs]
+            heard += [(t.data["id"], t.id if t.event == "progress" else t.event) for t, _ in pairs]
         place = dict(follower.vector)
-        if done and follower.next() is None:
+        if done and follower.next_events() is None:
             break
     assert len(heard) == len(set(heard))
     told = expected(log)

@@ -58,21 +58,21 @@ FAILED = replace(RECEIVED, topic="tasks.dead", at_ms=1300, reason=Reason.CRASHED
 
 
 def fold(*records: Task | Event) -> TaskView:
-    row = None
+    task = None
     for record in records:
         if isinstance(record, Task):
-            row = fold_submission(row, record, "prime", "demo", Companions(digest="d")).row
+            task = fold_submission(task, record, "prime", "demo", Companions(digest="d")).task
         else:
-            row = fold_event(row, record, NONE).row
-    assert row is not None
-    return row
+            task = fold_event(task, record, NONE).task
+    assert task is not None
+    return task
 
 
-def essence(row: TaskView) -> tuple[object, ...]:
-    attempts = [(a.attempt, a.node, a.started_ms) for a in row.attempts]
-    places = row.received_place, row.started_place, row.ended_place
-    times = row.submitted_ms, row.started_ms, row.ended_ms
-    return row.name, row.directory, row.status, times, places, row.file, row.source, row.digest, attempts
+def essence(task: TaskView) -> tuple[object, ...]:
+    attempts = [(a.attempt, a.node, a.started_ms) for a in task.attempts]
+    places = task.received_place, task.started_place, task.ended_place
+    times = task.submitted_ms, task.started_ms, task.ended_ms
+    return task.name, task.directory, task.status, times, places, task.file, task.source, task.digest, attempts
 
 
 def test_every_order_of_the_topics_leads_to_the_same_row() -> None:
@@ -99,34 +99,34 @@ def test_repeats_change_nothing(records: list[Task | Event]) -> None:
 
 
 def test_the_first_terminal_event_stands_and_a_different_one_is_an_alarm() -> None:
-    row = fold(TASK, FAILED)
-    second = fold_event(row, COMPLETED, NONE)
+    task = fold(TASK, FAILED)
+    second = fold_event(task, COMPLETED, NONE)
     assert second.conflict == "failed and then completed"
-    assert not second.news
-    assert second.row.status is Status.FAILED
-    assert fold_event(row, replace(FAILED, offset=9), NONE).conflict == ""
+    assert not second.is_event
+    assert second.task.status is Status.FAILED
+    assert fold_event(task, replace(FAILED, offset=9), NONE).conflict == ""
 
 
 def test_only_the_first_of_an_id_is_news() -> None:
-    row = fold(TASK)
-    assert fold_event(row, STARTED, NONE).news
-    assert not fold_event(row, AGAIN, NONE).news
-    assert not fold_event(row, replace(STARTED, offset=7), NONE).news
+    task = fold(TASK)
+    assert fold_event(task, STARTED, NONE).is_event
+    assert not fold_event(task, AGAIN, NONE).is_event
+    assert not fold_event(task, replace(STARTED, offset=7), NONE).is_event
 
 
 def test_a_second_submission_of_an_id_has_no_say() -> None:
-    row = fold_submission(None, TASK, "prime", "demo", Companions(digest="first")).row
+    task = fold_submission(None, TASK, "prime", "demo", Companions(digest="first")).task
     later = replace(TASK, source=Source("tasks.normal", 3, 18))
-    row = fold_submission(row, later, "other", "elsewhere", Companions(digest="second")).row
-    assert (row.name, row.directory, row.digest, row.source) == ("prime", "demo", "first", str(SOURCE))
+    task = fold_submission(task, later, "other", "elsewhere", Companions(digest="second")).task
+    assert (task.name, task.directory, task.digest, task.source) == ("prime", "demo", "first", str(SOURCE))
 
 
 def test_a_replay_brings_what_became_of_the_attempts_before_it() -> None:
     failure = Failure(1, Cause.PROCESS_DEATH, node="n1", started_ms=1100, ended_ms=1150, detail="killed by SIGKILL")
     replay = replace(TASK, attempt=2, ledger=(failure,), source=Source("tasks.high", 3, 0))
-    row = fold(TASK, STARTED, replay)
-    assert row.status is Status.RUNNING
-    [attempt] = row.attempts
+    task = fold(TASK, STARTED, replay)
+    assert task.status is Status.RUNNING
+    [attempt] = task.attempts
     assert (attempt.cause, attempt.ended_ms, attempt.detail) == ("process-death", 1150, "killed by SIGKILL")
 
 

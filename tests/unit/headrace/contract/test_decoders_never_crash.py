@@ -15,9 +15,9 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from gateway.http.problems import Problem
-from gateway.http.query import cursor_of
-from gateway.submission import parse
-from gateway.view.task_events import moment
+from gateway.http.query import parse_cursor
+from gateway.submission import parse_json
+from gateway.view.task_events import rfc3339
 from headrace.contract.bounds import MAX_ATTEMPTS
 from headrace.contract.ids import id_of_key
 from headrace.contract.journal import ClaimKey
@@ -37,8 +37,8 @@ BYTES_DECODERS: dict[str, Callable[[bytes], Any]] = {
     "claim key": ClaimKey.parse,
     "task id": id_of_key,
     "ledger": decode_ledger,
-    "body": parse,
-    "cursor": lambda raw: cursor_of({"cursor": raw.decode("latin-1")}),
+    "body": parse_json,
+    "cursor": lambda raw: parse_cursor({"cursor": raw.decode("latin-1")}),
 }
 
 NUMBERS = [
@@ -189,7 +189,7 @@ def test_a_record_decodes_soundly_or_is_refused_in_words(name: str) -> None:
             assert -(2**63) <= number < 2**63, field
             assert field != "attempt" or number <= MAX_ATTEMPTS
             if field.endswith("_ms") and number > 0:
-                assert moment(int(number)), field
+                assert rfc3339(int(number)), field
         if name == "kinds":
             _compiles_or_refuses(message)
 
