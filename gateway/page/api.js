@@ -1,4 +1,4 @@
-// The gateway's public routes. What it answers with a problem is thrown as one.
+// The gateway's public routes. An error answer is thrown as a Problem.
 
 export class Problem extends Error {
   constructor(body, status) {
@@ -14,7 +14,7 @@ export async function call(path, options = {}) {
   try {
     answer = await fetch(path, options);
   } catch {
-    throw new Problem({ detail: "the gateway cannot be reached" }, 0);
+    throw new Problem({ detail: "the gateway does not answer: is it running?" }, 0);
   }
   const isJson = /json/.test(answer.headers.get("content-type") || "");
   const body = isJson ? await answer.json() : {};
@@ -30,13 +30,13 @@ export const tasks = (query) => call(`/tasks?${new URLSearchParams(query)}`);
 export const kinds = () => call("/kinds");
 export const nodes = () => call("/nodes");
 
-/** "" when the gateway is able to do its work, else the reasons in words. */
+/** "" when the gateway is ready, else the reasons why it is not. */
 export async function health() {
   try {
     const answer = await fetch("/readyz");
     const body = await answer.json();
     return answer.ok ? "" : body.reasons.join("; ");
   } catch {
-    return "the gateway cannot be reached";
+    return "the gateway does not answer: is it running?";
   }
 }

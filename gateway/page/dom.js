@@ -1,4 +1,4 @@
-// Elements, times and sizes for the other modules. Text only ever becomes text, never markup.
+// Elements, times and sizes for the other modules. Text is never interpreted as markup.
 
 /** An element with attributes (`class`, `on…` functions, others as they are) and children (nodes or text). */
 export function el(tag, attributes = {}, ...children) {
@@ -14,7 +14,7 @@ export function el(tag, attributes = {}, ...children) {
 
 export const byId = (id) => document.getElementById(id);
 
-/** Time of day, with the date where it is not today's. */
+/** The time of day, with the date unless it is today. */
 export function clock(text) {
   if (!text) return "";
   const at = new Date(text);
@@ -22,7 +22,7 @@ export function clock(text) {
   return at.toDateString() === new Date().toDateString() ? time : `${at.toLocaleDateString()} ${time}`;
 }
 
-/** A length of time in the unit that fits it. */
+/** A duration in the unit that fits it. */
 export function span(ms) {
   if (ms === null || ms === undefined || Number.isNaN(ms)) return "";
   if (ms < 1000) return `${Math.round(ms)} ms`;
@@ -36,11 +36,12 @@ function twoUnits(small, ratio, bigName, smallName) {
   return `${Math.floor(small / ratio)} ${bigName}${rest ? ` ${rest} ${smallName}` : ""}`;
 }
 
-/** Prose whose `names` are set as code. */
+/** Text in which `names` become code elements. */
 export function prose(text) {
   return text.split("`").map((part, i) => (i % 2 ? el("code", {}, part) : part));
 }
 
+/** Milliseconds from one RFC 3339 time to another; null when one is missing. */
 export function between(from, to) {
   return from && to ? Math.max(0, new Date(to) - new Date(from)) : null;
 }

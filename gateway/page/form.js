@@ -1,16 +1,16 @@
-// A form from a kind's JSON Schema, and back from its fields to a payload.
+// Builds form fields from the JSON Schema of a kind, and a payload from the fields.
 import { el } from "./dom.js";
 
-/** The fields of a schema: `nodes` to show, and `read()` for the payload (throws FieldError). */
+/** The fields of a schema: `nodes` to show, and `readPayload()`, which throws FieldError. */
 export function fieldsOf(schema) {
   const required = new Set(schema.required || []);
   const fields = Object.entries(schema.properties || {}).map(([name, part]) => field(name, resolve(part, schema), required.has(name)));
   return {
     nodes: fields.map((f) => f.node),
-    read() {
+    readPayload() {
       const payload = {};
       for (const f of fields) {
-        const value = f.read();
+        const value = f.readValue();
         if (value !== undefined) payload[f.name] = value;
       }
       return payload;
@@ -25,7 +25,7 @@ export class FieldError extends Error {
   }
 }
 
-/** A property with its $ref followed, and with "or null" taken as "may be left out". */
+/** A property with its $ref resolved. "Or null" means that the field may be empty. */
 function resolve(part, root) {
   let found = part;
   for (let depth = 0; found.$ref && depth < 10; depth += 1) {
@@ -50,7 +50,7 @@ function field(name, schema, required) {
   const error = el("span", { class: "error", role: "alert", id: `${id}-error` });
   const parts = input.type === "checkbox" ? [el("span", { class: "check" }, input, title)] : [title, input];
   const node = el("div", { class: "field" }, ...parts, help ? el("span", { class: "help", id: `${id}-help` }, help) : null, error);
-  return { name, node, read: () => read(input, schema, required, pointer) };
+  return { name, node, readValue: () => readValue(input, schema, required, pointer) };
 }
 
 function inputFor(schema, required) {
@@ -75,23 +75,23 @@ function inputFor(schema, required) {
   return el("textarea", { rows: 4, spellcheck: "false", placeholder: `JSON, such as ${example}`, "data-json": "true" }, shown);
 }
 
-function read(input, schema, required, pointer) {
+function readValue(input, schema, required, pointer) {
   if (input.type === "checkbox") return input.checked;
   const text = input.value;
   if (schema.type === "string" && !schema.enum) return text === "" && !required ? undefined : text;
   if (text.trim() === "") {
-    if (required) throw new FieldError(pointer, "is needed");
+    if (required) throw new FieldError(pointer, "enter a value");
     return undefined;
   }
   if (input.type === "number") {
     const number = Number(text);
-    if (Number.isNaN(number)) throw new FieldError(pointer, "is no number");
+    if (Number.isNaN(number)) throw new FieldError(pointer, "enter a number");
     return number;
   }
   try {
     return JSON.parse(text);
   } catch (error) {
-    throw new FieldError(pointer, `is not JSON: ${error.message}`);
+    throw new FieldError(pointer, `enter valid JSON: ${error.message}`);
   }
 }
 

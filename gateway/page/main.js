@@ -1,11 +1,11 @@
-// The page: the form, what the address names, and what is looked at again every few seconds.
+// The page: the form, the task in the address, and what is refreshed every few seconds.
 import * as api from "./api.js";
 import { byId, el, prose } from "./dom.js";
 import { FieldError, fieldsOf } from "./form.js";
-import { follow, showKinds, showNodes, soon } from "./lists.js";
+import { followTasks, scheduleRefresh, showKinds, showNodes } from "./lists.js";
 import { show } from "./task.js";
 
-const EVERY_MS = 3000;
+const REFRESH_MS = 3000;
 let kinds = [];
 let fields = fieldsOf({});
 
@@ -21,7 +21,7 @@ async function loadKinds() {
   showKinds(found);
   const same = JSON.stringify(found.map((k) => [k.name, k.version, k.schema])) === JSON.stringify(kinds.map((k) => [k.name, k.version, k.schema]));
   kinds = found;
-  if (same) return; // what is being typed stays
+  if (same) return; // keeps what the user is typing
   const chosen = byId("kind").value;
   byId("kind").replaceChildren(...kinds.map((k) => el("option", { value: k.name, selected: k.name === chosen }, k.name)));
   chooseKind();
@@ -33,12 +33,12 @@ async function run(event) {
   const button = event.submitter || byId("form").querySelector("button.primary");
   button.disabled = true;
   try {
-    const submission = { name: byId("kind").value, payload: fields.read(), directory: byId("directory").value, priority: byId("priority").value };
+    const submission = { name: byId("kind").value, payload: fields.readPayload(), directory: byId("directory").value, priority: byId("priority").value };
     for (const name of ["timeout_s", "max_attempts"]) if (byId(name).value) submission[name] = Number(byId(name).value);
     const accepted = await api.submit(submission);
     location.hash = `#/tasks/${accepted.id}`;
     byId("task").scrollIntoView({ block: "nearest" });
-    soon();
+    scheduleRefresh();
   } catch (error) {
     showErrors(error);
   } finally {
@@ -65,24 +65,24 @@ function showErrors(error) {
   else byId("form-error").textContent = error.message;
 }
 
-function route() {
+function showTaskInAddress() {
   const match = /^#\/tasks\/([0-9a-f-]{36})$/.exec(location.hash);
   if (!match) return;
   show(match[1]);
-  soon();
+  scheduleRefresh();
 }
 
-async function look() {
+async function refresh() {
   const reason = await api.health();
   byId("health").className = `health ${reason ? "bad" : "good"}`;
   byId("health").lastElementChild.textContent = reason || "ready";
   await Promise.all([loadKinds(), showNodes()]);
-  setTimeout(look, EVERY_MS);
+  setTimeout(refresh, REFRESH_MS);
 }
 
 byId("kind").addEventListener("change", chooseKind);
 byId("form").addEventListener("submit", run);
-window.addEventListener("hashchange", route);
-route();
-follow();
-look();
+window.addEventListener("hashchange", showTaskInAddress);
+showTaskInAddress();
+followTasks();
+refresh();

@@ -1,28 +1,28 @@
-// The statistics page: reads /stats/…, draws it with Plotly, and looks again every ten seconds.
+// The statistics page: loads /stats/…, draws charts with Plotly, and refreshes them every ten seconds.
 
 import { Problem, call } from "./api.js";
 import { byId, el, span as duration } from "./dom.js";
 
-const EVERY_MS = 10_000;
+const REFRESH_MS = 10_000;
 const HOUR = 3_600_000, DAY = 24 * HOUR;
 const BUCKETS = { minute: "Minute", hour: "Hour", day: "Day", week: "Week", month: "Month" };
 const SPLITS = { "": "Nothing", name: "Kind", node: "Node" };
-const SPANS = { "the last hour": HOUR, "the last 6 hours": 6 * HOUR, "the last day": DAY, "the last week": 7 * DAY,
-  "the last 30 days": 30 * DAY, "the last year": 365 * DAY, "the beginning": Infinity };
-const USUAL = { minute: "the last hour", hour: "the last day", day: "the last 30 days", week: "the last year", month: "the beginning" };
+const SPANS = { "last hour": HOUR, "last 6 hours": 6 * HOUR, "last day": DAY, "last week": 7 * DAY,
+  "last 30 days": 30 * DAY, "last year": 365 * DAY, "all time": Infinity };
+const DEFAULT_SPAN = { minute: "last hour", hour: "last day", day: "last 30 days", week: "last year", month: "all time" };
 const LENGTHS = { minute: 60_000, hour: HOUR, day: DAY, week: 7 * DAY };
-// Told apart by colour-blind people too (Okabe and Ito's set, without its yellow).
+// Okabe and Ito's colours without yellow: people with colour blindness can tell them apart.
 const COLOURS = ["#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#8c8c8c", "#7a5cc0"];
 const ON_DARK = ["#56b4e9", "#e69f00", "#00b386", "#cc79a7", "#0072b2", "#d55e00", "#8c8c8c", "#a78bdb"];
 const MOST_TICKS = 8;
 const dark = matchMedia("(prefers-color-scheme: dark)");
 
-// Places in these sets, kept while the page is open: a kind has one colour, whatever else a chart shows.
-const places = { name: new Map(), node: new Map() };
+// The colour index of each kind and node: it keeps its colour, whatever else a chart shows.
+const colourIndex = { name: new Map(), node: new Map() };
 
-const chosen = { bucket: "minute", by: "", name: "", span: USUAL.minute };
+const chosen = { bucket: "minute", by: "", name: "", span: DEFAULT_SPAN.minute };
 
-function look() {
+function theme() {
   const style = getComputedStyle(document.documentElement);
   const value = (name) => style.getPropertyValue(name).trim();
   return { ink: value("--ink"), muted: value("--muted"), line: value("--line"), card: value("--card"), good: value("--good"), bad: value("--bad") };
@@ -30,13 +30,13 @@ function look() {
 
 function colour(field, key) {
   if (!field) return undefined;
-  if (!places[field].has(key)) places[field].set(key, places[field].size);
+  if (!colourIndex[field].has(key)) colourIndex[field].set(key, colourIndex[field].size);
   const set = dark.matches ? ON_DARK : COLOURS;
-  return set[places[field].get(key) % set.length];
+  return set[colourIndex[field].get(key) % set.length];
 }
 
 function layout(more = {}) {
-  const c = look();
+  const c = theme();
   const axis = { gridcolor: c.line, linecolor: c.line, zerolinecolor: c.line, tickfont: { color: c.muted }, automargin: true };
   const { yaxis = {}, ...rest } = more;
   return { paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", font: { family: "system-ui, sans-serif", size: 12, color: c.ink },
@@ -45,14 +45,14 @@ function layout(more = {}) {
     xaxis: { ...axis, type: "date", ...shownRange() }, yaxis: { ...axis, rangemode: "tozero", ...yaxis }, ...rest };
 }
 
-/** The chosen span, so that a lonely point stands where it belongs. */
+/** The whole time range, so that a single point is shown at its place in it. */
 function shownRange() {
   const length = SPANS[chosen.span];
   const end = Date.now() + (LENGTHS[chosen.bucket] || 0);
   return length === Infinity ? {} : { range: [new Date(Date.now() - length).toISOString(), new Date(end).toISOString()] };
 }
 
-/** Rows with a zero for every bucket between that has none: nothing happened then. */
+/** The rows, with zeros where buckets are missing between them. */
 function filled(rows, value) {
   const length = LENGTHS[chosen.bucket];
   if (!length || rows.length < 2) return rows;
@@ -68,19 +68,19 @@ function filled(rows, value) {
   return found;
 }
 
-/** Draws traces, or says that there are none. */
+/** Draws traces, or a note that there is no data. */
 function draw(id, traces, more) {
   const at = byId(id);
   if (!traces.some((t) => t.x.length)) {
     window.Plotly.purge(at);
-    at.replaceChildren(el("p", { class: "empty" }, "nothing counted in this span yet"));
+    at.replaceChildren(el("p", { class: "empty" }, "no data in this time range"));
     return;
   }
   at.querySelector(".empty")?.remove();
   window.Plotly.react(at, traces, layout({ showlegend: traces.length > 1, ...more }), { displaylogo: false, responsive: true, modeBarButtonsToRemove: ["lasso2d", "select2d"] });
 }
 
-/** Rows in groups by a field, in order of their first coming. */
+/** Rows grouped by a field, in the order in which its values first appear. */
 function groups(rows, field) {
   const found = new Map();
   for (const row of rows) {
@@ -113,7 +113,7 @@ function query(more = {}) {
 
 const address = (path, parameters) => `/stats/${path}?${new URLSearchParams(parameters)}`;
 
-/** All rows, page after page. */
+/** All rows, from all pages. */
 async function rows(path, parameters) {
   const found = [];
   let cursor = null;
@@ -130,7 +130,7 @@ function stacked(counted, value, nothing) {
 }
 
 function drawCounts(counted, ends) {
-  const c = look();
+  const c = theme();
   draw("completed", stacked(counted, "completed", "completed"), { barmode: "stack" });
   draw("ends", [line(filled(ends, "received"), "received", "received"), bars(ends, "failed", "failed", c.bad),
     bars(ends, "cancelled", "cancelled", c.muted)], { barmode: "stack" });
@@ -154,10 +154,10 @@ function drawPercentiles(id, timed, measure) {
       traces.push(line(of, value, `${key} p${p}`.trim(), colour(split && "name", key), { text, hovertemplate: "%{text}", line: { dash: p === 99 ? "dot" : "solid" } }));
     }
   }
-  const c = look();
+  const c = theme();
   const ticks = [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000, 20_000, 60_000, 120_000, 300_000, 600_000, 1_800_000, HOUR, 3 * HOUR, 10 * HOUR];
   const drawn = traces.map((t) => ({ ...t, y: t.y.map((v) => Math.max(v, 1)) }));
-  const all = drawn.flatMap((t) => t.y); // values close together would lie between two ticks: show some above and below
+  const all = drawn.flatMap((t) => t.y); // the margin keeps at least one tick in view when all values are close together
   const range = [Math.log10(Math.min(...all) / 2.5), Math.log10(Math.max(...all) * 2.5)];
   const within = ticks.filter((ms) => Math.log10(ms) >= range[0] && Math.log10(ms) <= range[1]);
   const shown = within.filter((_, i) => i % Math.ceil(within.length / MOST_TICKS) === 0); // more would overlap
@@ -171,7 +171,7 @@ function showFigures(s) {
   const figures = [["pending now", s.pending], ["received", s.received], ["completed", s.completed], ["failed", s.failed],
     ["cancelled", s.cancelled], ["average starts", s.average_starts ?? "–"], ["bytes stored", size.format(s.bytes)]];
   if (s.late) figures.push(["too late to count", s.late]);
-  if (s.undecodable) figures.push(["not readable", s.undecodable]);
+  if (s.undecodable) figures.push(["unreadable records", s.undecodable]);
   byId("figures").replaceChildren(...figures.map(([name, value]) =>
     el("div", { class: name === "failed" && value ? "figure bad" : "figure" }, el("b", {}, typeof value === "number" ? whole.format(value) : value), el("span", {}, name))));
 }
@@ -180,7 +180,7 @@ async function showAudit(audit) {
   const box = byId("audit"), findings = byId("findings");
   if (!audit) {
     box.className = "card wide";
-    byId("verdict").textContent = "No audit has been made yet.";
+    byId("verdict").textContent = "No audit yet.";
     findings.hidden = true;
     return;
   }
@@ -189,9 +189,9 @@ async function showAudit(audit) {
   box.className = `card wide ${bad ? "bad" : "good"}`;
   const missing = audit.lost_count ? ` + missing ${audit.lost_count}` : "";
   const equation = `received ${audit.received} = completed ${audit.completed} + dead ${audit.dead} + running ${audit.running} + queued ${audit.queued}${missing}`;
-  const said = [wrong ? `${audit.lost.length} lost, ${audit.repeated.length} repeated, ${audit.unreceived.length} never received` : "nothing lost, nothing repeated"];
-  if (audit.tables_agree === false) said.push("the tables disagree with the log");
-  byId("verdict").textContent = `${said.join("; ")} (${equation}; ${new Date(audit.at).toLocaleTimeString()})`;
+  const verdict = [wrong ? `${audit.lost.length} lost, ${audit.repeated.length} repeated, ${audit.unreceived.length} never received` : "nothing lost, nothing repeated"];
+  if (audit.tables_agree === false) verdict.push("the tables disagree with the log");
+  byId("verdict").textContent = `${verdict.join("; ")} (${equation}; ${new Date(audit.at).toLocaleTimeString()})`;
   findings.hidden = !wrong;
   if (wrong) {
     const { items } = await call("/stats/findings?limit=100");
@@ -208,7 +208,7 @@ function showState(text, good) {
   at.lastElementChild.textContent = text;
 }
 
-/** Kinds for the filter, from what has been counted ever. */
+/** Fills the filter with every kind that was ever counted. */
 async function showKinds() {
   const found = await rows("counts", { bucket: "month", by: "name" });
   const kinds = [...new Set(found.map((r) => r.name))].filter(Boolean).sort();
@@ -220,21 +220,21 @@ async function showKinds() {
   }
 }
 
-let asked = 0;
+let latestRefresh = 0;
 async function refresh() {
-  const mine = ++asked;
+  const mine = ++latestRefresh;
   const hours = { ...query(), bucket: chosen.bucket === "minute" ? "hour" : chosen.bucket, ...(chosen.by === "name" ? { by: "name" } : {}) };
   try {
     const [summary, counted, ends, nodes, timed] = await Promise.all([call("/stats/summary"), rows("counts", query(chosen.by ? { by: chosen.by } : {})),
       rows("counts", query()), rows("counts", query({ by: "node" })), rows("durations", hours), showKinds()]);
-    if (mine !== asked) return; // something else has been chosen meanwhile
+    if (mine !== latestRefresh) return; // the user has changed the selection since
     showFigures(summary);
     await showAudit(summary.audit);
     drawCounts(counted, ends);
     drawPercentiles("queued", timed, "queued");
     drawPercentiles("duration", timed, "duration");
     drawNodes(nodes);
-    showState(summary.counted_at ? `last counted at ${new Date(summary.counted_at).toLocaleTimeString()}` : "nothing has been counted yet", true);
+    showState(summary.counted_at ? `last counted at ${new Date(summary.counted_at).toLocaleTimeString()}` : "nothing counted yet", true);
   } catch (error) {
     if (!(error instanceof Problem)) throw error;
     showState(error.message, false);
@@ -250,7 +250,7 @@ function choices(id, names, field) {
     at.append(el("button", { type: "button", value, "aria-pressed": String(chosen[field] === value), onclick: (event) => {
       chosen[field] = value;
       for (const b of at.querySelectorAll("button")) b.setAttribute("aria-pressed", String(b === event.currentTarget));
-      if (field === "bucket") byId("span").value = chosen.span = USUAL[value];
+      if (field === "bucket") byId("span").value = chosen.span = DEFAULT_SPAN[value];
       refresh();
     } }, text));
   }
@@ -264,5 +264,5 @@ byId("name").addEventListener("change", (event) => { chosen.name = event.target.
 dark.addEventListener("change", refresh);
 
 refresh();
-setInterval(() => { if (!document.hidden) refresh(); }, EVERY_MS);
+setInterval(() => { if (!document.hidden) refresh(); }, REFRESH_MS);
 document.addEventListener("visibilitychange", () => { if (!document.hidden) refresh(); });

@@ -41,7 +41,7 @@ def test_a_task_is_submitted_watched_and_its_result_shown(page: Page) -> None:
 def test_a_field_that_is_wrong_is_named_at_its_place(page: Page) -> None:
     choose(page, "prime")
     page.get_by_role("button", name="Run", exact=True).click()
-    expect(page.locator("#payload .error")).to_have_text("is needed")
+    expect(page.locator("#payload .error")).to_have_text("enter a value")
     page.get_by_label("upper_bound").fill("100")
     page.get_by_label("Directory").fill("../up")
     page.get_by_role("button", name="Run", exact=True).click()

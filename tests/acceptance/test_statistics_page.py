@@ -72,9 +72,9 @@ def colours(page: Page, chart: str) -> dict[str, str]:
 
 
 def test_an_empty_database_says_so(page: Page) -> None:
-    expect(page.locator("#state")).to_contain_text("nothing has been counted yet", timeout=PATIENCE_MS)
-    expect(page.locator("#completed")).to_have_text("nothing counted in this span yet")
-    expect(page.locator("#verdict")).to_have_text("No audit has been made yet.")
+    expect(page.locator("#state")).to_contain_text("nothing counted yet", timeout=PATIENCE_MS)
+    expect(page.locator("#completed")).to_have_text("no data in this time range")
+    expect(page.locator("#verdict")).to_have_text("No audit yet.")
 
 
 def test_charts_show_the_tables_and_switch_and_the_audit_is_red(
