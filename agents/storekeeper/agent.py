@@ -1,9 +1,9 @@
 """The storekeeper: a Faust agent that brings each outcome on `results` to its terminal event.
 
-It is fed from a plain consumer over an in-memory channel, which holds no outcome but only the word that some have come:
-the agent takes all that is in the inbox, so a lone outcome waits for nothing and many share one round of syncing,
-sending and indexing. Offsets are committed only up to what the arbiter has done, and never past a result in chunks that
-is not whole. Any error that is not waited for ends the role, which is started again.
+A plain consumer puts outcomes into a buffer and wakes the agent over an in-memory channel, which carries no outcomes.
+The agent takes everything in the buffer at once: a lone outcome waits for nothing, and many share one round of syncing,
+sending and indexing. Offsets are committed only for outcomes that the arbiter has handled, and never past the first
+chunk of a result that is not whole. An error that cannot be retried ends the role, which is then started again.
 """
 
 import asyncio
@@ -18,9 +18,10 @@ import faust
 from agents.faust_kit.channel import HandOverChannel
 from agents.storekeeper.arbiter import Arbiter
 from agents.storekeeper.batch_buffer import BatchBuffer, OutcomeBatch
-from agents.storekeeper.consumer import OutcomeConsumer, Safe
+from agents.storekeeper.consumer import OutcomeConsumer, SafeOffsets
 from agents.storekeeper.index_catchup import IndexCatchup
 from agents.storekeeper.retry_until import RetryUntilStopped, Stopped
+from headrace.contract.records import Place
 from headrace.kafka.client import Kafka
 from headrace.process.failpoints import Failpoint, no_failpoint
 from headrace.process.health import STALE_S
@@ -29,17 +30,17 @@ __all__ = ["PartitionProgress", "Storekeeper"]
 
 log = logging.getLogger(__name__)
 
-_TEND_S = 1.0
+_SERVE_EVERY_S = 1.0
 
 
 @dataclass(slots=True)
 class PartitionProgress:
-    """What this process has done of the partitions it has been given in one generation of the group."""
+    """What this process has done in its partitions during one generation of the group."""
 
     generation: int = -1
-    ready: set[int] = field(default_factory=set)  # partitions whose outputs have been read into the index
+    ready: set[int] = field(default_factory=set)  # partitions whose outputs are indexed
     handled: dict[int, int] = field(default_factory=dict)  # partition -> offset after the last record handled
-    # partition -> offset that may be committed; replaced, never changed
+    # partition -> offset that may be committed; read by the consumer's thread, so it is replaced and never changed
     safe: dict[int, int] = field(default_factory=dict)
 
 
@@ -50,18 +51,27 @@ class Storekeeper:
         self,
         kafka: Kafka,
         arbiter: Arbiter,
-        reader: IndexCatchup,
-        patience: RetryUntilStopped,
+        catchup: IndexCatchup,
+        retry: RetryUntilStopped,
+        *,
         on_member: Callable[[str], None] = lambda _: None,
         failpoint: Failpoint = no_failpoint,
     ) -> None:
-        """`on_member` is told this process's member id in its group; `at` of steps done (for fault tests)."""
-        self._arbiter, self._reader, self._patience = arbiter, reader, patience
-        self._inbox = BatchBuffer()
+        """`on_member` is called with the member id in the group, `failpoint` at each commit (for fault tests)."""
+        self._arbiter, self._catchup, self._retry = arbiter, catchup, retry
+        self._buffer = BatchBuffer()
         self._progress = PartitionProgress()
-        # Index, chunk sets and reader belong to one thread, so that the event loop never waits for disk or Kafka.
+        # Index, chunk sets and catch-up belong to one thread, so that the event loop never waits for disk or Kafka.
         self._thread = ThreadPoolExecutor(1, "arbiter")
-        self._consumer = OutcomeConsumer(kafka, self._inbox, self._wake, self._safe, on_member, failpoint, self._failed)
+        self._consumer = OutcomeConsumer(
+            kafka,
+            self._buffer,
+            on_records=self._wake_agent,
+            safe_offsets=self._safe_offsets,
+            on_member=on_member,
+            failpoint=failpoint,
+            on_failure=self._on_consumer_failure,
+        )
         self._loop = asyncio.get_running_loop()
         self._ended: asyncio.Future[None] = self._loop.create_future()
         self._channel: HandOverChannel | None = None
@@ -69,80 +79,80 @@ class Storekeeper:
     def attach(self, app: faust.App) -> None:
         """Gives the app its agent."""
         self._channel = HandOverChannel(app)
-        app.agent(self._channel, name="storekeeper")(self._work)
+        app.agent(self._channel, name="storekeeper")(self._handle_batches)
 
     async def run(self) -> None:
-        """Handles what arrives; returns after `stop`. Raises what ends the role."""
+        """Handles outcomes as they arrive; returns after `stop`. Raises the error that ends the role."""
         self._consumer.start()
         while not self._ended.done():
-            await asyncio.wait({self._ended}, timeout=_TEND_S)
-            if not self._inbox.busy_s():
-                self._loop.run_in_executor(self._thread, self._arbiter.tend)
+            await asyncio.wait({self._ended}, timeout=_SERVE_EVERY_S)
+            if not self._buffer.busy_s():
+                self._loop.run_in_executor(self._thread, self._arbiter.serve_sender)
         self._ended.result()
 
     def stop(self) -> None:
-        """The batch at work is finished, unless something is being waited for; nothing more is begun."""
-        self._patience.stop()
-        self._inbox.close()
-        if not self._inbox.busy_s():
+        """Begins no further batch. The current one is finished, unless it waits in a retry."""
+        self._retry.stop()
+        self._buffer.close()
+        if not self._buffer.busy_s():
             self._end(None)
 
     async def close(self) -> None:
-        """Commits what has been done and leaves the group."""
+        """Commits what has been handled and leaves the group."""
         await asyncio.to_thread(self._consumer.close)
         self._thread.shutdown()
 
-    def partitions(self) -> list[tuple[str, int]]:
-        """The partitions this process has now, as (topic, partition)."""
+    def partitions(self) -> list[Place]:
+        """The partitions that are assigned to this process."""
         return [("results", p) for p in self._consumer.partitions]
 
+    def handled_past_commit(self) -> dict[Place, int]:
+        """The handled offset of each partition whose commit is held back by a result in chunks.
+
+        For the lag's check: a producer that never finishes a result must not make this role look stuck.
+        """
+        progress = self._progress
+        handled = progress.handled.copy().items()
+        return {("results", p): offset for p, offset in handled if offset > progress.safe.get(p, offset)}
+
     def check(self) -> str | None:
-        """For the role's health: the reason why it does not get on, in words."""
-        busy_s = self._inbox.busy_s()
+        """For the role's health: None, or the reason in words why it makes no progress."""
+        busy_s = self._buffer.busy_s()
         return f"has been at one batch for {busy_s:.0f} s" if busy_s > STALE_S else self._consumer.check()
 
-    def _wake(self) -> None:
-        """There is something in the inbox; from the consumer's thread."""
+    def _wake_agent(self) -> None:
+        """Called in the consumer's thread when the buffer has something new."""
         if self._channel is not None and not self._loop.is_closed():
-            self._loop.call_soon_threadsafe(self._channel.queue.put_nowait, True)
+            self._loop.call_soon_threadsafe(self._channel.hand_over, True)
 
-    def _failed(self, error: Exception) -> None:
-        """Nothing is read any more; from the consumer's thread."""
+    def _on_consumer_failure(self, error: Exception) -> None:
+        """Called in the consumer's thread, which has ended."""
         if not self._loop.is_closed():
             self._loop.call_soon_threadsafe(self._end, error)
 
-    def ahead(self) -> dict[tuple[str, int], int]:
-        """Offsets up to which partitions have been handled although a result in chunks holds their commit back.
-
-        Whoever sent only the half of one would else have this role called stuck until the half is given up.
-        """
-        progress = self._progress
-        done = progress.handled.copy().items()
-        return {("results", p): offset for p, offset in done if offset > progress.safe.get(p, offset)}
-
-    async def _work(self, stream: Any) -> None:
+    async def _handle_batches(self, stream: Any) -> None:
         async for _ in stream:
-            batch = self._inbox.take()
+            batch = self._buffer.take_batch()
             if batch is None:
                 continue
             try:
-                await self._loop.run_in_executor(self._thread, self._handle, batch)
+                await self._loop.run_in_executor(self._thread, self._handle_batch, batch)
             except Stopped:
-                log.info("stopped while waiting: %s", self._patience.trouble)
+                log.info("stopped during a retry: %s", self._retry.trouble)
                 self._end(None)
             except BaseException as e:
-                # Whatever the reason, be it that Faust has cancelled its agent: the batch is not done, and no later
-                # one may be, or its offsets would be committed.
+                # Also when Faust has cancelled its agent. The batch is not done, so no later batch may be handled:
+                # its offsets would be committed.
                 self._end(e)
                 raise
             finally:
-                self._inbox.done()
-            if self._patience.stopped:
+                self._buffer.finish_batch()
+            if self._retry.stopped:
                 self._end(None)
 
     def _end(self, error: BaseException | None) -> None:
-        """Nothing more is begun; `run` returns, or raises the error."""
-        self._inbox.close()
+        """Begins no further batch; `run` returns, or raises the error."""
+        self._buffer.close()
         if self._ended.done():
             return
         if error is None:
@@ -152,30 +162,30 @@ class Storekeeper:
         else:
             self._ended.set_exception(RuntimeError("the storekeeper's agent was cancelled in the middle of a batch"))
 
-    def _handle(self, batch: OutcomeBatch) -> None:
-        self._enter(batch.generation)
-        fresh = (batch.given | {r.partition for r in batch.records}) - self._progress.ready
-        if fresh:
-            count = self._patience.do("Kafka", lambda: self._reader.read(fresh))
-            log.info("partitions %s: %d terminal events read into the index", sorted(fresh), count)
-            self._progress.ready |= fresh
-        self._arbiter.handle(batch.records)
+    def _handle_batch(self, batch: OutcomeBatch) -> None:
+        self._enter_generation(batch.generation)
+        unread = (batch.new_partitions | {r.partition for r in batch.records}) - self._progress.ready
+        if unread:
+            count = self._retry.until_done("Kafka", lambda: self._catchup.catch_up(unread))
+            log.info("partitions %s: %d terminal events read into the index", sorted(unread), count)
+            self._progress.ready |= unread
+        self._arbiter.handle_batch(batch.records)
         for record in batch.records:
             self._progress.handled[record.partition] = record.offset + 1
-        # Taken here, between batches: while one is at work, a set that has just become whole holds nothing back, and
-        # its event is not out yet.
-        self._progress.safe = {p: self._offset(p, handled) for p, handled in self._progress.handled.items()}
+        # Only between batches: during one, a chunk set that has just become whole no longer holds the commit back, and
+        # its event is not sent yet.
+        self._progress.safe = {p: self._safe_offset(p, handled) for p, handled in self._progress.handled.items()}
 
-    def _enter(self, generation: int) -> None:
-        """A new generation begins at the committed offsets, with partitions that others may have had meanwhile."""
+    def _enter_generation(self, generation: int) -> None:
+        """A new generation begins at the committed offsets; others may have had its partitions meanwhile."""
         if generation != self._progress.generation:
             self._progress = PartitionProgress(generation)
-            self._arbiter.chunk_sets.clear()
+            self._arbiter.chunk_sets.drop_all()
 
-    def _safe(self) -> Safe:
+    def _safe_offsets(self) -> SafeOffsets:
         progress = self._progress
         return progress.generation, progress.safe
 
-    def _offset(self, partition: int, handled: int) -> int:
-        hold = self._arbiter.chunk_sets.hold(partition)
-        return handled if hold is None else min(handled, hold)
+    def _safe_offset(self, partition: int, handled: int) -> int:
+        limit = self._arbiter.chunk_sets.commit_limit(partition)
+        return handled if limit is None else min(handled, limit)

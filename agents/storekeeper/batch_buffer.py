@@ -1,7 +1,7 @@
-"""What the storekeeper's consumer has read and its agent has not yet taken: bounded in number and in bytes.
+"""The outcomes that the storekeeper's consumer has read and its agent has not yet taken, limited in number and bytes.
 
-The consumer's thread puts, the agent takes; both may be asked from any thread. What a generation of the group has left
-here when it ends is dropped: nobody commits it, so it comes again, to whoever has its partition then.
+The consumer's thread puts records in, the agent takes them as batches. When a generation of the group ends, its records
+here are dropped: nothing commits them, so their partitions' next owner reads them again.
 """
 
 import threading
@@ -17,80 +17,86 @@ MOST_BYTES = 16 * 1024 * 1024
 
 @dataclass(frozen=True, slots=True)
 class OutcomeBatch:
-    """All that was there. `given`: partitions that this generation has brought and no batch has named before."""
+    """Everything that was in the buffer. `new_partitions`: assigned in this generation and not in an earlier batch."""
 
     generation: int
-    given: frozenset[int]
+    new_partitions: frozenset[int]
     records: list[Record]
 
 
 class BatchBuffer:
-    """One reader, one writer."""
+    """For one thread that puts and one that takes; all methods are safe from any thread."""
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
         self._generation = -1
-        self._given: frozenset[int] = frozenset()
+        self._new_partitions: frozenset[int] = frozenset()
         self._records: list[Record] = []
         self._bytes = 0
-        self._taken_at: float | None = None  # while the reader is at work on what it took
+        self._taken_at: float | None = None  # None while no batch is being worked on
         self._closed = False
 
-    def begin(self, generation: int, partitions: Iterable[int]) -> None:
-        """A new generation of the group, with these partitions."""
+    def begin_generation(self, generation: int, partitions: Iterable[int]) -> None:
+        """A new generation of the group begins, with these partitions assigned."""
         with self._changed:
-            self._generation, self._given = generation, frozenset(partitions)
+            self._generation, self._new_partitions = generation, frozenset(partitions)
             self._records, self._bytes = [], 0
             self._changed.notify_all()
 
-    def end(self) -> None:
-        """The generation is over: what has not been taken is dropped."""
+    def end_generation(self) -> None:
+        """The generation is over: records that were not taken are dropped."""
         with self._changed:
-            self._given, self._records, self._bytes = frozenset(), [], 0
+            self._clear()
             self._changed.notify_all()
 
-    def put(self, records: list[Record]) -> None:
+    def put_records(self, records: list[Record]) -> None:
         with self._changed:
             self._records += records
             self._bytes += sum(len(r.value or b"") for r in records)
 
     @property
-    def full(self) -> bool:
+    def is_full(self) -> bool:
         return len(self._records) >= MOST_RECORDS or self._bytes >= MOST_BYTES
 
-    def wait_room(self, timeout_s: float) -> bool:
-        """Whether there is room, within that time."""
+    def wait_for_room(self, timeout_s: float) -> bool:
+        """Returns whether there is room within `timeout_s` seconds."""
         with self._changed:
-            return self._changed.wait_for(lambda: not self.full, timeout_s)
+            return self._changed.wait_for(lambda: not self.is_full, timeout_s)
 
-    def take(self) -> OutcomeBatch | None:
-        """All that is there; None when that is nothing, or after `close`. Then `done` is to be called."""
+    def take_batch(self) -> OutcomeBatch | None:
+        """Everything in the buffer; the caller calls `finish_batch` when it is handled.
+
+        None when the buffer has neither records nor new partitions, and after `close`.
+        """
         with self._changed:
-            if self._closed or not (self._records or self._given):
+            if self._closed or not (self._records or self._new_partitions):
                 return None
-            taken = OutcomeBatch(self._generation, self._given, self._records)
-            self._given, self._records, self._bytes = frozenset(), [], 0
+            batch = OutcomeBatch(self._generation, self._new_partitions, self._records)
+            self._clear()
             self._taken_at = time.monotonic()
             self._changed.notify_all()
-            return taken
+            return batch
 
-    def done(self) -> None:
-        """The reader is no longer at work."""
+    def finish_batch(self) -> None:
+        """The batch that was taken last is handled, or given up."""
         with self._changed:
             self._taken_at = None
             self._changed.notify_all()
 
-    def wait_done(self, timeout_s: float) -> bool:
-        """Whether the reader is not at work, within that time."""
+    def wait_idle(self, timeout_s: float) -> bool:
+        """Returns whether no batch is being worked on within `timeout_s` seconds."""
         with self._changed:
             return self._changed.wait_for(lambda: self._taken_at is None, timeout_s)
 
     def busy_s(self) -> float:
-        """For how long the reader has been at work on what it took; 0 when it is not."""
+        """For how many seconds the current batch has been worked on; 0 when there is none."""
         since = self._taken_at
         return 0.0 if since is None else time.monotonic() - since
 
     def close(self) -> None:
-        """Nothing more is taken."""
+        """No batch is taken from now on."""
         with self._changed:
             self._closed = True
+
+    def _clear(self) -> None:
+        self._new_partitions, self._records, self._bytes = frozenset(), [], 0

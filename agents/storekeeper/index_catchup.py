@@ -1,14 +1,15 @@
-"""Reads the storekeeper's own outputs to their end into its index, before it judges a partition that it was given.
+"""Reads the storekeeper's own outputs to their end into its index, before it judges outcomes of a new partition.
 
-Whoever had the partition before may have sent events that this index has not seen: without this step a second terminal
-event would follow. Blocking, called from a thread of its own; KafkaException and Retryable mean: try again.
+The partition's previous owner may have sent terminal events that this index does not have; without this step the
+storekeeper would send a second one. Blocking, called in the storekeeper's working thread. KafkaException and Retryable
+mean: try again.
 """
 
 from collections.abc import Iterable, Sequence
 
 from confluent_kafka import Consumer, Message
 
-from agents.storekeeper.terminal_index import OUTPUTS, TerminalIndex, Written
+from agents.storekeeper.terminal_index import OUTPUTS, IndexEntry, TerminalIndex
 from headrace.contract.ids import id_of_key
 from headrace.contract.records import Place
 from headrace.errors import Undecodable
@@ -26,7 +27,7 @@ class IndexCatchup:
         self._kafka, self._index = kafka, index
         self._consumer: Consumer | None = None
 
-    def read(self, partitions: Iterable[int]) -> int:
+    def catch_up(self, partitions: Iterable[int]) -> int:
         """Brings the index up to the end of both outputs in those partitions; returns how many events it read."""
         if self._consumer is None:
             self._consumer = self._kafka.consumer(None, **SHORT_FETCH)
@@ -39,16 +40,16 @@ class IndexCatchup:
             ranges[place] = max(low, min(known.get(place, low), high)), high
             if low > 0 and known.get(place, 0) < low:
                 self._index.forget_before(place, low)
-        self._index.add((), {place: begin for place, (begin, _) in ranges.items()})
-        return sum(self._add_batch(b) for b in read_batches(self._kafka, consumer, ranges, most=_BATCH))
+        self._index.add_entries((), {place: begin for place, (begin, _) in ranges.items()})
+        return sum(self._index_batch(b) for b in read_batches(self._kafka, consumer, ranges, most=_BATCH))
 
     def close(self) -> None:
         if self._consumer is not None:
             self._consumer.close()
             self._consumer = None
 
-    def _add_batch(self, messages: Sequence[Message]) -> int:
-        written: list[Written] = []
+    def _index_batch(self, messages: Sequence[Message]) -> int:
+        entries: list[IndexEntry] = []
         positions: dict[Place, int] = {}
         for record in map(self._kafka.record, messages):
             positions[record.topic, record.partition] = record.offset + 1
@@ -56,6 +57,6 @@ class IndexCatchup:
             if task_id is None:
                 log_throttled("output", "%s passed over: %s", record.source, Undecodable("no task id as its key"))
                 continue
-            written.append((task_id, record.topic, record.partition, record.offset))
-        self._index.add(written, positions)
-        return len(written)
+            entries.append((task_id, record.topic, record.partition, record.offset))
+        self._index.add_entries(entries, positions)
+        return len(entries)

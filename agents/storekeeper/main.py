@@ -1,7 +1,7 @@
-"""The storekeeper's process: puts its parts together, serves its health, and ends cleanly at SIGTERM.
+"""The storekeeper's process: makes its parts, serves its health, and ends cleanly at SIGTERM.
 
-Found by the command line as the role `storekeeper`. UsageError when it cannot start; exit code 1 when it ends by an
-error, so that whoever runs it starts it again.
+The command line starts it as the role `storekeeper`. UsageError when it cannot start; exit code 1 when an error ends
+it, so that its supervisor starts it again.
 """
 
 import asyncio
@@ -42,7 +42,7 @@ def main(settings: Settings) -> int:
 
 
 def run(settings: Settings, failpoint: Failpoint = no_failpoint) -> int:
-    """Runs until SIGTERM or SIGINT; the exit code. `at` is told of each step done, for fault tests."""
+    """Runs until SIGTERM or SIGINT; returns the exit code. `failpoint` is called at each step, for fault tests."""
     quiet_logs()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: sys.exit(0))  # until the event loop takes them over
@@ -53,7 +53,7 @@ def run(settings: Settings, failpoint: Failpoint = no_failpoint) -> int:
             return asyncio.run(_serve(settings, kafka, root, failpoint))
         except RootExchanged:
             log.warning(
-                "the results root %s was away and is back: beginning anew with what is not committed", root.path
+                "the results root %s was away and is back: starting again from the committed offsets", root.path
             )
         finally:
             root.close()
@@ -63,7 +63,6 @@ def run(settings: Settings, failpoint: Failpoint = no_failpoint) -> int:
 class _Parts:
     app: faust.App
     storekeeper: Storekeeper
-    patience: RetryUntilStopped
     lag: LagWatch
 
 
@@ -71,7 +70,7 @@ async def _serve(settings: Settings, kafka: Kafka, root: ResultsRoot, failpoint:
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    async with _parts(settings, kafka, root, failpoint) as parts, running(parts.app):
+    async with _make_parts(settings, kafka, root, failpoint) as parts, running(parts.app):
         parts.lag.start()
         work = asyncio.create_task(parts.storekeeper.run())
         waiting = asyncio.create_task(until_stopped(parts.app, stop))
@@ -83,41 +82,49 @@ async def _serve(settings: Settings, kafka: Kafka, root: ResultsRoot, failpoint:
 
 
 @contextlib.asynccontextmanager
-async def _parts(settings: Settings, kafka: Kafka, root: ResultsRoot, failpoint: Failpoint) -> AsyncIterator[_Parts]:
+async def _make_parts(
+    settings: Settings, kafka: Kafka, root: ResultsRoot, failpoint: Failpoint
+) -> AsyncIterator[_Parts]:
     own = settings.data / f"storekeeper-{address(settings.storekeeper_http)[1]}"
-    metrics, patience, store = Metrics(), RetryUntilStopped(), ResultStore(root)
+    metrics, retry, store = Metrics(), RetryUntilStopped(), ResultStore(root)
     index = TerminalIndex(own.with_suffix(".sqlite"))
     with contextlib.ExitStack() as closing:
         closing.callback(index.close)
         closing.callback(store.close)
-        await asyncio.to_thread(patience.do, "results root", store.open)
+        await asyncio.to_thread(retry.until_done, "results root", store.open)
         member = own.with_suffix(".member")
-        if member.exists():  # of a process that was killed: the index's lock says that it is gone
+        if member.exists():  # left by a process that was killed; it is gone, as this one holds the index's lock
             await leave_groups(kafka, {STOREKEEPER_GROUP: member.read_text()})
-        arbiter = Arbiter(kafka, store, index, metrics, patience, failpoint)
+        arbiter = Arbiter(kafka, store, index, metrics, retry, failpoint=failpoint)
         closing.callback(arbiter.close)
-        reader = IndexCatchup(kafka, index)
-        closing.callback(reader.close)
-        storekeeper = Storekeeper(kafka, arbiter, reader, patience, partial(_remember_member, member), failpoint)
-        lag = LagWatch(kafka, STOREKEEPER_GROUP, storekeeper.partitions, ("results",), ahead=storekeeper.ahead)
+        catchup = IndexCatchup(kafka, index)
+        closing.callback(catchup.close)
+        on_member = partial(_remember_member, member)
+        storekeeper = Storekeeper(kafka, arbiter, catchup, retry, on_member=on_member, failpoint=failpoint)
+        ahead = storekeeper.handled_past_commit
+        lag = LagWatch(kafka, STOREKEEPER_GROUP, storekeeper.partitions, ("results",), ahead=ahead)
         closing.callback(lag.close)
         app = make_app(STOREKEEPER_GROUP, settings, kafka, settings.storekeeper_http, own, app=AppWithoutConsumer)
         storekeeper.attach(app)
-        health = Health()
-        health.add_check("storekeeper", storekeeper.check)
-        health.add_check("waiting", lambda: patience.trouble)
-        health.add_check("lag", lag.check)
-        health.add_check("Kafka", lambda: _silence(lag))
         metrics.lag.set_function(lambda: float(sum((lag.waiting() or {}).values())))
-        add_health_routes(app, health, metrics.registry)
+        add_health_routes(app, _health(storekeeper, retry, lag), metrics.registry)
         try:
-            yield _Parts(app, storekeeper, patience, lag)
+            yield _Parts(app, storekeeper, lag)
         finally:
             await storekeeper.close()
 
 
-def _silence(lag: LagWatch) -> str | None:
-    """Whether Kafka answers at all: an idle storekeeper would not notice by itself."""
+def _health(storekeeper: Storekeeper, retry: RetryUntilStopped, lag: LagWatch) -> Health:
+    health = Health()
+    health.add_check("storekeeper", storekeeper.check)
+    health.add_check("waiting", lambda: retry.trouble)
+    health.add_check("lag", lag.check)
+    health.add_check("Kafka", lambda: _kafka_silence(lag))
+    return health
+
+
+def _kafka_silence(lag: LagWatch) -> str | None:
+    """The reason when Kafka does not answer, which an idle storekeeper would not notice otherwise."""
     age_s = lag.age_s()
     if age_s is None:
         return "has not answered yet"
@@ -125,8 +132,8 @@ def _silence(lag: LagWatch) -> str | None:
 
 
 def _remember_member(file: Path, member: str) -> None:
-    """Keeps the membership for the process after a crash, which need not wait for the dead one's session to end."""
+    """Keeps the member id for the process that follows a crash, so that it need not wait for the session to end."""
     try:
         file.write_text(member)
-    except OSError as e:  # a full disk: that wait is all it costs
-        log_throttled("membership", "The membership cannot be kept in %s: %s", file, e.strerror)
+    except OSError as e:  # a full disk: the next process will have to wait
+        log_throttled("membership", "The membership cannot be written to %s: %s", file, e.strerror)

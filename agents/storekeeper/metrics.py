@@ -1,4 +1,4 @@
-"""What the storekeeper counts, for Prometheus. One set per process; made by the role, fed by the arbiter."""
+"""The storekeeper's metrics, for Prometheus. One set per process; made by the role, updated by the arbiter."""
 
 import time
 from contextlib import AbstractContextManager
@@ -16,13 +16,15 @@ class Metrics:
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
         r = self.registry
-        self.endings = Counter("headrace_terminal_events", "terminal events sent", ["status", "reason"], registry=r)
-        self.stored_bytes = Counter("headrace_result_bytes", "bytes of results stored", registry=r)
+        self._terminal_events = Counter(
+            "headrace_terminal_events", "terminal events sent", ["status", "reason"], registry=r
+        )
+        self._stored_bytes = Counter("headrace_result_bytes", "bytes of results stored", registry=r)
         self.passed_over = Counter(
-            "headrace_outcomes_passed_over", "outcomes of tasks that had ended before", registry=r
+            "headrace_outcomes_passed_over", "outcomes of tasks that had already ended", registry=r
         )
         self.undecodable = Counter(
-            "headrace_outcomes_undecodable", "records on results that are no outcomes", registry=r
+            "headrace_outcomes_undecodable", "records on results that are not outcomes", registry=r
         )
         self.open_chunk_sets = Gauge(
             "headrace_chunked_results_open", "results in chunks that are not whole yet", registry=r
@@ -41,15 +43,15 @@ class Metrics:
         )
         self.lag = Gauge("headrace_storekeeper_lag", "outcomes not yet handled", registry=r)
 
-    def stage(self, name: str) -> AbstractContextManager[Any]:
-        """Times its block as that stage."""
+    def time_stage(self, name: str) -> AbstractContextManager[Any]:
+        """Times its block as that stage of a batch: file, event or index."""
         return self._stages.labels(name).time()
 
-    def reached(self, record: Record) -> None:
-        """The arbiter begins with this record."""
+    def observe_reach(self, record: Record) -> None:
+        """Records how long ago, by its timestamp, this record was appended: the arbiter begins with it now."""
         self._stages.labels("reach").observe(max(0.0, time.time() - record.timestamp_ms / 1000))
 
-    def ended(self, outcome: Outcome, size: int) -> None:
-        """One terminal event has been acknowledged; `size` is that of the stored result, 0 without one."""
-        self.endings.labels(outcome.outcome, outcome.reason or "").inc()
-        self.stored_bytes.inc(size)
+    def count_terminal_event(self, outcome: Outcome, size: int) -> None:
+        """One terminal event was acknowledged. `size`: bytes of the stored result, 0 if there is none."""
+        self._terminal_events.labels(outcome.outcome, outcome.reason or "").inc()
+        self._stored_bytes.inc(size)

@@ -1,6 +1,6 @@
-"""Results before they are in their place: files in a folder of the process's own, written, then made durable together.
+"""Results that are not in their directory yet: files in a folder of this process, written and then synced together.
 
-Used by the result store. OSError = the disk does not take the bytes now; a part is then as it was before.
+Used by the result store. OSError = the disk does not take the bytes now; the partial file is then as it was before.
 """
 
 import ctypes
@@ -9,19 +9,19 @@ import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
-# From here on one syncfs is cheaper than a sync of each file (measured: 256 files 10,000 to 20,000 a second against
-# 2,400 to 6,900 in four threads). It also waits for what others have written to that filesystem: not worth it for few.
+# From this number on one syncfs is cheaper than an fsync of each file (measured: 256 files, 10,000 to 20,000 a second
+# against 2,400 to 6,900 in four threads). syncfs also waits for other writes to the filesystem: too slow for few files.
 _TOGETHER = 12
 
 
 class PartialFile:
-    """A result that comes piece by piece: appended to in constant memory, then stored or dropped.
+    """A result that is written piece by piece, in constant memory, and then stored or dropped.
 
-    Open only while it is written to: any number of parts may be unfinished at once.
+    It is open only while it is written to, so there may be any number of them.
     """
 
     def __init__(self, name: str, folder: int) -> None:
-        """Makes the file `name` in the directory with descriptor `folder`."""
+        """Creates the file `name` in the directory with the descriptor `folder`."""
         self.name = name
         self.size = 0  # bytes
         self._folder = folder
@@ -29,7 +29,7 @@ class PartialFile:
         os.close(self._open(os.O_CREAT | os.O_EXCL))
 
     def append(self, data: bytes) -> None:
-        """Writes it all, or leaves the part as it was and raises OSError."""
+        """Writes all of `data`, or leaves the file as it was and raises OSError."""
         fd = self._open()
         try:
             os.lseek(fd, self.size, os.SEEK_SET)
@@ -44,6 +44,7 @@ class PartialFile:
 
     @property
     def sha256(self) -> str:
+        """Hex digest of everything appended."""
         return self._digest.hexdigest()
 
     def sync(self) -> None:
@@ -57,11 +58,11 @@ class PartialFile:
         return os.open(self.name, os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC | flags, 0o644, dir_fd=self._folder)
 
 
-def sync_parts(parts: Sequence[PartialFile], folder: int, pool: ThreadPoolExecutor) -> None:
-    """Makes the parts durable: a few one by one in the pool's threads, many at once through their filesystem.
+def sync_partial_files(parts: Sequence[PartialFile], folder: int, pool: ThreadPoolExecutor) -> None:
+    """Makes the files durable: a few one by one in the pool's threads, many at once with syncfs.
 
-    `folder` is a descriptor on that filesystem that has been open since before they were written, so that the kernel
-    tells it of every write that failed since.
+    `folder`: a descriptor on their filesystem that was opened before they were written, so that the kernel reports
+    through it every write that failed since.
     """
     if len(parts) >= _TOGETHER and _syncfs(folder):
         return
@@ -74,7 +75,7 @@ def sync_parts(parts: Sequence[PartialFile], folder: int, pool: ThreadPoolExecut
 
 
 def _syncfs(folder: int) -> bool:
-    """False where there is no syncfs (it is Linux's)."""
+    """False where the system has no syncfs, which is Linux's."""
     syncfs = getattr(_libc, "syncfs", None)
     if syncfs is None:
         return False

@@ -1,7 +1,7 @@
-"""Waiting for what may come back: Kafka, room on the disk, the results root. Used by the storekeeper's one thread.
+"""Retries a step until the outside world lets it succeed: Kafka, room on the disk, the results root.
 
-A step is repeated with growing pauses until it can be done; meanwhile `trouble` says, for `/readyz`, what is in its
-way. `Stopped` when the role ends first.
+Used by the storekeeper's one working thread. A step is repeated with growing pauses; meanwhile `trouble` says, for
+`/readyz`, what is in its way. `Stopped` when the role ends first.
 """
 
 import logging
@@ -22,15 +22,15 @@ _FIRST_WAIT_S, _LONGEST_WAIT_S = 0.1, 2.0
 
 
 class Stopped(Exception):
-    """The role ends while something is being waited for; what was begun is not done and will be read again."""
+    """The role ends during a retry. The step is not done; its records are not committed and will be read again."""
 
 
 class RetryUntilStopped:
-    """`do` belongs to one thread; `stop` and `trouble` may be used from any."""
+    """`until_done` belongs to one thread; `stop` and `trouble` are safe from any."""
 
     def __init__(self) -> None:
         self._stop = threading.Event()
-        self.trouble: str | None = None  # what is being waited for, in words
+        self.trouble: str | None = None  # what the current step waits for, in words
 
     def stop(self) -> None:
         """Ends all waiting, now and later."""
@@ -40,20 +40,24 @@ class RetryUntilStopped:
     def stopped(self) -> bool:
         return self._stop.is_set()
 
-    def do(self, what: str, step: Callable[[], T]) -> T:
-        """Repeats `step` until the outside world lets it be done, and returns what it does; `what` names its part."""
+    def until_done(self, what: str, step: Callable[[], T]) -> T:
+        """Calls `step` until it succeeds, and returns its result. Raises Stopped after `stop`.
+
+        OSError, Retryable, KafkaException and sqlite3.OperationalError are retried; others are raised. `what` names the
+        part of the outside world that the step depends on, for people.
+        """
         wait_s = _FIRST_WAIT_S
         while True:
             try:
-                done = step()
+                result = step()
             except (OSError, sqlite3.OperationalError, Retryable, KafkaException) as e:
                 self.trouble = f"{what}: {_words(e)}"
-                log_throttled(self.trouble, "waiting until it can go on: %s", self.trouble)
+                log_throttled(self.trouble, "retrying until it succeeds: %s", self.trouble)
             else:
                 if self.trouble is not None:
-                    log.info("going on, this is over: %s", self.trouble)
+                    log.info("going on; this is over: %s", self.trouble)
                     self.trouble = None
-                return done
+                return result
             if self._stop.wait(wait_s):
                 raise Stopped
             wait_s = min(_LONGEST_WAIT_S, wait_s * 2)

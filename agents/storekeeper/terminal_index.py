@@ -1,8 +1,8 @@
-"""Which task ids are terminal: the storekeeper's memory, in one SQLite file with the output positions it holds.
+"""Which task ids are terminal: the storekeeper's index of its own outputs, in one SQLite file.
 
-The truth is in `lifecycle.completed` and `tasks.dead`: ids and positions change in one transaction, so a copy of any
-age is made whole by reading those topics on from its positions, and a lost or broken one by reading them all.
-Single-threaded use. UsageError when another process holds the file.
+The truth is in `lifecycle.completed` and `tasks.dead`. Ids and the positions up to which those topics have been read
+change in one transaction. So a copy of any age is completed by reading on from its positions, and a lost or broken one
+by reading the topics from their beginning. Single-threaded use. UsageError when another process holds the file.
 """
 
 import os
@@ -22,11 +22,11 @@ CREATE TABLE position (output INTEGER, partition INTEGER, next INTEGER, PRIMARY 
 CREATE TABLE cluster (name TEXT PRIMARY KEY) WITHOUT ROWID;
 """
 
-Written = tuple[str, str, int, int]  # task id, output topic, partition, offset
+IndexEntry = tuple[str, str, int, int]  # of a terminal event: task id, output topic, partition, offset
 
 
 class TerminalIndex:
-    """Ids that have their terminal event, and up to where each output partition has been read into here."""
+    """Ids that have a terminal event, and up to where each output partition is indexed."""
 
     def __init__(self, path: Path) -> None:
         self._lock = lock(
@@ -39,14 +39,15 @@ class TerminalIndex:
         os.close(self._lock)
 
     def adopt(self, cluster: str) -> None:
-        """Says which cluster and prefix this is of; it is emptied when it was of another one.
+        """Empties the index if it belongs to another cluster or prefix than `cluster`.
 
-        The same ids come again there: a keyless record's is made of its place, another's of its Idempotency-Key.
+        The same ids occur in both: an id may be derived from a record's topic, partition and offset, or from an
+        Idempotency-Key.
         """
         adopt(self._db, cluster, ("terminal", "position", "cluster"))
 
-    def known(self, ids: Iterable[str]) -> set[str]:
-        """Which of the ids are terminal."""
+    def find_terminal(self, ids: Iterable[str]) -> set[str]:
+        """Those of the ids that are terminal."""
         wanted = [uuid.UUID(i).bytes for i in ids]
         found: set[str] = set()
         for some in in_few_lengths(wanted):
@@ -56,18 +57,18 @@ class TerminalIndex:
         return found
 
     def positions(self) -> dict[Place, int]:
-        """Per output partition the next offset that has not been read into here."""
+        """The next offset that is not indexed yet, for each output partition."""
         rows = self._db.execute("SELECT output, partition, next FROM position")
         return {(OUTPUTS[output], partition): following for output, partition, following in rows}
 
-    def add(self, written: Iterable[Written], positions: Mapping[Place, int] | None = None) -> None:
-        """Takes in terminal events, with where reading stands, in one transaction.
+    def add_entries(self, entries: Iterable[IndexEntry], positions: Mapping[Place, int] | None = None) -> None:
+        """Adds terminal events and, in the same transaction, the `positions` up to which the outputs have been read.
 
-        Without `positions` (events just sent, not read) a position moves on over events that follow it directly: in
-        between there may be another storekeeper's, which only reading brings in.
+        Without `positions`, which is for events that were just sent, a position advances only over events that follow
+        it directly: a gap may hold another storekeeper's events, and only reading finds those.
         """
         rows = sorted(
-            (OUTPUTS.index(topic), partition, offset, uuid.UUID(i).bytes) for i, topic, partition, offset in written
+            (OUTPUTS.index(topic), partition, offset, uuid.UUID(i).bytes) for i, topic, partition, offset in entries
         )
         with self._db:
             self._db.executemany(
@@ -86,7 +87,7 @@ class TerminalIndex:
                 )
 
     def forget_before(self, place: Place, offset: int) -> None:
-        """Drops ids whose events the log itself no longer holds."""
+        """Drops ids whose events in that output partition are before `offset`, where the log begins now."""
         with self._db:
             self._db.execute(
                 "DELETE FROM terminal WHERE output = ? AND partition = ? AND offset < ?",

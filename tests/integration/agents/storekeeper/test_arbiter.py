@@ -45,7 +45,7 @@ def first_chunk(partition: int) -> Outcome:
 def test_a_half_sent_result_is_dropped_once_the_log_is_a_day_older(arbiter: Arbiter, tmp_path: Path) -> None:
     def read(outcome: Outcome, at_ms: int) -> None:
         sent = outcome.encode()
-        arbiter.handle(
+        arbiter.handle_batch(
             [Record("results", 1, 0, timestamp_ms=at_ms, key=sent.key, value=sent.value, headers=sent.headers)]
         )
 

@@ -1,4 +1,4 @@
-"""The storekeeper's consumer on a real broker: commits that the group refuses are said again."""
+"""The storekeeper's consumer on a real broker: commits that the group refuses are sent again."""
 
 import asyncio
 from collections.abc import Iterator
@@ -33,57 +33,66 @@ def kafka(kafka_settings: Settings, topics: str) -> Kafka:
 
 
 @pytest.fixture
-def inbox() -> BatchBuffer:
+def buffer() -> BatchBuffer:
     return BatchBuffer()
 
 
 @pytest.fixture
-def said() -> list[str]:
+def committing() -> list[str]:
     return []
 
 
+def idle_consumer(kafka: Kafka, buffer: BatchBuffer) -> OutcomeConsumer:
+    """One that commits nothing."""
+    return OutcomeConsumer(
+        kafka, buffer, on_records=lambda: None, safe_offsets=lambda: (-1, {}), on_member=lambda _: None
+    )
+
+
 @pytest.fixture
-def consumer(kafka: Kafka, inbox: BatchBuffer, said: list[str]) -> Iterator[OutcomeConsumer]:
+def consumer(kafka: Kafka, buffer: BatchBuffer, committing: list[str]) -> Iterator[OutcomeConsumer]:
     """One that calls the first record of the first partition done as soon as it is a member."""
     generation = -1
 
     def safe() -> tuple[int, dict[int, int]]:
         nonlocal generation
-        if (batch := inbox.take()) is not None:
+        if (batch := buffer.take_batch()) is not None:
             generation = batch.generation
-            inbox.done()
+            buffer.finish_batch()
         return generation, {0: 1}
 
-    found = OutcomeConsumer(kafka, inbox, lambda: None, safe, lambda _: None, said.append)
+    found = OutcomeConsumer(
+        kafka, buffer, on_records=lambda: None, safe_offsets=safe, on_member=lambda _: None, failpoint=committing.append
+    )
     found.start()
     yield found
     found.close()
 
 
-def test_a_refused_commit_is_said_again_though_nothing_has_moved(
-    kafka: Kafka, sender: Sender, consumer: OutcomeConsumer, said: list[str]
+def test_a_refused_commit_is_sent_again_though_nothing_has_moved(
+    kafka: Kafka, sender: Sender, consumer: OutcomeConsumer, committing: list[str]
 ) -> None:
     sender.send_all([Outgoing("results", b"key", b"", (), 0)], 10)
     asking = kafka.consumer(STOREKEEPER_GROUP)
     wait_for(lambda: committed(kafka, asking, [PLACE])[PLACE] == 1, "the commit")
     asking.close()
-    assert said == ["commit"]
+    assert committing == ["commit"]
     consumer._on_commit(KafkaError(KafkaError.REQUEST_TIMED_OUT), [TopicPartition(kafka.topic("results"), 0, 1)])
-    wait_for(lambda: said == ["commit"] * 2, "the commit said again")
+    wait_for(lambda: committing == ["commit"] * 2, "the commit sent again")
 
 
 def test_partitions_that_were_paused_when_they_went_are_read_when_they_come_back(
-    kafka: Kafka, sender: Sender, inbox: BatchBuffer
+    kafka: Kafka, sender: Sender, buffer: BatchBuffer
 ) -> None:
     count = MOST_RECORDS + 100
-    ours = OutcomeConsumer(kafka, inbox, lambda: None, lambda: (-1, {}), lambda _: None)
-    theirs = OutcomeConsumer(kafka, BatchBuffer(), lambda: None, lambda: (-1, {}), lambda _: None)
+    ours = idle_consumer(kafka, buffer)
+    theirs = idle_consumer(kafka, BatchBuffer())
     ours.start()
     try:
         wait_for(lambda: len(ours.partitions) > 1, "all partitions")
         everything = ours.partitions
         sender.send_all([Outgoing("results", b"key", b"", (), 0)] * count, 30)
-        wait_for(lambda: ours._paused, "a full inbox")
+        wait_for(lambda: ours._paused, "a full buffer")
         theirs.start()
         wait_for(lambda: bool(theirs.partitions), "the other's partitions")
         theirs.close()
@@ -91,9 +100,9 @@ def test_partitions_that_were_paused_when_they_went_are_read_when_they_come_back
         seen: set[int] = set()
 
         def all_seen() -> bool:
-            if (batch := inbox.take()) is not None:
+            if (batch := buffer.take_batch()) is not None:
                 seen.update(r.offset for r in batch.records)
-                inbox.done()
+                buffer.finish_batch()
             return len(seen) == count
 
         wait_for(all_seen, f"{count} records, not {len(seen)}")
@@ -105,15 +114,15 @@ def test_a_storekeeper_whose_consumer_ends_by_an_error_ends_with_it(kafka: Kafka
     def broken(_: str) -> None:
         raise RuntimeError("broken")
 
-    root, index, patience = (
+    root, index, retry = (
         open_directory(tmp_path / "results"),
         TerminalIndex(tmp_path / "index.sqlite"),
         RetryUntilStopped(),
     )
-    arbiter = Arbiter(kafka, ResultStore(root), index, Metrics(), patience)
+    arbiter = Arbiter(kafka, ResultStore(root), index, Metrics(), retry)
 
     async def run() -> None:
-        storekeeper = Storekeeper(kafka, arbiter, IndexCatchup(kafka, index), patience, broken)
+        storekeeper = Storekeeper(kafka, arbiter, IndexCatchup(kafka, index), retry, on_member=broken)
         try:
             await asyncio.wait_for(storekeeper.run(), 60)
         finally:

@@ -1,4 +1,4 @@
-"""The storekeeper's inbox: nothing of a generation that is over is ever taken, and a full one says so."""
+"""The storekeeper's batch buffer: records of a generation that is over are never taken, and a full buffer says so."""
 
 import threading
 
@@ -13,69 +13,69 @@ def records(count: int, partition: int = 0, size: int = 1) -> list[Record]:
 
 
 def begun(generation: int = 1) -> BatchBuffer:
-    inbox = BatchBuffer()
-    inbox.begin(generation, [0, 1])
-    return inbox
+    buffer = BatchBuffer()
+    buffer.begin_generation(generation, [0, 1])
+    return buffer
 
 
 def test_all_that_is_there_is_taken_at_once_and_partitions_are_named_once() -> None:
-    inbox = begun()
-    inbox.put(records(2))
-    inbox.put(records(1, partition=1))
-    batch = inbox.take()
+    buffer = begun()
+    buffer.put_records(records(2))
+    buffer.put_records(records(1, partition=1))
+    batch = buffer.take_batch()
     assert batch is not None
-    assert (batch.generation, batch.given, len(batch.records)) == (1, {0, 1}, 3)
-    inbox.done()
-    assert inbox.take() is None
-    inbox.put(records(1))
-    batch = inbox.take()
+    assert (batch.generation, batch.new_partitions, len(batch.records)) == (1, {0, 1}, 3)
+    buffer.finish_batch()
+    assert buffer.take_batch() is None
+    buffer.put_records(records(1))
+    batch = buffer.take_batch()
     assert batch is not None
-    assert (batch.given, len(batch.records)) == (frozenset(), 1)
+    assert (batch.new_partitions, len(batch.records)) == (frozenset(), 1)
 
 
 def test_new_partitions_are_told_without_waiting_for_a_record() -> None:
-    batch = begun().take()
+    batch = begun().take_batch()
     assert batch is not None
-    assert (batch.given, batch.records) == ({0, 1}, [])
+    assert (batch.new_partitions, batch.records) == ({0, 1}, [])
 
 
 def test_what_an_ended_generation_has_left_is_dropped() -> None:
-    inbox = begun()
-    inbox.put(records(3))
-    inbox.end()
-    assert inbox.take() is None
-    inbox.begin(2, [1])
-    inbox.put(records(1, partition=1))
-    batch = inbox.take()
+    buffer = begun()
+    buffer.put_records(records(3))
+    buffer.end_generation()
+    assert buffer.take_batch() is None
+    buffer.begin_generation(2, [1])
+    buffer.put_records(records(1, partition=1))
+    batch = buffer.take_batch()
     assert batch is not None
-    assert (batch.generation, batch.given, len(batch.records)) == (2, {1}, 1)
+    assert (batch.generation, batch.new_partitions, len(batch.records)) == (2, {1}, 1)
 
 
 def test_it_is_full_by_number_or_bytes_until_it_is_taken() -> None:
     for filling in (records(MOST_RECORDS), records(2, size=MOST_BYTES // 2)):
-        inbox = begun()
-        assert inbox.wait_room(0)
-        inbox.put(filling)
-        assert not inbox.wait_room(0)
-        inbox.take()
-        assert inbox.wait_room(0)
+        buffer = begun()
+        assert buffer.wait_for_room(0)
+        buffer.put_records(filling)
+        assert not buffer.wait_for_room(0)
+        buffer.take_batch()
+        assert buffer.wait_for_room(0)
 
 
 def test_whoever_gives_partitions_up_waits_for_the_batch_at_work() -> None:
-    inbox = begun()
-    assert inbox.wait_done(0)
-    inbox.put(records(1))
-    inbox.take()
-    assert not inbox.wait_done(0.01)
-    waited = threading.Thread(target=lambda: inbox.wait_done(30))
+    buffer = begun()
+    assert buffer.wait_idle(0)
+    buffer.put_records(records(1))
+    buffer.take_batch()
+    assert not buffer.wait_idle(0.01)
+    waited = threading.Thread(target=lambda: buffer.wait_idle(30))
     waited.start()
-    inbox.done()
+    buffer.finish_batch()
     waited.join(10)
     assert not waited.is_alive()
 
 
 def test_closed_it_gives_nothing_more() -> None:
-    inbox = begun()
-    inbox.put(records(1))
-    inbox.close()
-    assert inbox.take() is None
+    buffer = begun()
+    buffer.put_records(records(1))
+    buffer.close()
+    assert buffer.take_batch() is None

@@ -8,7 +8,7 @@ import pytest
 
 from agents.storekeeper.partial_files import PartialFile
 from agents.storekeeper.result_assembly import ABANDONED_MS, ChunkSets, Incomplete
-from agents.storekeeper.result_store import ResultStore, Stored
+from agents.storekeeper.result_store import ResultStore, StoredResult
 from headrace.contract.ids import new_id
 from headrace.contract.outcome import Outcome
 from headrace.contract.records import Source
@@ -27,7 +27,7 @@ def store(tmp_path: Path) -> Iterator[ResultStore]:
 
 @pytest.fixture
 def sets(store: ResultStore) -> ChunkSets:
-    return ChunkSets(store.begin, store.drop)
+    return ChunkSets(store.new_part, store.drop_part)
 
 
 def chunks_of(*values: bytes, attempt: int = 1, offset: int = 0, partition: int = 0, task: str = "") -> list[Outcome]:
@@ -47,8 +47,8 @@ def chunks_of(*values: bytes, attempt: int = 1, offset: int = 0, partition: int 
 
 def whole(store: ResultStore, part: PartialFile | None) -> bytes:
     assert part is not None
-    [stored] = store.place("demo", [(part, new_id(), ".bin")])
-    assert isinstance(stored, Stored)
+    [stored] = store.move_into("demo", [(part, new_id(), ".bin")])
+    assert isinstance(stored, StoredResult)
     return (store._root.path / stored.file).read_bytes()
 
 
@@ -58,17 +58,17 @@ def open_parts(store: ResultStore) -> int:
 
 def test_chunks_in_order_make_the_whole(sets: ChunkSets, store: ResultStore) -> None:
     a, b, c = chunks_of(b"one ", b"two ", b"three")
-    assert sets.add(a, 0) is None
-    assert sets.add(b, 0) is None
-    assert whole(store, sets.add(c, 0)) == b"one two three"
+    assert sets.add_chunk(a, 0) is None
+    assert sets.add_chunk(b, 0) is None
+    assert whole(store, sets.add_chunk(c, 0)) == b"one two three"
     assert len(sets) == 0
 
 
 def test_chunks_read_again_change_nothing(sets: ChunkSets, store: ResultStore) -> None:
     a, b, c = chunks_of(b"one ", b"two ", b"three")
     for chunk in (a, a, b, a, b):
-        assert sets.add(chunk, 0) is None
-    assert whole(store, sets.add(c, 0)) == b"one two three"
+        assert sets.add_chunk(chunk, 0) is None
+    assert whole(store, sets.add_chunk(c, 0)) == b"one two three"
 
 
 def test_sets_of_other_attempts_and_boots_are_kept_apart(sets: ChunkSets, store: ResultStore) -> None:
@@ -80,66 +80,70 @@ def test_sets_of_other_attempts_and_boots_are_kept_apart(sets: ChunkSets, store:
         for c, v in zip(chunks_of(b"", b"", task=task), (b"other ", b"boot"), strict=True)
     )
     for chunk in (a1, b1, c1):
-        sets.add(chunk, 0)
-    assert [whole(store, sets.add(c, 0)) for c in (a2, b2, c2)] == [b"first attempt", b"second attempt", b"other boot"]
+        sets.add_chunk(chunk, 0)
+    assert [whole(store, sets.add_chunk(c, 0)) for c in (a2, b2, c2)] == [
+        b"first attempt",
+        b"second attempt",
+        b"other boot",
+    ]
 
 
 def test_sets_of_copies_from_two_places_are_kept_apart(sets: ChunkSets, store: ResultStore) -> None:
     task, place = new_id(), Source("tasks.normal", 1, 0)
     a1, a2 = chunks_of(b"one ", b"copy", task=task)
     b1, b2 = (replace(c, source=place) for c in chunks_of(b"other ", b"whole", task=task))
-    assert [sets.add(c, 0) for c in (a1, b1)] == [None, None]
-    assert [whole(store, sets.add(c, 0)) for c in (b2, a2)] == [b"other whole", b"one copy"]
+    assert [sets.add_chunk(c, 0) for c in (a1, b1)] == [None, None]
+    assert [whole(store, sets.add_chunk(c, 0)) for c in (b2, a2)] == [b"other whole", b"one copy"]
 
 
 def test_a_hole_is_found_at_the_last_chunk_and_leaves_nothing(sets: ChunkSets, store: ResultStore) -> None:
     a, _, c = chunks_of(b"one ", b"two ", b"three")
-    sets.add(a, 0)
+    sets.add_chunk(a, 0)
     with pytest.raises(Incomplete):
-        sets.add(c, 0)
+        sets.add_chunk(c, 0)
     _, b, c = chunks_of(b"one ", b"two ", b"three")
-    assert sets.add(b, 0) is None
+    assert sets.add_chunk(b, 0) is None
     with pytest.raises(Incomplete):
-        sets.add(c, 0)
+        sets.add_chunk(c, 0)
     assert (len(sets), open_parts(store)) == (0, 0)
 
 
 def test_the_first_chunk_of_what_is_open_holds_the_commit_of_its_partition(sets: ChunkSets) -> None:
-    assert sets.hold(0) is None
+    assert sets.commit_limit(0) is None
     a, b = chunks_of(b"1", b"2", offset=10)
     c, *_ = chunks_of(b"1", b"2", offset=5)
     other, *_ = chunks_of(b"1", b"2", offset=1, partition=1)
     for chunk in (a, c, other):
-        sets.add(chunk, 0)
-    assert (sets.hold(0), sets.hold(1), sets.hold(2)) == (5, 1, None)
-    sets.forget(c.id)
-    assert sets.hold(0) == 10
-    sets.add(b, 0)
-    assert sets.hold(0) is None
+        sets.add_chunk(chunk, 0)
+    assert (sets.commit_limit(0), sets.commit_limit(1), sets.commit_limit(2)) == (5, 1, None)
+    sets.drop_task(c.id)
+    assert sets.commit_limit(0) == 10
+    sets.add_chunk(b, 0)
+    assert sets.commit_limit(0) is None
 
 
 def test_what_cannot_become_whole_holds_nothing(sets: ChunkSets) -> None:
     _, b, _ = chunks_of(b"1", b"2", b"3", offset=10)
-    sets.add(b, 0)
-    assert sets.hold(0) is None
+    sets.add_chunk(b, 0)
+    assert sets.commit_limit(0) is None
 
 
 def test_forgotten_and_abandoned_sets_leave_no_file(sets: ChunkSets, store: ResultStore) -> None:
     early, *_ = chunks_of(b"1", b"2")
     late, *_ = chunks_of(b"1", b"2")
-    sets.add(early, 1_000)
-    sets.add(late, 1_000 + ABANDONED_MS)
-    assert sets.forget_abandoned(0, 1_000 + ABANDONED_MS) == 0
-    assert sets.forget_abandoned(0, 1_001 + ABANDONED_MS) == 1
+    sets.add_chunk(early, 1_000)
+    sets.add_chunk(late, 1_000 + ABANDONED_MS)
+    assert sets.drop_abandoned(0, 1_000 + ABANDONED_MS) == 0
+    assert sets.drop_abandoned(0, 1_001 + ABANDONED_MS) == 1
     assert open_parts(store) == 1
-    sets.clear()
+    sets.drop_all()
     assert open_parts(store) == 0
 
 
 def test_a_set_that_changes_its_size_is_never_whole(sets: ChunkSets) -> None:
     a, b, c = chunks_of(b"1", b"2", b"3")
-    sets.add(a, 0)
+    sets.add_chunk(a, 0)
     with pytest.raises(Incomplete):
-        sets.add(replace(b, chunks=2), 0)
-    assert sets.hold(0) is None
+        sets.add_chunk(replace(b, chunks=2), 0)
+    assert sets.commit_limit(0) is None
     del c

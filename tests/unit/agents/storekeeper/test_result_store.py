@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from agents.storekeeper.partial_files import PartialFile
-from agents.storekeeper.result_store import Blocked, ResultStore, RootExchanged, Stored
+from agents.storekeeper.result_store import Blocked, ResultStore, RootExchanged, StoredResult
 from headrace.contract.ids import new_id
 from headrace.storage.results_root import ResultsRoot, open_directory
 from tests.rigs.swapping import swapped
@@ -32,17 +32,17 @@ def store(root: ResultsRoot) -> Iterator[ResultStore]:
     store.close()
 
 
-def put(store: ResultStore, directory: str, task: str, suffix: str, data: bytes | PartialFile) -> Stored:
+def put(store: ResultStore, directory: str, task: str, suffix: str, data: bytes | PartialFile) -> StoredResult:
     """One result on its whole way, as the arbiter leads many."""
-    part = store.write(data) if isinstance(data, bytes) else data
-    store.sync([part])
+    part = store.write_part(data) if isinstance(data, bytes) else data
+    store.sync_parts([part])
     try:
-        [answer] = store.place(directory, [(part, task, suffix)])
+        [answer] = store.move_into(directory, [(part, task, suffix)])
         if isinstance(answer, Blocked):
             raise answer
         return answer
     finally:
-        store.drop(part)
+        store.drop_part(part)
 
 
 def leftovers(root: ResultsRoot) -> list[Path]:
@@ -158,7 +158,7 @@ def test_storing_the_same_result_again_gives_the_same_file(store: ResultStore, r
 
 
 def test_a_part_that_could_not_be_written_is_as_it_was(store: ResultStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    part = store.begin()
+    part = store.new_part()
     part.append(b"begin")
     real = os.write
 
@@ -181,8 +181,8 @@ def test_what_a_dead_process_left_is_cleared_and_what_a_living_one_has_is_not(ro
     living, dead = ResultStore(root), ResultStore(root)
     living.open()
     dead.open()
-    living.begin()
-    dead.begin()
+    living.new_part()
+    dead.new_part()
     os.close(dead._lock)  # as the kernel does for a process that is gone
     dead._lock = -1
     third = ResultStore(root)
@@ -239,12 +239,12 @@ def test_many_results_are_stored_together_and_one_that_is_blocked_stops_no_other
 ) -> None:
     tasks = [new_id() for _ in range(40)]
     (root.path / "demo" / f"{tasks[7]}.txt").mkdir(parents=True)
-    parts = [store.write(task.encode()) for task in tasks]
-    store.sync(parts)
+    parts = [store.write_part(task.encode()) for task in tasks]
+    store.sync_parts(parts)
     wanted = [(part, task, ".txt") for part, task in zip(parts, tasks, strict=True)]
-    answers = store.place("demo", wanted)
+    answers = store.move_into("demo", wanted)
     assert [i for i, a in enumerate(answers) if isinstance(a, Blocked)] == [7]
-    assert all((root.path / a.file).read_text() in a.file for a in answers if isinstance(a, Stored))
-    assert [a for a in store.place("demo", wanted) if isinstance(a, Stored)] == [
-        a for a in answers if isinstance(a, Stored)
+    assert all((root.path / a.file).read_text() in a.file for a in answers if isinstance(a, StoredResult))
+    assert [a for a in store.move_into("demo", wanted) if isinstance(a, StoredResult)] == [
+        a for a in answers if isinstance(a, StoredResult)
     ]

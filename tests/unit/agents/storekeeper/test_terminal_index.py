@@ -26,53 +26,53 @@ def index(path: Path) -> Iterator[TerminalIndex]:
 
 def test_ids_are_known_after_they_were_added_however_many_are_asked_for(index: TerminalIndex) -> None:
     ids = [new_id() for _ in range(1500)]
-    index.add([(i, DONE, 0, n) for n, i in enumerate(ids[:1200])])
-    assert index.known(ids) == set(ids[:1200])
+    index.add_entries([(i, DONE, 0, n) for n, i in enumerate(ids[:1200])])
+    assert index.find_terminal(ids) == set(ids[:1200])
     assert len(index) == 1200
 
 
 def test_positions_follow_what_is_read_and_pass_only_what_lies_directly_behind(index: TerminalIndex) -> None:
-    index.add([], {(DONE, 0): 5, (DEAD, 0): 0})
-    index.add([(new_id(), DONE, 0, 6), (new_id(), DONE, 0, 5), (new_id(), DONE, 0, 9)])
+    index.add_entries([], {(DONE, 0): 5, (DEAD, 0): 0})
+    index.add_entries([(new_id(), DONE, 0, 6), (new_id(), DONE, 0, 5), (new_id(), DONE, 0, 9)])
     assert index.positions() == {(DONE, 0): 7, (DEAD, 0): 0}  # 7 and 8 may be another storekeeper's
 
 
 def test_both_survive_closing(path: Path) -> None:
     first = TerminalIndex(path)
     task = new_id()
-    first.add([(task, DEAD, 3, 41)], {(DEAD, 3): 42})
+    first.add_entries([(task, DEAD, 3, 41)], {(DEAD, 3): 42})
     first.close()
     again = TerminalIndex(path)
-    assert again.known([task]) == {task}
+    assert again.find_terminal([task]) == {task}
     assert again.positions() == {(DEAD, 3): 42}
     again.close()
 
 
 def test_the_first_event_of_an_id_stays(index: TerminalIndex) -> None:
     task = new_id()
-    index.add([(task, DONE, 0, 1)])
-    index.add([(task, DEAD, 0, 1)])
+    index.add_entries([(task, DONE, 0, 1)])
+    index.add_entries([(task, DEAD, 0, 1)])
     assert len(index) == 1
 
 
 def test_what_the_log_no_longer_holds_is_forgotten(index: TerminalIndex) -> None:
     old, new, other = new_id(), new_id(), new_id()
-    index.add([(old, DONE, 0, 1), (new, DONE, 0, 2), (other, DONE, 1, 1)])
+    index.add_entries([(old, DONE, 0, 1), (new, DONE, 0, 2), (other, DONE, 1, 1)])
     index.forget_before((DONE, 0), 2)
-    assert index.known([old, new, other]) == {new, other}
+    assert index.find_terminal([old, new, other]) == {new, other}
 
 
 def test_what_was_of_another_cluster_or_prefix_is_forgotten_with_its_positions(path: Path) -> None:
     task = new_id()
     first = TerminalIndex(path)
     first.adopt("cluster-1 one.")
-    first.add([(task, DONE, 0, 0)], {(DONE, 0): 1})
+    first.add_entries([(task, DONE, 0, 0)], {(DONE, 0): 1})
     first.close()
     again = TerminalIndex(path)
     again.adopt("cluster-1 one.")
-    assert (again.known([task]), again.positions()) == ({task}, {(DONE, 0): 1})
+    assert (again.find_terminal([task]), again.positions()) == ({task}, {(DONE, 0): 1})
     again.adopt("cluster-1 two.")
-    assert (again.known([task]), again.positions()) == (set(), {})
+    assert (again.find_terminal([task]), again.positions()) == (set(), {})
     again.close()
 
 
