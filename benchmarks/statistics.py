@@ -31,8 +31,6 @@ from pyspark.sql import SparkSession
 
 from benchmarks import seed_statistics
 from headrace.child.process_tree import descendants, processes
-from headrace.contract.lifecycle import received_event, started_event
-from headrace.contract.outcome import Outcome
 from headrace.contract.records import Outgoing, Source
 from headrace.contract.task import Task
 from headrace.kafka.client import Kafka
@@ -44,6 +42,7 @@ from infra.local.database import EmbeddedDatabase
 from infra.local.java import java_home
 from infra.local.kafka import EmbeddedKafka
 from infra.local.process import free_port
+from infra.local.sample_records import completed_task
 from spark_analytics.job import StatisticsJob
 from spark_analytics.metrics import Metrics
 from spark_analytics.session import start_session
@@ -206,28 +205,20 @@ def produce(settings: Settings, tasks: int) -> None:
                 producer.poll(0.05)
 
     for i in range(tasks):
-        task = Task(
-            str(uuid.uuid4()), b"{}", attempt=1, source=Source("tasks.normal", i % 16, i // 16), submitted_ms=now
-        )
-        name, node, begun = KINDS[i % 3], f"node-{i % 4}", now + chance.randint(0, 1000)
-        send(received_event(task, name, "demo", "http"))
-        send(started_event(task, name, "demo", node, "boot"))
-        ended = Outcome(
-            task.id,
-            "completed",
-            b"",
-            attempt=1,
-            boot="boot",
-            node=node,
-            source=task.source,
-            submitted_ms=now,
-            name=name,
-            directory="demo",
+        source = Source("tasks.normal", i % 16, i // 16)
+        task = Task(str(uuid.uuid4()), b"{}", attempt=1, source=source, submitted_ms=now)
+        begun = now + chance.randint(0, 1000)
+        records = completed_task(
+            task,
+            KINDS[i % 3],
+            f"node-{i % 4}",
             started_ms=begun,
             ended_ms=begun + int(chance.lognormvariate(5, 1)),
+            size=chance.randint(1, 10_000),
             offset=i,
         )
-        send(ended.completed_event(f"demo/{task.id}.json", chance.randint(1, 10_000), "ab" * 32))
+        for record in records:
+            send(record)
         if i % 1000 == 0:
             producer.poll(0)
     producer.flush()

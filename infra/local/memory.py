@@ -1,7 +1,7 @@
 """How much memory each role of an installation takes, for tests and benchmarks (Linux).
 
-Proportional: what processes share is divided among them, so that a role's children count for what they add. The files
-behind a process (its code, SQLite's maps) are left out, since the kernel takes them back when it needs the room.
+Proportional: shared pages are divided among their processes, so a role's children count for what they add. File-backed
+pages (code, SQLite's maps) are left out, because the kernel reclaims them when memory is short.
 """
 
 import threading
@@ -13,11 +13,11 @@ from agents.execution.resource_limits import anonymous_bytes
 from headrace.child.process_tree import descendants, processes
 
 _MIB = 1024 * 1024
-_LOOK_S = 0.05
+_SAMPLE_S = 0.05
 
 
 def role_memory(pids: Mapping[str, int]) -> dict[str, float]:
-    """MiB of each role's own process, and of all that is below it as `<role> children`; by role -> pid."""
+    """MiB of each role's process, and of all its descendants as `<role> children`. `pids`: role -> pid."""
     seen, found = processes(), {}
     for role, pid in pids.items():
         found[role] = anonymous_bytes([pid]) / _MIB
@@ -27,13 +27,13 @@ def role_memory(pids: Mapping[str, int]) -> dict[str, float]:
 
 
 class MemoryPeak:
-    """While it is entered it looks at the roles again and again; `peak` is the most that each has taken, in MiB."""
+    """A context manager that samples the roles' memory; `peak` is the largest sample of each, in MiB."""
 
     def __init__(self, pids: Callable[[], Mapping[str, int]]) -> None:
         self._pids = pids
         self.peak: dict[str, float] = {}
         self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._look, name="memory", daemon=True)
+        self._thread = threading.Thread(target=self._sample, name="memory", daemon=True)
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -43,9 +43,9 @@ class MemoryPeak:
         self._ended.set()
         self._thread.join()
 
-    def _look(self) -> None:
+    def _sample(self) -> None:
         while True:
             for role, mib in role_memory(self._pids()).items():
                 self.peak[role] = max(mib, self.peak.get(role, 0.0))
-            if self._ended.wait(_LOOK_S):
+            if self._ended.wait(_SAMPLE_S):
                 return

@@ -1,7 +1,7 @@
-"""The last step of `make setup`: Java, the downloaded artifacts, and what is made from them once.
+"""The last step of `make setup`: Java, the downloaded artifacts, and the class archives made from them.
 
-`python -m infra.local.prepare`; exits with 2 and a sentence when something cannot be had. What is missing later (a
-cache that was cleared) is fetched by `up` itself.
+`python -m infra.local.prepare`; exits with 2 and a message when a download fails. `up` itself fetches what is missing
+later, for example after the cache was cleared.
 """
 
 import subprocess
@@ -36,16 +36,16 @@ def main() -> int:
     try:
         server_home()
     except HeadraceError as e:
-        print(f"setup: {e}", file=sys.stderr)  # the rest works without
+        print(f"setup: {e}", file=sys.stderr)  # the rest works without it
     return 0
 
 
 def train_class_archive() -> None:
-    """Runs a broker once and keeps its loaded classes, which halves every later start; without it all works, slower."""
+    """Runs a broker once and keeps its loaded classes, which halves every later start. A failure only costs speed."""
     archive = class_archive()
     if archive.exists():
         return
-    print("setup: Kafka's first start, so that later ones are fast", flush=True)
+    print("setup: training Kafka's class archive, so that later starts are fast", flush=True)
     with tempfile.TemporaryDirectory(dir=archive.parent, prefix=".train-") as name:
         made = Path(name) / "archive"
         kafka = EmbeddedKafka(Path(name), f"127.0.0.1:{free_port()}", jvm_options=(f"-XX:ArchiveClassesAtExit={made}",))
@@ -55,7 +55,7 @@ def train_class_archive() -> None:
             warm_up(kafka.bootstrap, round_trips=50)
             kafka.stop(60)
         except (HeadraceError, KafkaException) as e:
-            print(f"setup: passed over ({e})", file=sys.stderr)
+            print(f"setup: the training failed and was skipped ({e})", file=sys.stderr)
         finally:
             kafka.kill()
         if made.exists():
@@ -63,12 +63,12 @@ def train_class_archive() -> None:
 
 
 def train_spark() -> None:
-    """The same for the statistics' Spark, over a broker of its own, and on a Java that keeps more than classes."""
+    """The same for the statistics' Spark, over a broker of its own; Java 25 also keeps method profiles."""
     if not fetch_spark_java():
-        print("setup: no Java 25 could be downloaded: Spark runs on this machine's, and takes longer to start")
+        print("setup: Java 25 could not be downloaded: Spark runs on this machine's Java, and starts more slowly")
     if spark_archive.class_archive().exists():
         return
-    print("setup: Spark's first start and some events to learn from, so that later starts are fast", flush=True)
+    print("setup: training Spark's class archive, so that later starts are fast", flush=True)
     with tempfile.TemporaryDirectory(prefix="headrace-train-") as name:
         kafka = EmbeddedKafka(Path(name), f"127.0.0.1:{free_port()}")
         try:
@@ -76,7 +76,7 @@ def train_spark() -> None:
             apply_topics(AdminClient({"bootstrap.servers": kafka.bootstrap, "log_level": 0}), partitions=4)
             spark_archive.train(kafka.bootstrap)
         except (HeadraceError, KafkaException, subprocess.SubprocessError, OSError) as e:
-            print(f"setup: passed over ({e})", file=sys.stderr)
+            print(f"setup: the training failed and was skipped ({e})", file=sys.stderr)
         finally:
             kafka.kill()
 

@@ -1,6 +1,6 @@
-"""What an operating-system process and a port need, below `service`: children that die with us, free ports, last lines.
+"""Processes, ports and logs, below `service`: children that die with their parent, free ports, a log's last line.
 
-Called by `service`, by the embedded parts and by tests. UsageError names the setting of a port that is taken.
+Called by `service`, by the embedded parts and by tests. UsageError names the setting of a port that is in use.
 """
 
 import contextlib
@@ -18,13 +18,13 @@ from pathlib import Path
 from headrace.errors import UsageError
 from headrace.settings import address
 
-_FIRST_PORT = 10_000  # of those that free_port chooses from: well-known services lie below
-_LOG_MAX_BYTES = 8 * 2**20  # a log above this is set aside, once, when its process starts
+_FIRST_PORT = 10_000  # the lowest port of free_port: well-known services have lower ones
+_LOG_MAX_BYTES = 8 * 2**20  # a larger log is rotated when its process starts
 
-# Linux kills the child when the thread that forked it ends, so one thread that lives as long as we do forks them all.
+# Linux kills the child when the thread that forked it ends, so one thread that never ends forks all children.
 _spawner = ThreadPoolExecutor(1, thread_name_prefix="spawner")
 
-# Runs in the child before the program itself: die with the parent, and notice a parent that is dead already.
+# Runs in the child before the program: it will die with its parent, and ends at once if the parent is dead already.
 _TIED = """
 import ctypes, os, signal, sys
 libc = ctypes.CDLL(None)
@@ -37,12 +37,12 @@ os.execvp(sys.argv[2], sys.argv[2:])
 
 
 def start_tied(command: Sequence[str], log: Path, env: Mapping[str, str] | None = None) -> subprocess.Popen[bytes]:
-    """Starts `command`, its output appended to `log`, leading a process group out of Ctrl-C's reach.
+    """Starts `command` in a session of its own, which Ctrl-C does not reach; its output is appended to `log`.
 
-    The kernel kills it when we die, whatever we die of (Linux).
+    On Linux the kernel kills it when this process dies for any reason.
     """
     log.parent.mkdir(parents=True, exist_ok=True)
-    set_aside(log)
+    rotate_log(log)
     tied = [sys.executable, "-I", "-S", "-c", _TIED, str(os.getpid()), *command]
     with log.open("ab") as out:
         return _spawner.submit(
@@ -57,33 +57,36 @@ def start_tied(command: Sequence[str], log: Path, env: Mapping[str, str] | None 
 
 
 def kill_group(process: subprocess.Popen[bytes]) -> None:
-    """SIGKILL to the process and to all of its group that is left."""
+    """SIGKILL to the process and the rest of its group."""
     try:
         os.killpg(process.pid, signal.SIGKILL)
     except (ProcessLookupError, PermissionError):
-        pass  # none of the group is left
+        pass  # the group is empty
     process.wait()
 
 
 def end_left_over(pid_file: Path, mark: str) -> None:
-    """Ends the process of a run before this one, if it outlived it: `mark` must stand in its command line."""
+    """Ends a process that an earlier run left behind, if `mark` is in its command line.
+
+    UsageError when it does not end within 10 s.
+    """
     try:
         pid = int(pid_file.read_text())
     except (OSError, ValueError):
         return
     if mark.encode() not in _command_line(pid):
-        return  # it has ended, and the number may have passed to another program
+        return  # it has ended, and another program may have its pid
     with contextlib.suppress(ProcessLookupError):
         os.kill(pid, signal.SIGKILL)
     deadline = time.monotonic() + 10
     while mark.encode() in _command_line(pid):
         if time.monotonic() > deadline:
-            raise UsageError(f"process {pid} of an earlier run does not end: end it (kill -9 {pid}) and start again")
+            raise UsageError(f"process {pid} of an earlier run does not end: kill it (kill -9 {pid}) and start again")
         time.sleep(0.02)
 
 
 def _command_line(pid: int) -> bytes:
-    """Empty for a process that has ended, whether or not its parent has noticed."""
+    """Empty for a process that has ended, also for a zombie."""
     try:
         return Path(f"/proc/{pid}/cmdline").read_bytes()
     except OSError:
@@ -91,10 +94,10 @@ def _command_line(pid: int) -> bytes:
 
 
 def free_port(host: str = "127.0.0.1") -> int:
-    """A port that nothing listens on at this moment.
+    """A port on which nothing listens at this moment.
 
-    By chance, and below those that the kernel gives to outgoing connections: one of them cannot take it before its
-    server does, nor is another process that asks at the same time likely to.
+    Chosen at random, so that concurrent callers rarely get the same one, and below the range of outgoing connections,
+    so that none of them takes it before the server does.
     """
     below = _first_outgoing_port()
     for port in random.sample(range(_FIRST_PORT, below), min(200, below - _FIRST_PORT)):
@@ -115,7 +118,7 @@ def _first_outgoing_port() -> int:
 
 
 def bind_error(host: str, port: int) -> str:
-    """Why no server could listen there now, or nothing."""
+    """The reason why no server could listen there now, or an empty text."""
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         with socket.socket(*found[:2]) as s:
@@ -127,22 +130,22 @@ def bind_error(host: str, port: int) -> str:
 
 
 def check_port_free(host_port: str, setting: str, what: str) -> None:
-    """UsageError that names the setting, when `what` could not listen there."""
+    """Raises UsageError, with the name of the setting, if `what` could not listen there."""
     if why := bind_error(*address(host_port, setting)):
         raise UsageError(
             f"{what} cannot listen on {host_port} ({why.lower()}): "
-            f"end what uses that port, or give another in {setting}"
+            f"end the process that uses that port, or give another address in {setting}"
         )
 
 
-def set_aside(log: Path) -> None:
-    """Renames a log that has grown too large to `<log>.1`, over the one before it."""
+def rotate_log(log: Path) -> None:
+    """Renames a log above `_LOG_MAX_BYTES` to `<log>.1`, and replaces an older one."""
     if log.exists() and log.stat().st_size > _LOG_MAX_BYTES:
         log.replace(log.with_name(log.name + ".1"))
 
 
 def last_line(log: Path, limit: int = 300) -> str:
-    """The last line of a log that says something, for a person who has to find out why a part died."""
+    """The last non-empty line of a log, for messages about a part that died; cut to `limit` characters."""
     try:
         with log.open("rb") as f:
             f.seek(max(0, f.seek(0, os.SEEK_END) - 16_384))

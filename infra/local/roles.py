@@ -1,6 +1,6 @@
-"""The roles of one machine as Services: the same processes that a cluster runs, one each, with their settings.
+"""The roles of one machine as Services: a process for each role, with its settings.
 
-The supervisor and the tests start them. A role is ready when its `/readyz` answers 200.
+The supervisor and the tests start them. A role is ready when its `/readyz` answers 200; the role itself decides that.
 """
 
 import http.client
@@ -20,7 +20,10 @@ _PROBE_TIMEOUT_S = 1.0
 
 
 class Role(Service):
-    """`role` is the command that runs it, `name` what it is called here (worker-1), `listens` its host:port."""
+    """`role` is its subcommand of `headrace`, `name` its name here (worker-1), `listens` its host:port.
+
+    `setting` is the environment variable for another address.
+    """
 
     def __init__(
         self,
@@ -35,7 +38,7 @@ class Role(Service):
         super().__init__(name, logs / f"{name}.log")
         self.settings = settings
         self.listens = listens
-        self.setting = setting  # the variable that moves it to another port
+        self.setting = setting
         self._role = role
         self._extra = dict(extra_environ or {})
 
@@ -48,7 +51,7 @@ class Role(Service):
         return [sys.executable, "-m", "headrace.cli.main", self._role]
 
     def environ(self) -> Mapping[str, str]:
-        """Our environment with the role's settings in the place of ours."""
+        """Our environment, in which the role's settings replace ours."""
         inherited = {k: v for k, v in os.environ.items() if k not in _setting_names()}
         return {**inherited, "PYTHONUNBUFFERED": "1", **self.settings.environ(), **self._extra}
 
@@ -57,7 +60,7 @@ class Role(Service):
 
 
 def machine_roles(settings: Settings, logs: Path) -> list[Role]:
-    """Gateway, storekeeper and `settings.workers` workers, every one with its own settings."""
+    """Gateway, storekeeper and `settings.workers` workers, each with its own settings. UsageError for a bad port."""
     roles = [
         Role("gateway", "gateway", settings, settings.http, "HEADRACE_HTTP", logs),
         Role("storekeeper", "storekeeper", settings, settings.storekeeper_http, "HEADRACE_STOREKEEPER_HTTP", logs),
@@ -72,7 +75,7 @@ def machine_roles(settings: Settings, logs: Path) -> list[Role]:
 
 
 def analytics_role(settings: Settings, logs: Path) -> Role | None:
-    """The statistics, or None where that package is not installed. Fetches Java and Spark's connector if need be."""
+    """The statistics, or None if their package is missing. Downloads missing artifacts; UsageError when that fails."""
     if not _installed("spark_analytics.main"):
         return None
     from infra.local import spark_archive
@@ -82,13 +85,13 @@ def analytics_role(settings: Settings, logs: Path) -> Role | None:
 
 
 def reached_at(listens: str) -> tuple[str, int]:
-    """Where a server that listens there is reached from this machine."""
+    """The address at which this machine reaches a server that listens there."""
     host, port = address(listens)
     return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host), port  # noqa: S104 - compared, not bound
 
 
 def answers(host: str, port: int, path: str) -> bool:
-    """Whether GET answers 200 within a second."""
+    """Whether GET `path` answers 200 within a second."""
     connection = http.client.HTTPConnection(host, port, timeout=_PROBE_TIMEOUT_S)
     try:
         connection.request("GET", path)
@@ -100,11 +103,11 @@ def answers(host: str, port: int, path: str) -> bool:
 
 
 def _node_name(settings: Settings, i: int) -> str:
-    """Kept over restarts, and told apart on a Kafka that other machines share."""
+    """The same over restarts; with the host name on a Kafka that other machines may share."""
     if settings.node:
         return settings.node if settings.workers == 1 else f"{settings.node}-{i + 1}"
-    alone = settings.kafka == settings.embedded_kafka
-    return f"node-{i + 1}" if alone else f"{socket.gethostname()}-{i + 1}"
+    embedded = settings.kafka == settings.embedded_kafka
+    return f"node-{i + 1}" if embedded else f"{socket.gethostname()}-{i + 1}"
 
 
 def _setting_names() -> set[str]:
@@ -121,7 +124,7 @@ def _installed(module: str) -> bool:
 
 
 def check_distinct(roles: list[Role]) -> None:
-    """UsageError when two parts were given one address."""
+    """Raises UsageError if two roles have the same address."""
     seen: dict[tuple[str, int], Role] = {}
     for role in roles:
         other = seen.setdefault(reached_at(role.listens), role)

@@ -1,7 +1,7 @@
-"""One process of the local stack: started, watched, stopped, and never outliving its parent.
+"""One process of the local stack: started, watched, stopped, and killed with its parent.
 
-Kafka, MariaDB and every role are Services; the supervisor and the tests drive them through this class. A process that
-ends before it is ready raises StartError, with the last line of its log.
+Kafka, MariaDB and every role are Services; the supervisor and the tests drive them through this class. StartError, with
+the last line of the log, for a process that ends before it is ready.
 """
 
 import os
@@ -18,11 +18,11 @@ _POLL_S = 0.02
 
 
 class StartError(HeadraceError):
-    """A process ended, or stayed silent, before it was ready."""
+    """A process ended before it was ready, or was not ready in time."""
 
 
 class Service(ABC):
-    """A process with a name, a log and a way to tell that it is ready."""
+    """A process with a name, a log and a readiness check. Used by one thread at a time."""
 
     def __init__(self, name: str, log: Path) -> None:
         self.name = name
@@ -31,17 +31,18 @@ class Service(ABC):
         self._process: subprocess.Popen[bytes] | None = None
 
     @abstractmethod
-    def command(self) -> list[str]: ...
+    def command(self) -> list[str]:
+        """Program and arguments."""
 
     def environ(self) -> Mapping[str, str]:
         return os.environ
 
     def prepare(self) -> None:  # noqa: B027 - most have nothing to prepare
-        """What must be there before the process starts; it runs at every start."""
+        """Creates what the process needs; runs before every start."""
 
     @abstractmethod
     def ready(self) -> bool:
-        """Whether it can do its work now; asked often, answers within a second or so."""
+        """Whether it can do its work now. Called often; must answer within about a second."""
 
     def launch(self) -> None:
         """Starts the process without waiting for it to be ready."""
@@ -50,20 +51,20 @@ class Service(ABC):
         self.started_at = time.monotonic()
 
     def wait_ready(self, timeout_s: float = 120.0) -> None:
-        """Waits until a process that was launched is ready; StartError when it ends first, or takes too long."""
+        """Waits until a launched process is ready; StartError when it ends first or takes longer than `timeout_s`."""
         deadline = time.monotonic() + timeout_s
         while not self.ready():
             if not self.alive:
-                raise StartError(f"{self.name} stopped as it started: {self.last_line()} (all of it: {self.log})")
+                raise StartError(f"{self.name} ended during its start: {self.last_line()} (log: {self.log})")
             if time.monotonic() > deadline:
                 self.kill()
                 raise StartError(
-                    f"{self.name} was not ready after {timeout_s:.0f} s: {self.last_line()} (all of it: {self.log})"
+                    f"{self.name} was not ready after {timeout_s:.0f} s: {self.last_line()} (log: {self.log})"
                 )
             time.sleep(_POLL_S)
 
     def start(self, timeout_s: float = 120.0) -> float:
-        """Starts and waits until ready; returns the seconds it took."""
+        """Starts it and waits until it is ready; returns the seconds that took. StartError as `wait_ready`."""
         begun = time.monotonic()
         self.launch()
         self.wait_ready(timeout_s)
@@ -80,16 +81,16 @@ class Service(ABC):
 
     @property
     def returncode(self) -> int | None:
-        """As of subprocess: negative for a signal, None while it runs or before it did."""
+        """As in subprocess: negative for a signal, None while it runs and before its start."""
         return None if self._process is None else self._process.poll()
 
     def terminate(self) -> None:
-        """Asks it to end (SIGTERM), and does not wait."""
+        """Sends SIGTERM and does not wait."""
         if self._process is not None and self.alive:
             self._process.terminate()
 
     def wait(self, timeout_s: float) -> bool:
-        """Whether it has ended within that time."""
+        """Waits for its end; False when it still runs after `timeout_s`."""
         if self._process is None:
             return True
         try:
@@ -99,7 +100,7 @@ class Service(ABC):
         return True
 
     def stop(self, grace_s: float = 20.0) -> bool:
-        """SIGTERM, then SIGKILL for what is left of its group; False when it had to be killed."""
+        """SIGTERM, after `grace_s` SIGKILL to the rest of its group; False when the process had to be killed."""
         self.terminate()
         clean = self.wait(grace_s)
         self.kill()
@@ -111,4 +112,5 @@ class Service(ABC):
             kill_group(self._process)
 
     def last_line(self) -> str:
+        """The last non-empty line of its log."""
         return last_line(self.log)

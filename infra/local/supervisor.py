@@ -1,7 +1,7 @@
-"""Keeps Services running: starts them side by side, says a line as each becomes ready, starts again what died.
+"""Keeps Services running: starts them side by side, prints a line when each is ready, and restarts those that die.
 
-Used by `up`. A part that ends is started again after 1 s, doubled at each death up to 30 s, and from 1 s again once it
-has lived a minute. Nothing here raises for a part that fails; it says what to do, in a sentence.
+Used by `up`. The delay before a restart is 1 s, doubles with each death up to 30 s, and is 1 s again after a life of a
+minute. A failing part raises nothing here: a line says what to do.
 """
 
 import signal
@@ -14,9 +14,9 @@ from infra.local.service import Service
 
 FIRST_DELAY_S = 1.0
 LONGEST_DELAY_S = 30.0
-STEADY_S = 60.0  # a part that lived this long has come back for good
-KEEPS_DYING = 3  # deaths in a row from which a person should look
-USAGE_EXIT = 2  # a role's way to say that a setting is wrong: starting it again cannot help
+STEADY_S = 60.0  # a part that lived this long has recovered
+DEATHS_TO_EXPLAIN = 3  # in a row, after which a person should look
+USAGE_EXIT = 2  # a role's exit code for a wrong setting: a restart cannot help
 
 Say = Callable[[str], None]
 
@@ -24,12 +24,12 @@ Say = Callable[[str], None]
 class Watch:
     """One service under supervision, with a thread of its own from `begin()` to `end()`."""
 
-    def __init__(self, service: Service, say: Say, on_change: Callable[[], None], at: str = "") -> None:
-        """`at` is where it listens, for the line that says it is ready; `on_change` runs at each start."""
+    def __init__(self, service: Service, say: Say, on_change: Callable[[], None], listens: str = "") -> None:
+        """`listens` is its address, for the line that says it is ready; `on_change` runs at each start."""
         self.service = service
-        self.settled = threading.Event()  # ready for the first time, or given up
-        self.failure = ""  # why it was given up: a setting that is wrong
-        self._say, self._on_change, self._at = say, on_change, at
+        self.settled = threading.Event()  # set when it is ready for the first time, or given up
+        self.failure = ""  # why it was given up: a wrong setting
+        self._say, self._on_change, self._listens = say, on_change, listens
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._run, name=f"watch-{service.name}", daemon=True)
         self._deaths = 0
@@ -39,7 +39,7 @@ class Watch:
         self._thread.start()
 
     def end(self) -> None:
-        """Watches no more; what runs goes on."""
+        """Stops watching; the process keeps running."""
         self._closing.set()
 
     def join(self, timeout_s: float) -> None:
@@ -47,15 +47,15 @@ class Watch:
 
     def _run(self) -> None:
         while not self._closing.is_set():
-            trouble = self._live_once()
+            how = self._run_once()
             if self._closing.is_set() or self.failure:
                 return
-            self._say(self._words(trouble))
+            self._say(self._restart_line(how))
             self._closing.wait(self._delay_s)
             self._delay_s = min(LONGEST_DELAY_S, self._delay_s * 2)
 
-    def _live_once(self) -> str:
-        """One life from start to death; returns how it ended, in words."""
+    def _run_once(self) -> str:
+        """One life of the process, from start to death; returns how it ended, in words."""
         service, begun = self.service, time.monotonic()
         try:
             service.launch()
@@ -72,7 +72,7 @@ class Watch:
             if isinstance(e, UsageError) and not self.settled.is_set():
                 self._give_up(str(e))
             return str(e)
-        self._say(f"{service.name} ready{self._at and f' on {self._at}'} in {time.monotonic() - begun:.1f} s")
+        self._say(f"{service.name} ready{self._listens and f' on {self._listens}'} in {time.monotonic() - begun:.1f} s")
         self.settled.set()
         while not service.wait(0.5):
             if self._deaths and time.monotonic() - begun > STEADY_S:
@@ -84,47 +84,49 @@ class Watch:
         self.failure = why
         self.settled.set()
 
-    def _words(self, trouble: str) -> str:
-        if self._deaths < KEEPS_DYING:
-            return f"{trouble}; starting it again in {self._delay_s:.0f} s"
+    def _restart_line(self, how: str) -> str:
+        if self._deaths < DEATHS_TO_EXPLAIN:
+            return f"{how}; starting it again in {self._delay_s:.0f} s"
         return (
-            f"{trouble}, {self._deaths} times now; next try in {self._delay_s:.0f} s. Its log {self.service.log} "
-            f"ends with: {self.service.last_line()}. Put that right, and it comes back by itself"
+            f"{how}, {self._deaths} times now; next start in {self._delay_s:.0f} s. Its log {self.service.log} "
+            f"ends with: {self.service.last_line()}. Fix the cause; the next start will then succeed"
         )
 
 
 class Supervisor:
-    """A set of watches, begun in any order and stopped in the order that the caller gives."""
+    """A set of watches, started side by side and stopped in the order that the caller gives."""
 
     def __init__(self, say: Say, on_change: Callable[[dict[str, int]], None]) -> None:
-        """`on_change` gets the process ids by name whenever one has changed."""
+        """`on_change` gets the process ids by name after each change, one call at a time."""
         self._say = say
         self._on_change = on_change
         self._watches: dict[str, Watch] = {}
         self._lock = threading.Lock()
-        self._telling = threading.Lock()
+        self._change_lock = threading.Lock()
 
-    def watch(self, service: Service, at: str = "") -> Watch:
-        watch = Watch(service, self._say, self._changed, at)
+    def watch(self, service: Service, listens: str = "") -> Watch:
+        """Starts a service and keeps it running; returns at once."""
+        watch = Watch(service, self._say, self._report_change, listens)
         with self._lock:
             self._watches[service.name] = watch
         watch.begin()
         return watch
 
     def pids(self) -> dict[str, int]:
+        """Process ids of the running services, by name."""
         with self._lock:
             return {name: w.service.pid for name, w in self._watches.items() if w.service.pid}
 
     def end(self) -> None:
-        """Starts nothing again from here on; what runs goes on."""
+        """Restarts nothing from now on; running processes keep running."""
         with self._lock:
             for watch in self._watches.values():
                 watch.end()
 
     def stop(self, order: Sequence[tuple[str, float]], forced: threading.Event) -> bool:
-        """Stops the named services one stage after another; `order` has (name prefix, grace in seconds).
+        """Stops the services one stage after another; `order` has (name prefix, grace in seconds) for each stage.
 
-        Those of one prefix stop side by side. True when all ended by themselves; `forced` kills what is left.
+        The services of a stage stop side by side. True when all ended by themselves; `forced` cuts every grace short.
         """
         self.end()
         with self._lock:
@@ -135,7 +137,7 @@ class Supervisor:
             clean &= self._stop_stage([s for s in stage if s.alive], grace_s, forced)
         for watch in watches.values():
             watch.join(10)
-            watch.service.kill()  # also what a start in those last moments has made
+            watch.service.kill()  # also a process started in the last moments
         return clean
 
     def _stop_stage(self, services: list[Service], grace_s: float, forced: threading.Event) -> bool:
@@ -154,8 +156,8 @@ class Supervisor:
             self._say(f"killed {', '.join(late)}")
         return not late
 
-    def _changed(self) -> None:
-        with self._telling:  # each watch has its thread, and the newest state must be the last that is told
+    def _report_change(self) -> None:
+        with self._change_lock:  # each watch has a thread; the newest state must be reported last
             self._on_change(self.pids())
 
 

@@ -1,7 +1,7 @@
-"""The certificates that this system trusts, in a file that Java reads.
+"""The CA certificates that this system trusts, as a trust store for Java.
 
-A JRE out of a package brings a list of its own and knows nothing of a CA that a company's network has added to the
-system. `artifacts` writes such a file for each download with that JRE; one made by the system reads the system's list.
+A JRE from a Python package has a list of its own, without a CA that a company's network added to the system. For each
+download with such a JRE `artifacts` writes a trust store; the system's own Java reads the system's list by itself.
 """
 
 import hashlib
@@ -10,12 +10,12 @@ import struct
 from pathlib import Path
 
 _MAGIC, _VERSION, _TRUSTED = 0xFEEDFEED, 2, 2
-_SEAL = b"Mighty Aphrodite"  # the format's own: before the digest that ends the file
-_PASSWORD = "changeit"  # noqa: S105 - Java's default; certificates are no secrets
+_SEAL = b"Mighty Aphrodite"  # part of the JKS format: precedes the digest at the file's end
+_PASSWORD = "changeit"  # noqa: S105 - Java's default; certificates are not secret
 
 
 def write_trust_store(path: Path) -> bool:
-    """Writes all certificates of the system's store as a Java key store (JKS); False where the system has none."""
+    """Writes all certificates of the system's store as a Java key store (JKS); False when it has none."""
     certificates = ssl.create_default_context().get_ca_certs(binary_form=True)
     if not certificates:
         return False

@@ -1,7 +1,7 @@
-"""`headrace up`: everything on this machine, from the broker to the statistics, until Ctrl-C.
+"""`headrace up`: the whole product on this machine, from the broker to the statistics, until Ctrl-C.
 
-Starts the embedded Kafka, makes the topics, then all roles side by side; MariaDB and the statistics come beside them
-and hold nothing up. UsageError, before anything starts, for what a person has to put right.
+Starts the embedded Kafka, makes the topics, then starts all roles side by side. MariaDB and the statistics start beside
+them and delay nothing. UsageError for a wrong setting, if possible before anything starts.
 """
 
 import contextlib
@@ -28,16 +28,16 @@ from infra.local.roles import Role, analytics_role, check_distinct, machine_role
 from infra.local.supervisor import Supervisor
 from infra.local.warmup import TIMEOUT_S, warm_up
 
-_PORT_PATIENCE_S = 3.0  # what was killed a moment ago may hold its port a little longer
+_PORT_PATIENCE_S = 3.0  # a process killed a moment ago may still hold its port
 _ROLE_GRACE_S = 20.0
-_SAME_WISH_S = 0.5
+_SAME_REQUEST_S = 0.5
 _KAFKA_GRACE_S = 20.0
 
 
 def main(settings: Settings) -> int:
     """Runs until SIGINT, SIGTERM or SIGHUP; 0 after a clean stop, 1 when something had to be killed."""
     machine = Machine(settings)
-    on_signals((signal.SIGINT, signal.SIGTERM, signal.SIGHUP), machine.ask_to_stop)
+    on_signals((signal.SIGINT, signal.SIGTERM, signal.SIGHUP), machine.request_stop)
     machine.data.open()
     try:
         try:
@@ -51,12 +51,12 @@ def main(settings: Settings) -> int:
 
 
 def say(text: str) -> None:
-    with contextlib.suppress(OSError):  # a terminal that has gone away must not end what runs
+    with contextlib.suppress(OSError):  # a closed terminal must not end the roles
         print(text, flush=True)
 
 
 class Machine:
-    """All parts of one machine. `start()` returns when they are ready, `stop()` leaves no process behind."""
+    """All parts of one machine. `start()` returns when they are ready; `stop()` leaves no process behind."""
 
     def __init__(self, settings: Settings) -> None:
         self.data = DataDirectory(settings.data)
@@ -68,14 +68,14 @@ class Machine:
             self._database = EmbeddedDatabase(
                 self.data.path / "database", settings.embedded_database, logs=self.data.logs
             )
-        self.settings = self._completed(settings)
+        self.settings = self._role_settings(settings)
         self._supervisor = Supervisor(say, self.data.write_running)
-        self._stop_asked, self._forced = threading.Event(), threading.Event()
-        self._asked_at = 0.0
+        self._stop_requested, self._forced = threading.Event(), threading.Event()
+        self._stop_requested_at = 0.0
         self._ready = threading.Event()
 
-    def _completed(self, settings: Settings) -> Settings:
-        """What the roles are told: where the embedded parts are, and paths that hold wherever they run."""
+    def _role_settings(self, settings: Settings) -> Settings:
+        """The roles' settings: addresses of the embedded parts, and absolute paths."""
         return replace(
             settings,
             data=self.data.path,
@@ -83,15 +83,15 @@ class Machine:
             kafka=settings.kafka or (self._kafka.bootstrap if self._kafka else ""),
         )
 
-    def ask_to_stop(self) -> None:
-        """Once to stop in order, a second time to kill what is left.
+    def request_stop(self) -> None:
+        """The first call requests an orderly stop, a second one kills what is left.
 
-        A second signal at once is the same wish: some programs signal the process and then its group.
+        A second call within `_SAME_REQUEST_S` is ignored: some programs signal the process and then its group.
         """
-        if not self._stop_asked.is_set():
-            self._asked_at = time.monotonic()
-            self._stop_asked.set()
-        elif time.monotonic() - self._asked_at > _SAME_WISH_S:
+        if not self._stop_requested.is_set():
+            self._stop_requested_at = time.monotonic()
+            self._stop_requested.set()
+        elif time.monotonic() - self._stop_requested_at > _SAME_REQUEST_S:
             self._forced.set()
 
     def start(self) -> None:
@@ -102,7 +102,7 @@ class Machine:
         self._check_ports(roles)
         if self._kafka is not None:
             self._start_kafka(self._kafka)
-        if self._stop_asked.is_set():
+        if self._stop_requested.is_set():
             return
         self._make_topics()
         watches = [self._supervisor.watch(role, role.listens) for role in roles]
@@ -110,10 +110,10 @@ class Machine:
         if self._kafka is not None:
             warming = threading.Thread(target=warm_up, args=(self._kafka.bootstrap,), name="warm-up", daemon=True)
             warming.start()
-            warming.join(TIMEOUT_S)  # what it tidies up afterwards holds nobody up
+            warming.join(TIMEOUT_S)  # its cleaning up need not be waited for
         for watch in watches:
             while not watch.settled.wait(0.1):
-                if self._stop_asked.is_set():
+                if self._stop_requested.is_set():
                     return
             if watch.failure:
                 raise UsageError(f"{watch.service.name} does not start: {watch.failure}")
@@ -121,15 +121,15 @@ class Machine:
         self._ready.set()
 
     def wait(self) -> None:
-        """Until a stop is asked for."""
-        while not self._stop_asked.wait(3600):
+        """Waits until a stop is requested."""
+        while not self._stop_requested.wait(3600):
             pass
 
     def stop(self) -> bool:
-        """Stops what consumes first and Kafka last; True when everything ended by itself."""
+        """Stops workers first and Kafka last; True when everything ended by itself."""
         clean = self._supervisor.stop(
             (
-                ("worker-", self.settings.drain_s + 10),  # they drain: what runs gets its time
+                ("worker-", self.settings.drain_s + 10),  # running tasks get the drain time
                 ("gateway", _ROLE_GRACE_S),
                 ("storekeeper", _ROLE_GRACE_S),
                 ("analytics", _ROLE_GRACE_S),
@@ -163,7 +163,7 @@ class Machine:
     def _start_kafka(self, kafka: EmbeddedKafka) -> None:
         watch = self._supervisor.watch(kafka, kafka.bootstrap)
         while not watch.settled.wait(0.02):
-            if self._stop_asked.is_set():
+            if self._stop_requested.is_set():
                 return
         if watch.failure:
             raise UsageError(watch.failure)
@@ -182,32 +182,31 @@ class Machine:
             say(f"topic {change.topic} {change.what}: {change.fix}")
 
     def _start_statistics(self) -> None:
-        """Beside the rest, and its troubles are told without stopping anything."""
+        """Runs in a thread: a failure is printed, and stops nothing else."""
         try:
             if self._database is not None:
                 watch = self._supervisor.watch(self._database, f"{self._database.host}:{self._database.port}")
                 watch.settled.wait()
                 if watch.failure:
                     raise UsageError(watch.failure)
-            # Spark's start takes both cores for seconds: what runs tasks comes first
+            # Spark's start keeps all cores busy for seconds: the roles that run tasks come first
             while not self._ready.wait(0.2):
-                if self._stop_asked.is_set():
+                if self._stop_requested.is_set():
                     return
-            if not self._stop_asked.is_set() and (role := analytics_role(self.settings, self.data.logs)):
+            if not self._stop_requested.is_set() and (role := analytics_role(self.settings, self.data.logs)):
                 self._supervisor.watch(role, role.listens)
         except HeadraceError as e:
-            say(f"no statistics: {e}")
+            say(f"the statistics do not run: {e}")
 
     def _ready_line(self, roles: list[Role], took_s: float) -> str:
         gateway, stats = roles[0].url, [r.url for r in roles if r.name.startswith("worker-")]
         pages = f", stats pages {' '.join(f'{url}/' for url in stats)}" if stats else ""
-        return (
-            f"ready in {took_s:.1f} s: web page {gateway}/{pages} (logs in {_short(self.data.logs)}; Ctrl-C stops all)"
-        )
+        hints = f"logs in {_short(self.data.logs)}; Ctrl-C stops everything"
+        return f"ready in {took_s:.1f} s: web page {gateway}/{pages} ({hints})"
 
 
 def _short(path: Path) -> str:
-    """Relative to where we are, when it lies below."""
+    """Relative to the current directory, if it is below that."""
     here = Path.cwd()
     return str(path.relative_to(here)) if path.is_relative_to(here) else str(path)
 

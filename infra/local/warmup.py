@@ -1,7 +1,6 @@
-"""Warms the embedded broker before `ready`, so that the first users do not meet a JVM that has compiled nothing.
+"""Warms up the embedded broker before `ready`, so that the first users do not meet a JVM without compiled code.
 
-Called by `up` while the roles start. What it writes lies on a topic of its own, which it deletes; a failure costs speed
-and nothing else.
+`up` calls it while the roles start. It writes to a topic of its own, which it deletes. A failure only costs speed.
 """
 
 import contextlib
@@ -11,18 +10,18 @@ from confluent_kafka import OFFSET_END, Consumer, KafkaException, Producer, Topi
 from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-defined]
 
 ROUND_TRIPS = 1000  # measured: p50 of the first users 2.4 to 2.9 ms without, 0.8 to 0.9 with; 3,000 give 0.7
-TOPIC = "headrace-warm-up"  # and the group
-TIMEOUT_S = 3.0  # never hold `ready` up for longer
+TOPIC = "headrace-warm-up"  # also the name of the group
+TIMEOUT_S = 3.0  # delays `ready` by this at most
 _CLEAN_UP_S = 10.0
 
 
 def warm_up(bootstrap: str, round_trips: int = ROUND_TRIPS, timeout_s: float = TIMEOUT_S) -> int:
-    """Sends small records, each fetched and some offsets committed before the next; returns how many there were."""
+    """Sends small records, fetches each and commits some offsets; returns how many made the round trip."""
     deadline = time.monotonic() + timeout_s
     admin = AdminClient({"bootstrap.servers": bootstrap, "log_level": 0})
     done = 0
     with contextlib.suppress(KafkaException, TimeoutError):
-        # one that a start cut short has left is as good as a new one
+        # a topic left by an interrupted start will do
         admin.create_topics([NewTopic(TOPIC, 1, 1)])[TOPIC].exception(timeout_s)
         done = _round_trips(bootstrap, round_trips, deadline)
     with contextlib.suppress(KafkaException, TimeoutError):

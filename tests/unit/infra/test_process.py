@@ -11,7 +11,7 @@ import psutil
 import pytest
 
 from headrace.errors import UsageError
-from infra.local.process import check_port_free, end_left_over, free_port, last_line, set_aside, start_tied
+from infra.local.process import check_port_free, end_left_over, free_port, last_line, rotate_log, start_tied
 
 _PARENT = """
 import sys, time
@@ -96,10 +96,10 @@ def test_the_last_line_that_says_something(tmp_path: Path) -> None:
 def test_a_log_is_set_aside_when_it_has_grown_too_large(tmp_path: Path) -> None:
     log = tmp_path / "log"
     log.write_text("small")
-    set_aside(log)
+    rotate_log(log)
     assert log.exists()
     with log.open("r+b") as f:
         f.truncate(9 * 2**20)
-    set_aside(log)
+    rotate_log(log)
     assert not log.exists()
     assert (tmp_path / "log.1").stat().st_size == 9 * 2**20

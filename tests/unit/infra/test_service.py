@@ -28,7 +28,7 @@ def test_start_waits_until_it_is_ready_and_stop_ends_it(tmp_path: Path) -> None:
 
 def test_a_program_that_ends_as_it_starts_is_told_with_its_last_line(tmp_path: Path) -> None:
     program = Program(tmp_path, "raise SystemExit('the tide is out')", mark="never")
-    with pytest.raises(StartError, match=r"program stopped as it started: the tide is out .*program\.log"):
+    with pytest.raises(StartError, match=r"program ended during its start: the tide is out .*program\.log"):
         program.start(20)
 
 

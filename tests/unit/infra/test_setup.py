@@ -79,7 +79,7 @@ def test_every_downloaded_jar_is_the_one_in_the_lock(name: str) -> None:
 def test_a_java_is_found_and_its_version_told() -> None:
     found = java.java_version(Path(java.java()))
     assert found is not None
-    assert found >= java.LEAST
+    assert found >= java.OLDEST_JAVA
     assert java.java_version(Path("/nowhere/java")) is None
 
 
