@@ -26,8 +26,6 @@ from headrace.kafka.client import Kafka
 from headrace.process.failpoints import Failpoint, no_failpoint
 from headrace.process.health import STALE_S
 
-__all__ = ["PartitionProgress", "Storekeeper"]
-
 log = logging.getLogger(__name__)
 
 _SERVE_EVERY_S = 1.0

@@ -74,7 +74,7 @@ class Arbiter:
 
     def close(self) -> None:
         if self._sender is not None:
-            self._sender.close(1.0)  # events of a batch that was given up; no other may wait to be sent
+            self._sender.close(1.0)  # only events of a batch that was given up can still be waiting
 
     def serve_sender(self) -> None:
         """Polls the sender's delivery reports and errors; to be called every second or so while no batch is handled."""
@@ -140,7 +140,7 @@ class Arbiter:
         try:
             part = self._retry.until_done("results root", partial(self._add_chunk, outcome, at_ms))
         except Incomplete:
-            why = "the result arrived incomplete: some of its chunks are missing in the log"
+            why = "the result arrived incomplete: some of its chunks are missing from the log"
             return TerminalDecision(self._as_failed(outcome, why))
         return None if part is None else TerminalDecision(outcome, part)
 

@@ -1,4 +1,4 @@
-"""A real storekeeper process on a real broker, outcomes to feed it, and what came out of it."""
+"""A real storekeeper process on a real broker, outcomes to send to it, and the events and files it made."""
 
 import hashlib
 import os
@@ -31,7 +31,7 @@ SUBMISSION = b'{"name": "prime", "payload": {"upper_bound": 10}, "directory": "d
 
 
 def completed(value: bytes = b"[2,3,5,7]", **changes: object) -> Outcome:
-    """An outcome of a task of its own unless `id` is given."""
+    """A completed outcome; `changes` replace its fields. Its task id is new unless `id` is among them."""
     return replace(
         Outcome(
             str(uuid.uuid4()),
@@ -67,12 +67,12 @@ def in_chunks(outcome: Outcome, size: int = CHUNK_BYTES) -> list[Outcome]:
 
 
 class Rig:
-    """One installation: its topics are there, its storekeepers come and go."""
+    """One installation whose topics exist, and in which storekeepers are started and stopped."""
 
     def __init__(self, settings: Settings) -> None:
         self.settings = replace(settings, storekeeper_http=f"127.0.0.1:{free_port()}")
         self.kafka = Kafka(self.settings, "test")
-        # One request at a time: chunks have an order, which a partition that is new would not keep otherwise.
+        # One request at a time, or a new partition would not keep the order of chunks.
         self.sender = Sender(self.kafka, **{"max.in.flight.requests.per.connection": 1})
         self._processes: list[subprocess.Popen[bytes]] = []
 
@@ -96,11 +96,11 @@ class Rig:
         self.sender.close()
 
     def send(self, *records: Outcome | Outgoing) -> list[tuple[str, int, int]]:
-        """Sends to `results`, in this order; the places."""
+        """Sends to `results`, in this order; returns topic, partition and offset of each."""
         return self.sender.send_all([r.encode() if isinstance(r, Outcome) else r for r in records], 10)
 
     def events(self, *ids: str) -> list[Event]:
-        """Waits until each id has a terminal event, and returns all events there are by then, in the log's order."""
+        """Waits until each id has a terminal event, and returns all events in the log by then, in its order."""
         return self._read(lambda found: set(ids) <= {e.id for e in found})
 
     def all_events(self) -> list[Event]:
@@ -124,7 +124,7 @@ class Rig:
         return sum(float(line.rsplit(" ", 1)[1]) for line in text.splitlines() if line.startswith(name))
 
     def file(self, event: Event) -> bytes:
-        """The stored bytes, which are those that the event tells of."""
+        """The bytes of the stored result, checked against the event's size and hash."""
         data = (self.root / event.file).read_bytes()
         assert (len(data), hashlib.sha256(data).hexdigest()) == (event.size, event.sha256)
         return data
@@ -156,7 +156,7 @@ class Rig:
 
 @contextmanager
 def installation(broker: str, folder: Path) -> Iterator[Rig]:
-    """A rig with topics of its own, for as long as the block."""
+    """A rig with topics of its own, stopped at the end of the block."""
     settings = Settings(kafka=broker, topic_prefix=f"t{uuid.uuid4().hex[:8]}.", data=folder)
     rig = Rig(settings)
     apply_topics(rig.kafka.admin(), settings.topic_prefix, PARTITIONS)
@@ -167,7 +167,7 @@ def installation(broker: str, folder: Path) -> Iterator[Rig]:
 
 
 def wait_for(condition: Callable[[], bool], what: str, timeout_s: float = 60.0) -> None:
-    """Asks again and again, for what a test can only see from outside."""
+    """Polls for a condition that a test can only see from outside."""
     deadline = time.monotonic() + timeout_s
     while not condition():
         assert time.monotonic() < deadline, f"not within {timeout_s} s: {what}"

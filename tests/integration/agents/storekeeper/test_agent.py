@@ -1,4 +1,4 @@
-"""The storekeeper as a process, on a real broker: what it makes of outcomes."""
+"""The storekeeper as a process, on a real broker: from outcomes to terminal events and files."""
 
 import os
 import shutil
@@ -30,7 +30,7 @@ from tests.rigs.topics import PARTITIONS
 
 @pytest.fixture(scope="module")
 def shared(broker: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
-    """One storekeeper that runs through all tests that leave it running."""
+    """One storekeeper for all tests that do not stop it."""
     with installation(broker, tmp_path_factory.mktemp("storekeeper")) as rig:
         rig.start()
         yield rig
@@ -38,7 +38,7 @@ def shared(broker: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ri
 
 @pytest.fixture
 def rig(broker: str, tmp_path: Path) -> Iterator[Rig]:
-    """An installation of the test's own, nothing running yet."""
+    """An installation of the test's own, without a running role."""
     with installation(broker, tmp_path) as rig:
         yield rig
 
@@ -80,7 +80,7 @@ def test_the_first_outcome_of_a_task_is_its_end_and_later_ones_change_nothing(sh
     wait_for(lambda: shared.metric("headrace_outcomes_passed_over_total") == passed_over + 3, "three passed over")
 
 
-def test_records_that_are_no_outcomes_are_counted_and_passed_over(shared: Rig) -> None:
+def test_records_that_are_not_outcomes_are_counted_and_passed_over(shared: Rig) -> None:
     ids = [str(uuid.uuid4()), str(uuid.uuid4())]
     garbage = [
         Outgoing("results", None, None),
@@ -121,7 +121,7 @@ def test_an_id_that_ended_under_another_prefix_ends_here_too(broker: str, tmp_pa
         before.events(outcome.id)
         assert terminate(process) == 0
     with installation(broker, tmp_path) as rig:
-        rig.start(storekeeper_http=before.settings.storekeeper_http)  # which names the files in HEADRACE_DATA
+        rig.start(storekeeper_http=before.settings.storekeeper_http)  # its port names the files in HEADRACE_DATA
         rig.send(outcome)
         [event] = rig.events(outcome.id)
         assert rig.file(event) == outcome.value
@@ -130,7 +130,7 @@ def test_an_id_that_ended_under_another_prefix_ends_here_too(broker: str, tmp_pa
 def test_a_result_in_chunks_is_one_file_and_small_ones_overtake_it(shared: Rig) -> None:
     big = completed(bytes(range(256)) * 5000, suffix=".bin", content_type="application/octet-stream")
     chunks = in_chunks(big)
-    # An id of the same partition, so that the small one really lies between the chunks of the big one.
+    # In the same partition, so that the small one really is between the chunks of the big one.
     [(_, partition, first)] = shared.send(chunks[0])
     small = completed()
     while shared.send(small)[0][1] != partition:
@@ -163,7 +163,7 @@ def test_a_result_in_chunks_survives_a_kill_between_them(rig: Rig) -> None:
     assert list((rig.root / ".headrace").iterdir()) == []  # the dead process's part too
 
 
-def test_a_result_in_chunks_survives_the_loss_of_what_was_there_of_it(rig: Rig) -> None:
+def test_a_result_in_chunks_survives_the_loss_of_its_partial_file(rig: Rig) -> None:
     rig.start()
     big = completed(b"0123456789" * 200_000, suffix=".txt")
     chunks = in_chunks(big)
@@ -224,7 +224,7 @@ def test_two_storekeepers_share_the_work_and_publish_nothing_twice(rig: Rig) -> 
     assert len(events) == len({e.id for e in events}) == 300
 
 
-def test_symlinks_planted_before_and_swapped_meanwhile_lead_nowhere(shared: Rig, tmp_path: Path) -> None:
+def test_symlinks_planted_before_and_swapped_in_meanwhile_are_not_followed(shared: Rig, tmp_path: Path) -> None:
     outside = tmp_path / "outside"
     outside.mkdir()
     first = completed(directory="a/b")

@@ -36,7 +36,7 @@ def arbiter(kafka_settings: Settings, topics: str, tmp_path: Path) -> Iterator[A
 
 
 def first_chunk(partition: int) -> Outcome:
-    """Of a result whose task lies in that partition."""
+    """The first chunk of a result whose task id belongs in that partition."""
     while partition_of((task_id := str(uuid.uuid4())).encode(), PARTITIONS) != partition:
         pass
     return in_chunks(completed(b"x" * 1_000_000, id=task_id))[0]

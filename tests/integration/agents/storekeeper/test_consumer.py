@@ -51,7 +51,7 @@ def idle_consumer(kafka: Kafka, buffer: BatchBuffer) -> OutcomeConsumer:
 
 @pytest.fixture
 def consumer(kafka: Kafka, buffer: BatchBuffer, committing: list[str]) -> Iterator[OutcomeConsumer]:
-    """One that calls the first record of the first partition done as soon as it is a member."""
+    """One that counts the first record of the first partition as done as soon as it is a member."""
     generation = -1
 
     def safe() -> tuple[int, dict[int, int]]:
@@ -81,7 +81,7 @@ def test_a_refused_commit_is_sent_again_though_nothing_has_moved(
     wait_for(lambda: committing == ["commit"] * 2, "the commit sent again")
 
 
-def test_partitions_that_were_paused_when_they_went_are_read_when_they_come_back(
+def test_partitions_that_were_paused_when_revoked_are_read_when_they_come_back(
     kafka: Kafka, sender: Sender, buffer: BatchBuffer
 ) -> None:
     count = MOST_RECORDS + 100

@@ -1,4 +1,4 @@
-"""The storekeeper while its broker is away: it says so, waits, and goes on by itself."""
+"""The storekeeper while its broker is away: it reports that, waits, and goes on by itself."""
 
 import time
 from pathlib import Path
@@ -8,7 +8,7 @@ from infra.local.process import free_port
 from tests.rigs.storekeeper import completed, installation, wait_for
 
 
-def test_a_broker_that_went_away_is_told_on_readyz_and_waited_for(tmp_path: Path) -> None:
+def test_a_broker_that_went_away_is_reported_on_readyz_and_waited_for(tmp_path: Path) -> None:
     broker = EmbeddedKafka(tmp_path / "broker", f"127.0.0.1:{free_port()}")
     broker.start()
     try:

@@ -1,4 +1,4 @@
-"""Kafka's security for Faust's client, and who may ask its port."""
+"""Kafka's security options for Faust's client, and which hosts may use its port."""
 
 import ssl
 from pathlib import Path

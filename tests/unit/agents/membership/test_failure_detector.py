@@ -1,4 +1,4 @@
-"""Leases: what is death, and what only looks like it."""
+"""Leases: when a boot counts as dead, and what only looks like a death."""
 
 import pytest
 
@@ -49,7 +49,7 @@ def test_a_silent_boot_is_dead_after_its_lease_and_not_before(world: World) -> N
     assert not world.failure_detector.is_dead("us")
 
 
-def test_when_all_are_silent_nobody_dies_and_all_get_fresh_leases(world: World) -> None:
+def test_when_all_are_silent_no_boot_dies_and_all_leases_are_renewed(world: World) -> None:
     world.pass_s(5, "us", "them")
     world.pass_s(60)
     assert not world.failure_detector.is_dead("them")
@@ -59,7 +59,7 @@ def test_when_all_are_silent_nobody_dies_and_all_get_fresh_leases(world: World) 
     assert world.failure_detector.is_dead("them")
 
 
-def test_a_process_that_was_frozen_itself_judges_nobody_at_once(world: World) -> None:
+def test_a_process_that_was_frozen_itself_declares_no_boot_dead_at_once(world: World) -> None:
     world.pass_s(5, "us", "them")
     world.clock.now += 30
     assert not world.failure_detector.is_dead("them")
@@ -67,7 +67,7 @@ def test_a_process_that_was_frozen_itself_judges_nobody_at_once(world: World) ->
     assert not world.failure_detector.is_dead("them")
 
 
-def test_a_proved_death_needs_no_lease_and_is_for_ever(world: World) -> None:
+def test_a_death_notice_needs_no_lease_and_is_final(world: World) -> None:
     world.pass_s(5, "us", "them")
     world.failure_detector.record_heartbeat(beat("them", "dead"))
     assert world.failure_detector.is_dead("them")
@@ -76,7 +76,7 @@ def test_a_proved_death_needs_no_lease_and_is_for_ever(world: World) -> None:
     assert "them" not in world.failure_detector.live_heartbeats()
 
 
-def test_a_boot_never_heard_of_gets_one_lease(world: World) -> None:
+def test_an_unknown_boot_gets_one_lease(world: World) -> None:
     world.pass_s(5, "us")
     assert not world.failure_detector.is_dead("stranger")
     world.pass_s(8, "us")

@@ -1,4 +1,4 @@
-"""Self-fencing: what is a freeze, what is not, and in which order a boot ends."""
+"""Self-fencing: what counts as a freeze, and in which order a boot ends."""
 
 from pathlib import Path
 
@@ -22,7 +22,7 @@ def node(tmp_path: Path) -> NodeIdentity:
     return NodeIdentity("node-1", tmp_path)
 
 
-def test_a_gap_shorter_than_the_lease_is_no_freeze(node: NodeIdentity) -> None:
+def test_a_gap_shorter_than_the_lease_is_not_a_freeze(node: NodeIdentity) -> None:
     clock, boot, ended = Clock(), node.boot, list[str]()
     fence = Fence(node, LEASE_S, [ended.append], clock)
     clock.now += 8.9
@@ -31,7 +31,7 @@ def test_a_gap_shorter_than_the_lease_is_no_freeze(node: NodeIdentity) -> None:
     assert (node.boot, ended) == (boot, [])
 
 
-def test_a_frozen_node_may_not_speak_even_before_the_fence_turns(node: NodeIdentity) -> None:
+def test_a_frozen_boot_is_not_current_even_before_the_fence_has_checked_the_clock(node: NodeIdentity) -> None:
     clock, boot = Clock(), node.boot
     fence = Fence(node, LEASE_S, [], clock)
     fence.arm()
@@ -43,12 +43,12 @@ def test_a_frozen_node_may_not_speak_even_before_the_fence_turns(node: NodeIdent
     assert not node.is_current(boot)
 
 
-def test_at_no_moment_of_its_fencing_may_a_frozen_boot_speak(tmp_path: Path) -> None:
+def test_a_frozen_boot_is_never_current_during_its_fencing(tmp_path: Path) -> None:
     clock, spoke = Clock(), []
 
     class Watched(NodeIdentity):
         def begin_boot(self, boot: str) -> str:
-            spoke.append(self.is_current(self.boot))  # as another thread may ask at this moment
+            spoke.append(self.is_current(self.boot))  # another thread may ask at this moment
             return super().begin_boot(boot)
 
     node = Watched("node-1", tmp_path)
@@ -95,7 +95,7 @@ def test_a_death_notice_fences_once_and_only_the_boot_it_names(node: NodeIdentit
     assert ended == [boot]
 
 
-def test_the_new_boot_may_speak_while_the_old_one_is_being_ended(node: NodeIdentity) -> None:
+def test_the_new_boot_is_current_while_the_old_one_is_being_ended(node: NodeIdentity) -> None:
     clock, spoke = Clock(), []
 
     def slow(_: str) -> None:

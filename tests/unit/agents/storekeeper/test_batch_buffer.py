@@ -12,14 +12,14 @@ def records(count: int, partition: int = 0, size: int = 1) -> list[Record]:
     ]
 
 
-def begun(generation: int = 1) -> BatchBuffer:
+def buffer_of_generation(generation: int = 1) -> BatchBuffer:
     buffer = BatchBuffer()
     buffer.begin_generation(generation, [0, 1])
     return buffer
 
 
-def test_all_that_is_there_is_taken_at_once_and_partitions_are_named_once() -> None:
-    buffer = begun()
+def test_everything_is_taken_at_once_and_new_partitions_are_reported_once() -> None:
+    buffer = buffer_of_generation()
     buffer.put_records(records(2))
     buffer.put_records(records(1, partition=1))
     batch = buffer.take_batch()
@@ -33,14 +33,14 @@ def test_all_that_is_there_is_taken_at_once_and_partitions_are_named_once() -> N
     assert (batch.new_partitions, len(batch.records)) == (frozenset(), 1)
 
 
-def test_new_partitions_are_told_without_waiting_for_a_record() -> None:
-    batch = begun().take_batch()
+def test_new_partitions_are_reported_without_waiting_for_a_record() -> None:
+    batch = buffer_of_generation().take_batch()
     assert batch is not None
     assert (batch.new_partitions, batch.records) == ({0, 1}, [])
 
 
-def test_what_an_ended_generation_has_left_is_dropped() -> None:
-    buffer = begun()
+def test_records_of_an_ended_generation_are_dropped() -> None:
+    buffer = buffer_of_generation()
     buffer.put_records(records(3))
     buffer.end_generation()
     assert buffer.take_batch() is None
@@ -51,9 +51,9 @@ def test_what_an_ended_generation_has_left_is_dropped() -> None:
     assert (batch.generation, batch.new_partitions, len(batch.records)) == (2, {1}, 1)
 
 
-def test_it_is_full_by_number_or_bytes_until_it_is_taken() -> None:
+def test_it_is_full_by_number_or_bytes_until_a_batch_is_taken() -> None:
     for filling in (records(MOST_RECORDS), records(2, size=MOST_BYTES // 2)):
-        buffer = begun()
+        buffer = buffer_of_generation()
         assert buffer.wait_for_room(0)
         buffer.put_records(filling)
         assert not buffer.wait_for_room(0)
@@ -61,8 +61,8 @@ def test_it_is_full_by_number_or_bytes_until_it_is_taken() -> None:
         assert buffer.wait_for_room(0)
 
 
-def test_whoever_gives_partitions_up_waits_for_the_batch_at_work() -> None:
-    buffer = begun()
+def test_a_revoke_waits_for_the_current_batch() -> None:
+    buffer = buffer_of_generation()
     assert buffer.wait_idle(0)
     buffer.put_records(records(1))
     buffer.take_batch()
@@ -74,8 +74,8 @@ def test_whoever_gives_partitions_up_waits_for_the_batch_at_work() -> None:
     assert not waited.is_alive()
 
 
-def test_closed_it_gives_nothing_more() -> None:
-    buffer = begun()
+def test_no_batch_is_taken_after_close() -> None:
+    buffer = buffer_of_generation()
     buffer.put_records(records(1))
     buffer.close()
     assert buffer.take_batch() is None

@@ -1,4 +1,4 @@
-"""Results in chunks, put together on a real filesystem."""
+"""Results in chunks are put together, on a real filesystem."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -88,15 +88,15 @@ def test_sets_of_other_attempts_and_boots_are_kept_apart(sets: ChunkSets, store:
     ]
 
 
-def test_sets_of_copies_from_two_places_are_kept_apart(sets: ChunkSets, store: ResultStore) -> None:
-    task, place = new_id(), Source("tasks.normal", 1, 0)
+def test_sets_of_copies_from_two_sources_are_kept_apart(sets: ChunkSets, store: ResultStore) -> None:
+    task, other_source = new_id(), Source("tasks.normal", 1, 0)
     a1, a2 = chunks_of(b"one ", b"copy", task=task)
-    b1, b2 = (replace(c, source=place) for c in chunks_of(b"other ", b"whole", task=task))
+    b1, b2 = (replace(c, source=other_source) for c in chunks_of(b"other ", b"whole", task=task))
     assert [sets.add_chunk(c, 0) for c in (a1, b1)] == [None, None]
     assert [whole(store, sets.add_chunk(c, 0)) for c in (b2, a2)] == [b"other whole", b"one copy"]
 
 
-def test_a_hole_is_found_at_the_last_chunk_and_leaves_nothing(sets: ChunkSets, store: ResultStore) -> None:
+def test_a_missing_chunk_is_found_at_the_last_one_and_leaves_no_file(sets: ChunkSets, store: ResultStore) -> None:
     a, _, c = chunks_of(b"one ", b"two ", b"three")
     sets.add_chunk(a, 0)
     with pytest.raises(Incomplete):
@@ -108,7 +108,7 @@ def test_a_hole_is_found_at_the_last_chunk_and_leaves_nothing(sets: ChunkSets, s
     assert (len(sets), open_parts(store)) == (0, 0)
 
 
-def test_the_first_chunk_of_what_is_open_holds_the_commit_of_its_partition(sets: ChunkSets) -> None:
+def test_the_first_chunk_of_an_open_set_holds_its_partitions_commit_back(sets: ChunkSets) -> None:
     assert sets.commit_limit(0) is None
     a, b = chunks_of(b"1", b"2", offset=10)
     c, *_ = chunks_of(b"1", b"2", offset=5)
@@ -122,13 +122,13 @@ def test_the_first_chunk_of_what_is_open_holds_the_commit_of_its_partition(sets:
     assert sets.commit_limit(0) is None
 
 
-def test_what_cannot_become_whole_holds_nothing(sets: ChunkSets) -> None:
+def test_a_set_that_cannot_become_whole_holds_no_commit_back(sets: ChunkSets) -> None:
     _, b, _ = chunks_of(b"1", b"2", b"3", offset=10)
     sets.add_chunk(b, 0)
     assert sets.commit_limit(0) is None
 
 
-def test_forgotten_and_abandoned_sets_leave_no_file(sets: ChunkSets, store: ResultStore) -> None:
+def test_dropped_and_abandoned_sets_leave_no_file(sets: ChunkSets, store: ResultStore) -> None:
     early, *_ = chunks_of(b"1", b"2")
     late, *_ = chunks_of(b"1", b"2")
     sets.add_chunk(early, 1_000)

@@ -1,4 +1,4 @@
-"""Results on a real filesystem: whole, confined, and cleared away after the dead."""
+"""Results on a real filesystem: whole, inside the root, and removed after a process has died."""
 
 import errno
 import os
@@ -33,7 +33,7 @@ def store(root: ResultsRoot) -> Iterator[ResultStore]:
 
 
 def put(store: ResultStore, directory: str, task: str, suffix: str, data: bytes | PartialFile) -> StoredResult:
-    """One result on its whole way, as the arbiter leads many."""
+    """Stores one result in all steps, as the arbiter does for many."""
     part = store.write_part(data) if isinstance(data, bytes) else data
     store.sync_parts([part])
     try:
@@ -49,7 +49,9 @@ def leftovers(root: ResultsRoot) -> list[Path]:
     return [p for p in (root.path / ".headrace").glob("*/*") if p.name != "lock"]
 
 
-def test_a_result_lies_where_its_task_wanted_it_and_nothing_is_left_over(store: ResultStore, root: ResultsRoot) -> None:
+def test_a_result_is_stored_where_its_task_wanted_it_and_nothing_is_left_over(
+    store: ResultStore, root: ResultsRoot
+) -> None:
     task = new_id()
     stored = put(store, "team/run-1", task, ".tar.gz", b"bytes")
     assert stored.file == f"team/run-1/{task}.tar.gz"
@@ -91,9 +93,7 @@ def test_directories_outside_the_rule_are_refused_again_here(
     ("name", "suffix"),
     [("../x", ".json"), ("no-uuid", ".json"), (AN_ID, "/../x"), (AN_ID, ".a/b"), (AN_ID, "")],
 )
-def test_names_that_are_no_ids_and_suffixes_that_are_none_are_refused(
-    store: ResultStore, name: str, suffix: str
-) -> None:
+def test_invalid_ids_and_suffixes_are_refused(store: ResultStore, name: str, suffix: str) -> None:
     with pytest.raises(Blocked):
         put(store, "demo", name, suffix, b"x")
 
@@ -111,7 +111,7 @@ def test_a_symlinked_directory_is_not_followed(store: ResultStore, root: Results
     assert leftovers(root) == []
 
 
-def test_a_directory_swapped_for_a_symlink_meanwhile_leads_nowhere(
+def test_a_directory_swapped_for_a_symlink_meanwhile_is_not_followed(
     store: ResultStore, root: ResultsRoot, tmp_path: Path
 ) -> None:
     outside = tmp_path / "outside"
@@ -177,7 +177,7 @@ def test_a_part_that_could_not_be_written_is_as_it_was(store: ResultStore, monke
     assert (store._root.path / stored.file).read_bytes() == b"begin-end"
 
 
-def test_what_a_dead_process_left_is_cleared_and_what_a_living_one_has_is_not(root: ResultsRoot) -> None:
+def test_a_dead_processs_folder_is_removed_and_a_living_ones_is_not(root: ResultsRoot) -> None:
     living, dead = ResultStore(root), ResultStore(root)
     living.open()
     dead.open()
@@ -194,7 +194,7 @@ def test_what_a_dead_process_left_is_cleared_and_what_a_living_one_has_is_not(ro
     os.close(dead._own)
 
 
-def test_a_root_that_is_gone_is_told_and_one_that_came_back_elsewhere_is_begun_anew(
+def test_a_missing_root_is_reported_and_one_that_came_back_elsewhere_is_an_exchange(
     store: ResultStore, root: ResultsRoot
 ) -> None:
     assert store.check() is None
@@ -214,7 +214,7 @@ def test_a_root_that_is_gone_is_told_and_one_that_came_back_elsewhere_is_begun_a
         store.check()
 
 
-def test_a_folder_of_its_own_that_is_stale_or_removed_is_begun_anew(
+def test_a_private_folder_that_is_stale_or_removed_is_an_exchange(
     store: ResultStore, root: ResultsRoot, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fstat = os.fstat

@@ -1,4 +1,4 @@
-"""The storekeeper's memory of what has ended, on a real SQLite file."""
+"""The storekeeper's index of terminal ids, in a real SQLite file."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -31,7 +31,9 @@ def test_ids_are_known_after_they_were_added_however_many_are_asked_for(index: T
     assert len(index) == 1200
 
 
-def test_positions_follow_what_is_read_and_pass_only_what_lies_directly_behind(index: TerminalIndex) -> None:
+def test_positions_advance_with_reading_and_otherwise_only_over_events_that_follow_directly(
+    index: TerminalIndex,
+) -> None:
     index.add_entries([], {(DONE, 0): 5, (DEAD, 0): 0})
     index.add_entries([(new_id(), DONE, 0, 6), (new_id(), DONE, 0, 5), (new_id(), DONE, 0, 9)])
     assert index.positions() == {(DONE, 0): 7, (DEAD, 0): 0}  # 7 and 8 may be another storekeeper's
@@ -55,14 +57,14 @@ def test_the_first_event_of_an_id_stays(index: TerminalIndex) -> None:
     assert len(index) == 1
 
 
-def test_what_the_log_no_longer_holds_is_forgotten(index: TerminalIndex) -> None:
+def test_events_that_the_log_no_longer_holds_are_forgotten(index: TerminalIndex) -> None:
     old, new, other = new_id(), new_id(), new_id()
     index.add_entries([(old, DONE, 0, 1), (new, DONE, 0, 2), (other, DONE, 1, 1)])
     index.forget_before((DONE, 0), 2)
     assert index.find_terminal([old, new, other]) == {new, other}
 
 
-def test_what_was_of_another_cluster_or_prefix_is_forgotten_with_its_positions(path: Path) -> None:
+def test_ids_and_positions_of_another_cluster_or_prefix_are_forgotten(path: Path) -> None:
     task = new_id()
     first = TerminalIndex(path)
     first.adopt("cluster-1 one.")
@@ -76,8 +78,8 @@ def test_what_was_of_another_cluster_or_prefix_is_forgotten_with_its_positions(p
     again.close()
 
 
-def test_a_broken_file_is_begun_anew(path: Path) -> None:
-    path.write_bytes(b"this is no database, and has never been one " * 100)
+def test_a_broken_file_is_replaced_by_an_empty_one(path: Path) -> None:
+    path.write_bytes(b"this is not a database and never was one.... " * 100)
     index = TerminalIndex(path)
     assert index.positions() == {}
     index.close()

@@ -1,4 +1,4 @@
-"""Where attempts' logs are kept."""
+"""Logs of attempts below the results root."""
 
 import uuid
 from pathlib import Path
@@ -18,14 +18,14 @@ def test_the_end_of_a_log_is_kept_below_the_results_root(tmp_path: Path) -> None
     assert [p.name for p in kept.parent.iterdir()] == ["2.log"]
 
 
-def test_a_root_that_is_gone_is_not_made_anew(tmp_path: Path) -> None:
+def test_a_root_that_is_gone_is_not_made_again(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         keep_log(tmp_path / "gone", str(uuid.uuid4()), 1, b"x")
     assert not (tmp_path / "gone").exists()
 
 
 @pytest.mark.parametrize("planted", [".logs", ".logs/{0:.2}", ".logs/{0:.2}/{0}"])
-def test_no_link_on_the_way_leads_a_log_elsewhere(tmp_path: Path, planted: str) -> None:
+def test_no_symlink_on_the_way_is_followed(tmp_path: Path, planted: str) -> None:
     root, elsewhere, task_id = tmp_path / "results", tmp_path / "elsewhere", str(uuid.uuid4())
     elsewhere.mkdir()
     link = root / planted.format(task_id)
@@ -36,7 +36,7 @@ def test_no_link_on_the_way_leads_a_log_elsewhere(tmp_path: Path, planted: str) 
     assert not [*elsewhere.iterdir()]
 
 
-def test_a_link_in_the_place_of_a_log_is_replaced_not_followed(tmp_path: Path) -> None:
+def test_a_symlink_of_the_logs_name_is_replaced_not_followed(tmp_path: Path) -> None:
     task_id, target = str(uuid.uuid4()), tmp_path / "target"
     target.write_text("theirs")
     file = log_file(tmp_path / "results", task_id, 1)
