@@ -1,3 +1,3 @@
-"""From the task topics to a committed claim: what is pulled, refused, dropped as a repeat, put in order and handed
-over. Imported by `worker` and `recovery`.
+"""From the task topics to a committed claim: pull, refuse, drop repeats, order, claim, commit, hand over. Imported by
+`worker`, `receiver` and `recovery`.
 """

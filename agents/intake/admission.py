@@ -1,7 +1,7 @@
 """Whether a pulled record may be claimed, and if not, why: pure decisions, made before the claim.
 
-Asked by the intake for each record that reaches the head of its partition. What is refused gets an outcome at once,
-without a slot; it never stops or slows what comes after it.
+The intake asks for each record at the head of its partition. A refused task gets its outcome at once, without a slot,
+and does not hold up the records behind it.
 """
 
 from collections.abc import Callable, Collection, Mapping
@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Protocol
 
+from agents.completion.outcomes import outcome_without_result
 from headrace.contract.cluster import KindInfo
 from headrace.contract.payload_check import PayloadCheck
-from headrace.contract.records import Record
+from headrace.contract.records import Outgoing, Record
 from headrace.contract.states import Reason
 from headrace.contract.submission import Submission
 from headrace.contract.task import Task
@@ -23,18 +24,18 @@ class KindCatalog(Protocol):
 
     @property
     def own(self) -> Mapping[str, PayloadCheck]:
-        """Those that this node runs."""
+        """The kinds that this node runs."""
 
     def announced(self) -> Collection[str]:
-        """Names that any live node announces, this one included."""
+        """Names of the kinds that any live node runs, this one included."""
 
     def is_complete(self) -> bool:
-        """Whether all has been read that others announced before this node came."""
+        """Whether everything that other nodes announced before this node came has been read."""
 
 
 @dataclass(frozen=True, slots=True)
 class Admitted:
-    """May be claimed, unless it is cancelled or has expired by then."""
+    """May be claimed, unless it is cancelled or expires before."""
 
     submission: Submission
     kind: KindInfo
@@ -42,7 +43,7 @@ class Admitted:
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """Never starts: the outcome says so."""
+    """Never starts. `name` and `directory` are the submission's, empty when that is invalid."""
 
     reason: Reason
     error: str
@@ -52,7 +53,7 @@ class Refusal:
 
 @dataclass(frozen=True, slots=True)
 class Elsewhere:
-    """A kind that other nodes announce and this one does not: left to them."""
+    """Other nodes announce the kind and this one does not: to be claimed for one of them."""
 
     submission: Submission
 
@@ -60,29 +61,42 @@ class Elsewhere:
 Decision = Admitted | Refusal | Elsewhere
 
 
-def task_of(record: Record) -> tuple[Task, str | None]:
-    """The record's task, and what is wrong with its headers: those of a forged record are not believed."""
+def decode_task(record: Record) -> tuple[Task, str | None]:
+    """The record's task and None; with forged headers, the task without them and what is wrong with them."""
     try:
         return Task.from_record(record), None
     except Undecodable as e:
         return Task.without_headers(record), e.detail
 
 
+def refusal_outcome(task: Task, refusal: Refusal, *, boot: str, node: str) -> Outgoing:
+    """The outcome of a refused task; `boot` and `node` are those that judged it."""
+    return outcome_without_result(
+        task,
+        boot=boot,
+        node=node,
+        reason=refusal.reason,
+        error=refusal.error,
+        name=refusal.name,
+        directory=refusal.directory,
+    )
+
+
 class Admission:
-    """`cancelled` tells whether an id's cancel has been read; `now` is the clock for `expires_at`."""
+    """`is_cancelled` takes a task id; `now` is the clock for `expires_at`."""
 
     def __init__(
         self,
         kinds: KindCatalog,
-        cancelled: Callable[[str], bool],
+        is_cancelled: Callable[[str], bool],
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
-        self._kinds, self._cancelled, self._now = kinds, cancelled, now
+        self._kinds, self._is_cancelled, self._now = kinds, is_cancelled, now
 
-    def judge(self, task: Task, broken_headers: str | None = None) -> Decision:
-        """What is to become of the task, apart from what may change while it waits."""
-        if broken_headers is not None:
-            return Refusal(Reason.INVALID, broken_headers)
+    def judge(self, task: Task, header_error: str | None = None) -> Decision:
+        """Judges what does not change while the task waits. `header_error`: what `decode_task` found wrong."""
+        if header_error is not None:
+            return Refusal(Reason.INVALID, header_error)
         try:
             submission = task.submission()
         except Undecodable as e:
@@ -91,16 +105,16 @@ class Admission:
             return Refusal(Reason.INVALID, f"{e.pointer}: {e.detail}" if e.pointer else e.detail)
         check = self._kinds.own.get(submission.name)
         if check is None:
-            return self._foreign(submission)
+            return self._judge_foreign_kind(submission)
         if problems := check.problems(submission.payload):
-            words = "; ".join(f"{p.pointer}: {p.detail}" for p in problems[:10])
-            return Refusal(Reason.INVALID, words, submission.name, submission.directory)
+            error = "; ".join(f"{p.pointer}: {p.detail}" for p in problems[:10])
+            return Refusal(Reason.INVALID, error, submission.name, submission.directory)
         return Admitted(submission, check.kind)
 
-    def at_last(self, task: Task, verdict: Admitted) -> Refusal | None:
-        """Asked right before the claim: what may have changed since `judge`."""
-        submission = verdict.submission
-        if self._cancelled(task.id):
+    def recheck(self, task: Task, admitted: Admitted) -> Refusal | None:
+        """Right before the claim: checks what may have changed since `judge`."""
+        submission = admitted.submission
+        if self._is_cancelled(task.id):
             return Refusal(Reason.CANCELLED, "cancelled while it was queued", submission.name, submission.directory)
         if submission.expires_at is not None and submission.expires_at <= self._now():
             return Refusal(
@@ -111,7 +125,7 @@ class Admission:
             )
         return None
 
-    def _foreign(self, submission: Submission) -> Decision:
+    def _judge_foreign_kind(self, submission: Submission) -> Decision:
         announced = self._kinds.announced()
         if submission.name in announced or not self._kinds.is_complete():
             return Elsewhere(submission)

@@ -1,8 +1,8 @@
-"""The control log on this node: which tasks have been cancelled.
+"""The cancelled tasks as this node knows them, from the control log `tasks.control`.
 
-Follows `tasks.control` from the start. The ids lie in a SQLite file beside the node's lock, with the positions that
-they were read to in the same transaction: a restart reads the tail only, and memory does not grow with the cancels.
-Nothing may start before `caught_up` has said that all was read that was there at `ends` (PROTOCOL, step 2).
+Their ids are in a SQLite file beside the node's lock, written in one transaction with the positions up to which the log
+has been read. So a restart reads only the tail, and memory does not grow with the cancels. A task starts only after the
+log has been read to where it ended at the pull (step 2 of the protocol, docs/protocol.md).
 """
 
 import sqlite3
@@ -27,14 +27,17 @@ CREATE TABLE IF NOT EXISTS cluster (name TEXT PRIMARY KEY) WITHOUT ROWID;
 """
 
 
+_ANSWER_S = 10.0  # then the end of the log is asked for again
+
+
 class Cancellations(Follower):
-    """`on_cancel(id)` is called, from its own thread, for each cancel read after `start`; the node kills that task."""
+    """`on_cancel` is called with a task id for each cancel read after `start`, in this follower's thread."""
 
     def __init__(self, kafka: Kafka, file: Path, on_cancel: Callable[[str], None] = lambda _: None) -> None:
         super().__init__(kafka, "control", ["tasks.control"])
         self._lock = threading.Lock()
         self._db = open_or_rebuild(file, _make_tables)
-        self._new: list[str] = []
+        self._unflushed: list[str] = []
         self.on_cancel = on_cancel
 
     def is_cancelled(self, task_id: str) -> bool:
@@ -42,12 +45,16 @@ class Cancellations(Follower):
             found = self._db.execute("SELECT 1 FROM cancelled WHERE id = ?", (uuid.UUID(task_id).bytes,))
             return found.fetchone() is not None
 
-    def ends(self) -> "dict[Place, Future[Any]]":
-        """Asks for the end of the log, now; answered while the claim is on its way."""
-        return self.ask_ends()
+    def wait_until_read(self, ends: "Mapping[Place, Future[Any]]", is_stopping: Callable[[], bool]) -> bool:
+        """Returns True when the log has been read to `ends`, which `ask_ends` gave.
 
-    def caught_up(self, ends: "Mapping[Place, Future[Any]]", timeout_s: float = 10.0) -> bool:
-        return self.wait_read(ends, timeout_s)
+        Asks again when Kafka does not answer within `_ANSWER_S`; returns False when `is_stopping` says so then.
+        """
+        while not self.wait_read(ends, _ANSWER_S):
+            if is_stopping():
+                return False
+            ends = self.ask_ends()
+        return True
 
     def close(self) -> None:
         super().close()
@@ -60,20 +67,20 @@ class Cancellations(Follower):
             return {("tasks.control", p): at for p, at in self._db.execute("SELECT partition, next FROM position")}
 
     def handle(self, record: Record) -> None:
-        command = Cancel.decode(record)
-        if command is not None:
-            self._new.append(command.id)
+        cancel = Cancel.decode(record)
+        if cancel is not None:
+            self._unflushed.append(cancel.id)
 
     def flush(self, positions: Mapping[Place, int]) -> None:
         with self._lock, self._db:
             self._db.executemany(
-                "INSERT OR IGNORE INTO cancelled VALUES (?)", [(uuid.UUID(i).bytes,) for i in self._new]
+                "INSERT OR IGNORE INTO cancelled VALUES (?)", [(uuid.UUID(i).bytes,) for i in self._unflushed]
             )
             self._db.executemany(
                 "INSERT OR REPLACE INTO position VALUES (?, ?)", [(p, at) for (_, p), at in positions.items()]
             )
-        new, self._new = self._new, []
-        for task_id in new:
+        flushed, self._unflushed = self._unflushed, []
+        for task_id in flushed:
             self.on_cancel(task_id)
 
     def restarted(self, place: Place) -> None:

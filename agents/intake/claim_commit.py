@@ -1,8 +1,8 @@
-"""Step 3: claims, one commit for all of them, and what is true when Kafka's answer is not certain.
+"""Step 3 of the protocol (docs/protocol.md): claims, one commit for all of them, and what holds when Kafka's answer is
+not certain.
 
-Used by the intake in its one thread. What PROTOCOL asks for is kept to the letter, with one addition: a rejected commit
-is treated like one without an answer, because librdkafka repeats a commit after a lost connection, so that a rejection
-may be the answer to the second of two sends, the first of which was accepted.
+Used by the intake in its one thread. A rejected commit is treated like one without an answer: librdkafka repeats a
+commit after a lost connection, so the rejection may answer the second of two sends of which the first was accepted.
 """
 
 import logging
@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from agents.intake.consumer import Membership, TaskConsumer
+from agents.monitoring.protocol_metrics import ProtocolMetrics
 from headrace.contract.journal import Claim, Tombstone, decode_journal, offsets_to_commit
 from headrace.contract.records import Outgoing, Place, Record, Source
 from headrace.errors import Retryable, Undecodable
@@ -19,31 +20,33 @@ from headrace.process.failpoints import Failpoint
 
 log = logging.getLogger(__name__)
 
-ANSWER_S = 5.0  # for claims and outcomes; the thread must serve the group again after that
+ANSWER_S = 5.0  # for claims and outcomes; then the thread must serve the group again
+_REJOIN_S = 30.0
 
 
 class ClaimCommit:
-    """`at` names the places where fault tests step in; `stopping` ends all waiting."""
+    """`is_stopping` ends all waiting."""
 
     def __init__(
-        self, kafka: Kafka, sender: Sender, consumer: TaskConsumer, failpoint: Failpoint, stopping: Callable[[], bool]
+        self,
+        kafka: Kafka,
+        sender: Sender,
+        consumer: TaskConsumer,
+        *,
+        failpoint: Failpoint,
+        is_stopping: Callable[[], bool],
+        metrics: ProtocolMetrics,
     ) -> None:
-        self._kafka, self._sender, self._consumer, self._failpoint, self._stopping = (
-            kafka,
-            sender,
-            consumer,
-            failpoint,
-            stopping,
-        )
+        self._kafka, self._sender, self._consumer = kafka, sender, consumer
+        self._failpoint, self._is_stopping, self._metrics = failpoint, is_stopping, metrics
         self._admin = kafka.admin()
-        self.voided = 0
 
-    def write(self, records: Sequence[Outgoing]) -> list[Sent]:
-        """Sends claims and outcomes; for `acknowledged`."""
+    def send_records(self, records: Sequence[Outgoing]) -> list[Sent]:
+        """Sends claims and outcomes; for `wait_acknowledged`."""
         return [self._sender.send(r) for r in records]
 
-    def acknowledged(self, sent: Iterable[Sent]) -> bool:
-        """Whether Kafka has all of them, within a few seconds."""
+    def wait_acknowledged(self, sent: Iterable[Sent]) -> bool:
+        """Whether Kafka has acknowledged all of them within `ANSWER_S`."""
         deadline = time.monotonic() + ANSWER_S
         try:
             for answer in sent:
@@ -53,79 +56,76 @@ class ClaimCommit:
         return True
 
     def commit(self, membership: Membership, claims: Sequence[Claim], ends: Mapping[Place, int]) -> list[Claim] | None:
-        """Commits `ends`; returns the claims that hold and may start. None: it is not certain yet, see `resolve`."""
+        """Commits `ends`; returns the effective claims. None: the commit is in doubt, see `resolve`."""
         self._failpoint("before commit")
         accepted = self._consumer.commit(membership, ends)
         self._failpoint("after commit")
         return list(claims) if accepted else None
 
     def resolve(self, claims: Sequence[Claim]) -> list[Claim]:
-        """After a commit in doubt: rejoins, reads the committed offsets, then the journal to its end; void claims get
-        their tombstone. Returns those that hold; none at all when the intake is to stop: the reaper will judge them."""
+        """After a commit in doubt: rejoins the group, reads the committed offsets, then the journal to its end.
+
+        Writes the tombstones of the void claims and returns the effective ones; none when the intake is stopping,
+        because the reaper will judge them.
+        """
         begins = dict(self._consumer.journal_ends)
         generation = max((c.generation for c in claims), default=-1)
-        while not self._stopping():
+        while not self._is_stopping():
             try:
                 self._rejoin(generation)
-                held = self._held(claims, begins)
+                effective = self._effective(claims, begins)
                 break
             except Retryable as e:
                 log_throttled("resolve", "Claims stay in doubt: %s", e)
         else:
             return []
-        for claim in claims:
-            if claim not in held:
-                self.void(claim)
-        return held
+        self.void([c for c in claims if c not in effective])
+        return effective
 
-    def void(self, claim: Claim) -> None:
-        """Takes back an own claim that must not start."""
-        self.voided += 1
-        self._sender.send(claim.tombstone("void"))
-
-    def void_when_sent(self, claims: Sequence[Claim]) -> None:
-        """The same for claims that are still on their way: the sender keeps the order of what it sends."""
+    def void(self, claims: Sequence[Claim]) -> None:
+        """Takes back own claims that must not start, also unacknowledged ones: the sender keeps its records' order."""
+        self._metrics.void_claims.inc(len(claims))
         for claim in claims:
-            self.void(claim)
+            self._sender.send(claim.tombstone("void"))
 
     def _rejoin(self, generation: int) -> None:
-        """Until we are a member of a later generation, which voids commits still on their way."""
-        self._consumer.rejoin_begin()
-        deadline = time.monotonic() + 30
-        while not self._stopping():
-            self._consumer.fill(0.05)
+        """Returns in a later generation, which voids commits still on their way; Retryable after `_REJOIN_S`."""
+        self._consumer.rejoin()
+        deadline = time.monotonic() + _REJOIN_S
+        while not self._is_stopping():
+            self._consumer.fill_queue(0.05)
             if self._consumer.membership is not None and self._consumer.membership[0] > generation:
                 return
             if time.monotonic() > deadline:
-                raise Retryable("the group does not take this node in again")
+                raise Retryable("the group has not taken this node in again")
 
-    def _held(self, claims: Sequence[Claim], begins: Mapping[int, int]) -> list[Claim]:
+    def _effective(self, claims: Sequence[Claim], begins: Mapping[int, int]) -> list[Claim]:
         if not claims:
             return []
         committed = self._consumer.committed(offsets_to_commit(claims))
         journal = [("tasks.running", p) for p in {c.tasks[0].source.partition for c in claims}]
         ends = offsets(self._kafka, self._admin, journal)
-        higher = HigherGenerations()
+        generations = HighestGenerations()
         read_ranges(
             self._kafka,
             {place: (begins.get(place[1], 0), end) for place, end in ends.items()},
-            lambda message: higher.read(self._kafka.record(message)),
+            lambda message: generations.add_record(self._kafka.record(message)),
         )
         return [
             c
             for c in claims
             if all(committed[t.source.topic, t.source.partition] > t.source.offset for t in c.tasks)
-            and not any(higher.than(c.generation, t.source) for t in c.tasks)
+            and not any(generations.has_higher(t.source, c.generation) for t in c.tasks)
         ]
 
 
-class HigherGenerations:
-    """The highest generation that the journal has for each source."""
+class HighestGenerations:
+    """The highest generation in the journal for each source."""
 
     def __init__(self) -> None:
         self._highest: dict[Source, int] = {}
 
-    def read(self, record: Record) -> None:
+    def add_record(self, record: Record) -> None:
         try:
             entry = decode_journal(record)
         except Undecodable:
@@ -134,6 +134,6 @@ class HigherGenerations:
         for source in sources:
             self._highest[source] = max(self._highest.get(source, -1), entry.generation)
 
-    def than(self, generation: int, source: Source) -> bool:
-        """Whether another claim, or the tombstone of one, has a higher one: then this generation's claim is void."""
+    def has_higher(self, source: Source, generation: int) -> bool:
+        """Whether a claim or tombstone has a higher generation for `source`, so that a claim of this one is void."""
         return self._highest.get(source, -1) > generation

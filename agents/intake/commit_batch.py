@@ -1,4 +1,4 @@
-"""What one turn of the intake settles by one commit. Pure."""
+"""The records that the intake settles by one commit. Pure."""
 
 from dataclasses import dataclass, field
 
@@ -12,17 +12,17 @@ from headrace.contract.task import Task
 
 @dataclass(slots=True)
 class CommitBatch:
-    """What is settled by one commit: claims to be made, outcomes of what is refused, repeats that are passed over."""
+    """Claims to make, outcomes of refused tasks, and repeats, with the offsets that their one commit is for."""
 
     membership: Membership
     boot: str
-    starts: dict[Place, int] = field(default_factory=dict)
-    ends: dict[Place, int] = field(default_factory=dict)
-    groups: list[list[Job]] = field(default_factory=list)  # each for one slot
-    handed: list[Claim] = field(default_factory=list)  # for other nodes
+    starts: dict[Place, int] = field(default_factory=dict)  # offset of each partition's first record in the batch
+    ends: dict[Place, int] = field(default_factory=dict)  # offsets to commit: one past its last record
+    groups: list[list[Job]] = field(default_factory=list)  # the jobs for one slot each
+    delegated: list[Claim] = field(default_factory=list)  # for other nodes
     outcomes: list[Outgoing] = field(default_factory=list)
-    settled: list[Task] = field(default_factory=list)
-    seen: set[tuple[Place, str, int]] = field(default_factory=set)
+    tasks: list[Task] = field(default_factory=list)  # of all records
+    seen: set[tuple[Place, str, int]] = field(default_factory=set)  # place, task id and attempt of each
 
     @property
     def is_empty(self) -> bool:
@@ -31,9 +31,15 @@ class CommitBatch:
     @property
     def claims(self) -> list[Claim]:
         own = {id(job.claim): job.claim for group in self.groups for job in group}
-        return [*own.values(), *self.handed]
+        return [*own.values(), *self.delegated]
 
-    def include(self, pulled: Pulled) -> None:
+    def add_record(self, pulled: Pulled) -> None:
         self.starts.setdefault(pulled.place, pulled.record.offset)
         self.ends[pulled.place] = pulled.record.offset + 1
-        self.settled.append(pulled.task)
+        self.tasks.append(pulled.task)
+        if pulled.header_error is None:
+            self.seen.add((pulled.place, pulled.task.id, pulled.task.attempt))
+
+    def has_seen(self, pulled: Pulled) -> bool:
+        """Whether an earlier record of the batch is the same task at the same attempt, in the same partition."""
+        return (pulled.place, pulled.task.id, pulled.task.attempt) in self.seen

@@ -1,19 +1,18 @@
 """The intake's consumer of the task topics: membership, positions and commits, all in the intake's one thread.
 
 Eager rebalances with manual positions: on assignment it asks for the committed offsets, reads each partition's window
-of repeats back, and goes on from there. UsageError, for ever, when the group has lost its offsets: nothing is silently
-started over. Retryable or KafkaException while Kafka is away.
+of repeats, and goes on from there. UsageError when the group has lost its offsets: it never starts over silently.
+Retryable or KafkaException while Kafka is away.
 """
 
 import contextlib
 import logging
 import time
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
-from agents.intake.admission import task_of
+from agents.intake.admission import decode_task
 from agents.intake.dedup_windows import DedupWindows
 from agents.intake.deduplication import DedupWindow
 from agents.intake.ready_queue import Pulled, ReadyQueue
@@ -28,13 +27,13 @@ log = logging.getLogger(__name__)
 TOPICS = ("tasks.high", "tasks.normal")
 _BATCH = 500
 _OPTIONS = {
-    "session.timeout.ms": 6000,  # the least that brokers allow: a dead node's partitions move after it
-    "heartbeat.interval.ms": 500,  # members hear of a rebalance with their next heartbeat
-    # The thread may be held up by a commit for a session's length. Not more: a hung member would stall the whole group.
+    "session.timeout.ms": 6000,  # the least that brokers allow; then a dead node's partitions move
+    "heartbeat.interval.ms": 500,  # members learn of a rebalance from their next heartbeat
+    # A commit may hold up the thread for a session's length, but a hung member must not stall the whole group.
     "max.poll.interval.ms": 30_000,
-    "partition.assignment.strategy": "range",  # both topics' partition p, and so an id's replays, with one node
-    "enable.partition.eof": True,  # the merge wants to know what is still to come
-    "fetch.wait.max.ms": 100,  # how long a partition that is resumed may wait for its turn
+    "partition.assignment.strategy": "range",  # partition p of both topics, so an id and its replays, with one node
+    "enable.partition.eof": True,  # the ready queue must know which records are still to come
+    "fetch.wait.max.ms": 100,  # the longest wait of a resumed partition for its turn
     "queued.min.messages": 2000,
     "queued.max.messages.kbytes": 8192,
 }
@@ -43,58 +42,58 @@ Membership = tuple[int, str]  # generation, member id
 
 
 class TaskConsumer:
-    """`on_member(group, member id)` is told of each new membership."""
+    """`on_member` is called with the group and the member id of each new membership."""
 
-    def __init__(self, kafka: Kafka, buffer: ReadyQueue, on_member: Callable[[str, str], None]) -> None:
-        self._kafka, self._buffer, self._on_member = kafka, buffer, on_member
+    def __init__(self, kafka: Kafka, queue: ReadyQueue, on_member: Callable[[str, str], None]) -> None:
+        self._kafka, self._queue, self._on_member = kafka, queue, on_member
         self._admin = kafka.admin()
         self._consumer: Consumer = kafka.consumer(INTAKE_GROUP, **_OPTIONS)
         self._windows = DedupWindows(kafka)
-        self._lost: str | None = None
+        self._lost_offsets: str | None = None
         self._retry_assignment = False
         self.membership: Membership | None = None  # while partitions may be worked on
-        self.journal_ends: dict[int, int] = {}  # of tasks.running, per partition, as this generation began
-        self.stall_s = 0.0  # how long the last rebalance kept us from our partitions
+        self.journal_ends: dict[int, int] = {}  # of tasks.running, by partition, when this generation began
+        self.stall_s = 0.0  # how long the last rebalance kept this node from its partitions
         self._stalled_at = time.monotonic()
 
     @property
     def places(self) -> list[Place]:
         """The partitions that this node owns."""
-        return self._buffer.places()
+        return self._queue.places()
 
-    def window(self, place: Place) -> DedupWindow:
-        return self._windows.of(place)
+    def window_of(self, place: Place) -> DedupWindow:
+        return self._windows.window_of(place)
 
     def join(self) -> None:
-        """Asks to join the group; from now on `fill` must be called, or all members wait for this one."""
+        """Asks to join the group. From now on call `fill_queue` often, or all members wait for this one."""
         self._stalled_at = time.monotonic()
         self._subscribe()
 
-    def fill(self, wait_s: float) -> None:
-        """Serves the group and moves what has come into the buffer; waits for the first record that long."""
+    def fill_queue(self, wait_s: float) -> None:
+        """Serves the group and queues the records that have come; waits `wait_s` for the first one."""
         message = self._consumer.poll(wait_s)
         count = 0
-        # One at a time: what poll() gives belongs to the assignment of that moment; a batch might straddle two.
+        # One at a time: a message of poll() belongs to the assignment of that moment, a batch might straddle two.
         while message is not None:
-            self._take(message)
+            self._queue_message(message)
             count += 1
             message = self._consumer.poll(0) if count < _BATCH else None
-        if self._lost is not None:
-            raise UsageError(self._lost)
+        if self._lost_offsets is not None:
+            raise UsageError(self._lost_offsets)
         if self._retry_assignment:
             self._retry_assignment = False
-            self.rejoin_begin()
-        self._flow()
+            self.rejoin()
+        self._pause_and_resume()
 
     def is_current(self, membership: Membership) -> bool:
-        """Whether nothing has happened to our membership since then, as far as can be known here."""
+        """Whether this node still has that membership, as far as it knows."""
         return self.membership == membership == member_of(self._consumer)
 
     def commit(self, membership: Membership, ends: Mapping[Place, int]) -> bool:
-        """Commits as that member, and says whether it is certain that the group has accepted it.
+        """Commits as that member; returns whether the group has certainly accepted it.
 
-        librdkafka sends a commit with its generation of that moment and repeats it after a lost connection, so that
-        even a plain rejection may follow an accepted commit: whoever gets False has to find out
+        librdkafka sends a commit with its generation of that moment and repeats it after a lost connection. So even a
+        plain rejection may follow an accepted commit: after False the caller must find out
         (`agents.intake.claim_commit`).
         """
         if not self.is_current(membership):
@@ -108,26 +107,26 @@ class TaskConsumer:
         return all(a.error is None for a in answer) and self.is_current(membership)
 
     def committed(self, places: Iterable[Place]) -> dict[Place, int]:
-        """The group's committed offsets, -1 where there is none; Retryable."""
+        """The group's committed offsets, -1 for a place without one; Retryable."""
         found = committed(self._kafka, self._consumer, places)
         return {place: max(-1, offset) for place, offset in found.items()}
 
     def seek_back(self, starts: Mapping[Place, int]) -> None:
-        """What was pulled from these offsets on has not been taken, and is pulled again."""
+        """Pulls the records from these offsets on again."""
         for (topic, partition), offset in starts.items():
-            if self._buffer.owns((topic, partition)):
+            if self._queue.owns((topic, partition)):
                 self._consumer.seek(TopicPartition(self._kafka.topic(topic), partition, offset))
-                self._buffer.rewind((topic, partition), offset)
+                self._queue.rewind((topic, partition), offset)
 
-    def rejoin_begin(self) -> None:
-        """Leaves the group and asks to join anew: the next membership has a higher generation."""
-        self._drop()
+    def rejoin(self) -> None:
+        """Leaves the group and asks to join again; the next membership has a higher generation."""
+        self._drop_records()
         self._consumer.unsubscribe()
         self._subscribe()
 
     def leave(self) -> None:
         """Leaves the group for good."""
-        self._drop()
+        self._drop_records()
         self._consumer.close()
 
     def _subscribe(self) -> None:
@@ -138,17 +137,18 @@ class TaskConsumer:
             on_lost=self._on_revoke,
         )
 
-    def _take(self, message: Message) -> None:
+    def _queue_message(self, message: Message) -> None:
         error = message.error()
         place, offset = place_of(self._kafka, message)
         if error is None:
             record = self._kafka.record(message)
-            task, broken = task_of(record)
-            self._buffer.add(Pulled(record, task, broken), self._known_end(place))
+            task, header_error = decode_task(record)
+            self._queue.add_record(Pulled(record, task, header_error), self._known_end(place))
         elif error.code() == KafkaError._PARTITION_EOF:
-            self._buffer.at_end(place, offset)
+            self._queue.mark_end(place, offset)
         elif error.code() in (KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE):
-            self._lost = _lost_words(self._kafka, [place], "the offset that was committed is not in the log any more")
+            why = "the log no longer holds the committed offset"
+            self._lost_offsets = _lost_offsets_error(self._kafka, [place], why)
         else:
             log_throttled(f"intake {error.name()}", "The intake cannot read %s: %s", place[0], error.str())
 
@@ -157,49 +157,49 @@ class TaskConsumer:
         _, end = self._consumer.get_watermark_offsets(at, cached=True)
         return int(end)
 
-    def _flow(self) -> None:
-        """Partitions with enough buffered are not fetched: a backlog in one neither fills memory nor hides others."""
+    def _pause_and_resume(self) -> None:
+        """Stops fetching full partitions, so that a backlog in one neither fills memory nor hides the others."""
         for change, places in (
-            (self._consumer.pause, self._buffer.to_pause()),
-            (self._consumer.resume, self._buffer.to_resume()),
+            (self._consumer.pause, self._queue.to_pause()),
+            (self._consumer.resume, self._queue.to_resume()),
         ):
             if places:
                 change([TopicPartition(self._kafka.topic(t), p) for t, p in places])
 
-    def _drop(self) -> None:
-        """Before partitions go. What is paused is resumed first: librdkafka would remember it when they come back."""
+    def _drop_records(self) -> None:
+        """Before partitions are revoked. Resumes the paused ones: they would come back paused."""
         if self.membership is not None:
             self._stalled_at = time.monotonic()
         self.membership = None
-        if paused := self._buffer.drop():
-            with contextlib.suppress(KafkaException):  # they are gone already
+        if paused := self._queue.clear():
+            with contextlib.suppress(KafkaException):  # they are revoked already
                 self._consumer.resume([TopicPartition(self._kafka.topic(t), p) for t, p in paused])
 
     def _on_revoke(self, _: Consumer, __: list[TopicPartition]) -> None:
-        self._drop()
+        self._drop_records()
 
     def _on_assign(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         places = [(self._kafka.unprefixed(p.topic), p.partition) for p in partitions]
         try:
-            starts = self._starts(places)
+            starts = self._read_starts(places)
             consumer.assign([TopicPartition(self._kafka.topic(t), p, at) for (t, p), (at, _) in starts.items()])
         except UsageError as e:
-            self._lost = str(e)
+            self._lost_offsets = str(e)
             consumer.assign([])
             return
         except Retryable as e:
-            log_throttled("assignment", "The intake begins its assignment anew: %s", e)
+            log_throttled("assignment", "The intake asks for its assignment again: %s", e)
             consumer.assign([])
             self._retry_assignment = True
             return
-        self._buffer.assign(starts)
+        self._queue.assign(starts)
         self.membership = member_of(consumer)
         self._on_member(INTAKE_GROUP, self.membership[1])
         self.stall_s = time.monotonic() - self._stalled_at
         log.info("Generation %d: %d partitions, after %.3f s", self.membership[0], len(places), self.stall_s)
 
-    def _starts(self, places: list[Place]) -> dict[Place, tuple[int, int]]:
-        """Where each partition goes on and where it ends, its window of repeats read."""
+    def _read_starts(self, places: list[Place]) -> dict[Place, tuple[int, int]]:
+        """Where each partition goes on, and where it ends. Reads their windows of repeats."""
         partitions = {p for _, p in places}
         journal = offsets(self._kafka, self._admin, [("tasks.running", p) for p in partitions])
         self.journal_ends = {p: end for (_, p), end in journal.items()}
@@ -208,20 +208,20 @@ class TaskConsumer:
         begins = self.committed(places)
         new = [place for place in places if begins[place] < 0]
         if new:
-            self._begin(new, first, ends)
+            self._commit_first_offsets(new, first, ends)
             begins |= dict.fromkeys(new, 0)
         self._windows.read_back(self._consumer, begins, first)
         return {place: (at, ends[place]) for place, at in begins.items()}
 
-    def _begin(self, new: list[Place], first: Mapping[Place, int], ends: Mapping[Place, int]) -> None:
-        """Partitions without a committed offset begin at 0 if nothing was ever claimed from them, and only then.
+    def _commit_first_offsets(self, new: list[Place], first: Mapping[Place, int], ends: Mapping[Place, int]) -> None:
+        """Partitions without a committed offset begin at 0 if nothing was ever claimed from them; UsageError otherwise.
 
-        The journal's partition p, which is never emptied to its very end, has the claims on partition p. The 0 is
-        committed at once: from then on a missing offset means a lost one.
+        Partition p of the journal has the claims on partition p of the task topics, and its end stays above 0 after the
+        first claim. The 0 is committed at once: from then on a missing offset is a lost one.
         """
         lost = [at for at in new if ends[at] > 0 and (first[at] > 0 or self.journal_ends[at[1]] > 0)]
         if lost:
-            raise UsageError(_lost_words(self._kafka, lost, "tasks have been claimed from them before"))
+            raise UsageError(_lost_offsets_error(self._kafka, lost, "tasks have been claimed from them before"))
         begin = [TopicPartition(self._kafka.topic(t), p, 0) for t, p in new]
         try:
             self._consumer.commit(offsets=begin, asynchronous=False)
@@ -229,14 +229,14 @@ class TaskConsumer:
             raise Retryable(f"the first offsets could not be committed: {words_of(e)}") from None
 
 
-def _lost_words(kafka: Kafka, places: list[Place], why: str) -> str:
+def _lost_offsets_error(kafka: Kafka, places: list[Place], why: str) -> str:
     group, (topic, partition) = kafka.group(INTAKE_GROUP), places[0]
-    names: dict[str, Any] = {}
+    by_topic: dict[str, list[str]] = {}
     for t, p in sorted(places):
-        names.setdefault(kafka.topic(t), []).append(str(p))
-    listed = "; ".join(f"{t}: partitions {', '.join(ps)}" for t, ps in names.items())
+        by_topic.setdefault(kafka.topic(t), []).append(str(p))
+    listed = "; ".join(f"{t}: partitions {', '.join(ps)}" for t, ps in by_topic.items())
     return (
-        f"group {group} has lost its offsets for {listed}: {why}. To run what the log holds (again), or to pass it "
-        f"over, stop all workers and set them: kafka-consumer-groups.sh --group {group} "
-        f"--topic {kafka.topic(topic)}:{partition} --reset-offsets --to-earliest (or --to-latest) --execute"
+        f"group {group} has lost its offsets for {listed}: {why}. Stop all workers, then set the offsets with "
+        f"kafka-consumer-groups.sh --group {group} --topic {kafka.topic(topic)}:{partition} --reset-offsets "
+        "--to-earliest --execute to run again what the log holds, or with --to-latest to skip it"
     )

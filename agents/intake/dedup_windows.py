@@ -1,4 +1,4 @@
-"""The windows of rule D, read back from the log when partitions are given to this node.
+"""The windows of rule D, read from the log when this node gets partitions.
 
 Used by `agents.intake.consumer`, in the intake's thread. Retryable when Kafka does not answer.
 """
@@ -9,7 +9,7 @@ from collections.abc import Mapping
 
 from confluent_kafka import Consumer, KafkaException, Message, TopicPartition
 
-from agents.intake.admission import task_of
+from agents.intake.admission import decode_task
 from agents.intake.deduplication import WINDOW_RECORDS, WINDOW_S, DedupWindow
 from headrace.contract.records import Place
 from headrace.errors import Retryable
@@ -26,11 +26,14 @@ class DedupWindows:
         self._kafka = kafka
         self._windows: dict[Place, DedupWindow] = {}
 
-    def of(self, place: Place) -> DedupWindow:
+    def window_of(self, place: Place) -> DedupWindow:
         return self._windows[place]
 
     def read_back(self, consumer: Consumer, committed: Mapping[Place, int], first: Mapping[Place, int]) -> None:
-        """Reads what lies in the window before each committed offset, and is not known from before."""
+        """Reads the records in the window before each committed offset, except those that are known already.
+
+        `committed` has the partitions to read, and `first` their first offsets in the log.
+        """
         since_ms = int((time.time() - WINDOW_S) * 1000)
         asked = [
             TopicPartition(self._kafka.topic(t), p, since_ms) for (t, p), at in committed.items() if at > first[t, p]
@@ -38,7 +41,7 @@ class DedupWindows:
         try:
             recent = consumer.offsets_for_times(asked, timeout=ANSWER_S) if asked else []
         except KafkaException as e:
-            raise Retryable(f"the window of repeats could not be found: {words_of(e)}") from None
+            raise Retryable(f"the start of the window of repeats is not known: {words_of(e)}") from None
         young = {(self._kafka.unprefixed(r.topic), r.partition): r.offset for r in recent}
         ranges, windows = {}, {}
         for place, end in committed.items():
@@ -51,20 +54,23 @@ class DedupWindows:
                 kept = DedupWindow()
             windows[place], ranges[place] = kept, (begin, end)
 
-        def know(message: Message) -> None:
+        def add_message(message: Message) -> None:
             place, offset = place_of(self._kafka, message)
-            if (identity := self._identity(place, offset, message)) is not None:
+            if (identity := self._identity(place, message)) is not None:
                 windows[place].add_task(*identity, offset)
 
-        read_ranges(self._kafka, ranges, know)
+        read_ranges(self._kafka, ranges, add_message)
         for place, end in committed.items():
             windows[place].end = end
         self._windows |= windows
 
-    def _identity(self, place: Place, offset: int, message: Message) -> tuple[str, int] | None:
-        """(id, attempt) of a record, read at a quarter of the cost where nothing but its key can matter."""
+    def _identity(self, place: Place, message: Message) -> tuple[str, int] | None:
+        """The (id, attempt) of a record; None with forged headers.
+
+        The key alone decides for a record of `tasks.normal` with a task id; without decoding it costs a quarter.
+        """
         key = message.key()
         if place[0] == "tasks.normal" and isinstance(key, bytes) and _CANONICAL.match(key):
             return key.decode(), 1
-        task, broken = task_of(self._kafka.record(message))
-        return (task.id, task.attempt) if broken is None else None
+        task, header_error = decode_task(self._kafka.record(message))
+        return (task.id, task.attempt) if header_error is None else None

@@ -1,9 +1,9 @@
-"""Rule D: of one (id, attempt) in one partition only the first record counts; a later one is dropped and counted.
+"""Rule D: of the records with the same (id, attempt) in one partition only the first counts; later ones are dropped.
 
-Used by the intake, per partition of the task topics. The log is the state: on assignment the intake reads the window
-back before the committed offset. Memory is bounded: fingerprints of 8 bytes in two generations, of which the older
-goes when the newer is full or old. A fingerprint is keyed and random per process, so that nobody can make two ids
-collide; by chance two do so once in some 10^14 tasks.
+Used by the intake, one window for each partition of the task topics. The log is the only state: when it gets a
+partition, the intake reads the window before the committed offset. Memory is bounded: the window holds fingerprints of
+8 bytes in two generations, and drops the older one when the newer is full or old. The fingerprints are BLAKE2b with a
+random key for each process, so that nobody can make two ids collide; by chance it happens once in some 10^14 tasks.
 """
 
 import hashlib
@@ -13,20 +13,20 @@ from array import array
 from collections.abc import Callable
 
 WINDOW_S = 3600.0
-# 32 full partitions are read back in 1.5 to 2.6 s and take 4 MB; docs/design/0022 says why not PROTOCOL's 100,000.
+# 32 full partitions are read back in 1.5 to 2.6 s and take 4 MB; docs/design/0022 says why not 100,000.
 WINDOW_RECORDS = 10_000
 
 _KEY = os.urandom(16)
 
 
 def fingerprint(task_id: str, attempt: int) -> int:
-    """64 bits that stand for (id, attempt); never 0."""
+    """64 bits that stand for (id, attempt); never 0, which marks an empty place in `FingerprintSet`."""
     digest = hashlib.blake2b(f"{task_id}/{attempt}".encode(), digest_size=8, key=_KEY).digest()
     return int.from_bytes(digest, "little") or 1
 
 
 class FingerprintSet:
-    """A set of 64-bit numbers in 8 bytes each and as many spare: open addressing, never shrinks, no removal."""
+    """A set of 64-bit numbers but 0, in some 16 bytes each: open addressing with linear probing, no removal."""
 
     def __init__(self) -> None:
         self._slots = array("Q", bytes(8 * 64))
@@ -51,7 +51,7 @@ class FingerprintSet:
                     self._slots[self._find(kept)] = kept
 
     def _find(self, number: int) -> int:
-        """Where it is, or the empty place where it belongs."""
+        """The index of `number`, or of the empty place where it belongs."""
         mask = len(self._slots) - 1
         at = number & mask
         while self._slots[at] not in (0, number):
@@ -60,24 +60,26 @@ class FingerprintSet:
 
 
 class DedupWindow:
-    """The window of one partition: what its records up to `end` were."""
+    """The (id, attempt) of one partition's records up to `end`: at least `records` of them, unless older than
+    `window_s`.
+    """
 
     def __init__(
         self, records: int = WINDOW_RECORDS, window_s: float = WINDOW_S, clock: Callable[[], float] = time.monotonic
     ) -> None:
-        self._half, self._half_s, self._clock = max(1, records), window_s, clock
+        self._records, self._window_s, self._clock = max(1, records), window_s, clock
         self._newer, self._older = FingerprintSet(), FingerprintSet()
         self._since = clock()
-        self.end: int | None = None  # offset after the last record that the window knows; None = it knows nothing
+        self.end: int | None = None  # one past the last record in the window; None: it holds none
 
     def has_seen(self, task_id: str, attempt: int) -> bool:
-        """Whether an earlier record of the window was the same task at the same attempt."""
+        """Whether a record in the window is the same task at the same attempt."""
         number = fingerprint(task_id, attempt)
         return number in self._newer or number in self._older
 
     def add_task(self, task_id: str, attempt: int, offset: int) -> None:
-        """Takes in the record at `offset`, each once and in the log's order."""
-        if len(self._newer) >= self._half or self._clock() - self._since > self._half_s:
+        """Adds the record at `offset`. Call it once for each record, in the log's order."""
+        if len(self._newer) >= self._records or self._clock() - self._since > self._window_s:
             self._older, self._newer, self._since = self._newer, FingerprintSet(), self._clock()
         self._newer.add(fingerprint(task_id, attempt))
         self.end = offset + 1

@@ -1,8 +1,10 @@
-"""Claims for another node: a task whose kind this node lacks is claimed for one that announces it (PROTOCOL, `go`).
+"""Delegation: claims for another node, which runs a kind that this node lacks (docs/protocol.md, claims for other
+nodes).
 
-The owner of the partition claims with `for` = the other boot, commits, and then writes the same key with phase `go`;
-the other follows the journal and starts at `go`, as soon as it has a slot and has read the control log. It ends the
-claim. Until `go` the claim is the owner's, from then on the other's: whichever dies, the reaper knows whose it was.
+The partition's owner claims with `for` = the other boot, commits, and then writes the same key again with phase `go`.
+The other node follows the journal. At `go` it waits for a slot, reads the control log to its end, and starts; it also
+ends the claim. Until `go` the claim is the owner's, afterwards the other's: when either dies, the reaper knows whose it
+was.
 """
 
 import logging
@@ -15,10 +17,9 @@ from collections.abc import Callable, Mapping
 from confluent_kafka import KafkaException
 
 from agents.completion.claim_members import ClaimMembers, send_unstarted_outcome
-from agents.completion.outcomes import outcome_without_result
 from agents.execution.job import Job, Jobs
 from agents.execution.slots import Slots
-from agents.intake.admission import Admission, Admitted, Refusal
+from agents.intake.admission import Admission, Admitted, Refusal, refusal_outcome
 from agents.intake.cancellations import Cancellations
 from agents.membership.identity import NodeIdentity
 from agents.membership.registry import Registry
@@ -34,63 +35,69 @@ from headrace.process.failpoints import Failpoint, no_failpoint
 
 log = logging.getLogger(__name__)
 
-_BEGIN_S = 30.0
-_SHARE = 2  # claims handed to a node at once, for each of its slots: enough to keep it busy, no more
+_JOURNAL_END_S = 30.0  # for Kafka to say at the start where the journal ends
+_CLAIMS_PER_SLOT = 2  # claims at once for a node, for each of its slots: enough to keep it busy, no more
 
 
 class Delegation(Follower):
-    """Both sides of it, on one node. `hand_over` is called in a thread of its own, with a slot reserved."""
+    """Both sides of it on one node: claims for others, and claims that others made for this node."""
 
     def __init__(
         self,
         kafka: Kafka,
         sender: Sender,
         node: NodeIdentity,
+        *,
         slots: Slots,
-        view: Registry,
-        control: Cancellations,
+        registry: Registry,
+        cancellations: Cancellations,
         hand_over: Callable[[Jobs], None],
         failpoint: Failpoint = no_failpoint,
     ) -> None:
+        """`hand_over` is called in a thread of the delegation's own, with one job and one slot reserved for it."""
         super().__init__(kafka, "delegation", ["tasks.running"])
-        self._sender, self._node, self._slots, self._view, self._control = sender, node, slots, view, control
+        self._sender, self._node, self._slots = sender, node, slots
+        self._registry, self._cancellations = registry, cancellations
         self._hand_over, self._failpoint = hand_over, failpoint
-        self._admission = Admission(view, control.is_cancelled)
-        self._handed: dict[str, str] = {}  # our claims for others that have not ended: key -> boot that runs
+        self._admission = Admission(registry, cancellations.is_cancelled)
+        self._delegated: dict[str, str] = {}  # key of each unfinished claim for another -> boot that runs it
         self._lock = threading.Lock()
         self._arrived: queue.Queue[Claim] = queue.Queue()
         self._starter = threading.Thread(target=self._start_arrived, name="delegation-start", daemon=True)
 
     def start(self) -> None:
-        """Call before the first heartbeat: nobody claims for a boot that has not announced itself, so that the journal
-        need be read from its present end only. Retryable when Kafka does not say in time where that is."""
+        """Call before the first heartbeat. Other nodes claim only for a boot that has announced itself, so the journal
+        is read from its present end. Retryable when Kafka does not say in time where that is."""
         self._read = self._journal_end()
         super().start()
         self._starter.start()
 
     def close(self) -> None:
-        """What has arrived and not started is left to the reaper, once this boot is dead."""
+        """Leaves claims that have arrived and not started to the reaper, which has them once this boot is dead."""
         super().close()
         self._starter.join(5)
 
-    def host(self, kind: str) -> Heartbeat | None:
-        """The node to claim for: it runs that kind and has the fewest claims of ours for its slots."""
+    def choose_host(self, kind: str) -> Heartbeat | None:
+        """The node with room that runs the kind and is the least busy for its slots; None when no node has room."""
         with self._lock:
-            given = Counter(self._handed.values())
+            claims = Counter(self._delegated.values())
         beats = [
             b
-            for b in self._view.failure_detector.live_heartbeats().values()
-            if kind in b.kinds and b.state == "alive" and b.boot != self._node.boot and given[b.boot] < _SHARE * b.slots
+            for b in self._registry.failure_detector.live_heartbeats().values()
+            if kind in b.kinds
+            and b.state == "alive"
+            and b.boot != self._node.boot
+            and claims[b.boot] < _CLAIMS_PER_SLOT * b.slots
         ]
-        return min(beats, key=lambda b: (given[b.boot] + len(b.running)) / b.slots, default=None)
+        return min(beats, key=lambda b: (claims[b.boot] + len(b.running)) / b.slots, default=None)
 
-    def handed(self, claim: Claim) -> None:
-        """A claim for another is about to be written."""
+    def note_claim(self, claim: Claim) -> None:
+        """Counts a claim for another node that is about to be written."""
         with self._lock:
-            self._handed[str(claim.key)] = claim.for_
+            self._delegated[str(claim.key)] = claim.for_
 
-    def go(self, claim: Claim) -> None:
-        """Its commit is accepted: the other may start it."""
+    def send_go(self, claim: Claim) -> None:
+        """Lets the other node start the claim, whose commit is accepted."""
         self._failpoint("before go")
         self._sender.send(claim.go().encode())
 
@@ -100,19 +107,20 @@ class Delegation(Follower):
     def handle(self, record: Record) -> None:
         if record.value is None:
             with self._lock:
-                self._handed.pop((record.key or b"").decode(errors="replace"), None)
+                self._delegated.pop((record.key or b"").decode(errors="replace"), None)
         elif record.text("phase", "") == "go" and record.text("for", "") == self._node.boot:
             self._arrived.put(Claim.decode(record))
 
     def turn(self) -> None:
-        """Claims for the dead are the reaper's, and do not count any more."""
+        """Stops counting the claims that are the reaper's: of dead nodes, and of this node's earlier boots."""
         with self._lock:
-            for key, boot in list(self._handed.items()):
-                if self._view.failure_detector.is_dead(boot) or ClaimKey.parse(key.encode()).boot != self._node.boot:
-                    del self._handed[key]
+            for key, boot in list(self._delegated.items()):
+                owner = ClaimKey.parse(key.encode()).boot
+                if self._registry.failure_detector.is_dead(boot) or owner != self._node.boot:
+                    del self._delegated[key]
 
     def _journal_end(self) -> dict[Place, int]:
-        deadline = time.monotonic() + _BEGIN_S
+        deadline = time.monotonic() + _JOURNAL_END_S
         topic = self._kafka.topic("tasks.running")
         while True:
             try:
@@ -121,7 +129,7 @@ class Delegation(Follower):
             except (Retryable, KafkaException):
                 if time.monotonic() > deadline:
                     raise Retryable("Kafka does not say where the journal ends") from None
-                time.sleep(0.1)  # a topic that was made this moment has no leader yet
+                time.sleep(0.1)  # a new topic has no leader yet
 
     def _start_arrived(self) -> None:
         while not self._closing.is_set():
@@ -130,45 +138,36 @@ class Delegation(Follower):
             except queue.Empty:
                 continue
             try:
-                self._start(claim)
+                self._wait_and_start(claim)
             except Exception:
                 log.exception("Claim %s could not be started; the reaper sends it again", claim.key)
 
-    def _start(self, claim: Claim) -> None:
-        """With a slot, and after the control log: `go` may have been written before a cancel."""
+    def _wait_and_start(self, claim: Claim) -> None:
+        """Starts when a slot is reserved and the control log is read: a cancel may have come before `go`."""
         while not self._slots.reserve(1):
             self._slots.wait_free(0.1)
             if self._closing.is_set():
                 return
         used = False
         try:
-            while not self._control.caught_up(self._control.ends()):
-                if self._closing.is_set():
-                    return
-            used = self._begin(claim)
+            if self._cancellations.wait_until_read(self._cancellations.ask_ends(), self._closing.is_set):
+                used = self._start(claim)
         finally:
             if not used:
                 self._slots.release()
 
-    def _begin(self, claim: Claim) -> bool:
+    def _start(self, claim: Claim) -> bool:
+        """Hands the job over; returns False when it may not start, after sending its outcome where it is ours."""
         [task] = claim.tasks
         if not self._node.is_current(claim.for_):
             return False
-        verdict = self._admission.judge(task)
-        refused = self._admission.at_last(task, verdict) if isinstance(verdict, Admitted) else verdict
-        if isinstance(verdict, Admitted) and refused is None:
-            self._hand_over([Job(claim, task, verdict.submission, verdict.kind)])
+        decision = self._admission.judge(task)
+        refusal = self._admission.recheck(task, decision) if isinstance(decision, Admitted) else decision
+        if isinstance(decision, Admitted) and refusal is None:
+            self._hand_over([Job(claim, task, decision.submission, decision.kind)])
             return True
-        if not isinstance(refused, Refusal):  # it was announced, and is not loaded any more
-            refused = Refusal(Reason.UNKNOWN_KIND, "the node that announced the kind does not have it any more")
-        outcome = outcome_without_result(
-            task,
-            boot=claim.for_,
-            node=self._node.name,
-            reason=refused.reason,
-            error=refused.error,
-            name=refused.name,
-            directory=refused.directory,
-        )
+        if not isinstance(refusal, Refusal):  # the kind was announced, and is not loaded any more
+            refusal = Refusal(Reason.UNKNOWN_KIND, "the node that announced the kind no longer has it")
+        outcome = refusal_outcome(task, refusal, boot=claim.for_, node=self._node.name)
         send_unstarted_outcome(self._sender, ClaimMembers(), claim, outcome)
         return False

@@ -1,7 +1,7 @@
-"""How long attempts of each kind take, and so which tasks are tiny: those are claimed and run many at a time.
+"""Micro-batches: how long attempts of each kind take, which kinds are so short that one slot gets many at a time.
 
-Told by the worker agent in the event loop, asked by the intake in its thread. A moving average, so a kind that becomes
-slow leaves the chunks within a few runs, and one that becomes fast joins them.
+The worker agent adds run times in the event loop; the intake reads them in its thread. The moving average drops a kind
+that becomes slow, and takes in one that becomes fast, after a few runs. docs/design/0026 has the rules.
 """
 
 from dataclasses import dataclass, field
@@ -11,14 +11,14 @@ from agents.intake.ready_queue import Pulled
 from headrace.contract.ledger import MAX_LEDGER_BYTES
 from headrace.contract.task import Task
 
-TINY_S = 0.003  # a kind whose attempts take no longer on average
-CHUNK_S = 0.05  # what a chunk's members take together; a `high` task waits no longer than that for its slot
-CHUNK_MEMBERS = 256
-CHUNK_BYTES = 256 * 1024  # of what a claim holds of its members
+TINY_S = 0.003  # a kind is tiny if its attempts take no longer on average
+MAX_BATCH_S = 0.05  # expected time of a batch's tasks together; a `high` task waits no longer for its slot
+MAX_BATCH_TASKS = 256
+MAX_BATCH_BYTES = 256 * 1024  # of its tasks in a claim
 
-_MEMBER_BYTES = 256  # what a claim says of each member beside its submission
+_MEMBER_BYTES = 256  # of each task in a claim, beside its submission
 _WEIGHT = 0.2  # of the newest run in the average
-_RUNS = 5  # of a kind before it can count as tiny
+_MIN_RUNS = 5  # of a kind before it can count as tiny
 
 
 @dataclass(slots=True)
@@ -28,77 +28,79 @@ class _Average:
 
 
 class RunTimes:
-    """Seconds by kind. One thread tells, any asks."""
+    """The average run time of each kind. One thread adds, any thread reads."""
 
     def __init__(self) -> None:
         self._averages: dict[str, _Average] = {}
 
-    def ran(self, kind: str, seconds: float) -> None:
-        """An attempt of that kind has completed."""
+    def add_run(self, kind: str, seconds: float) -> None:
+        """Adds a completed attempt of that kind."""
         average = self._averages.setdefault(kind, _Average(seconds=seconds))
         average.seconds += _WEIGHT * (seconds - average.seconds)
         average.runs += 1
 
     def tiny_s(self, kind: str) -> float | None:
-        """What a run of a tiny kind takes; None for all others, and for kinds that are not known well enough."""
+        """The average run time of a tiny kind; None for any other, and for a kind with too few runs."""
         average = self._averages.get(kind)
-        if average is None or average.runs < _RUNS or average.seconds > TINY_S:
+        if average is None or average.runs < _MIN_RUNS or average.seconds > TINY_S:
             return None
         return average.seconds
 
 
 @dataclass(slots=True)
 class MicroBatch:
-    """What one slot is to run, one after another: a single task, or tiny ones as long as there is room."""
+    """What one slot runs, one after another: a single task, or up to `max_tasks` tiny ones."""
 
-    limit: int = 1
+    max_tasks: int = 1
     members: list[tuple[Pulled, Admitted]] = field(default_factory=list)
-    seconds: float = 0.0
-    size: int = 0  # bytes
+    seconds: float = 0.0  # expected
+    size: int = 0  # bytes in a claim
 
-    def add(self, pulled: Pulled, verdict: Admitted, seconds: float = 0.0) -> None:
-        self.members.append((pulled, verdict))
+    def add_task(self, pulled: Pulled, admitted: Admitted, seconds: float = 0.0) -> None:
+        """`seconds`: the task's expected run time."""
+        self.members.append((pulled, admitted))
         self.seconds += seconds
-        self.size += _size(pulled.task)
+        self.size += _claim_size(pulled.task)
 
     def has_room(self, pulled: Pulled, seconds: float) -> bool:
         """Whether one more tiny task fits."""
         return (
-            len(self.members) < self.limit
-            and self.seconds + seconds <= CHUNK_S
-            and self.size + _size(pulled.task) <= CHUNK_BYTES
+            len(self.members) < self.max_tasks
+            and self.seconds + seconds <= MAX_BATCH_S
+            and self.size + _claim_size(pulled.task) <= MAX_BATCH_BYTES
         )
 
 
-def _size(task: Task) -> int:
-    """What it takes in a claim: its foreign headers travel there in hexadecimal, and its ledger as it is."""
+def _claim_size(task: Task) -> int:
+    """Bytes of a task in a claim, where foreign headers are in hexadecimal."""
     ledger = MAX_LEDGER_BYTES if task.ledger else 0
     return _MEMBER_BYTES + len(task.raw) + ledger + sum(len(name) + 2 * len(value) for name, value in task.foreign)
 
 
 class MicroBatcher:
-    """What one turn of the intake gives to at most `free` slots. `waiting`: records that could be taken now."""
+    """Makes the batches of one turn of the intake, in `batches`, at most one for each of `free_slots`."""
 
-    def __init__(self, run_times: RunTimes, free: int, waiting: int) -> None:
-        self._run_times, self._free = run_times, free
-        # Shared out evenly: four tiny tasks on four free slots run at once, not one after another.
-        self._limit = min(CHUNK_MEMBERS, max(1, -(-waiting // max(1, free))))
-        self._open: MicroBatch | None = None
-        self.made: list[MicroBatch] = []
+    def __init__(self, run_times: RunTimes, free_slots: int, waiting: int) -> None:
+        """`waiting`: how many records could be placed now. Four tiny tasks on four free slots run at once, not in one
+        batch: tasks are shared out evenly."""
+        self._run_times, self._free_slots = run_times, free_slots
+        self._max_tasks = min(MAX_BATCH_TASKS, max(1, -(-waiting // max(1, free_slots))))
+        self._last_tiny: MicroBatch | None = None  # may get more tasks
+        self.batches: list[MicroBatch] = []
 
-    def take(self, pulled: Pulled, verdict: Admitted) -> bool:
-        """Whether the task has found its place. In order: once one has not, none that comes after it may be asked for.
+    def place_task(self, pulled: Pulled, admitted: Admitted) -> bool:
+        """Whether the task has found room. After the first that has not, place no more: tasks start in their order.
 
-        Replays run alone: a crash is blamed on one, and what has crashed before is the likeliest to do it again.
+        A replay runs alone: a crash is charged to the task that runs, and a task that crashed may well crash again.
         """
-        seconds = None if pulled.is_replay else self._run_times.tiny_s(verdict.submission.name)
-        if seconds is not None and self._open is not None and self._open.has_room(pulled, seconds):
-            self._open.add(pulled, verdict, seconds)
+        seconds = None if pulled.is_replay else self._run_times.tiny_s(admitted.submission.name)
+        if seconds is not None and self._last_tiny is not None and self._last_tiny.has_room(pulled, seconds):
+            self._last_tiny.add_task(pulled, admitted, seconds)
             return True
-        if len(self.made) >= self._free:
+        if len(self.batches) >= self._free_slots:
             return False
-        chunk = MicroBatch(1 if seconds is None else self._limit)
-        chunk.add(pulled, verdict, seconds or 0.0)
-        self.made.append(chunk)
-        self._open = None if seconds is None else chunk
+        batch = MicroBatch(1 if seconds is None else self._max_tasks)
+        batch.add_task(pulled, admitted, seconds or 0.0)
+        self.batches.append(batch)
+        self._last_tiny = None if seconds is None else batch
         return True

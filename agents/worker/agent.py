@@ -139,7 +139,7 @@ class Worker:
         if end.begun:
             self._stats.ended(job, end)
         if end.cause is None:
-            self._run_times.ran(job.submission.name, (end.ended_ms - end.started_ms) / 1000)
+            self._run_times.add_run(job.submission.name, (end.ended_ms - end.started_ms) / 1000)
         finishing = asyncio.create_task(self._finish(job, end))
         self._finishing.add(finishing)
         finishing.add_done_callback(self._finishing.discard)

@@ -97,11 +97,11 @@ class WorkerParts:
             r.kafka,
             r.sender,
             r.node,
-            self.slots,
-            self.registry,
-            self.cancellations,
-            self.worker.hand_over,
-            r.failpoint,
+            slots=self.slots,
+            registry=self.registry,
+            cancellations=self.cancellations,
+            hand_over=self.worker.hand_over,
+            failpoint=r.failpoint,
         )
 
     def _make_intake(self) -> Intake:
@@ -110,14 +110,15 @@ class WorkerParts:
             r.kafka,
             r.sender,
             r.node,
-            self.slots,
-            self.registry,
-            self.cancellations,
-            self.worker.hand_over,
-            r.failpoint,
-            self.delegation,
-            self._run_times,
-            self._members,
+            slots=self.slots,
+            registry=self.registry,
+            cancellations=self.cancellations,
+            hand_over=self.worker.hand_over,
+            failpoint=r.failpoint,
+            delegation=self.delegation,
+            run_times=self._run_times,
+            members=self._members,
+            metrics=self._metrics,
         )
 
     def _make_reaper(self) -> Reaper:

@@ -32,7 +32,7 @@ def runner(kafka_settings: Settings, tmp_path: Path) -> Core:
 
 
 def known(owner: Core, kind: str = "rare") -> None:
-    while kind not in owner.view.announced():
+    while kind not in owner.registry.announced():
         pass
 
 

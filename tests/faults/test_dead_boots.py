@@ -38,7 +38,7 @@ def test_a_dead_boot_leaves_nodes_and_what_it_held_is_run(settings: Settings, se
         sender.send_all([record()])
         victim.wait("job")
     core = Core(settings)
-    core.view.dead_boots.keep_ms = 0
+    core.registry.dead_boots.keep_ms = 0
     assert core.before is not None
     with cores(core):
         [job] = core.wait_jobs(1, 60)

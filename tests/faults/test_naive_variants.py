@@ -178,7 +178,7 @@ def test_no_dedupe_by_id_and_attempt_same_id_twice(kafka_settings: Settings, sen
         core.end(core.wait_jobs(1)[0])
         sender.send_all([record(task_id), record(last)])
         jobs = core.wait_jobs(2)
-        while core.intake.repeats < 3:
+        while core.count("repeated_tasks") < 3:
             pass
     assert [j.task.id for j in jobs] == [task_id, last]
     again = Core(kafka_settings)  # the window is in the log: a new process knows it too
@@ -205,7 +205,7 @@ def test_no_dedupe_by_id_and_attempt_reaper_repeated(kafka_settings: Settings, s
             pass
         core.end(job)
         log.wait_no_claims()
-        while core.intake.repeats < 1:
+        while core.count("repeated_tasks") < 1:
             pass
     assert [a for _, a in starts(log) if a > 1] == [2]
 
@@ -219,7 +219,7 @@ def test_start_without_having_read_the_control_log_to_its_end(kafka_settings: Se
         reached.set()
         assert slow.wait(60)
 
-    core.control.on_cancel = on_cancel
+    core.cancellations.on_cancel = on_cancel
     with cores(core):
         sender.send_all([Cancel(str(uuid.uuid4())).encode()])
         assert reached.wait(60)

@@ -83,8 +83,8 @@ class Core:
         self.slots = Slots(slots)
         self.slots.set_open(True)
         self.failure_detector = FailureDetector(settings.lease_s)
-        self.view = Registry(self.kafka, kinds, self.failure_detector)
-        self.control = Cancellations(self.kafka, self.node.control_path)
+        self.registry = Registry(self.kafka, kinds, self.failure_detector)
+        self.cancellations = Cancellations(self.kafka, self.node.control_path)
         self.heartbeats = Heartbeats(self.sender, self.node, slots=slots, kinds=kinds, running=lambda: ())
         self._beats = heartbeats
         self.loop = asyncio.new_event_loop()
@@ -93,9 +93,9 @@ class Core:
         self.metrics = ProtocolMetrics()
         members, run_times = ClaimMembers(), RunTimes()
         for kind in list(tiny) * 10:
-            run_times.ran(kind, 0.0001)
+            run_times.add_run(kind, 0.0001)
         self.finisher = Finisher(
-            self.sender, self.node, is_cancelled=self.control.is_cancelled, failpoint=failpoint, members=members
+            self.sender, self.node, is_cancelled=self.cancellations.is_cancelled, failpoint=failpoint, members=members
         )
         self.jobs: list[Job] = []
         self.groups: list[list[Job]] = []  # as they were handed over, each for one slot
@@ -103,33 +103,41 @@ class Core:
         self.on_job: Callable[[Job], None] = lambda _: None
         self._changed = threading.Condition()
         self.delegation = Delegation(
-            self.kafka, self.sender, self.node, self.slots, self.view, self.control, self._handed, failpoint
+            self.kafka,
+            self.sender,
+            self.node,
+            slots=self.slots,
+            registry=self.registry,
+            cancellations=self.cancellations,
+            hand_over=self._hand_over,
+            failpoint=failpoint,
         )
         self.intake = Intake(
             self.kafka,
             self.sender,
             self.node,
-            self.slots,
-            self.view,
-            self.control,
-            self._handed,
-            failpoint,
-            self.delegation,
-            run_times,
-            members,
+            slots=self.slots,
+            registry=self.registry,
+            cancellations=self.cancellations,
+            hand_over=self._hand_over,
+            failpoint=failpoint,
+            delegation=self.delegation,
+            run_times=run_times,
+            members=members,
+            metrics=self.metrics,
         )
         self.trimmer = Trimmer(self.kafka, settings.keep_s, every_s=0.25, failpoint=failpoint, metrics=self.metrics)
         self.reaper = Reaper(
             self.kafka,
             self.sender,
             self.node,
-            self.view,
+            self.registry,
             failpoint=failpoint,
             trimmer=self.trimmer,
             metrics=self.metrics,
         )
         self.fence = Fence(self.node, settings.lease_s, [self._boot_over])
-        self.view.on_declared_dead = self.fence.declared_dead
+        self.registry.on_declared_dead = self.fence.declared_dead
         self._fences = fence
 
     def _boot_over(self, old: str) -> None:
@@ -139,10 +147,10 @@ class Core:
     def start(self) -> "Core":
         if self.before is not None:
             take_over(self.kafka, self.sender, self.node, self.before)
-        self.view.start()
-        self.control.start()
+        self.registry.start()
+        self.cancellations.start()
         self.delegation.start()
-        assert self.view.wait_caught_up(PATIENCE_S)
+        assert self.registry.wait_caught_up(PATIENCE_S)
         if self._beats:
             self.heartbeats.start()
         if self._fences:
@@ -151,7 +159,7 @@ class Core:
         self.reaper.start()
         return self
 
-    def _handed(self, jobs: Jobs) -> None:
+    def _hand_over(self, jobs: Jobs) -> None:
         with self._changed:
             self.jobs += jobs
             self.groups.append(list(jobs))
@@ -211,8 +219,8 @@ class Core:
         if self._fences:
             self.fence.close()
         self.heartbeats.close()
-        self.control.close()
-        self.view.close()
+        self.cancellations.close()
+        self.registry.close()
         self.close_finisher()
         self.sender.close()
         self.loop.call_soon_threadsafe(self.loop.stop)

@@ -98,7 +98,7 @@ def test_a_running_task_that_is_cancelled_ends_as_cancelled(core: Core, log: Log
     sender.send_all([record(task_id)])
     [job] = core.wait_jobs(1)
     sender.send_all([Cancel(task_id).encode()])
-    while not core.control.is_cancelled(task_id):
+    while not core.cancellations.is_cancelled(task_id):
         pass
     core.end(job, cause=Cause.PROCESS_DEATH, detail="cancelled")
     [outcome] = [Outcome.decode(r) for r in log.read("results")]

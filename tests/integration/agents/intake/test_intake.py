@@ -70,7 +70,7 @@ def test_a_partition_that_was_full_when_it_went_is_read_on_when_it_comes_back(
     sender.send_all(record(partition=0) for _ in range(count))
     with cores(core):
         core.wait_jobs(4)
-        until(lambda: core.intake._buffer._partitions[place].paused)
+        until(lambda: core.intake._queue._partitions[place].paused)
         generation = member_generation(core)
         with cores(Core(other(kafka_settings, tmp_path / "other"))):  # takes some partitions, and gives them back
             until(lambda: member_generation(core) > generation)
@@ -158,7 +158,7 @@ def test_high_tasks_start_before_normal_ones_that_came_earlier(kafka_settings: S
         sender.send_all(record() for _ in range(30))
         high = [record(topic="tasks.high") for _ in range(5)]
         sender.send_all(high)
-        while core.intake.buffered < 35:
+        while len(core.intake._queue) < 35:
             pass
         core.end_each()
         core.end(busy)

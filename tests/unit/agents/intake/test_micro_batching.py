@@ -3,7 +3,14 @@
 import pytest
 
 from agents.intake.admission import Admitted
-from agents.intake.micro_batching import CHUNK_BYTES, CHUNK_MEMBERS, CHUNK_S, TINY_S, MicroBatcher, RunTimes
+from agents.intake.micro_batching import (
+    MAX_BATCH_BYTES,
+    MAX_BATCH_S,
+    MAX_BATCH_TASKS,
+    TINY_S,
+    MicroBatcher,
+    RunTimes,
+)
 from agents.intake.ready_queue import Pulled
 from headrace.contract.cluster import KindInfo
 from headrace.contract.records import Record, Source
@@ -35,61 +42,61 @@ def pulled(offset: int, attempt: int = 1, size: int = 10, foreign: int = 0) -> P
 def known(seconds: float = 0.0001, runs: int = 20) -> RunTimes:
     times = RunTimes()
     for _ in range(runs):
-        times.ran("tiny", seconds)
+        times.add_run("tiny", seconds)
     return times
 
 
-def sizes(chunks: MicroBatcher) -> list[int]:
-    return [len(chunk.members) for chunk in chunks.made]
+def sizes(batcher: MicroBatcher) -> list[int]:
+    return [len(batch.members) for batch in batcher.batches]
 
 
-def take_all(chunks: MicroBatcher, count: int, **of: int) -> int:
-    """How many found their place."""
-    return next((n for n in range(count) if not chunks.take(pulled(n, **of), admitted())), count)
+def place_all(batcher: MicroBatcher, count: int, **of: int) -> int:
+    """How many tasks found room."""
+    return next((n for n in range(count) if not batcher.place_task(pulled(n, **of), admitted())), count)
 
 
 def test_a_kind_is_tiny_after_some_short_runs_and_no_longer_after_long_ones() -> None:
     times = known(runs=4)
     assert times.tiny_s("tiny") is None
-    times.ran("tiny", 0.0001)
+    times.add_run("tiny", 0.0001)
     assert times.tiny_s("tiny") == pytest.approx(0.0001)
     assert times.tiny_s("another") is None
-    times.ran("tiny", 10 * TINY_S)
-    times.ran("tiny", 10 * TINY_S)
+    times.add_run("tiny", 10 * TINY_S)
+    times.add_run("tiny", 10 * TINY_S)
     assert times.tiny_s("tiny") is None
 
 
 def test_tiny_tasks_share_slots_evenly() -> None:
-    chunks = MicroBatcher(known(), free=4, waiting=10)
-    assert take_all(chunks, 10) == 10
-    assert sizes(chunks) == [3, 3, 3, 1]
+    batcher = MicroBatcher(known(), free_slots=4, waiting=10)
+    assert place_all(batcher, 10) == 10
+    assert sizes(batcher) == [3, 3, 3, 1]
 
 
 def test_each_slot_has_its_own_as_long_as_slots_suffice() -> None:
-    chunks = MicroBatcher(known(), free=4, waiting=3)
-    assert take_all(chunks, 3) == 3
-    assert sizes(chunks) == [1, 1, 1]
+    batcher = MicroBatcher(known(), free_slots=4, waiting=3)
+    assert place_all(batcher, 3) == 3
+    assert sizes(batcher) == [1, 1, 1]
 
 
 def test_tasks_of_unknown_length_go_alone() -> None:
-    chunks = MicroBatcher(RunTimes(), free=2, waiting=10)
-    assert take_all(chunks, 10) == 2
-    assert sizes(chunks) == [1, 1]
+    batcher = MicroBatcher(RunTimes(), free_slots=2, waiting=10)
+    assert place_all(batcher, 10) == 2
+    assert sizes(batcher) == [1, 1]
 
 
 def test_replays_go_alone() -> None:
-    chunks = MicroBatcher(known(), free=3, waiting=10)
-    assert take_all(chunks, 10, attempt=2) == 3
+    batcher = MicroBatcher(known(), free_slots=3, waiting=10)
+    assert place_all(batcher, 10, attempt=2) == 3
 
 
-def test_a_chunk_is_bounded_in_members_bytes_and_expected_time() -> None:
-    assert take_all(MicroBatcher(known(), 1, 10_000), 10_000) == CHUNK_MEMBERS
-    assert take_all(MicroBatcher(known(), 1, 10_000), 10_000, size=CHUNK_BYTES // 8 - 256) == 8
-    assert take_all(MicroBatcher(known(), 1, 10_000), 10_000, foreign=CHUNK_BYTES // 16) < 8  # in hexadecimal
-    assert take_all(MicroBatcher(known(seconds=0.002), 1, 10_000), 10_000) == pytest.approx(CHUNK_S / 0.002, abs=1)
+def test_a_micro_batch_is_bounded_in_members_bytes_and_expected_time() -> None:
+    assert place_all(MicroBatcher(known(), 1, 10_000), 10_000) == MAX_BATCH_TASKS
+    assert place_all(MicroBatcher(known(), 1, 10_000), 10_000, size=MAX_BATCH_BYTES // 8 - 256) == 8
+    assert place_all(MicroBatcher(known(), 1, 10_000), 10_000, foreign=MAX_BATCH_BYTES // 16) < 8  # in hexadecimal
+    assert place_all(MicroBatcher(known(seconds=0.002), 1, 10_000), 10_000) == pytest.approx(MAX_BATCH_S / 0.002, abs=1)
 
 
 def test_a_heavy_task_behind_tiny_ones_keeps_its_place() -> None:
-    chunks = MicroBatcher(known(), free=1, waiting=10)
-    assert chunks.take(pulled(0), admitted())
-    assert not chunks.take(pulled(1), admitted("heavy"))  # the intake stops here: nothing overtakes it
+    batcher = MicroBatcher(known(), free_slots=1, waiting=10)
+    assert batcher.place_task(pulled(0), admitted())
+    assert not batcher.place_task(pulled(1), admitted("heavy"))  # the intake stops here: nothing overtakes it

@@ -1,10 +1,10 @@
-"""The merge buffer decides what starts next (I5), without Kafka."""
+"""The ready queue decides what starts next (I5), without Kafka."""
 
 import uuid
 
 import pytest
 
-from agents.intake.admission import task_of
+from agents.intake.admission import decode_task
 from agents.intake.ready_queue import PAUSE_RECORDS, RESUME_RECORDS, Pulled, ReadyQueue
 from headrace.contract.records import Record
 
@@ -23,24 +23,24 @@ def pulled(
     r = Record(
         topic, partition, offset, timestamp_ms=at_ms, key=str(uuid.uuid4()).encode(), value=b"x" * size, headers=headers
     )
-    return Pulled(r, *task_of(r))
+    return Pulled(r, *decode_task(r))
 
 
-def taken(buffer: ReadyQueue) -> list[int]:
+def leave_all(queue: ReadyQueue) -> list[int]:
     """Times of all records, in the order in which they leave."""
     order = []
-    while (head := buffer.next()) is not None:
-        buffer.take(head)
+    while (head := queue.next_record()) is not None:
+        queue.remove(head)
         order.append(head.record.timestamp_ms)
     return order
 
 
-def buffer_of(*records: Pulled, ends: int = 0, clock: Clock | None = None) -> ReadyQueue:
-    buffer = ReadyQueue(clock or Clock())
-    buffer.assign({r.place: (0, ends) for r in records})
+def queue_of(*records: Pulled, ends: int = 0, clock: Clock | None = None) -> ReadyQueue:
+    queue = ReadyQueue(clock or Clock())
+    queue.assign({r.place: (0, ends) for r in records})
     for r in records:
-        buffer.add(r, ends)
-    return buffer
+        queue.add_record(r, ends)
+    return queue
 
 
 def test_normal_tasks_leave_by_time_across_partitions() -> None:
@@ -51,7 +51,7 @@ def test_normal_tasks_leave_by_time_across_partitions() -> None:
         pulled(1, 6, partition=1),
         pulled(0, 1, partition=2),
     ]
-    assert taken(buffer_of(*records)) == [1, 4, 5, 6, 7]
+    assert leave_all(queue_of(*records)) == [1, 4, 5, 6, 7]
 
 
 def test_high_goes_before_normal_and_a_replay_before_new_high() -> None:
@@ -60,7 +60,7 @@ def test_high_goes_before_normal_and_a_replay_before_new_high() -> None:
         pulled(0, 2, "tasks.high", partition=0),
         pulled(0, 9, "tasks.high", partition=1, attempt=2),
     ]
-    assert taken(buffer_of(*records)) == [9, 2, 1]
+    assert leave_all(queue_of(*records)) == [9, 2, 1]
 
 
 def test_a_replay_pulls_what_is_before_it_in_its_partition() -> None:
@@ -69,91 +69,91 @@ def test_a_replay_pulls_what_is_before_it_in_its_partition() -> None:
         pulled(0, 5, "tasks.high", partition=1),
         pulled(1, 6, "tasks.high", partition=1, attempt=2),
     ]
-    assert taken(buffer_of(*records)) == [5, 6, 1]
+    assert leave_all(queue_of(*records)) == [5, 6, 1]
 
 
 def test_a_normal_task_waits_a_moment_for_records_known_to_be_older_perhaps() -> None:
     clock, late = Clock(), pulled(0, 1, partition=1)
-    buffer = ReadyQueue(clock)
-    buffer.assign({("tasks.normal", 0): (0, 1), ("tasks.normal", 1): (0, 1)})
-    buffer.add(pulled(0, 2), 1)
-    assert buffer.next() is None
-    buffer.add(late, 1)
-    assert taken(buffer) == [1, 2]
+    queue = ReadyQueue(clock)
+    queue.assign({("tasks.normal", 0): (0, 1), ("tasks.normal", 1): (0, 1)})
+    queue.add_record(pulled(0, 2), 1)
+    assert queue.next_record() is None
+    queue.add_record(late, 1)
+    assert leave_all(queue) == [1, 2]
 
 
 def test_a_partition_that_does_not_answer_holds_up_nobody_for_long() -> None:
     clock = Clock()
-    buffer = ReadyQueue(clock)
-    buffer.assign({("tasks.normal", 0): (0, 1), ("tasks.normal", 1): (0, 1)})
-    buffer.add(pulled(0, 2), 1)
-    assert buffer.next() is None
+    queue = ReadyQueue(clock)
+    queue.assign({("tasks.normal", 0): (0, 1), ("tasks.normal", 1): (0, 1)})
+    queue.add_record(pulled(0, 2), 1)
+    assert queue.next_record() is None
     clock.now += 1
-    assert buffer.next() is not None
+    assert queue.next_record() is not None
 
 
 def test_a_partition_whose_records_do_not_come_is_told_although_others_move() -> None:
     clock = Clock()
-    buffer = ReadyQueue(clock)
-    buffer.assign({("tasks.normal", 0): (0, 5), ("tasks.normal", 1): (0, 1)})
-    buffer.add(pulled(0, 1, partition=1), 1)
-    assert taken(buffer) == []  # for a moment it waits
+    queue = ReadyQueue(clock)
+    queue.assign({("tasks.normal", 0): (0, 5), ("tasks.normal", 1): (0, 1)})
+    queue.add_record(pulled(0, 1, partition=1), 1)
+    assert leave_all(queue) == []  # for a moment it waits
     clock.now += 7
-    assert buffer.overdue(8) is None
+    assert queue.overdue_partition(8) is None
     clock.now += 2
-    buffer.add(pulled(1, 2, partition=1), 2)
-    assert taken(buffer) == [1, 2]
-    assert buffer.overdue(8) == ("tasks.normal", 0)
-    buffer.add(pulled(0, 3), 5)
-    assert buffer.overdue(8) is None
+    queue.add_record(pulled(1, 2, partition=1), 2)
+    assert leave_all(queue) == [1, 2]
+    assert queue.overdue_partition(8) == ("tasks.normal", 0)
+    queue.add_record(pulled(0, 3), 5)
+    assert queue.overdue_partition(8) is None
 
 
 def test_an_empty_partition_is_not_waited_for() -> None:
-    buffer = ReadyQueue(Clock())
-    buffer.assign({("tasks.normal", 0): (0, 1), ("tasks.normal", 1): (0, 5)})
-    buffer.at_end(("tasks.normal", 1), 5)
-    buffer.add(pulled(0, 2), 1)
-    assert buffer.next() is not None
+    queue = ReadyQueue(Clock())
+    queue.assign({("tasks.normal", 0): (0, 1), ("tasks.normal", 1): (0, 5)})
+    queue.mark_end(("tasks.normal", 1), 5)
+    queue.add_record(pulled(0, 2), 1)
+    assert queue.next_record() is not None
 
 
 def test_a_held_partition_lets_the_others_pass() -> None:
     clock, first = Clock(), pulled(0, 1)
-    buffer = buffer_of(first, pulled(0, 2, partition=1), clock=clock)
-    buffer.hold(first.place, 1.0)
-    assert taken(buffer) == [2]
+    queue = queue_of(first, pulled(0, 2, partition=1), clock=clock)
+    queue.hold_partition(first.place, 1.0)
+    assert leave_all(queue) == [2]
     clock.now += 2
-    assert taken(buffer) == [1]
+    assert leave_all(queue) == [1]
 
 
 def test_full_partitions_are_paused_until_they_have_room() -> None:
-    buffer = buffer_of(*(pulled(o, o) for o in range(PAUSE_RECORDS)))
-    assert buffer.to_pause() == [("tasks.normal", 0)]
-    assert buffer.to_pause() == []
-    assert buffer.to_resume() == []
+    queue = queue_of(*(pulled(o, o) for o in range(PAUSE_RECORDS)))
+    assert queue.to_pause() == [("tasks.normal", 0)]
+    assert queue.to_pause() == []
+    assert queue.to_resume() == []
     for _ in range(PAUSE_RECORDS - RESUME_RECORDS):
-        head = buffer.next()
+        head = queue.next_record()
         assert head is not None
-        buffer.take(head)
-    assert buffer.to_resume() == [("tasks.normal", 0)]
+        queue.remove(head)
+    assert queue.to_resume() == [("tasks.normal", 0)]
 
 
 def test_a_few_large_records_fill_a_partition() -> None:
-    buffer = buffer_of(pulled(0, 0, size=900_000))
-    assert buffer.to_pause() == [("tasks.normal", 0)]
+    queue = queue_of(pulled(0, 0, size=900_000))
+    assert queue.to_pause() == [("tasks.normal", 0)]
 
 
 def test_records_that_come_twice_or_after_a_rebalance_are_passed_over() -> None:
     first = pulled(0, 1)
-    buffer = buffer_of(first)
-    buffer.add(first, 0)
-    assert len(buffer) == 1
-    buffer.drop()
-    buffer.add(pulled(1, 2), 0)
-    assert len(buffer) == 0
+    queue = queue_of(first)
+    queue.add_record(first, 0)
+    assert len(queue) == 1
+    queue.clear()
+    queue.add_record(pulled(1, 2), 0)
+    assert len(queue) == 0
 
 
 def test_a_record_cannot_overtake_in_its_partition() -> None:
     first, second = pulled(0, 1), pulled(1, 2)
-    buffer = buffer_of(first, second)
+    queue = queue_of(first, second)
     with pytest.raises(ValueError, match="order"):
-        buffer.take(second)
+        queue.remove(second)
