@@ -7,7 +7,6 @@ shows is in memory: it answers while Kafka is away and while the node drains.
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from importlib import resources
 from typing import Any
 
@@ -16,6 +15,7 @@ import faust
 from agents.monitoring.stats import BUCKET_S, Bucket, NodeStats
 from headrace import __version__
 from headrace.contract.cluster import RunningAttempt
+from headrace.contract.timestamps import format_rfc3339
 from headrace.process.health import Health
 
 _FILES = {
@@ -71,8 +71,8 @@ def describe(view: NodeView) -> dict[str, Any]:
         "boot": view.boot(),
         "pid": view.pid,
         "version": __version__,
-        "at": _moment(now_ms),
-        "started_at": _moment(view.started_ms),
+        "at": format_rfc3339(now_ms),
+        "started_at": format_rfc3339(view.started_ms),
         "state": "draining" if view.draining() else "not ready" if reasons else "ready",
         "reasons": reasons,
         "slots": {"total": view.slots, "used": used, "free": max(0, view.slots - used)},
@@ -96,14 +96,14 @@ def _running(running: RunningAttempt, now_ms: int, limits_s: Mapping[str, float]
         "id": running.id,
         "name": running.name,
         "attempt": running.attempt,
-        "started_at": _moment(running.started_ms),
+        "started_at": format_rfc3339(running.started_ms),
         "runs_s": max(0, now_ms - running.started_ms) / 1000,
         "timeout_s": limits_s.get(running.name),
     }
 
 
 def _bucket(b: Bucket) -> dict[str, Any]:
-    at = _moment(b.at * 1000)
+    at = format_rfc3339(b.at * 1000)
     return {"at": at, "done": b.done, "failed": b.failed, "used": round(b.used, 2), "waiting": b.waiting}
 
 
@@ -141,10 +141,6 @@ def _add_file(app: faust.App, path: str, raw: bytes, content_type: str) -> None:
     @app.page(path, name=f"file{path}")
     async def file(web: Any, _request: Any) -> Any:
         return web.bytes(raw, headers={**_HEADERS, "Content-Type": f"{content_type}; charset=utf-8"})
-
-
-def _moment(ms: int) -> str:
-    return datetime.fromtimestamp(ms / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def _rounded(value: float | None) -> float | None:

@@ -7,12 +7,12 @@ yet, that event is built from what the later record says.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any
 
 from gateway.view.projection import TaskView, id_text
 from gateway.view.store import StoredProgress
 from headrace.contract.states import Status
+from headrace.contract.timestamps import format_rfc3339
 
 RECEIVED, STARTED, ENDED = "1", "2", "9"
 
@@ -92,7 +92,7 @@ def rfc3339(ms: int) -> str | None:
     if ms <= 0:
         return None
     try:
-        return datetime.fromtimestamp(ms / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        return format_rfc3339(ms)
     except (ValueError, OverflowError, OSError):
         return None  # a forged time
 

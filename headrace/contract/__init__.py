@@ -1,3 +1,4 @@
-"""The public contract as code: what lies in each topic, how ids and directories are made, what states there are.
-Imports `headrace.errors` alone; all may import it.
+"""The public contract as code: the records of every topic, the rules for ids and directories, the states of a task.
+
+Imports only `headrace.errors`. Every other package may import it.
 """

@@ -1,7 +1,8 @@
-"""What nodes say of themselves and what is said to them: heartbeats, kinds, commands.
+"""What nodes announce and what they are told: heartbeats, task kinds, commands.
 
-Topics `nodes` (key boot id) and `kinds` (key kind name) are compacted; `tasks.control` is kept as long as the task
-topics.
+Workers send heartbeats and kinds, gateways send commands. Nodes and gateways decode all three; Undecodable for a record
+that is none. Topics `nodes` (key: boot id) and `kinds` (key: kind name) are compacted; `tasks.control` is kept as long
+as the task topics.
 """
 
 from dataclasses import KW_ONLY, asdict, dataclass
@@ -14,15 +15,14 @@ from headrace.contract.ids import id_of_key
 from headrace.contract.records import Outgoing, Record, headers_of
 from headrace.errors import Undecodable
 
-RESULTS_ROOT_KEY = (
-    b"results-root/"  # on `nodes` too: which results root this installation has (headrace.storage.results_root)
-)
-_MOST_SLOTS = 100_000
+# Such keys on `nodes` are no boots: headrace.storage.results_root stores there which results root is in use.
+RESULTS_ROOT_KEY = b"results-root/"
+_MAX_SLOTS = 100_000
 
 
 @dataclass(frozen=True, slots=True)
 class RunningAttempt:
-    """One attempt that a node is at."""
+    """One attempt that runs on a node. `started_ms` is a time."""
 
     id: str
     name: str
@@ -32,7 +32,7 @@ class RunningAttempt:
 
 @dataclass(frozen=True, slots=True)
 class Heartbeat:
-    """A node's word that it lives, once a second; `state` dead is for ever."""
+    """A node's sign of life, sent once a second. A boot whose `state` was `dead` once stays dead."""
 
     boot: str
     node: str
@@ -45,19 +45,19 @@ class Heartbeat:
     kinds: tuple[str, ...] = ()
     state: Literal["alive", "draining", "dead"] = "alive"
     stats_url: str = ""
-    release: str = ""  # the version of Headrace it runs
+    release: str = ""  # version of Headrace
 
     def encode(self) -> Outgoing:
         return Outgoing("nodes", self.boot.encode(), orjson.dumps(asdict(self)), headers_of({}))
 
     @staticmethod
     def is_heartbeat(record: Record) -> bool:
-        """Whether a record of `nodes` is meant as a heartbeat: tombstones and the results root's record are not."""
+        """Whether a record of `nodes` should be decoded: tombstones and the results root's record are no heartbeats."""
         return record.value is not None and not (record.key or b"").startswith(RESULTS_ROOT_KEY)
 
     @classmethod
     def decode(cls, record: Record) -> "Heartbeat":
-        """Undecodable for what is none; ask `is_heartbeat` first, and pass over what is not meant as one."""
+        """The heartbeat of a record for which `is_heartbeat` is true; Undecodable when it is malformed."""
         try:
             f = orjson.loads(record.value or b"")
             boot = (record.key or b"").decode()
@@ -72,14 +72,14 @@ class Heartbeat:
             )
             if not isinstance(f["state"], str) or not boot or f["boot"] != boot:
                 raise ValueError("state or boot")
-            # A state that this version does not know is one of a node that lives, and is to be given no tasks.
+            # A later version may know more states. Such a node is alive, but must get no tasks.
             state: Any = f["state"] if f["state"] in ("alive", "draining", "dead") else "draining"
             return cls(
                 boot,
                 str(f["node"]),
                 host=str(f["host"]),
                 pid=whole_number(f["pid"]),
-                slots=whole_number(f["slots"], _MOST_SLOTS),
+                slots=whole_number(f["slots"], _MAX_SLOTS),
                 started_ms=whole_number(f["started_ms"], MAX_TIME_MS),
                 running=running,
                 kinds=tuple(map(str, f["kinds"])),
@@ -93,18 +93,18 @@ class Heartbeat:
 
 @dataclass(frozen=True, slots=True)
 class KindInfo:
-    """A task kind apart from its code: all that gateways and other nodes know of it."""
+    """A task kind without its code: what gateways and other nodes know about it."""
 
     name: str
     schema: dict[str, Any]  # JSON Schema (2020-12) of the payload
     _: KW_ONLY
-    timeout_s: float
+    timeout_s: float  # of one attempt
     max_attempts: int
-    content_type: str | None = None  # None = by the type of what it returns
+    content_type: str | None = None  # None = by the type of the returned value
     suffix: str | None = None
-    memory_mb: int | None = None
+    memory_mb: int | None = None  # MiB of one attempt; None = the slot's
     description: str = ""
-    version: str = ""  # hash of the source, so that a changed kind is seen to be one
+    version: str = ""  # hash of the source: it changes with the code
 
     def encode(self) -> Outgoing:
         return Outgoing("kinds", self.name.encode(), orjson.dumps(self.to_json()), headers_of({}))
@@ -114,11 +114,12 @@ class KindInfo:
 
     @classmethod
     def from_json(cls, f: Any) -> "KindInfo":
+        """From what `to_json` made; Undecodable for anything else."""
         try:
             if not isinstance(f["schema"], dict):
-                raise ValueError("schema is no object")
+                raise ValueError("schema is not an object")
             memory, timeout_s = f.get("memory_mb"), float(f["timeout_s"])
-            if not 0 < timeout_s < MAX_TIME_MS:  # which infinity and NaN are not
+            if not 0 < timeout_s < MAX_TIME_MS:  # false for infinity and NaN
                 raise ValueError(f"timeout_s is {timeout_s}")
             return cls(
                 str(f["name"]),
@@ -141,16 +142,16 @@ class KindInfo:
         except orjson.JSONDecodeError as e:
             raise Undecodable(f"not a kind: {e}", record.value) from None
         if kind.name.encode() != record.key:
-            raise Undecodable("a kind's key is its name", record.value)
+            raise Undecodable("the key of a kind must be its name", record.value)
         return kind
 
 
 @dataclass(frozen=True, slots=True)
 class Cancel:
-    """tasks.control: the task shall not start, and stops if it runs."""
+    """A command on `tasks.control`: the task must not start, and is killed if it runs."""
 
     id: str
-    by: str = ""  # holder of the key that asked
+    by: str = ""  # holder of the API key that asked
 
     def encode(self) -> Outgoing:
         return Outgoing(
@@ -162,13 +163,13 @@ class Cancel:
 
     @classmethod
     def decode(cls, record: Record) -> "Cancel | None":
-        """None for a command that this version does not know; Undecodable for what is no command."""
+        """None for a command of a later version; Undecodable for anything that is not a command."""
         task_id = id_of_key(record.key)
         try:
             found = orjson.loads(record.value or b"")
             command = str(found["command"])
             if task_id is None:
-                raise ValueError("the key is no task id")
+                raise ValueError("the key is not a task id")
             return cls(task_id, str(found.get("by", ""))) if command == "cancel" else None
         except (ValueError, KeyError, TypeError, AttributeError) as e:
             raise Undecodable(f"not a command: {e}", record.value) from None
@@ -177,5 +178,5 @@ class Cancel:
 def _text_or_none(fields: dict[str, Any], name: str) -> str | None:
     value = fields.get(name)
     if value is not None and not isinstance(value, str):
-        raise ValueError(f"{name} is no text")
+        raise ValueError(f"{name} is not text")
     return value

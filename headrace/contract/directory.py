@@ -1,4 +1,4 @@
-"""The rule for a task's results directory, checked where a submission is decoded and again where files are made."""
+"""The rule for a task's results directory. Checked when a submission is decoded and again when files are written."""
 
 import re
 
@@ -10,7 +10,7 @@ _SEGMENT = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*", re.ASCII)
 
 
 def check_directory(value: object) -> str:
-    """The directory itself if it follows the contract's rule; raises Invalid (pointer /directory) if not."""
+    """Returns the directory if it follows the rule; Invalid (pointer /directory) says which part does not."""
     if not isinstance(value, str) or not value:
         raise Invalid("directory must be a relative path such as 'demo' or 'team/run-1'", "/directory")
     if len(value) > MAX_CHARACTERS:

@@ -1,19 +1,20 @@
-"""Task ids: a valid UUID key is the id; any other record gets one from its place in the log.
+"""Task ids. A record whose key is a UUID has that id; any other record gets an id made of its source.
 
-The same place always gives the same id, so reading a record twice never makes two tasks.
+The same source always gives the same id, so a record that is read twice never becomes two tasks.
 """
 
 import uuid
 
-_NAMESPACE = uuid.UUID("6d0bd86f-2f2f-5c57-9d0c-3f5d3a2c9a11")  # fixed for ever: ids are derived from it
+_NAMESPACE = uuid.UUID("6d0bd86f-2f2f-5c57-9d0c-3f5d3a2c9a11")  # never change it: ids are derived from it
 
 
 def new_id() -> str:
+    """A random task id."""
     return str(uuid.uuid4())
 
 
 def id_of_key(key: bytes | None) -> str | None:
-    """The canonical UUID in a record's key, or None when there is no key or it is no UUID."""
+    """The UUID in a record's key in canonical form; None for any other key and without one."""
     if key is None or len(key) not in {32, 36, 38, 41, 45}:
         return None
     try:
@@ -22,21 +23,21 @@ def id_of_key(key: bytes | None) -> str | None:
         return None
 
 
-def id_of_place(topic: str, partition: int, offset: int) -> str:
-    """UUIDv5 of topic, partition and offset: the id of a record without a usable key."""
+def id_of_source(topic: str, partition: int, offset: int) -> str:
+    """The id of a record without a usable key: UUIDv5 of topic (without prefix), partition and offset."""
     return str(uuid.uuid5(_NAMESPACE, f"{topic}/{partition}/{offset}"))
 
 
 def id_of_redrive(old_id: str, count: int) -> str:
-    """The id of the `count`-th redrive of a dead task: repeating a redrive makes no second task."""
+    """The id of the `count`-th redrive of a dead task, so that a repeated request makes no second task."""
     return str(uuid.uuid5(_NAMESPACE, f"redrive/{old_id}/{count}"))
 
 
 def id_of_idempotency_key(holder: str, key: str) -> str:
-    """The id that every repeat of one submission under an Idempotency-Key gets, on any gateway, for a day."""
+    """The id of every submission with this Idempotency-Key, on any gateway, for a day."""
     return str(uuid.uuid5(_NAMESPACE, f"idempotency/{holder}/{key}"))
 
 
 def id_of_key_reused(old_id: str) -> str:
-    """The id under the same Idempotency-Key once its day is over: each follows from the one before it."""
+    """The next id under the same Idempotency-Key, once the day of `old_id` is over."""
     return str(uuid.uuid5(_NAMESPACE, f"idempotency-again/{old_id}"))

@@ -1,7 +1,8 @@
-"""The journal `tasks.running`: who runs what now, at which attempt. PROTOCOL: one living writer a key.
+"""The journal `tasks.running`: which boot runs which task, at which attempt (docs/protocol.md).
 
-A claim's value is the claimed submissions as they came, one after another; all else is in headers, so that nothing
-is ever encoded anew and a claim is no larger than what it holds. A tombstone says why the claim is over.
+Intake, delegation and finisher write claims and tombstones; the reaper judges them. A claim's value is the claimed
+submissions as they came, one after another. Everything else is in headers, so no submission is encoded again and a
+claim is hardly larger than its submissions. A tombstone says why the claim ended. Undecodable for anything else.
 """
 
 from collections.abc import Sequence
@@ -24,7 +25,7 @@ Why = Literal["done", "retried", "void", "reaped"]
 
 @dataclass(frozen=True, slots=True)
 class ClaimKey:
-    """`id:topic/partition/offset:boot` of the first member: unique to the boot that claims."""
+    """`id:topic/partition/offset:boot` of the first member. With the boot, each key has one living writer."""
 
     id: str
     source: Source
@@ -38,31 +39,31 @@ class ClaimKey:
         try:
             task_id, source, boot = (raw or b"").decode().split(":")
         except ValueError:
-            raise Undecodable("a claim's key is id:topic/partition/offset:boot", raw) from None
+            raise Undecodable("the key of a claim must be id:topic/partition/offset:boot", raw) from None
         place = Source.parse(source)
         if id_of_key(task_id.encode()) != task_id or not boot or place.topic not in _CLAIMED:
-            raise Undecodable("a claim's key is id:topic/partition/offset:boot", raw)
+            raise Undecodable("the key of a claim must be id:topic/partition/offset:boot", raw)
         return cls(task_id, place, boot)
 
     @classmethod
     def of(cls, record: Record) -> "ClaimKey":
-        """The key of a record of the journal; Undecodable when it does not lie in the partition of its source."""
+        """The key of a record of the journal; Undecodable when the record is not in its source's partition."""
         key = cls.parse(record.key)
         if record.partition != key.source.partition:
-            raise Undecodable("a claim lies in the partition of its source", record.value)
+            raise Undecodable("a claim must be in the partition of its source", record.value)
         return key
 
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """One boot's hold on one record of a task topic, or on a run of records of one partition (a chunk)."""
+    """One boot's hold on one record of a task topic, or on several records of one partition (a micro-batch)."""
 
-    tasks: tuple[Task, ...]  # one partition, ascending offsets
+    tasks: tuple[Task, ...]  # of one partition, in ascending offsets
     _: KW_ONLY
     by: str  # boot that claims
     for_: str  # boot that runs
-    generation: int  # of the consumer group at the pull
-    node: str  # name of the node that runs, for the ledger
+    generation: int  # of the group headrace-tasks at the pull
+    node: str  # name of the node that runs
     phase: Phase = "claimed"
 
     @property
@@ -71,10 +72,11 @@ class Claim:
 
     @property
     def responsible(self) -> str:
-        """The boot whose death makes this claim the reaper's."""
+        """The boot whose death lets the reaper judge this claim."""
         return self.for_ if self.phase == "go" else self.by
 
     def go(self) -> "Claim":
+        """The same claim in phase `go`: from now on the boot that runs is responsible."""
         return replace(self, phase="go")
 
     def encode(self) -> Outgoing:
@@ -130,14 +132,14 @@ class Claim:
             or record.text("phase") != phase
             or record.text("by") != key.boot
         ):
-            raise Undecodable("not a claim: its parts do not fit together", record.value)
+            raise Undecodable("not a claim: key, headers and value contradict each other", record.value)
         runs, node = record.text("for"), record.text("node", "")
         return cls(tuple(tasks), by=key.boot, for_=runs, generation=record.number("generation"), node=node, phase=phase)
 
 
 @dataclass(frozen=True, slots=True)
 class Tombstone:
-    """The end of a claim. Kept for `delete.retention.ms`, so that reapers still see its generation."""
+    """The end of a claim. Kafka keeps it for `delete.retention.ms`, so that reapers still see its generation."""
 
     key: ClaimKey
     generation: int
@@ -149,15 +151,16 @@ class Tombstone:
 
 
 def tombstone(key: ClaimKey, generation: int, why: Why) -> Outgoing:
+    """The record that ends a claim."""
     headers = headers_of({"source": key.source, "generation": generation, "why": why})
     return Outgoing("tasks.running", str(key).encode(), None, headers, key.source.partition)
 
 
 def _member(m: dict[str, Any], raw: bytes, first: Source) -> Task:
-    """One of a claim's tasks; `first` is the source of the first one, in whose partition all lie."""
+    """One task of a claim. `first` is the source of the first one; all are in its partition."""
     task_id = str(m["id"])
     if id_of_key(task_id.encode()) != task_id:
-        raise ValueError("a member's id is a task id")
+        raise ValueError("the id of a member is not a task id")
     source = Source(first.topic, first.partition, whole_number(m["offset"], MAX_INT64, first.offset))
     foreign = tuple((str(k), bytes.fromhex(v)) for k, v in m["foreign"])
     ledger = decode_ledger(orjson.dumps(m["ledger"]))
@@ -166,7 +169,7 @@ def _member(m: dict[str, Any], raw: bytes, first: Source) -> Task:
 
 
 def offsets_to_commit(claims: Sequence[Claim]) -> dict[tuple[str, int], int]:
-    """Per (topic, partition) the offset to commit after these claims: one past the highest."""
+    """(topic, partition) -> offset to commit after these claims: one past the highest source."""
     ends: dict[tuple[str, int], int] = {}
     for claim in claims:
         for t in claim.tasks:
@@ -176,5 +179,5 @@ def offsets_to_commit(claims: Sequence[Claim]) -> dict[tuple[str, int], int]:
 
 
 def decode_journal(record: Record) -> Claim | Tombstone:
-    """What a record of `tasks.running` is; Undecodable when it is neither."""
+    """The claim or tombstone in a record of `tasks.running`; Undecodable when it is neither."""
     return Tombstone.decode(record) if record.value is None else Claim.decode(record)

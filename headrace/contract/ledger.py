@@ -1,6 +1,7 @@
-"""The ledger: what became of each attempt before this one. It travels with the record, in one header.
+"""The ledger: the failed attempts of a task. It travels with the task's records, in one header.
 
-At most 32 KiB: beyond that the oldest texts are cut first, then the oldest entries in the middle go.
+It has at most 32 KiB. When it is larger, the oldest details are cut first; then entries are dropped, the oldest but one
+first. Undecodable for a header that is not a ledger.
 """
 
 from collections.abc import Sequence
@@ -18,23 +19,23 @@ MAX_DETAIL_CHARACTERS = 4000
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """One attempt that ended without a result."""
+    """One attempt that ended without a result. Times are in ms."""
 
     attempt: int
     cause: Cause
     _: KW_ONLY
     node: str
-    started_ms: int  # 0 = it never started
+    started_ms: int  # 0 = never started
     ended_ms: int
     detail: str = ""  # the traceback's last lines, the signal, the limit
-    more: str = ""  # fields that a later version has written, as JSON: they travel on
+    more: str = ""  # fields of a later version, as JSON; kept when the ledger is encoded again
 
 
 _KNOWN = frozenset(f.name for f in fields(Failure)) - {"more"}
 
 
 def encode_ledger(ledger: Sequence[Failure]) -> bytes:
-    """JSON, never longer than MAX_LEDGER_BYTES; the newest failure and the first one always stay."""
+    """JSON of at most MAX_LEDGER_BYTES. The first and the newest failure always stay."""
     entries = [replace(f, detail=f.detail[-MAX_DETAIL_CHARACTERS:]) for f in ledger]
     raw = _encode(entries)
     index = 0
@@ -55,13 +56,13 @@ def _encode(entries: Sequence[Failure]) -> bytes:
 
 
 def decode_ledger(raw: bytes) -> tuple[Failure, ...]:
-    """From a header; Undecodable when it is nothing that `encode_ledger` makes, in this version or a later one."""
+    """From a header; Undecodable for anything that no version of `encode_ledger` writes."""
     try:
         if len(raw) > MAX_LEDGER_BYTES:
             raise ValueError(f"{len(raw)} bytes")
         found = orjson.loads(raw)
         if not isinstance(found, list):
-            raise ValueError("no list")
+            raise ValueError("not a list")
         return tuple(
             Failure(
                 whole_number(f["attempt"], MAX_ATTEMPTS),

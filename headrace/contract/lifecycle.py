@@ -17,7 +17,7 @@ from headrace.errors import Undecodable
 
 
 def received_event(task: Task, name: str, directory: str, via: str) -> Outgoing:
-    """lifecycle.received: the platform has taken the task in. name and directory are "" when it cannot be read."""
+    """lifecycle.received: the task has arrived. Name and directory are "" when the submission is not valid."""
     return lifecycle_record(
         "lifecycle.received",
         task.id,
@@ -31,7 +31,7 @@ def received_event(task: Task, name: str, directory: str, via: str) -> Outgoing:
 
 
 def started_event(task: Task, name: str, directory: str, node: str, boot: str) -> Outgoing:
-    """lifecycle.started: an attempt begins on that node."""
+    """lifecycle.started: an attempt has begun on that node."""
     return lifecycle_record(
         "lifecycle.started",
         task.id,
@@ -48,7 +48,7 @@ def started_event(task: Task, name: str, directory: str, node: str, boot: str) -
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """A lifecycle or dead-letter record as readers fold it; fields that its topic lacks are at their defaults."""
+    """A lifecycle event or dead letter, times in ms. Fields that its topic lacks have their defaults."""
 
     topic: str
     id: str
@@ -76,11 +76,12 @@ class Event:
 
     @classmethod
     def decode(cls, record: Record) -> "Event":
+        """Undecodable when the key is not a task id or a header breaks its rule."""
         task_id = id_of_key(record.key) or id_of_key(record.value if record.topic != "tasks.dead" else None)
         if task_id is None:
-            raise Undecodable(f"a record of {record.topic} has a task id as its key", record.value)
+            raise Undecodable(f"the key of a record of {record.topic} must be a task id", record.value)
         if record.has_unreadable_name:
-            raise Undecodable("the name of a header is no UTF-8", record.value)
+            raise Undecodable("the name of a header is not UTF-8", record.value)
         timed = any(k == "duration-ms" for k, _ in record.headers)
         return cls(
             topic=record.topic,
@@ -109,6 +110,7 @@ class Event:
 
 
 def lifecycle_record(topic: str, task_id: str, foreign: Headers, /, **values: object) -> Outgoing:
+    """A record whose key and value are the bare task id; everything else is in headers."""
     return Outgoing(topic, task_id.encode(), task_id.encode(), headers_of(values, foreign))
 
 

@@ -14,16 +14,16 @@ from headrace.contract.records import Headers, Outgoing, Record, Source, headers
 from headrace.contract.states import Reason
 from headrace.errors import Undecodable
 
-CHUNK_BYTES = 512_000  # of a big result on `results`: small ones overtake between two chunks
+CHUNK_BYTES = 512_000  # of a big result on `results`; other outcomes can go between two chunks
 
 OutcomeStatus = Literal["completed", "failed", "cancelled"]
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How the attempt that ends a task ended: `results`, from worker, reaper or gateway to the storekeeper.
+    """How the attempt that ends a task ended. Times are in ms.
 
-    `value` is the result's bytes (or chunk `chunk` of `chunks`) when completed, else the submission as it came.
+    `value` is the result, or chunk `chunk` of its `chunks`, when completed; else it is the submission as it came.
     """
 
     id: str
@@ -31,26 +31,27 @@ class Outcome:
     value: bytes
     _: KW_ONLY
     attempt: int
-    boot: str  # who ran or judged it; joins chunks together with id, attempt and source
+    boot: str  # that ran the attempt, or judged its claim; with id, attempt and source it joins chunks
     node: str
     source: Source
     submitted_ms: int
     name: str = ""
     directory: str = ""
     reason: Reason | None = None  # None when completed
-    error: str = ""  # in words, for people
+    error: str = ""  # a sentence for people
     content_type: str = "application/octet-stream"
     suffix: str = ".bin"
     chunk: int = 0
     chunks: int = 1
     started_ms: int = 0  # 0 = never started
     ended_ms: int = 0
-    ledger: tuple[Failure, ...] = ()  # every failed attempt, the last one included
+    ledger: tuple[Failure, ...] = ()  # every failed attempt, including the last one
     foreign: Headers = ()
-    offset: int = -1  # its own offset on `results`, set by decode; the terminal event carries it on
+    offset: int = -1  # its own offset on `results`, set by decode and repeated in the terminal event
     partition: int = -1
 
     def encode(self) -> Outgoing:
+        """The record for `results`."""
         done = self.outcome == "completed"
         headers = {
             "outcome": self.outcome,
@@ -75,9 +76,10 @@ class Outcome:
 
     @classmethod
     def decode(cls, record: Record) -> "Outcome":
+        """Undecodable when the key is not a task id or a header breaks its rule."""
         task_id = id_of_key(record.key)
         if task_id is None:
-            raise Undecodable("the key of an outcome is a task id", record.value)
+            raise Undecodable("the key of an outcome must be a task id", record.value)
         outcome = record.text("outcome")
         if outcome not in ("completed", "failed", "cancelled"):
             raise Undecodable(f"outcome is {outcome[:40]!r}", record.value)
@@ -111,7 +113,7 @@ class Outcome:
         )
 
     def completed_event(self, file: str, size: int, sha256: str) -> Outgoing:
-        """lifecycle.completed: the result is safely on disk, in `file` below the results root."""
+        """lifecycle.completed: the result is durable in `file`, a path below the results root; `size` in bytes."""
         return lifecycle_record(
             "lifecycle.completed",
             self.id,
@@ -128,7 +130,7 @@ class Outcome:
         )
 
     def dead_letter(self) -> Outgoing:
-        """tasks.dead: the task ended without a result; the value is the submission as it came."""
+        """tasks.dead: the task ended without a result. The value is the submission as it came."""
         headers = {
             "reason": self.reason or Reason.FAILED,
             "error": self.error,
@@ -143,7 +145,7 @@ class Outcome:
         )
 
     def _times(self) -> dict[str, object]:
-        """How long it waited and how long it ran; None for what never started."""
+        """How long the task waited and ran; None when it never started."""
         queued_ms, duration_ms = self.started_ms - self.submitted_ms, self.ended_ms - self.started_ms
         ran = bool(self.started_ms)
         return {"queued-ms": max(0, queued_ms) if ran else None, "duration-ms": max(0, duration_ms) if ran else None}

@@ -1,4 +1,4 @@
-"""Payloads against the JSON Schemas that nodes announce. Used by the gateway and by a node's intake."""
+"""Checks payloads against the JSON Schemas that nodes announce. Used by the gateway and by a node's intake."""
 
 from typing import Any
 
@@ -9,21 +9,21 @@ from headrace.errors import Invalid, UsageError
 
 
 def _refuse(uri: str) -> Any:
-    raise ValueError(f"schemas may not refer to {uri}: only to their own $defs")
+    raise ValueError(f"a schema may refer only to its own $defs, not to {uri}")
 
 
 class PayloadCheck:
-    """One kind's schema, compiled. UsageError when the kind announces a schema that is none."""
+    """One kind's schema, compiled. UsageError when it is not a valid schema."""
 
     def __init__(self, kind: KindInfo) -> None:
         self.kind = kind
         try:
             self._validator = jsonschema_rs.Draft202012Validator(kind.schema, retriever=_refuse)
         except (jsonschema_rs.ValidationError, ValueError) as e:
-            raise UsageError(f"kind {kind.name} announces a schema that is none: {e}") from None
+            raise UsageError(f"kind {kind.name} announces an invalid schema: {e}") from None
 
     def problems(self, payload: dict[str, Any]) -> list[Invalid]:
-        """Every way in which the payload does not fit, each with the JSON Pointer of its field below /payload."""
+        """Every violation of the schema, with the JSON Pointer of its field below /payload; empty when valid."""
         return [
             Invalid(
                 e.message,

@@ -12,7 +12,7 @@ from headrace.errors import Undecodable
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """What a running attempt reports: `fraction` from 0 to 1, with a message for people."""
+    """A running attempt's report: `fraction` from 0 to 1, and a message for people."""
 
     id: str
     attempt: int
@@ -25,11 +25,12 @@ class Progress:
 
     @classmethod
     def decode(cls, record: Record) -> "Progress":
+        """The report with its fraction clamped and its message cut; Undecodable for anything else."""
         task_id = id_of_key(record.key)
         try:
             found = orjson.loads(record.value or b"")
             if task_id is None:
-                raise ValueError("the key is no task id")
+                raise ValueError("the key is not a task id")
             return cls(
                 task_id,
                 whole_number(found["attempt"], MAX_ATTEMPTS),

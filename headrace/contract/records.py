@@ -1,7 +1,7 @@
-"""A Kafka record as the messages see it, and the headers they share.
+"""Kafka records as messages see them, and the headers that messages share.
 
-Messages decode from a `Record` and encode to an `Outgoing`; neither ever sends itself.
-Topic names here are the contract's, without the installation's prefix.
+Messages decode from a `Record` and encode to an `Outgoing`; they never send themselves. Topic names have no prefix
+here: `headrace.kafka` adds and removes the installation's. Undecodable for headers that break their rule.
 """
 
 import re
@@ -11,10 +11,10 @@ from dataclasses import KW_ONLY, dataclass, replace
 from headrace.contract.bounds import MAX_INT64, MAX_TIME_MS
 from headrace.errors import Undecodable
 
-PROTOCOL_VERSION = 1  # of the messages between roles; readers ignore fields and headers they do not know
+PROTOCOL_VERSION = 1  # of the messages between roles; readers ignore unknown fields and headers
 
-# Headers that Headrace itself sets. Whatever else a producer sends (`traceparent`, …) travels along to the end.
-# `redrive-of` is among those: it belongs to the submission.
+# Headers that Headrace sets. All others are foreign (`traceparent`, …) and are copied to every record of the task.
+# `redrive-of` is foreign too, as a part of the submission.
 OWN_HEADERS = frozenset(
     {
         "attempt",
@@ -57,17 +57,17 @@ OWN_HEADERS = frozenset(
 _SOURCE = re.compile(r"([A-Za-z0-9._-]{1,249})/([0-9]{1,9})/([0-9]{1,19})", re.ASCII)
 
 
-UNREADABLE_NAME = "\x1a"  # begins the name of a header whose own name is no UTF-8: Kafka takes any bytes
+UNREADABLE_NAME = "\x1a"  # begins the name given to a header whose own name is not UTF-8: Kafka accepts any bytes
 
 
-MAX_RECORD_BYTES = 2_000_000  # of a record with its headers; a little below the topics' limit
+MAX_RECORD_BYTES = 2_000_000  # value and headers; a little below the topics' max.message.bytes
 
 Headers = tuple[tuple[str, bytes], ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """The place of a record in the log: topic, partition, offset."""
+    """Where a record is: topic, partition and offset."""
 
     topic: str
     partition: int
@@ -78,6 +78,7 @@ class Source:
 
     @classmethod
     def parse(cls, text: str) -> "Source":
+        """From `topic/partition/offset`; Undecodable for other text."""
         found = _SOURCE.fullmatch(text)
         if found is None or int(found[3]) > MAX_INT64:
             raise Undecodable(f"source {text[:80]!r} is not topic/partition/offset", text.encode(errors="replace"))
@@ -89,7 +90,7 @@ Place = tuple[str, int]  # topic without prefix, partition
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One record read from Kafka. `timestamp_ms` is the broker's (LogAppendTime)."""
+    """One record read from Kafka. `timestamp_ms` is the time at which the broker appended it."""
 
     topic: str
     partition: int
@@ -105,42 +106,43 @@ class Record:
         return Source(self.topic, self.partition, self.offset)
 
     def text(self, name: str, default: str | None = None) -> str:
-        """The last header of that name as text; Undecodable if it is missing (and has no default) or no UTF-8."""
+        """The last header of that name. Undecodable when it is not UTF-8, or missing without a default."""
         for key, value in reversed(self.headers):
             if key == name:
                 try:
                     return value.decode()
                 except UnicodeDecodeError:
-                    raise Undecodable(f"header {name} is no UTF-8", value) from None
+                    raise Undecodable(f"header {name} is not UTF-8", value) from None
         if default is None:
             raise Undecodable(f"header {name} is missing", self.value)
         return default
 
     def number(self, name: str, default: int | None = None, most: int = MAX_INT64) -> int:
-        """The header as a whole number from 0 to `most`."""
+        """The header as a whole number from 0 to `most`; Undecodable for anything else."""
         text = self.text(name, None if default is None else str(default))
-        # isascii: int() would take digits of any script, and underscores and signs besides
+        # int() would also accept signs, underscores and the digits of every script
         if not (text.isascii() and text.isdigit() and len(text) <= 19 and int(text) <= most):
             raise Undecodable(f"header {name} is {text[:40]!r}, not a whole number from 0 to {most}", self.value)
         return int(text)
 
     def milliseconds(self, name: str, default: int | None = None) -> int:
-        """The header as a moment or a duration in milliseconds."""
+        """The header as a time or a duration in ms."""
         return self.number(name, default, MAX_TIME_MS)
 
     @property
     def has_unreadable_name(self) -> bool:
-        """Whether a header's name is no UTF-8; then not all of the headers may be here."""
+        """Whether a header's name is not UTF-8. Some headers may be missing then."""
         return any(k.startswith(UNREADABLE_NAME) for k, _ in self.headers)
 
     @property
     def foreign_headers(self) -> Headers:
+        """The headers that Headrace did not set."""
         return tuple((k, v) for k, v in self.headers if k not in OWN_HEADERS and v is not None)
 
 
 @dataclass(frozen=True, slots=True)
 class Outgoing:
-    """One record to be sent. `partition` -1 lets the partitioner choose by key."""
+    """One record to send. With `partition` -1 the partitioner chooses by key."""
 
     topic: str
     key: bytes | None
@@ -150,15 +152,15 @@ class Outgoing:
 
 
 def headers_of(values: Mapping[str, object], foreign: Iterable[tuple[str, bytes]] = ()) -> Headers:
-    """Headers from plain values, those that are None left out, then the version, the foreign ones after our own."""
+    """Headers of the values that are not None, then the version, then the foreign ones."""
     own = tuple((k, v if isinstance(v, bytes) else str(v).encode()) for k, v in values.items() if v is not None)
     return (*own, ("version", str(PROTOCOL_VERSION).encode()), *foreign)
 
 
 def shrink_to_fit(record: Outgoing) -> Outgoing:
-    """The record without its foreign headers, or without its value too, when it is too large: it must be sent at all.
+    """The record; when it is too large, without its foreign headers; when that is not enough, without its value too.
 
-    A compressed batch may bring a submission that is larger than any record which carries it on could be.
+    A producer's compressed batch may hold a submission that fits no record of ours, and its task must still end.
     """
     if _size(record) <= MAX_RECORD_BYTES:
         return record

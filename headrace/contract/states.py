@@ -1,4 +1,4 @@
-"""The states of a task, in one table. README draws it, and a test holds every move."""
+"""The states of a task and every allowed move, in one table. The README draws it; a test checks every pair."""
 
 import re
 from enum import StrEnum
@@ -17,8 +17,8 @@ class Status(StrEnum):
         return not MOVES[self]
 
 
-# A crashed attempt goes back from running to queued without a word to the submitter: the status view shows
-# `running` on until the next attempt starts, since lifecycle.started of attempt 1 is all that is announced.
+# After a crashed attempt the task waits again, but listeners do not hear of it: only the first attempt is announced, so
+# the status view shows `running` until the task ends.
 MOVES: dict[Status, frozenset[Status]] = {
     Status.QUEUED: frozenset({Status.RUNNING, Status.COMPLETED, Status.FAILED, Status.CANCELLED}),
     Status.RUNNING: frozenset({Status.RUNNING, Status.COMPLETED, Status.FAILED, Status.CANCELLED}),
@@ -31,18 +31,18 @@ TERMINAL = frozenset(s for s in Status if s.terminal)
 
 
 class _Open(StrEnum):
-    """Grows with later versions: a word that this one does not know is kept as it came, and travels on."""
+    """An enum that later versions extend: an unknown member is kept, so that it can be encoded again."""
 
     @classmethod
     def _missing_(cls, value: object) -> Self | None:
         if not isinstance(value, str) or not re.fullmatch(r"[a-z][a-z0-9-]{0,39}", value):
             return None
-        word = str.__new__(cls, value)
-        word._name_, word._value_ = value.replace("-", "_").upper(), value
-        return word
+        member = str.__new__(cls, value)
+        member._name_, member._value_ = value.replace("-", "_").upper(), value
+        return member
 
     def __reduce_ex__(self, _protocol: object) -> tuple[type[Self], tuple[str]]:
-        """By value: some Pythons (3.11.2) copy and pickle by a name, which a word of a later version has not here."""
+        """By value: some Pythons (3.11.2) copy and pickle by name, and an unknown member has no name here."""
         return self.__class__, (self.value,)
 
 

@@ -20,21 +20,21 @@ MAX_NAME_CHARACTERS = 200
 
 @dataclass(frozen=True, slots=True)
 class Submission:
-    """What a person asks for: the value of `tasks.normal` and `tasks.high`, and the body of POST /tasks."""
+    """A checked submission. The record on Kafka keeps the bytes as they came."""
 
     name: str  # task kind
     payload: dict[str, Any]  # parameters, by the kind's schema
     directory: str  # below the results root
     timeout_s: float | None = None  # of one attempt; None = the kind's
     max_attempts: int | None = None  # None = the kind's
-    expires_at: datetime | None = None  # not started after it
+    expires_at: datetime | None = None  # the task does not start after it
     priority: Literal["normal", "high"] = "normal"
 
     @classmethod
     def decode(cls, raw: bytes | None) -> "Submission":
-        """From JSON bytes; Undecodable when they are no JSON, Invalid naming the field that breaks a rule."""
+        """From JSON bytes. Undecodable when they are not JSON; Invalid names the field that breaks a rule."""
         if raw is None:
-            raise Undecodable("an empty record is no submission", raw)
+            raise Undecodable("the record is empty: a submission is a JSON object", raw)
         if len(raw) > MAX_SUBMISSION_BYTES:
             raise Invalid(f"the submission has {len(raw)} bytes: {MAX_SUBMISSION_BYTES} at most")
         try:
@@ -45,6 +45,7 @@ class Submission:
 
     @classmethod
     def from_json(cls, found: object) -> "Submission":
+        """From parsed JSON; Invalid names the field that breaks a rule."""
         if not isinstance(found, dict):
             raise Invalid("a submission is a JSON object with name, payload and directory")
         name = found.get("name")

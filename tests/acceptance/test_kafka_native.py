@@ -18,7 +18,7 @@ def known(client: Client, task_id: str) -> dict[str, object]:
     return client.wait(task_id)
 
 
-def id_of_place(log: Log, partition: int, offset: int) -> str:
+def id_of_source(log: Log, partition: int, offset: int) -> str:
     """The contract: UUIDv5 of its topic, partition and offset."""
     return str(uuid.uuid5(_PLACES, f"tasks.normal/{partition}/{offset}"))
 
@@ -35,11 +35,11 @@ def test_a_keyed_record_is_a_task(client: Client, log: Log, results: Path) -> No
 
 
 def test_a_record_without_a_key_gets_its_id_from_its_place(client: Client, log: Log) -> None:
-    assert known(client, id_of_place(log, *log.produce(body())))["status"] == "completed"
+    assert known(client, id_of_source(log, *log.produce(body())))["status"] == "completed"
 
 
 def test_a_key_that_is_no_uuid_is_no_id(client: Client, log: Log) -> None:
-    assert known(client, id_of_place(log, *log.produce(body(), "order-42")))["status"] == "completed"
+    assert known(client, id_of_source(log, *log.produce(body(), "order-42")))["status"] == "completed"
 
 
 def test_garbage_is_received_and_at_once_dead_and_stops_nothing(client: Client, log: Log) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from confluent_kafka import Consumer, KafkaException
 
 from headrace.cli.why.timeline import KEYED_TOPICS
-from headrace.contract.ids import id_of_key, id_of_place
+from headrace.contract.ids import id_of_key, id_of_source
 from headrace.contract.records import Place, Record, Source
 from headrace.errors import Retryable, Undecodable
 from headrace.kafka.client import SHORT_FETCH, Kafka
@@ -49,7 +49,7 @@ def _belongs(task_id: str) -> Callable[[Record], bool]:
             return raw in (record.key or b"") or any(k == "members" and raw in v for k, v in record.headers)
         own = id_of_key(record.key)
         if own is None and record.topic in _QUEUES:
-            own = id_of_place(record.topic, record.partition, record.offset)
+            own = id_of_source(record.topic, record.partition, record.offset)
         return own == task_id
 
     return belongs

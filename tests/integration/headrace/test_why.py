@@ -9,7 +9,7 @@ import pytest
 
 from headrace.cli.main import main
 from headrace.contract.cluster import Cancel
-from headrace.contract.ids import id_of_place, new_id
+from headrace.contract.ids import id_of_source, new_id
 from headrace.contract.journal import Claim
 from headrace.contract.ledger import Failure
 from headrace.contract.lifecycle import received_event, started_event
@@ -122,7 +122,7 @@ def test_a_replayed_task_tells_all_that_happened_in_order(story_of: Story, sende
 
 def test_a_task_without_a_key_is_found_by_its_place(story_of: Story, sender: Sender) -> None:
     [place] = sender.send_all([Outgoing("tasks.normal", b"no uuid", b"garbage")], 10)
-    task_id = id_of_place(*place)
+    task_id = id_of_source(*place)
     [line] = story_of(task_id)
     assert "not valid" in line
     task = Task.from_record(Record(*place, timestamp_ms=1, key=b"no uuid", value=b"garbage"))

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from headrace.contract.cluster import KindInfo
-from headrace.contract.ids import id_of_idempotency_key, id_of_key, id_of_place, id_of_redrive, new_id
+from headrace.contract.ids import id_of_idempotency_key, id_of_key, id_of_redrive, id_of_source, new_id
 from headrace.contract.ledger import MAX_LEDGER_BYTES, Failure, decode_ledger, encode_ledger
 from headrace.contract.payload_check import PayloadCheck
 from headrace.contract.records import Record, Source
@@ -27,13 +27,13 @@ def test_a_key_that_is_no_uuid_is_no_id(key: bytes | None) -> None:
 
 def test_derived_ids_are_the_same_for_ever() -> None:
     # Written down once: a release that changed them would run tasks twice.
-    assert id_of_place("tasks.normal", 3, 17) == "a573d318-20eb-56f3-ab61-1e8b22454f05"
+    assert id_of_source("tasks.normal", 3, 17) == "a573d318-20eb-56f3-ab61-1e8b22454f05"
     assert id_of_redrive(ID, 1) == "dcab5323-18a0-515e-886a-c5bad554221a"
     assert id_of_idempotency_key("a", "k") == "c3ad8a5f-43b0-51e1-b20d-b4b6b0215db5"
 
 
 def test_different_things_have_different_ids() -> None:
-    places = [id_of_place("t", p, o) for p in range(3) for o in range(3)]
+    places = [id_of_source("t", p, o) for p in range(3) for o in range(3)]
     others = [
         id_of_redrive(ID, 1),
         id_of_redrive(ID, 2),

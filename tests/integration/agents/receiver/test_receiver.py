@@ -13,7 +13,7 @@ from agents.faust_kit.app import make_app, running
 from agents.monitoring.protocol_metrics import ProtocolMetrics
 from agents.receiver.received_index import ReceivedIndex
 from agents.receiver.receiver import Receiver
-from headrace.contract.ids import id_of_place
+from headrace.contract.ids import id_of_source
 from headrace.contract.ledger import Failure
 from headrace.contract.lifecycle import Event
 from headrace.contract.records import Outgoing, Source
@@ -87,7 +87,7 @@ async def test_every_task_is_announced_once_with_what_can_be_decoded(
         events = {e.id: e for e in await announced(kafka, 6)}
         await until(lambda: count(metrics, "received_repeats") == 1)
     sender.close()
-    keyless, odd = id_of_place(*places[3]), id_of_place(*places[4])
+    keyless, odd = id_of_source(*places[3]), id_of_source(*places[4])
     assert set(events) == {http, native, garbage, keyless, odd, forged}
     assert {i: e.via for i, e in events.items()} == dict.fromkeys(events, "kafka") | {http: "http"}
     assert (events[http].name, events[http].directory) == ("prime", "demo")
