@@ -66,7 +66,7 @@ def replays(client: Client) -> tuple[float, float]:
         task_id = client.submit("fragile", {"how": "kill", "attempts": 1}, "bench")["id"]
         for _ in client.events(task_id):
             pass
-        first, second = client.call("GET", f"/tasks/{task_id}")["attempts"][:2]
+        first, second = client.request("GET", f"/tasks/{task_id}")["attempts"][:2]
         took.append((moment(second["started_at"]) - moment(first["ended_at"])) * 1000)
     return statistics.median(took), statistics.quantiles(took, n=100)[98]
 

@@ -1,7 +1,6 @@
-"""Headrace: what task authors import, and the contract that all roles share.
+"""Headrace: what authors of task kinds import, and what all roles share.
 
-Everything here is a leaf: it imports none of the roles. `task` and `Context` are the whole interface for
-people who write task kinds.
+`task` and `Context` are the whole interface for authors. Imports none of the roles.
 """
 
 from headrace.kinds import Context, task

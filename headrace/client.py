@@ -1,10 +1,11 @@
-"""A small client of the gateway's HTTP interface, for the command line and for Python programs.
+"""A client of the gateway's HTTP interface, for the command line and for Python programs.
 
     with Client("http://127.0.0.1:8000") as client:
         task = client.submit("prime", {"upper_bound": 100}, "demo")
         for event in client.events(task["id"]): ...
 
-Refused says what the gateway said (its problem's detail and the fields at fault); Retryable that it did not answer.
+Refused when the gateway answers with a problem: its message has the problem's detail and the wrong fields. Retryable
+when the gateway does not answer.
 """
 
 import ssl
@@ -20,7 +21,7 @@ from headrace.contract.states import TERMINAL
 from headrace.errors import HeadraceError, Retryable
 
 _TIMEOUT_S = 30.0
-_SILENCE_S = 30.0  # the gateway comments every 10 s: three missed mean it has gone
+_SILENCE_S = 30.0  # the gateway sends a comment every 10 s: after three missed ones it is gone
 
 
 class Refused(HeadraceError):
@@ -45,12 +46,12 @@ class ServerEvent:
 
 @cache
 def tls_context() -> ssl.SSLContext:
-    """For all clients of this process: each new one would read all certificates of the machine, 40 ms."""
+    """One context for all clients of this process: making one reads all certificates of the machine, 40 ms."""
     return httpx.create_ssl_context()
 
 
 class Client:
-    """One connection pool to one gateway. Not for use from several threads at once."""
+    """One connection pool to the gateway at `url`. Not thread-safe."""
 
     def __init__(self, url: str) -> None:
         self._url = url
@@ -66,20 +67,26 @@ class Client:
         self._http.close()
 
     def submit(self, name: str, payload: dict[str, Any], directory: str, **more: Any) -> dict[str, Any]:
-        """`more`: timeout_s, max_attempts, expires_at, priority. Returns the acknowledgement with id and links."""
+        """Submits a task; returns the gateway's answer with its id and links.
+
+        `more`: timeout_s (seconds), max_attempts, expires_at (RFC 3339), priority ("normal" or "high").
+        """
         body = {"name": name, "payload": payload, "directory": directory} | {
             k: v for k, v in more.items() if v is not None
         }
-        return self.call("POST", "/tasks", json=body)
+        return self.request("POST", "/tasks", json=body)
 
-    def call(self, method: str, path: str, **options: Any) -> dict[str, Any]:
-        """A JSON answer; Refused for a problem, Retryable when nobody answers."""
+    def request(self, method: str, path: str, **options: Any) -> dict[str, Any]:
+        """Sends a request and returns the JSON answer, {} for an empty one. `options` are those of httpx."""
         answer = self._send(method, path, **options)
         found: dict[str, Any] = orjson.loads(answer.content) if answer.content else {}
         return found
 
     def events(self, task_id: str | None = None, params: dict[str, str] | None = None) -> Iterator[ServerEvent]:
-        """A task's events until its end, or everybody's without one; resumes by itself when the connection breaks."""
+        """A task's events until its end, or the events of all tasks without an id.
+
+        Resumes where a connection broke; Retryable after five failures in a row. `params` are filters for all tasks.
+        """
         path = f"/tasks/{task_id}/events" if task_id else "/events"
         last, failures = "", 0
         while failures < 5:
@@ -96,7 +103,7 @@ class Client:
         raise Retryable(f"{self._url} does not answer: is the gateway up?")
 
     def result(self, task_id: str) -> Iterator[bytes]:
-        """The stored bytes, piece by piece."""
+        """The stored result, in pieces."""
         with self._http.stream("GET", f"/tasks/{task_id}/result") as answer:
             if answer.status_code != 200:
                 answer.read()
@@ -104,7 +111,7 @@ class Client:
             yield from answer.iter_bytes()
 
     def attempt_log(self, task_id: str, attempt: int) -> bytes:
-        """What an attempt has printed, at most its last 256 KiB; Refused when nothing is kept of it."""
+        """The last 256 KiB that an attempt printed; Refused when no log of it is kept."""
         return self._send("GET", f"/tasks/{task_id}/attempts/{attempt}/log").content
 
     def _send(self, method: str, path: str, **options: Any) -> httpx.Response:

@@ -1,23 +1,23 @@
-"""Errors named by what happens next, so that a caller never has to guess.
+"""Errors named by what the caller does next: correct an argument, give up, or try again.
 
-Source: raised by this package's decoders, loaders and settings; roles catch them at their edge.
+Raised by decoders, loaders, settings and Kafka clients. Roles and commands catch them at their edge.
 """
 
 
 class HeadraceError(Exception):
-    """Base of all of ours. The message says what to change, in words for the person who can change it."""
+    """Base of all errors of Headrace. The message tells the person who can fix it what to change."""
 
 
 class UsageError(HeadraceError):
-    """A setting, file or argument is wrong: the role refuses to start and says so."""
+    """A setting, file or argument is wrong. The role or command does not start."""
 
 
 class Permanent(HeadraceError):
-    """Trying again cannot help: the task or record ends here."""
+    """Another try cannot succeed: the task or record ends here."""
 
 
 class Invalid(Permanent):
-    """A submission breaks a rule. `pointer` is the JSON Pointer of the field at fault ("" for the whole)."""
+    """A submission breaks a rule. `pointer` is the JSON Pointer of the wrong field, "" for the whole submission."""
 
     def __init__(self, detail: str, pointer: str = "") -> None:
         super().__init__(detail)
@@ -26,7 +26,7 @@ class Invalid(Permanent):
 
 
 class Undecodable(Permanent):
-    """A record's bytes are not what its topic holds. Keeps the bytes, so that nothing is lost with them."""
+    """A record is not what its topic holds. `raw` keeps its bytes."""
 
     def __init__(self, detail: str, raw: bytes | None = None) -> None:
         super().__init__(detail)
@@ -35,7 +35,7 @@ class Undecodable(Permanent):
 
 
 class Retryable(HeadraceError):
-    """May succeed later; `delay_s` is how long to wait before the next try."""
+    """Another try may succeed; wait `delay_s` seconds before it."""
 
     def __init__(self, detail: str, delay_s: float = 1.0) -> None:
         super().__init__(detail)

@@ -1,8 +1,7 @@
-"""Task kinds: Python functions registered under a name, whose type hints are the payload's schema.
+"""Task kinds: Python functions registered under a name. Their type hints are the schema of the payload.
 
-`@task` is what people write; the pool's children load the modules and call the functions; nodes and gateways know
-kinds by their `KindInfo` alone and never import task code. A function that cannot be a kind fails at its decoration
-with UsageError, so the person who wrote it sees it first.
+Authors write `@task`. Only the pool's children load task modules and call the functions; nodes and gateways know a kind
+by its `KindInfo`. UsageError at the decorator for a function that cannot be a kind, so that its author sees it first.
 """
 
 import hashlib
@@ -23,15 +22,15 @@ if TYPE_CHECKING:
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-DEFAULT_TIMEOUT_S = 3600.0  # long enough for heavy work, short enough that a hang is found the same day
+DEFAULT_TIMEOUT_S = 3600.0  # long enough for heavy work, short enough to end a hanging attempt the same day
 DEFAULT_MAX_ATTEMPTS = 3
 EXAMPLES = ("prime", "compression", "conversion", "fragile")
 
 
 class Context:
-    """What an attempt is told of itself. A parameter annotated with it is not part of the payload.
+    """What a task function can know about its attempt. A parameter annotated with it is not part of the payload.
 
-    `scratch` is a directory of its own that goes away after the attempt.
+    `id` is the task's, `attempt` counts from 1. `scratch` is the attempt's own directory, removed after the attempt.
     """
 
     def __init__(self, id: str, attempt: int, scratch: Path, report: Callable[[float, str], None]) -> None:
@@ -41,13 +40,13 @@ class Context:
         self._report = report
 
     def progress(self, fraction: float, message: str = "") -> None:
-        """Tells listeners how far the attempt is: `fraction` from 0 to 1. Never blocks and never fails."""
+        """Reports to listeners how far the attempt is: `fraction` from 0 to 1. Never blocks and never fails."""
         self._report(min(1.0, max(0.0, float(fraction))), str(message))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Kind:
-    """A registered function, with the limits of one attempt of it."""
+    """A registered function and the limits of its attempts. Fields as in `task`."""
 
     name: str
     function: Callable[..., Any]
@@ -60,7 +59,7 @@ class Kind:
     model: Any  # pydantic model of the payload
 
     def call(self, payload: bytes, context: Context) -> Any:
-        """Runs the function on a payload (JSON); Invalid, naming the field, when it does not fit the type hints."""
+        """Runs the function on a payload (JSON bytes). Invalid names the field that does not match the type hints."""
         from pydantic import ValidationError
 
         try:
@@ -75,6 +74,7 @@ class Kind:
         return self.function(**arguments)
 
     def info(self) -> "KindInfo":
+        """What a node announces about the kind."""
         from headrace.contract.cluster import KindInfo
 
         schema = self.model.model_json_schema()
@@ -118,10 +118,11 @@ def task(
     suffix: str | None = None,
     memory_mb: int | None = None,
 ) -> F | Callable[[F], F]:
-    """Registers a function as a task kind, under its own name unless `name` is given.
+    """Registers a function as a task kind, under its own name or under `name`.
 
-    `timeout_s` and `max_attempts` bound an attempt and their number; `memory_mb` bounds its memory. `content_type` and
-    `suffix` (with its dot) say what the result is; without them bytes are `.bin`, text `.txt`, all else JSON.
+    An attempt may take `timeout_s` seconds and `memory_mb` MiB; a task has at most `max_attempts`. `content_type` and
+    `suffix` (such as .csv) are those of the result; by default bytes are .bin, text is .txt, anything else is JSON.
+    UsageError for a function or a limit that cannot work.
     """
 
     def register(f: F) -> F:
@@ -136,7 +137,7 @@ def task(
             )
         model, context_parameter = _payload_model(kind_name, f)
         if kind_name in _registry and _registry[kind_name].function.__code__.co_filename != f.__code__.co_filename:
-            raise UsageError(f"@task {kind_name}: two modules register this name; rename one")
+            raise UsageError(f"@task {kind_name}: two modules register this name: rename one of them")
         _registry[kind_name] = Kind(
             name=kind_name,
             function=f,
@@ -154,7 +155,7 @@ def task(
 
 
 def is_valid_suffix(suffix: str) -> bool:
-    """A dot and 1 to 16 ASCII letters or digits, perhaps twice (`.tar.gz`): never a way out of a directory."""
+    """Whether it is one or two times a dot and 1 to 16 ASCII letters or digits (`.csv`, `.tar.gz`)."""
     parts = suffix.split(".")
     return (
         len(parts) in (2, 3) and parts[0] == "" and all(p.isascii() and p.isalnum() and len(p) <= 16 for p in parts[1:])
@@ -162,9 +163,10 @@ def is_valid_suffix(suffix: str) -> bool:
 
 
 def load_kinds(tasks: str) -> dict[str, Kind]:
-    """Imports the modules or files named in HEADRACE_TASKS (comma-separated; empty = the examples) and gives all kinds.
+    """Imports the modules or files in HEADRACE_TASKS (comma-separated; empty = the examples); returns kinds by name.
 
-    Only the pool's children call this: whatever a task module does at import can touch them alone.
+    UsageError when one cannot be imported or none registers a kind. Only the pool's children call this, so that task
+    code runs nowhere else.
     """
     names = [t.strip() for t in tasks.split(",") if t.strip()] or example_files()
     for item in names:
@@ -183,19 +185,19 @@ def load_kinds(tasks: str) -> dict[str, Kind]:
 
 
 def example_files() -> list[str]:
-    """The seed's kinds, as files: a package of theirs by name could shadow one of the user's."""
+    """The examples as files, because a package with their names could hide one of the user's."""
     folder = Path(__file__).resolve().parent.parent / "examples"
     return [str(folder / f"{name}.py") for name in EXAMPLES]
 
 
 def forget_kinds() -> None:
-    """Empties the registry: for tests, which register kinds of their own."""
+    """Empties the registry, for tests that register their own kinds."""
     _registry.clear()
 
 
 def _load_file(path: Path) -> None:
     if not path.is_file():
-        raise UsageError(f"HEADRACE_TASKS: there is no file {path}")
+        raise UsageError(f"HEADRACE_TASKS: no file {path}")
     name = f"headrace_tasks_{path.stem}_{hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:8]}"
     spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None:
@@ -218,7 +220,7 @@ def _payload_model(name: str, function: Callable[..., Any]) -> tuple[Any, str | 
     for p in inspect.signature(function).parameters.values():
         if p.kind in (p.VAR_POSITIONAL, p.VAR_KEYWORD, p.POSITIONAL_ONLY):
             raise UsageError(
-                f"@task {name}: parameter {p.name} must be given by name: *args, **kwargs and / cannot come from JSON"
+                f"@task {name}: parameter {p.name} cannot come from JSON: a parameter must be passable by name"
             )
         hint = hints.get(p.name, Any)
         if hint is Context:
@@ -231,7 +233,7 @@ def _payload_model(name: str, function: Callable[..., Any]) -> tuple[Any, str | 
         model = create_model(name, __config__=ConfigDict(extra="forbid", arbitrary_types_allowed=False), **fields)
         model.model_json_schema()
     except Exception as e:  # noqa: BLE001 - pydantic and a person's own types may raise anything
-        raise UsageError(f"@task {name}: its type hints make no JSON Schema: {e}") from None
+        raise UsageError(f"@task {name}: its type hints have no JSON Schema: {e}") from None
     return model, context_parameter
 
 
@@ -240,7 +242,7 @@ def _arguments(model: Any) -> Iterable[tuple[str, str]]:
 
 
 def _version(function: Callable[..., Any]) -> str:
-    """A short hash of the function's source, so that a changed kind is seen to be one."""
+    """A short hash of the function's source: it changes with the code."""
     try:
         source = inspect.getsource(function)
     except OSError:

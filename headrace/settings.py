@@ -1,7 +1,7 @@
-"""Every setting of every role, in one typed table, read once at start and handed onward.
+"""Every setting of every role in one typed table, read once at start and passed on.
 
-The command line builds its options from this table (`headrace.cli`), so that each option is an environment
-variable too and `--help` explains it with its default. Wrong values raise UsageError before anything starts.
+`headrace.cli.options` builds the command line's options from this table, so each option is an environment variable too,
+and `--help` explains it with its default. UsageError for a wrong value, before anything starts.
 """
 
 import os
@@ -16,103 +16,112 @@ from headrace.errors import UsageError
 T = TypeVar("T")
 
 
-def _setting(env: str, help: str, default: T) -> T:
-    return field(default=default, metadata={"env": env, "help": help})
+def _setting(env: str, help: str, default: T, hidden: bool = False) -> T:
+    return field(default=default, metadata={"env": env, "help": help, "hidden": hidden})
 
 
 def usable_cpus() -> int:
-    """CPUs this process may use: its affinity, cut by the cgroup's quota; at least 1."""
+    """CPUs that this process may use: its affinity, limited by the cgroup's quota; at least 1."""
     count = float(len(os.sched_getaffinity(0))) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     try:
         quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
         if quota != "max":
             count = min(count, int(quota) / int(period))
     except (OSError, ValueError):
-        pass  # no cgroup v2 here: affinity alone decides
+        pass  # no cgroup v2
     return max(1, int(count))
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What a role is told at start. Durations are seconds, addresses are host:port."""
+    """The settings of a role. Durations are in seconds, addresses are host:port."""
 
-    data: Path = _setting("HEADRACE_DATA", "directory for everything `up` keeps", Path(".headrace"))
-    workers: int = _setting("HEADRACE_WORKERS", "worker nodes that `up` starts", 1)
-    slots: int = _setting("HEADRACE_SLOTS", "pool size of a node; 0 = the CPUs it may use", 0)
+    data: Path = _setting("HEADRACE_DATA", "directory for everything that `up` keeps", Path(".headrace"))
+    workers: int = _setting("HEADRACE_WORKERS", "number of worker nodes that `up` starts", 1)
+    slots: int = _setting("HEADRACE_SLOTS", "attempts that a node runs at once; 0 = one per CPU that it may use", 0)
     tasks: str = _setting(
         "HEADRACE_TASKS", "modules or files with task kinds, comma-separated; empty = the examples", ""
     )
     task_user: str = _setting(
         "HEADRACE_TASK_USER",
-        "whom tasks run as where the worker is root: `auto` = each slot a user id of its own, `same` = the worker's "
-        "own user, or a user's name or number",
+        "user that tasks run as when the worker is root: `auto` = a user id of its own for each slot, `same` = the "
+        "worker's user, or a user's name or number",
         "auto",
     )
     slot_memory_mb: int = _setting(
-        "HEADRACE_SLOT_MEMORY_MB", "MiB an attempt may take when its kind names no memory_mb; 0 = no limit", 0
+        "HEADRACE_SLOT_MEMORY_MB", "MiB that an attempt may use when its kind sets no memory_mb; 0 = no limit", 0
     )
     scratch_mb: int = _setting(
-        "HEADRACE_SCRATCH_MB", "MiB an attempt's scratch, and so its result file, may take; 0 = no limit", 10_240
+        "HEADRACE_SCRATCH_MB", "MiB that an attempt's scratch, result file included, may use; 0 = no limit", 10_240
     )
     scratch: str = _setting(
         "HEADRACE_SCRATCH",
         "directory for attempts' scratch, on a disk with room for results; empty = below the data directory, or "
-        "/var/tmp where tasks run as another user",
+        "/var/tmp when tasks run as another user",
         "",
     )
-    drain_s: float = _setting("HEADRACE_DRAIN_S", "seconds that running attempts get at SIGTERM", 30.0)
-    kafka: str = _setting("HEADRACE_KAFKA", "bootstrap servers; empty = the embedded broker's under `up`", "")
-    embedded_kafka: str = _setting(
-        "HEADRACE_EMBEDDED_KAFKA", "host:port that the embedded broker listens on", "127.0.0.1:9092"
-    )
+    drain_s: float = _setting("HEADRACE_DRAIN_S", "seconds that running attempts get to end after SIGTERM", 30.0)
+    kafka: str = _setting("HEADRACE_KAFKA", "Kafka's bootstrap servers; empty = the embedded broker of `up`", "")
+    embedded_kafka: str = _setting("HEADRACE_EMBEDDED_KAFKA", "host:port of the embedded broker", "127.0.0.1:9092")
     embedded_database: str = _setting(
-        "HEADRACE_EMBEDDED_DATABASE", "host:port that the embedded MariaDB listens on", "127.0.0.1:3307"
+        "HEADRACE_EMBEDDED_DATABASE", "host:port of the embedded MariaDB", "127.0.0.1:3307"
     )
     kafka_security: str = _setting(
-        "HEADRACE_KAFKA_SECURITY", "file of librdkafka-style security options (SASL, TLS), a `key=value` a line", ""
+        "HEADRACE_KAFKA_SECURITY", "file with librdkafka's security options (SASL, TLS), one `key=value` a line", ""
     )
-    topic_prefix: str = _setting("HEADRACE_TOPIC_PREFIX", "put before every topic and group name", "")
-    results: str = _setting("HEADRACE_RESULTS", "results root; empty = <data>/results", "")
+    topic_prefix: str = _setting("HEADRACE_TOPIC_PREFIX", "prefix of every topic and group name", "")
+    results: str = _setting(
+        "HEADRACE_RESULTS", "results root, the directory for all results; empty = <data>/results", ""
+    )
     database: str = _setting(
-        "HEADRACE_DATABASE", "mysql://user:password@host:port/name; empty = the embedded MariaDB under `up`", ""
+        "HEADRACE_DATABASE", "mysql://user:password@host:port/name; empty = the embedded MariaDB of `up`", ""
     )
-    spark_master: str = _setting("HEADRACE_SPARK_MASTER", "Spark master", "local[2]")
-    api_keys: str = _setting("HEADRACE_API_KEYS", "file of API keys with roles and quotas", "")
-    http: str = _setting("HEADRACE_HTTP", "gateway's host:port", "127.0.0.1:8000")
+    spark_master: str = _setting("HEADRACE_SPARK_MASTER", "URL of the Spark master", "local[2]")
+    # Hidden until a gateway checks keys: today it refuses to start with them.
+    api_keys: str = _setting("HEADRACE_API_KEYS", "file of API keys with roles and quotas", "", hidden=True)
+    http: str = _setting("HEADRACE_HTTP", "host:port of the gateway", "127.0.0.1:8000")
     stats_http: str = _setting(
         "HEADRACE_STATS_HTTP",
-        "a worker's Faust web host:port; further workers under `up` take the next ports",
+        "host:port of a worker's stats page, health and metrics; under `up` further workers take the next ports",
         "127.0.0.1:6066",
     )
     storekeeper_http: str = _setting(
-        "HEADRACE_STOREKEEPER_HTTP", "the storekeeper's health and metrics host:port", "127.0.0.1:6050"
+        "HEADRACE_STOREKEEPER_HTTP", "host:port of the storekeeper's health and metrics", "127.0.0.1:6050"
     )
     analytics_http: str = _setting(
-        "HEADRACE_ANALYTICS_HTTP", "the analytics job's health and metrics host:port", "127.0.0.1:6040"
+        "HEADRACE_ANALYTICS_HTTP", "host:port of the statistics job's health and metrics", "127.0.0.1:6040"
     )
-    insecure: bool = _setting("HEADRACE_INSECURE", "1 = serve beyond loopback without API keys", False)
-    node: str = _setting("HEADRACE_NODE", "a worker's name, kept over restarts; empty = host name and stats port", "")
+    insecure: bool = _setting(
+        "HEADRACE_INSECURE", "1 = serve the network, not only loopback, without authentication", False
+    )
+    node: str = _setting(
+        "HEADRACE_NODE", "name of a worker, the same after a restart; empty = host name and port of the stats page", ""
+    )
     lease_s: float = _setting(
         "HEADRACE_LEASE_S",
-        "seconds without a heartbeat after which a node counts as dead; above the group's 6 s session, "
-        "so that its partitions have moved before its tasks are sent again",
+        "seconds without a heartbeat after which a node counts as dead; longer than the consumer group's session of 6 "
+        "s, so that its partitions have moved before its tasks are sent again",
         9.0,
     )
     keep_s: float = _setting(
         "HEADRACE_KEEP_S",
-        "seconds for which the task topics keep a record that was taken, before it is trimmed; at least 3600, "
-        "within which repeats are looked for",
+        "seconds that the task topics keep a record after it was taken; at least 3600, the window in which repeats are "
+        "recognised",
         86_400.0,
     )
-    trigger_s: float = _setting("HEADRACE_TRIGGER_S", "seconds between two micro-batches of the statistics", 5.0)
-    audit_s: float = _setting("HEADRACE_AUDIT_S", "seconds between two audits that nothing was lost or repeated", 60.0)
+    trigger_s: float = _setting("HEADRACE_TRIGGER_S", "seconds between two batches of the statistics job", 5.0)
+    audit_s: float = _setting(
+        "HEADRACE_AUDIT_S", "seconds between two audits, which check that nothing was lost or counted twice", 60.0
+    )
     spark_jars: str = _setting(
         "HEADRACE_SPARK_JARS",
-        "jar files of Spark's Kafka connector or patterns of them, comma-separated; "
-        "empty = downloaded from Maven Central by Spark",
+        "jar files of Spark's Kafka connector, or patterns, comma-separated; empty = Spark downloads them from Maven "
+        "Central",
         "",
     )
-    spark_memory: str = _setting("HEADRACE_SPARK_MEMORY", "heap of the driver, and of each executor on a cluster", "1g")
+    spark_memory: str = _setting(
+        "HEADRACE_SPARK_MEMORY", "heap of the Spark driver, and of each executor on a cluster", "1g"
+    )
 
     @property
     def results_root(self) -> Path:
@@ -124,11 +133,11 @@ class Settings:
 
     @property
     def node_name(self) -> str:
-        return self.node or f"{socket.gethostname()}-{address(self.stats_http)[1]}"
+        return self.node or f"{socket.gethostname()}-{parse_address(self.stats_http)[1]}"
 
     @classmethod
     def load(cls, given: Mapping[str, object] | None = None, environ: Mapping[str, str] = os.environ) -> "Settings":
-        """From what was given on the command line, then the environment, then the defaults."""
+        """From the command line's options by field name, then the environment, then the defaults; UsageError."""
         given = {k: v for k, v in (given or {}).items() if v is not None}
         values: dict[str, Any] = {}
         for f in fields(cls):
@@ -136,8 +145,8 @@ class Settings:
                 raw: object = given[f.name]
             elif environ.get(f.metadata["env"], "") != "":
                 raw = environ[f.metadata["env"]]
-            elif path := environ.get(f.metadata["env"] + "_FILE"):  # as container platforms hand secrets over
-                raw = _read(f.metadata["env"] + "_FILE", path)
+            elif path := environ.get(f.metadata["env"] + "_FILE"):  # as container platforms pass secrets
+                raw = _read_secret(f.metadata["env"] + "_FILE", path)
             else:
                 continue
             values[f.name] = _convert(f.metadata["env"], raw, f.default)
@@ -146,7 +155,7 @@ class Settings:
         return settings
 
     def environ(self) -> dict[str, str]:
-        """These settings as the environment of a child role, defaults left out."""
+        """The environment for a child role with these settings; defaults are left out."""
         found = {}
         for f in fields(self):
             value = getattr(self, f.name)
@@ -155,35 +164,36 @@ class Settings:
         return found
 
     def check(self) -> None:
+        """UsageError names the first setting with a value out of range."""
         for name in ("embedded_kafka", "embedded_database", "http", "stats_http", "storekeeper_http", "analytics_http"):
-            address(getattr(self, name), f"HEADRACE_{name.upper()}")
+            parse_address(getattr(self, name), f"HEADRACE_{name.upper()}")
         if self.workers < 0 or self.slots < 0:
-            raise UsageError("HEADRACE_WORKERS and HEADRACE_SLOTS must not be negative: give a count, or 0")
+            raise UsageError("HEADRACE_WORKERS and HEADRACE_SLOTS must not be negative")
         if self.slot_memory_mb < 0 or self.scratch_mb < 0 or 0 < self.slot_memory_mb < 16:
             raise UsageError(
-                "HEADRACE_SLOT_MEMORY_MB must be 0 or at least 16, HEADRACE_SCRATCH_MB at least 0: give MiB"
+                "HEADRACE_SLOT_MEMORY_MB must be 0 or at least 16 (MiB), and HEADRACE_SCRATCH_MB at least 0"
             )
         if self.lease_s < 7:
             raise UsageError(
-                "HEADRACE_LEASE_S must be at least 7: the group's session of 6 s has to end before the lease does"
+                "HEADRACE_LEASE_S must be at least 7: the consumer group's session of 6 s must end before the lease"
             )
         if self.keep_s < 3600:
-            raise UsageError("HEADRACE_KEEP_S must be at least 3600: repeats are looked for within an hour")
+            raise UsageError("HEADRACE_KEEP_S must be at least 3600: repeats are recognised within an hour")
         if self.drain_s < 0 or self.trigger_s <= 0 or self.audit_s <= 0:
             raise UsageError(
-                "HEADRACE_DRAIN_S must be at least 0, HEADRACE_TRIGGER_S and HEADRACE_AUDIT_S above 0: give seconds"
+                "HEADRACE_DRAIN_S must be at least 0 seconds, HEADRACE_TRIGGER_S and HEADRACE_AUDIT_S above 0"
             )
 
 
-def address(value: str, env: str = "address") -> tuple[str, int]:
-    """`host:port` (or `[v6]:port`) taken apart; UsageError names the setting when it is neither."""
+def parse_address(value: str, env: str = "address") -> tuple[str, int]:
+    """Host and port of `host:port` or `[v6]:port`; UsageError names the setting `env` for anything else."""
     host, _, port = value.rpartition(":")
     if not host or not port.isdigit() or not 0 < int(port) < 65536:
         raise UsageError(f"{env} is {value!r}: give host:port, such as 127.0.0.1:8000")
     return host.strip("[]"), int(port)
 
 
-def _read(env: str, path: str) -> str:
+def _read_secret(env: str, path: str) -> str:
     try:
         return Path(path).read_text().strip()
     except OSError as e:
@@ -198,7 +208,7 @@ def _convert(env: str, raw: object, default: object) -> object:
             return str(raw).lower() in {"1", "true", "yes"}
         return type(default)(raw)  # type: ignore[call-arg]
     except ValueError:
-        raise UsageError(f"{env} is {raw!r}: give {_WORDS[type(default)]}") from None
+        raise UsageError(f"{env} is {raw!r}: give {_FORMS[type(default)]}") from None
 
 
-_WORDS = {bool: "0 or 1", int: "a whole number", float: "a number of seconds", str: "text", Path: "a path"}
+_FORMS = {bool: "0 or 1", int: "a whole number", float: "a number of seconds", str: "text", Path: "a path"}

@@ -8,7 +8,7 @@ from typing import Any
 from headrace.errors import UsageError
 from headrace.process.health import Health
 from headrace.process.host_check import is_loopback, without_port
-from headrace.settings import Settings, address
+from headrace.settings import Settings, parse_address
 from spark_analytics.metrics import Metrics
 
 
@@ -16,7 +16,7 @@ class HealthServer:
     """Listens from its construction on; UsageError when it cannot, or would be open to others without leave."""
 
     def __init__(self, settings: Settings, health: Health, metrics: Metrics) -> None:
-        host, port = address(settings.analytics_http, "HEADRACE_ANALYTICS_HTTP")
+        host, port = parse_address(settings.analytics_http, "HEADRACE_ANALYTICS_HTTP")
         if not settings.insecure and not is_loopback(host):
             raise UsageError(
                 f"HEADRACE_ANALYTICS_HTTP is {settings.analytics_http}: it listens on loopback only, such as "

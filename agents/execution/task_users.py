@@ -14,7 +14,7 @@ from pathlib import Path
 
 from headrace.child.user import ChildUser, blocking_path, close_to_others, unreadable_path, users_for
 from headrace.errors import UsageError
-from headrace.settings import Settings, address
+from headrace.settings import Settings, parse_address
 
 log = logging.getLogger(__name__)
 
@@ -23,7 +23,7 @@ ELSEWHERE = Path("/var/tmp")  # noqa: S108 - on disk, where /tmp may be memory; 
 
 def task_users(settings: Settings) -> list[ChildUser]:
     """One a slot; none when tasks run as the node's own user."""
-    users = users_for(settings.task_user, settings.slot_count, address(settings.stats_http)[1])
+    users = users_for(settings.task_user, settings.slot_count, parse_address(settings.stats_http)[1])
     if not users:
         return []
     hidden = unreadable_path(users[0], settings.tasks, Path.cwd())

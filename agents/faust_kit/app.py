@@ -20,7 +20,7 @@ from agents.faust_kit.lenient_headers import install_lenient_reader
 from agents.faust_kit.web_guard import guard
 from headrace.errors import UsageError
 from headrace.kafka.client import Kafka, Throttle
-from headrace.settings import Settings, address
+from headrace.settings import Settings, parse_address
 
 SESSION_S = 10.0  # how long a dead node's partitions wait until another node gets them
 # A Faust worker that exceeds its poll interval leaves the group for good, so it must not: health checks find a hang.
@@ -64,7 +64,7 @@ def make_app(
     for a security option that Faust's client lacks, and for an `http` that is open to the network without consent.
     """
     install_lenient_reader()
-    host, port = address(http)
+    host, port = parse_address(http)
     datadir = folder / "faust" / name
     datadir.mkdir(parents=True, exist_ok=True)  # Faust itself creates the last component only
     made = app(

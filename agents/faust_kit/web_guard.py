@@ -11,7 +11,7 @@ from aiohttp import web
 
 from headrace.errors import UsageError
 from headrace.process.host_check import is_loopback, without_port
-from headrace.settings import Settings, address
+from headrace.settings import Settings, parse_address
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -24,7 +24,7 @@ _HEADERS = {
 
 def guard(app: web.Application, settings: Settings, http: str) -> None:
     """Applies the rule to every page of `app`, which will listen at `http` (host:port)."""
-    host, _ = address(http)
+    host, _ = parse_address(http)
     is_open = settings.insecure or bool(settings.api_keys)
     if not is_open and not is_loopback(host):
         raise UsageError(

@@ -31,7 +31,7 @@ from headrace.kafka.groups import STOREKEEPER_GROUP
 from headrace.kafka.lag import LagWatch
 from headrace.process.failpoints import Failpoint, no_failpoint
 from headrace.process.health import STALE_S, Health
-from headrace.settings import Settings, address
+from headrace.settings import Settings, parse_address
 from headrace.storage.results_root import ResultsRoot, open_results_root
 
 log = logging.getLogger(__name__)
@@ -85,7 +85,7 @@ async def _serve(settings: Settings, kafka: Kafka, root: ResultsRoot, failpoint:
 async def _make_parts(
     settings: Settings, kafka: Kafka, root: ResultsRoot, failpoint: Failpoint
 ) -> AsyncIterator[_Parts]:
-    own = settings.data / f"storekeeper-{address(settings.storekeeper_http)[1]}"
+    own = settings.data / f"storekeeper-{parse_address(settings.storekeeper_http)[1]}"
     metrics, retry, store = Metrics(), RetryUntilStopped(), ResultStore(root)
     index = TerminalIndex(own.with_suffix(".sqlite"))
     with contextlib.ExitStack() as closing:

@@ -33,7 +33,7 @@ from headrace.kafka.client import Kafka, Sender
 from headrace.kafka.groups import RECEIVER_GROUP
 from headrace.kafka.lag import LagWatch
 from headrace.process.failpoints import Failpoint, no_failpoint
-from headrace.settings import Settings, address
+from headrace.settings import Settings, parse_address
 
 log = logging.getLogger(__name__)
 
@@ -116,7 +116,7 @@ class WorkerNode:
         return 0
 
     def _make_app(self) -> faust.App:
-        folder = self._settings.data / f"worker-{address(self._settings.stats_http)[1]}"
+        folder = self._settings.data / f"worker-{parse_address(self._settings.stats_http)[1]}"
         app = make_app(
             RECEIVER_GROUP,
             self._settings,

@@ -12,7 +12,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from gateway.http.problems import Problem
 from headrace.errors import UsageError
 from headrace.process.host_check import is_loopback, without_port
-from headrace.settings import Settings, address
+from headrace.settings import Settings, parse_address
 
 _SECURITY_HEADERS = [(b"x-content-type-options", b"nosniff"), (b"referrer-policy", b"no-referrer")]
 
@@ -24,7 +24,7 @@ def check_address(settings: Settings) -> tuple[str, int]:
             "HEADRACE_API_KEYS is set, but this release does not support API keys: unset it, and keep HEADRACE_HTTP on "
             "a loopback address"
         )
-    host, port = address(settings.http, "HEADRACE_HTTP")
+    host, port = parse_address(settings.http, "HEADRACE_HTTP")
     if not settings.insecure and not is_loopback(host):
         raise UsageError(
             f"HEADRACE_HTTP is {settings.http}, which other machines can reach: set it to a loopback address such as "

@@ -1,18 +1,20 @@
-"""`headrace dead list|redrive`: tasks that ended without a result, and sending them again as new tasks."""
+"""`headrace dead list|redrive`: tasks that ended without a result; list them, or submit them again as new tasks."""
 
 from typing import Any
 
 import click
 
 from headrace.cli.options import GATEWAY, with_settings
-from headrace.cli.tasks import as_json, client_of, show, show_items
+from headrace.cli.tasks import client_of, json_option, print_items, print_json
 from headrace.settings import Settings
 
 _FILTERS = (
-    click.option("--reason", help="failed, invalid, unknown-kind, timeout, expired, cancelled or crashed."),
-    click.option("--name", help="Only of this kind."),
-    click.option("--since", help="RFC 3339: ended at or after it."),
-    click.option("--until", help="RFC 3339: ended before it."),
+    click.option(
+        "--reason", help="Only this one: failed, invalid, unknown-kind, timeout, expired, cancelled or crashed."
+    ),
+    click.option("--name", help="Only this task kind."),
+    click.option("--since", help="Only tasks that ended at this time or later (RFC 3339)."),
+    click.option("--until", help="Only tasks that ended before this time (RFC 3339)."),
 )
 
 
@@ -26,24 +28,24 @@ def _filtered(command: Any) -> Any:
 def dead() -> None: ...
 
 
-@dead.command("list", help="Dead letters, newest first.")
+@dead.command("list", help="List dead letters, newest first.")
 @_filtered
-@as_json
+@json_option
 @with_settings(GATEWAY)
-def list_dead(settings: Settings, machine: bool, **filters: str | None) -> int:
-    return show_items(settings, "/dead", machine, _line, **filters)
+def list_dead(settings: Settings, as_json: bool, **filters: str | None) -> int:
+    return print_items(settings, "/dead", as_json, _line, **filters)
 
 
 def _line(item: dict[str, Any]) -> str:
     return f"{item['id']}  {item['name']}  {item.get('reason', item.get('status', ''))}  {item.get('error') or ''}"
 
 
-@dead.command("redrive", help="Submit the matching ones again, as new tasks.")
+@dead.command("redrive", help="Submit the matching dead letters again, as new tasks.")
 @_filtered
-@click.option("--dry-run", is_flag=True, help="Only count them.")
+@click.option("--dry-run", is_flag=True, help="Only count them; submit nothing.")
 @with_settings(GATEWAY)
 def redrive(settings: Settings, dry_run: bool, **filters: str | None) -> int:
     body: dict[str, Any] = {k: v for k, v in filters.items() if v} | {"dry_run": dry_run}
     with client_of(settings) as client:
-        show(client.call("POST", "/dead/redrive", json=body))
+        print_json(client.request("POST", "/dead/redrive", json=body))
     return 0

@@ -1,6 +1,6 @@
-"""`headrace health`: whether the role beside it is able to do its work, for container health checks.
+"""`headrace health`: whether a role on this machine is ready, for container health checks.
 
-Asks `/readyz` on the address of the role named in HEADRACE_ROLE (or given); exit code 0 or 1, the reasons on stderr.
+Asks `/readyz` of the role named by the argument or HEADRACE_ROLE. Exit code 0 or 1; the reasons go to stderr.
 """
 
 import os
@@ -21,14 +21,14 @@ ADDRESSES = {
 }
 
 
-@click.command("health", help="Whether a role is able to do its work; for container health checks.")
+@click.command("health", help="Whether a role (default: HEADRACE_ROLE) is ready. For container health checks.")
 @click.argument("role", default=lambda: os.environ.get("HEADRACE_ROLE", ""), type=str)
 @with_settings()
 def health(settings: Settings, role: str) -> int:
     if role not in ADDRESSES:
-        raise UsageError(f"health of which role? Give one of {', '.join(ADDRESSES)}, or set HEADRACE_ROLE")
+        raise UsageError(f"{role!r} is not a role: give one of {', '.join(ADDRESSES)}, or set HEADRACE_ROLE")
     host, _, port = getattr(settings, ADDRESSES[role]).rpartition(":")
-    host = "127.0.0.1" if host in ("0.0.0.0", "[::]") else host  # noqa: S104 - asked for, not bound
+    host = "127.0.0.1" if host in ("0.0.0.0", "[::]") else host  # noqa: S104 - compared, not bound
     try:
         with urllib.request.urlopen(f"http://{host}:{port}/readyz", timeout=2.5):
             return 0

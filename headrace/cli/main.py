@@ -1,6 +1,6 @@
-"""`headrace …`: finds the command, imports only its module, and says in one sentence what went wrong.
+"""`headrace …`: finds the command, imports only its module, and reports an error in one sentence.
 
-Exit codes: 0 done, 1 the task or the platform said no, 2 a setting or an argument is wrong, 130 interrupted.
+Exit codes: 0 done, 1 the task or the request failed, 2 a setting or an argument is wrong, 130 interrupted.
 """
 
 import importlib
@@ -11,7 +11,7 @@ import click
 from headrace import __version__
 from headrace.errors import HeadraceError, UsageError
 
-# Command -> module and its attribute: importing all of them would cost more than most commands take.
+# Command -> module:attribute. Importing all of them would take longer than most commands do.
 COMMANDS: dict[str, str] = {
     "up": "headrace.cli.roles:up",
     "gateway": "headrace.cli.roles:gateway",
@@ -36,7 +36,7 @@ COMMANDS: dict[str, str] = {
 
 
 class LazyGroup(click.Group):
-    """A group that knows its commands by name, and imports one when it is called or described."""
+    """A group that imports a command when it is called or described."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(COMMANDS)
@@ -53,11 +53,15 @@ class LazyGroup(click.Group):
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(__version__, message="%(prog)s %(version)s")
 def cli() -> None:
-    """Serverless-style compute on Apache Kafka alone."""
+    """Serverless-style compute on Apache Kafka alone.
+
+    Start with `headrace up`, then `headrace submit`. Every option is also an environment variable; see the help of each
+    command.
+    """
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Runs one command and returns its exit code; never shows a traceback for what a person can put right."""
+    """Runs one command and returns its exit code. An error that the user can fix is one sentence, not a traceback."""
     try:
         result = cli.main(args=arguments, prog_name="headrace", standalone_mode=False)
         return result if isinstance(result, int) else 0
@@ -72,7 +76,7 @@ def main(arguments: list[str] | None = None) -> int:
     except HeadraceError as e:
         click.echo(f"headrace: {e}", err=True)
         return 1
-    except BrokenPipeError:  # `headrace events | head`: the reader has seen enough
+    except BrokenPipeError:  # as in `headrace events | head`
         sys.stderr.close()
         return 0
 

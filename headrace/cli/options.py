@@ -1,7 +1,7 @@
-"""Options made from the table in `headrace.settings`, so that a flag, its variable, default and help are written once.
+"""Options made from the table in `headrace.settings`, so that flag, variable, default and help are written once.
 
-Every command that needs settings takes them through `with_settings`; those it does not name stay with the environment
-and the defaults. Wrong values raise UsageError, which `main` turns into one sentence and exit code 2.
+Commands take their settings through `with_settings`. Settings without an option come from the environment or the
+defaults. UsageError for a wrong value, which `main` turns into one sentence and exit code 2.
 """
 
 import functools
@@ -20,7 +20,7 @@ ALL = tuple(_TABLE)
 
 
 def with_settings(names: Iterable[str] = ALL) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Gives the command an option for each named setting, and calls it with `settings` as its first argument."""
+    """Adds an option for each named setting, and calls the command with `settings` as its first argument."""
     names = tuple(names)
 
     def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -36,18 +36,18 @@ def with_settings(names: Iterable[str] = ALL) -> Callable[[Callable[..., Any]], 
     return decorate
 
 
-def with_a_kafka(settings: Settings) -> Settings:
-    """For a person's commands, which mean the broker of the `up` beside them when no other is named."""
+def with_local_kafka(settings: Settings) -> Settings:
+    """For commands that people type: without HEADRACE_KAFKA they mean the broker of the local `up`."""
     return settings if settings.kafka else replace(settings, kafka=settings.embedded_kafka)
 
 
 def _option(setting: Field[Any]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    default = setting.default
-    # Values stay text here: one place converts and checks them, whether they come from a flag or a variable.
+    default, hidden = setting.default, setting.metadata["hidden"]
+    # Values stay text here: Settings.load converts and checks them, like those from variables.
     shown = "none" if default == "" else ("off" if default is False else str(default))
     text = f"{setting.metadata['help']}  [{setting.metadata['env']}; default: {shown}]"
     flag = f"--{setting.name.replace('_', '-')}"
     if isinstance(default, bool):
-        return click.option(f"{flag}/--no-{flag[2:]}", setting.name, default=None, help=text)
+        return click.option(f"{flag}/--no-{flag[2:]}", setting.name, default=None, help=text, hidden=hidden)
     metavar = {int: "N", float: "SECONDS"}.get(type(default), "PATH" if setting.name == "data" else "TEXT")
-    return click.option(flag, setting.name, default=None, metavar=metavar, help=text)
+    return click.option(flag, setting.name, default=None, metavar=metavar, help=text, hidden=hidden)

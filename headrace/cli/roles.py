@@ -1,7 +1,7 @@
-"""The commands that run one role in this process, or all of them (`up`).
+"""The commands that run one role in this process, or all roles (`up`).
 
-A role is found by its name in the entry point group `headrace.roles`: the leaf imports none of them. UsageError says
-which package is missing when a role is not installed.
+A role is found by its name in the entry point group `headrace.roles`, because `headrace` imports no role. UsageError
+when a role is not installed.
 """
 
 import logging
@@ -43,8 +43,8 @@ def _role(name: str, text: str) -> click.Command:
     return command
 
 
-up = _role("up", "Everything on this machine: broker, database, topics and all roles, until Ctrl-C.")
-gateway = _role("gateway", "The HTTP role: submissions, status, events, results and the web page.")
+up = _role("up", "Run everything on this machine until Ctrl-C: broker, database, topics and all roles.")
+gateway = _role("gateway", "The HTTP interface: submissions, status, events, results and the web page.")
 worker = _role("worker", "A worker node: claims tasks and runs them in its process pool.")
-storekeeper = _role("storekeeper", "Writes results to disk and decides each task's terminal state.")
-analytics = _role("analytics", "The statistics: a Spark job from the lifecycle topics into MySQL.")
+storekeeper = _role("storekeeper", "The storekeeper: writes results to disk and decides each task's terminal state.")
+analytics = _role("analytics", "The statistics: a Spark job that counts the lifecycle topics into MySQL.")

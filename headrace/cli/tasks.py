@@ -1,6 +1,7 @@
-"""The commands of people who submit work: submit, status, events, result, cancel, and what there is to run it.
+"""The commands that talk to the gateway at HEADRACE_HTTP: submit, status, events, result, log, cancel, kinds, nodes.
 
-All talk to the gateway at HEADRACE_HTTP. `--json` prints what it answered, for machines; without it, lines for people.
+They print lines for people, or with `--json` the gateway's answer. UsageError for a payload that is no JSON object;
+Refused and Retryable as in `headrace.client`.
 """
 
 import sys
@@ -17,60 +18,60 @@ from headrace.contract.states import TERMINAL
 from headrace.errors import UsageError
 from headrace.settings import Settings
 
-as_json = click.option("--json", "machine", is_flag=True, help="Print JSON, for machines.")
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 
 def client_of(settings: Settings) -> Client:
     return Client(f"http://{settings.http}")
 
 
-def show(found: Any) -> None:
+def print_json(found: Any) -> None:
     click.echo(orjson.dumps(found, option=orjson.OPT_INDENT_2).decode())
 
 
-def payload_of(text: str) -> dict[str, Any]:
-    """A JSON object, from the text itself or from the file after an @; `@-` reads standard input."""
+def parse_payload(text: str) -> dict[str, Any]:
+    """A JSON object from the text, from the file in `@file`, or from standard input for `@-`; UsageError."""
     if text.startswith("@"):
         text = sys.stdin.read() if text == "@-" else Path(text[1:]).read_text()
     try:
         found = orjson.loads(text)
     except orjson.JSONDecodeError as e:
-        raise UsageError(f"the payload is no JSON ({e}): give an object such as '{{\"upper_bound\": 100}}'") from None
+        raise UsageError(f"the payload is not JSON ({e}): give an object such as '{{\"upper_bound\": 100}}'") from None
     if not isinstance(found, dict):
         raise UsageError("the payload must be a JSON object with the kind's parameters")
     return found
 
 
-@click.command("submit", help="Submit a task of the kind NAME with PAYLOAD (JSON, or @file).")
+@click.command("submit", help="Submit a task of kind NAME with PAYLOAD (a JSON object, @file, or @- for stdin).")
 @click.argument("name")
 @click.argument("payload", default="{}")
-@click.option("--directory", "-d", default="default", show_default=True, help="Results directory below the root.")
-@click.option("--timeout-s", type=float, help="Seconds an attempt may take; default: the kind's.")
-@click.option("--max-attempts", type=int, help="Attempts at most; default: the kind's.")
-@click.option("--expires-at", help="RFC 3339; not started after it.")
-@click.option("--priority", type=click.Choice(["normal", "high"]), help="high goes before everything normal.")
-@click.option("--wait", is_flag=True, help="Follow it to its end; exit code 1 when it does not complete.")
-@as_json
+@click.option("--directory", "-d", default="default", show_default=True, help="Directory below the results root.")
+@click.option("--timeout-s", type=float, help="Seconds that an attempt may take; default: the kind's.")
+@click.option("--max-attempts", type=int, help="Largest number of attempts; default: the kind's.")
+@click.option("--expires-at", help="Do not start the task after this time (RFC 3339).")
+@click.option("--priority", type=click.Choice(["normal", "high"]), help="high: before all normal tasks.")
+@click.option("--wait", is_flag=True, help="Follow the task to its end; exit code 1 unless it completes.")
+@json_option
 @with_settings(GATEWAY)
-def submit(settings: Settings, name: str, payload: str, wait: bool, machine: bool, **more: Any) -> int:
+def submit(settings: Settings, name: str, payload: str, wait: bool, as_json: bool, **more: Any) -> int:
     directory = more.pop("directory")
     with client_of(settings) as client:
-        answer = client.submit(name, payload_of(payload), directory, **more)
+        answer = client.submit(name, parse_payload(payload), directory, **more)
         if not wait:
-            show(answer) if machine else click.echo(answer["id"])
+            print_json(answer) if as_json else click.echo(answer["id"])
             return 0
-        return _follow(client, answer["id"], machine)
+        return _follow(client, answer["id"], as_json)
 
 
-@click.command("status", help="Where a task is: its attempts, progress, result or error.")
+@click.command("status", help="The status of a task: its attempts, and its result or error.")
 @click.argument("task_id")
-@as_json
+@json_option
 @with_settings(GATEWAY)
-def status(settings: Settings, task_id: str, machine: bool) -> int:
+def status(settings: Settings, task_id: str, as_json: bool) -> int:
     with client_of(settings) as client:
-        task = client.call("GET", f"/tasks/{task_id}")
-    if machine:
-        show(task)
+        task = client.request("GET", f"/tasks/{task_id}")
+    if as_json:
+        print_json(task)
         return 0
     click.echo(f"{task['id']}  {task['name']}  {task['status']}  {task['directory']}")
     for attempt in task["attempts"]:
@@ -83,28 +84,28 @@ def status(settings: Settings, task_id: str, machine: bool) -> int:
     return 0
 
 
-@click.command("events", help="Follow a task's events to its end, or everybody's when no TASK_ID is given.")
+@click.command("events", help="Follow the events of a task to its end; without TASK_ID those of all tasks.")
 @click.argument("task_id", required=False)
-@click.option("--name", help="Only of this kind (without TASK_ID).")
-@click.option("--directory", help="Only of this directory (without TASK_ID).")
-@as_json
+@click.option("--name", help="Only this task kind; not with TASK_ID.")
+@click.option("--directory", help="Only this results directory; not with TASK_ID.")
+@json_option
 @with_settings(GATEWAY)
-def events(settings: Settings, task_id: str | None, name: str | None, directory: str | None, machine: bool) -> int:
+def events(settings: Settings, task_id: str | None, name: str | None, directory: str | None, as_json: bool) -> int:
     wanted = {k: v for k, v in {"name": name, "directory": directory}.items() if v}
     with client_of(settings) as client:
         for event in client.events(task_id, wanted):
-            _tell(event, machine)
+            _print_event(event, as_json)
     return 0
 
 
-@click.command("result", help="The stored result of a task, to standard output or a file.")
+@click.command("result", help="Write the result of a task to standard output or to a file.")
 @click.argument("task_id")
-@click.option("--output", "-o", type=click.Path(dir_okay=False, path_type=Path), help="File to write it to.")
+@click.option("--output", "-o", type=click.Path(dir_okay=False, path_type=Path), help="File; default: standard output.")
 @with_settings(GATEWAY)
 def result(settings: Settings, task_id: str, output: Path | None) -> int:
     with client_of(settings) as client:
         pieces = client.result(task_id)
-        first = next(pieces, b"")  # a problem is told before a file is made
+        first = next(pieces, b"")  # a problem is raised before the file is opened
         with output.open("wb") if output else click.get_binary_stream("stdout") as out:
             out.write(first)
             for piece in pieces:
@@ -112,51 +113,51 @@ def result(settings: Settings, task_id: str, output: Path | None) -> int:
     return 0
 
 
-@click.command("log", help="What an attempt of a task has printed: its last 256 KiB.")
+@click.command("log", help="What an attempt of a task printed: the last 256 KiB.")
 @click.argument("task_id")
-@click.option("--attempt", "-a", type=click.IntRange(min=1), help="Which attempt; default: the last one.")
+@click.option("--attempt", "-a", type=click.IntRange(min=1), help="Number of the attempt; default: the last one.")
 @with_settings(GATEWAY)
 def log(settings: Settings, task_id: str, attempt: int | None) -> int:
     with client_of(settings) as client:
         if attempt is None:
-            attempts = client.call("GET", f"/tasks/{task_id}")["attempts"]
+            attempts = client.request("GET", f"/tasks/{task_id}")["attempts"]
             attempt = max((a["attempt"] for a in attempts), default=1)
         click.get_binary_stream("stdout").write(client.attempt_log(task_id, attempt))
     return 0
 
 
-@click.command("cancel", help="Cancel a task: queued it never starts, running its processes are killed.")
+@click.command("cancel", help="Cancel a task: if it is queued it never starts, if it runs its processes are killed.")
 @click.argument("task_id")
 @with_settings(GATEWAY)
 def cancel(settings: Settings, task_id: str) -> int:
     with client_of(settings) as client:
-        client.call("DELETE", f"/tasks/{task_id}")
+        client.request("DELETE", f"/tasks/{task_id}")
     click.echo(f"{task_id} is being cancelled")
     return 0
 
 
-@click.command("kinds", help="The task kinds that nodes announce, with their parameters.")
-@as_json
+@click.command("kinds", help="List the task kinds of all nodes, with their parameters.")
+@json_option
 @with_settings(GATEWAY)
-def kinds(settings: Settings, machine: bool) -> int:
-    return show_items(settings, "/kinds", machine, _kind_line)
+def kinds(settings: Settings, as_json: bool) -> int:
+    return print_items(settings, "/kinds", as_json, _kind_line)
 
 
-@click.command("nodes", help="The worker nodes, their slots and what runs there.")
-@as_json
+@click.command("nodes", help="List the worker nodes and how many of their slots are busy.")
+@json_option
 @with_settings(GATEWAY)
-def nodes(settings: Settings, machine: bool) -> int:
-    return show_items(settings, "/nodes", machine, _node_line)
+def nodes(settings: Settings, as_json: bool) -> int:
+    return print_items(settings, "/nodes", as_json, _node_line)
 
 
-def show_items(
-    settings: Settings, path: str, machine: bool, line: Callable[[dict[str, Any]], str], **params: str | None
+def print_items(
+    settings: Settings, path: str, as_json: bool, line: Callable[[dict[str, Any]], str], **params: str | None
 ) -> int:
-    """What the gateway lists at `path`: JSON for machines, else a line each."""
+    """Prints what the gateway lists at `path`: JSON, or one line an item. Returns the exit code."""
     with client_of(settings) as client:
-        items = client.call("GET", path, params={k: v for k, v in params.items() if v})["items"]
-    if machine:
-        show(items)
+        items = client.request("GET", path, params={k: v for k, v in params.items() if v})["items"]
+    if as_json:
+        print_json(items)
         return 0
     for item in items:
         click.echo(line(item))
@@ -176,16 +177,16 @@ def _node_line(node: dict[str, Any]) -> str:
     )
 
 
-def _follow(client: Client, task_id: str, machine: bool) -> int:
+def _follow(client: Client, task_id: str, as_json: bool) -> int:
     last = ""
     for event in client.events(task_id):
-        _tell(event, machine)
+        _print_event(event, as_json)
         last = event.event
     return 0 if last == "completed" else 1
 
 
-def _tell(event: ServerEvent, machine: bool) -> None:
-    if machine:
+def _print_event(event: ServerEvent, as_json: bool) -> None:
+    if as_json:
         click.echo(orjson.dumps({"event": event.event} | event.data).decode())
         return
     data = event.data

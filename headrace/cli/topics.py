@@ -1,6 +1,6 @@
-"""`headrace topics apply|diff|acls`: make a cluster match `topics.yaml`, or show where it does not, or who may do what.
+"""`headrace topics apply|diff|acls`: make a cluster match `topics.yaml`, show the differences, or print access rights.
 
-`diff` exits with 1 when there is a difference; `apply` with 1 when it refused one.
+`diff` exits with 1 when there is a difference, `apply` when it refused a change.
 """
 
 import shlex
@@ -9,72 +9,73 @@ from collections.abc import Iterable
 import click
 import orjson
 
-from headrace.cli.options import KAFKA, with_a_kafka, with_settings
+from headrace.cli.options import KAFKA, with_local_kafka, with_settings
 from headrace.errors import UsageError
 from headrace.kafka.acls import ROLES, commands, rules
 from headrace.kafka.topics import Change, apply_topics, diff_topics
 from headrace.settings import Settings
 
 _options = (
-    click.option("--partitions", type=click.IntRange(1), help="Of every keyed topic; default: what topics.yaml says."),
-    click.option("--json", "machine", is_flag=True, help="Print JSON, for machines."),
+    click.option("--partitions", type=click.IntRange(1), help="Of every keyed topic; default: as in topics.yaml."),
+    click.option("--json", "as_json", is_flag=True, help="Print JSON."),
 )
 
 
-@click.group("topics", help="The topics of this installation, as topics.yaml describes them.")
+@click.group("topics", help="Create, compare and protect the topics that topics.yaml describes.")
 def topics() -> None: ...
 
 
-@topics.command("apply", help="Create and alter topics until the cluster matches; never shrinks one.")
+@topics.command("apply", help="Create and alter topics until the cluster matches. Removes no topic and no partition.")
 @_options[0]
 @click.option("--replication", type=int, default=-1, help="Replication factor of new topics; default: the broker's.")
 @_options[1]
 @with_settings(KAFKA)
-def apply(settings: Settings, partitions: int | None, replication: int, machine: bool) -> int:
+def apply(settings: Settings, partitions: int | None, replication: int, as_json: bool) -> int:
     from headrace.kafka.client import Kafka
 
-    changes = apply_topics(
-        Kafka(with_a_kafka(settings), "headrace-topics").admin(), settings.topic_prefix, partitions, replication
-    )
-    _tell(changes, machine)
+    admin = Kafka(with_local_kafka(settings), "headrace-topics").admin()
+    changes = apply_topics(admin, settings.topic_prefix, partitions, replication)
+    _print_changes(changes, as_json)
     return int(any(c.refused for c in changes))
 
 
-@topics.command("diff", help="What `apply` would do, and what it would refuse.")
+@topics.command("diff", help="Show what `apply` would do, and what it would refuse.")
 @_options[0]
 @_options[1]
 @with_settings(KAFKA)
-def diff(settings: Settings, partitions: int | None, machine: bool) -> int:
+def diff(settings: Settings, partitions: int | None, as_json: bool) -> int:
     from headrace.kafka.client import Kafka
 
-    changes = diff_topics(Kafka(with_a_kafka(settings), "headrace-topics").admin(), settings.topic_prefix, partitions)
-    _tell(changes, machine)
+    changes = diff_topics(
+        Kafka(with_local_kafka(settings), "headrace-topics").admin(), settings.topic_prefix, partitions
+    )
+    _print_changes(changes, as_json)
     return int(bool(changes))
 
 
-@topics.command("acls", help="What each role must be allowed to do on Kafka, and no more, as lines of kafka-acls.")
-@click.option("--role", "roles", multiple=True, type=click.Choice(ROLES), help="Only this role's; may be repeated.")
+@topics.command("acls", help="Print the least Kafka rights of each role, as commands for kafka-acls.")
+@click.option("--role", "roles", multiple=True, type=click.Choice(ROLES), help="Only this role; may be repeated.")
 @click.option(
     "--principal",
     "principals",
     multiple=True,
     metavar="ROLE=PRINCIPAL",
-    help="Who a role is, such as worker=User:CN=worker; default: User:headrace-<role>.",
+    help="Principal of a role, such as worker=User:CN=worker; default: User:headrace-<role>.",
 )
 @click.option(
     "--command-config",
     metavar="FILE",
     default="admin.properties",
     show_default=True,
-    help="What kafka-acls connects with: the properties of a client that may alter ACLs.",
+    help="File with the client properties for kafka-acls; the client must be allowed to alter ACLs.",
 )
 @_options[1]
 @with_settings(KAFKA)
 def acls(
-    settings: Settings, roles: tuple[str, ...], principals: tuple[str, ...], command_config: str, machine: bool
+    settings: Settings, roles: tuple[str, ...], principals: tuple[str, ...], command_config: str, as_json: bool
 ) -> int:
     who = _principals(roles or ROLES, principals)
-    if machine:
+    if as_json:
         for r in rules():
             if r.role in who:
                 row = {
@@ -87,7 +88,7 @@ def acls(
                 }
                 click.echo(orjson.dumps(row).decode())
         return 0
-    server, config = shlex.quote(with_a_kafka(settings).kafka), shlex.quote(command_config)
+    server, config = shlex.quote(with_local_kafka(settings).kafka), shlex.quote(command_config)
     for line in commands(
         settings.topic_prefix, who, f"kafka-acls.sh --bootstrap-server {server} --command-config {config}"
     ):
@@ -106,8 +107,8 @@ def _principals(roles: Iterable[str], given: Iterable[str]) -> dict[str, str]:
     return who
 
 
-def _tell(changes: list[Change], machine: bool) -> None:
-    if machine:
+def _print_changes(changes: list[Change], as_json: bool) -> None:
+    if as_json:
         for c in changes:
             row = {"topic": c.topic, "what": c.what, "fix": c.fix, "refused": c.refused}
             click.echo(orjson.dumps(row).decode())

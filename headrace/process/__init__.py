@@ -1,3 +1,4 @@
-"""What a process of any role needs: health, signals, memory, host checks, failpoints. Imports no other part of
-`headrace` but settings and errors.
+"""What a process of any role needs: health, signals, memory, host checks, failpoints.
+
+Imports only `headrace.errors` and `headrace.settings`. Every other package may import it.
 """

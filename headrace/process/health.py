@@ -1,7 +1,7 @@
-"""Alive is not enough (I8): a role is ready when its parts poll, and its offsets advance while there is lag.
+"""Readiness (I8 in docs/invariants.md): the parts of a role poll, and its offsets advance while there is lag.
 
-Each part registers a check that gives None or the reason, in words, why the role cannot do its work. `/readyz` of every
-role answers from here, and `/healthz` from the process being able to answer at all.
+Each part registers a check, which returns None or the reason why the role cannot work. `/readyz` of every role answers
+with these reasons. `/healthz` only shows that the process answers.
 """
 
 import time
@@ -9,27 +9,28 @@ from collections.abc import Callable
 
 Check = Callable[[], str | None]
 
-STALE_S = 8.0  # the contract promises 10 s from losing the ability to saying so
-STUCK_S = 5.0  # less: positions are asked for every two seconds only, and the answer takes its time too
+STALE_S = 8.0  # /readyz must say within 10 s that a role is stuck
+STUCK_S = 5.0  # less, because positions are read only every two seconds, and reading them takes time
 
 
 class Health:
-    """The checks of one role."""
+    """The checks of one role. Checks run in the thread that asks."""
 
     def __init__(self) -> None:
         self._checks: dict[str, Check] = {}
 
     def add_check(self, part: str, check: Check) -> None:
+        """Registers a check, or replaces the one of the same part."""
         self._checks[part] = check
 
     def reasons(self) -> list[str]:
-        """Empty when the role is able to do its work."""
+        """`part: reason` for every part that cannot work; empty when the role is ready."""
         found = ((part, check()) for part, check in list(self._checks.items()))
         return [f"{part}: {reason}" for part, reason in found if reason]
 
 
 class Watchdog:
-    """Beaten by a loop at each turn; a loop that hangs is found by its silence."""
+    """Notices a loop that hangs: it calls `beat` at each turn, and `check` complains `stale_s` after the last call."""
 
     def __init__(self, what: str, stale_s: float = STALE_S, clock: Callable[[], float] = time.monotonic) -> None:
         self._what, self._stale_s, self._clock = what, stale_s, clock
@@ -46,7 +47,7 @@ class Watchdog:
 
 
 class StallDetector:
-    """Told of a position and of what lies behind it; says when the position stands still while there is lag."""
+    """Notices a consumer that stands still: its position has not changed for `stale_s` while records wait."""
 
     def __init__(self, what: str, stale_s: float = STUCK_S, clock: Callable[[], float] = time.monotonic) -> None:
         self._what, self._stale_s, self._clock = what, stale_s, clock
@@ -55,7 +56,7 @@ class StallDetector:
         self._lag = 0
 
     def update(self, position: object, lag: int) -> None:
-        """`position` is anything that changes when work is done; `lag` counts records not yet worked on."""
+        """`position` is any value that changes when work is done; `lag` is the number of records that wait."""
         if position != self._position or lag == 0:
             self._position, self._since = position, self._clock()
         self._lag = lag

@@ -1,7 +1,7 @@
-"""How much memory a role's many threads may set aside (glibc).
+"""Limits glibc's malloc arenas, so that a role with many threads does not keep memory that it does not use.
 
-Each of librdkafka's threads would get an arena of its own, up to eight a processor, and what one of them has freed
-serves no other: for its first tens of thousands of tasks a role would grow and keep what it does not use.
+By default glibc has up to eight arenas a CPU, and librdkafka's threads use all of them. Memory that is freed in one
+arena serves no other: a role would grow during its first tens of thousands of tasks.
 """
 
 import ctypes
@@ -11,7 +11,7 @@ _ARENAS = 2
 
 
 def limit_malloc_arenas() -> None:
-    """To be called before there are threads. Does nothing where the C library knows no such thing."""
+    """Call it before any thread starts. Does nothing with a C library that has no mallopt."""
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
         mallopt(_M_ARENA_MAX, _ARENAS)

@@ -1,8 +1,8 @@
-"""Signals that ask a process of threads for something.
+"""Signal handlers that are safe in a process with threads.
 
-Python runs a handler in the main thread in the midst of anything, also while that holds the lock of an Event, and
-whoever sets that Event then waits for ever. So a handler only takes note here, by a queue that may be put to at any
-moment, and a thread does what is asked.
+Python runs a handler in the main thread, between any two bytecodes. The main thread may hold the lock of an Event
+then, and a handler that sets this Event would wait for ever. So the handler here only puts into a SimpleQueue, which is
+reentrant, and a thread does the work.
 """
 
 import signal
@@ -12,14 +12,14 @@ from queue import SimpleQueue
 
 
 def on_signals(numbers: Iterable[signal.Signals], act: Callable[[], None]) -> None:
-    """Calls `act` in a thread of its own for each of these signals that comes. For the main thread alone."""
-    noted = SimpleQueue[None]()
+    """Calls `act` in a thread of its own for each of these signals. Must be called in the main thread."""
+    received = SimpleQueue[None]()
 
     def serve() -> None:
         while True:
-            noted.get()
+            received.get()
             act()
 
     threading.Thread(target=serve, name="signals", daemon=True).start()
     for number in numbers:
-        signal.signal(number, lambda *_: noted.put(None))
+        signal.signal(number, lambda *_: received.put(None))

@@ -106,7 +106,7 @@ class Product:
         found: dict[str, Any] = {}
 
         def acknowledged() -> bool:
-            found.update(client.call("POST", "/tasks", json=task, headers=headers))
+            found.update(client.request("POST", "/tasks", json=task, headers=headers))
             return True
 
         wait_for("an acknowledgement", acknowledged, (Refused,))
@@ -160,7 +160,7 @@ def check_kill(of: Product) -> str:
     """The worker's container is killed during the first attempt of a task that hangs in it."""
     with of.client() as client:
         hanging = of.submit(client, "fragile", {"how": "hang", "attempts": 1})
-        wait_for("the first attempt", lambda: client.call("GET", f"/tasks/{hanging}")["status"] == "running")
+        wait_for("the first attempt", lambda: client.request("GET", f"/tasks/{hanging}")["status"] == "running")
         of.running["worker-1"].kill()
         waiting = [of.submit(client, "prime", {"upper_bound": n}) for n in range(10, 20)]
         begun = time.monotonic()
@@ -214,7 +214,7 @@ def check_statistics(of: Product) -> str:
     expected = of.submitted  # every check waited for its tasks
     with of.client() as client:
         of.start("spark-master", "spark-worker", "analytics")
-        wait_for("the counts", lambda: client.call("GET", "/stats/summary")["completed"] == expected, (Refused,))
+        wait_for("the counts", lambda: client.request("GET", "/stats/summary")["completed"] == expected, (Refused,))
     return f"statistics on a Spark master and worker: {expected} completed tasks counted"
 
 

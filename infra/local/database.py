@@ -18,7 +18,7 @@ from pathlib import Path
 import pymysql
 
 from headrace.errors import UsageError
-from headrace.settings import address
+from headrace.settings import parse_address
 from headrace.storage.mysql import Database
 from infra.local.artifacts import artifact
 from infra.local.process import end_left_over
@@ -35,7 +35,7 @@ class EmbeddedDatabase(Service):
 
     def __init__(self, folder: Path, listen: str = "127.0.0.1:3307", *, logs: Path | None = None) -> None:
         self.folder = folder.absolute()
-        self.host, self.port = address(listen, "HEADRACE_EMBEDDED_DATABASE")
+        self.host, self.port = parse_address(listen, "HEADRACE_EMBEDDED_DATABASE")
         self._pid_file = self.folder / "pid"
         self._tables = self.folder / "tables"
         super().__init__("database", (logs or self.folder / "logs").absolute() / "database.log")

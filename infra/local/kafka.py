@@ -19,7 +19,7 @@ from types import MappingProxyType
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 
-from headrace.settings import address
+from headrace.settings import parse_address
 from infra.local.artifacts import artifact, kafka_classpath
 from infra.local.java import java, java_home
 from infra.local.process import bind_error, end_left_over, free_port, last_line
@@ -61,7 +61,7 @@ class EmbeddedKafka(Service):
         `jvm_options`: used instead of the class archive.
         """
         self.folder = folder.absolute()
-        self.host, self.port = address(listen, "HEADRACE_EMBEDDED_KAFKA")
+        self.host, self.port = parse_address(listen, "HEADRACE_EMBEDDED_KAFKA")
         self.node_id = node_id
         self._quorum, self._extra, self._jvm_options = quorum, extra, tuple(jvm_options)
         self._client = dict(client)

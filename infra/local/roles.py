@@ -13,7 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from headrace.errors import UsageError
-from headrace.settings import Settings, address
+from headrace.settings import Settings, parse_address
 from infra.local.service import Service
 
 _PROBE_TIMEOUT_S = 1.0
@@ -68,7 +68,7 @@ def machine_roles(settings: Settings, logs: Path) -> list[Role]:
     host, first = settings.stats_http.rpartition(":")[::2]
     for i in range(settings.workers):
         stats = f"{host}:{int(first) + i}"
-        address(stats, "HEADRACE_STATS_HTTP")
+        parse_address(stats, "HEADRACE_STATS_HTTP")
         own = replace(settings, stats_http=stats, node=_node_name(settings, i))
         roles.append(Role(f"worker-{i + 1}", "worker", own, stats, "HEADRACE_STATS_HTTP", logs))
     return roles
@@ -86,7 +86,7 @@ def analytics_role(settings: Settings, logs: Path) -> Role | None:
 
 def reached_at(listens: str) -> tuple[str, int]:
     """The address at which this machine reaches a server that listens there."""
-    host, port = address(listens)
+    host, port = parse_address(listens)
     return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host), port  # noqa: S104 - compared, not bound
 
 

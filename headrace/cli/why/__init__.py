@@ -1,1 +1,1 @@
-"""`headrace why`: a task's whole story, found in the log and told. Imported by the command line alone."""
+"""`headrace why`: the history of one task, read from Kafka. Imported by the command line only."""

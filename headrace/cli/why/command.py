@@ -1,46 +1,44 @@
-"""`headrace why`: a task's whole story, rebuilt from the log alone. No gateway, no database, nothing but Kafka."""
+"""`headrace why`: the history of one task, read from Kafka alone, without gateway or database.
+
+UsageError for what is not a task id, Retryable when Kafka does not answer; exit code 1 when no record was found.
+"""
 
 import click
 
-from headrace.cli.options import KAFKA, with_a_kafka, with_settings
+from headrace.cli.options import KAFKA, with_local_kafka, with_settings
 from headrace.errors import UsageError
 from headrace.settings import Settings
 
 
-@click.command("why", help="A task's whole story from the log: every record, its place, and what was decided by it.")
+@click.command("why", help="The history of a task: every record in Kafka, where it is, and what followed from it.")
 @click.argument("task_id")
-@click.option("--json", "machine", is_flag=True, help="Print JSON, for machines.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @with_settings(KAFKA)
-def why(settings: Settings, task_id: str, machine: bool) -> int:
+def why(settings: Settings, task_id: str, as_json: bool) -> int:
     import orjson
     from confluent_kafka import KafkaException
 
     from headrace.cli.why.search import find_records
-    from headrace.cli.why.timeline import tell
+    from headrace.cli.why.timeline import timeline_of
     from headrace.contract.ids import id_of_key
+    from headrace.contract.timestamps import format_rfc3339
     from headrace.errors import Retryable
     from headrace.kafka.client import Kafka
 
     own = id_of_key(task_id.encode())
     if own is None:
-        raise UsageError(f"{task_id!r} is no task id: give the UUID that the submission was answered with")
+        raise UsageError(f"{task_id!r} is not a task id: give the UUID that `headrace submit` printed")
     try:
-        lines = tell(find_records(Kafka(with_a_kafka(settings), "headrace-why"), own), own)
+        lines = timeline_of(find_records(Kafka(with_local_kafka(settings), "headrace-why"), own), own)
     except KafkaException as e:
         raise Retryable(f"Kafka does not answer: {e.args[0].str()}") from None
-    if machine:
-        found = [{"at": _moment(line.at_ms), "place": line.place, "what": line.what} for line in lines]
+    if as_json:
+        found = [{"at": format_rfc3339(line.at_ms), "place": line.source, "what": line.text} for line in lines]
         click.echo(orjson.dumps(found, option=orjson.OPT_INDENT_2).decode())
     elif lines:
-        width = max(len(line.place) for line in lines)
+        width = max(len(line.source) for line in lines)
         for line in lines:
-            click.echo(f"{_moment(line.at_ms)}  {line.place:{width}}  {line.what}")
+            click.echo(f"{format_rfc3339(line.at_ms)}  {line.source:{width}}  {line.text}")
     else:
-        click.echo(f"the log knows nothing of {own}", err=True)
+        click.echo(f"Kafka has no record of task {own}", err=True)
     return 0 if lines else 1
-
-
-def _moment(ms: int) -> str:
-    from datetime import UTC, datetime
-
-    return datetime.fromtimestamp(ms / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -1,7 +1,7 @@
-"""A task's whole story, told from its records in the log: what each says, and what was decided by it.
+"""The history of a task, one line a record: what the record says, and what followed from it.
 
-Pure; `headrace why` reads the records. Decisions are told by PROTOCOL's rules, which anyone who reads the log can
-follow: the lowest offset of an (id, attempt) counts, the first outcome ends the task. Never fails on a record.
+Pure: `search` reads the records. Applies two rules of the protocol (docs/protocol.md), which need nothing but the
+records: the lowest offset of an (id, attempt) counts, and the first outcome ends the task. Never fails on a record.
 """
 
 from collections.abc import Iterable
@@ -16,7 +16,7 @@ from headrace.contract.records import Record
 from headrace.contract.task import Task
 from headrace.errors import Invalid, Undecodable
 
-# Records of one millisecond, in the order in which they are written.
+# The order in which a task's records are written; it sorts records of the same millisecond.
 _ORDER = (
     "tasks.control",
     "tasks.normal",
@@ -34,30 +34,30 @@ KEYED_TOPICS = _ORDER
 _WHY = {
     "done": "its attempt has ended",
     "retried": "its next attempt has been sent",
-    "void": "it never counted: its offset was not committed in its generation",
-    "reaped": "its node died",
+    "void": "it never counted, because its offset was not committed in its generation",
+    "reaped": "its boot died",
 }
 
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One record: when it came into the log (ms since the epoch), where it lies, and what it says or decides."""
+    """One record: its time (ms since the epoch), its source, and a sentence about it."""
 
     at_ms: int
-    place: str
-    what: str
+    source: str
+    text: str
 
 
 @dataclass(slots=True)
-class _Teller:
-    """What has been told so far, as far as later decisions hang on it."""
+class _Narrator:
+    """Describes records one after another. Keeps what the description of later records depends on."""
 
     task_id: str
-    attempts: dict[tuple[int, int], str] = field(default_factory=dict)  # (attempt, partition) -> place of its source
-    outcome: str = ""  # place of the outcome that decided
-    ended: str = ""  # place of the terminal event
+    attempts: dict[tuple[int, int], str] = field(default_factory=dict)  # (attempt, partition) -> its source
+    outcome: str = ""  # source of the outcome that decided
+    ended: str = ""  # source of the terminal event
 
-    def tell(self, record: Record) -> str:
+    def describe(self, record: Record) -> str:
         try:
             if record.topic in ("tasks.normal", "tasks.high"):
                 return self._submission(record)
@@ -67,23 +67,23 @@ class _Teller:
                 return self._outcome(record)
             if record.topic == "tasks.control":
                 cancel = Cancel.decode(record)
-                return "a command of a later version" if cancel is None else f"cancel asked for{_by(cancel.by)}"
+                return "a command of a later version" if cancel is None else f"cancel requested{_by(cancel.by)}"
             if record.topic == "progress":
                 report = Progress.decode(record)
                 return f"attempt {report.attempt} reports {report.fraction:.0%} {report.message}".rstrip()
             return self._event(record)
         except Undecodable as e:
-            return f"cannot be read, and is passed over by everyone: {e.detail}"
+            return f"cannot be read, so every reader skips it: {e.detail}"
 
     def _submission(self, record: Record) -> str:
         task = Task.from_record(record)
         first = self.attempts.setdefault((task.attempt, record.partition), str(record.source))
         if first != str(record.source):
-            return f"attempt {task.attempt} once more: dropped, {first} counts (rule D)"
+            return f"attempt {task.attempt} once more: dropped, because {first} is earlier (rule D in docs/protocol.md)"
         if task.attempt > 1:
             last = task.ledger[-1] if task.ledger else None
             because = f" after {last.cause} on {last.node}: {_last_line(last.detail)}" if last else ""
-            return f"attempt {task.attempt} waits to be run{because}"
+            return f"attempt {task.attempt} waits for a slot{because}"
         try:
             submission = task.submission()
         except (Undecodable, Invalid) as e:
@@ -93,12 +93,11 @@ class _Teller:
     def _claim(self, found: Claim | Tombstone) -> str:
         if isinstance(found, Tombstone):
             return f"claim of {found.key.source} by boot {found.key.boot} is over: {_WHY.get(found.why, found.why)}"
-        others = f", with {len(found.tasks) - 1} others" if len(found.tasks) > 1 else ""
+        others = f", together with {len(found.tasks) - 1} other tasks" if len(found.tasks) > 1 else ""
         attempt = next((t.attempt for t in found.tasks if t.id == self.task_id), found.tasks[0].attempt)
         where = f"by boot {found.by}" + (f" for boot {found.for_}" if found.for_ != found.by else "")
-        return (
-            f"attempt {attempt} claimed on {found.node} {where}, {found.phase}, generation {found.generation}{others}"
-        )
+        group = f"phase {found.phase}, generation {found.generation}"
+        return f"attempt {attempt} claimed on {found.node} {where} ({group}){others}"
 
     def _outcome(self, record: Record) -> str:
         outcome = Outcome.decode(record)
@@ -108,30 +107,30 @@ class _Teller:
         if outcome.chunks > 1:
             what += f", chunk {outcome.chunk + 1} of {outcome.chunks}"
         if self.outcome:
-            return f"{what}; passed over, {self.outcome} has decided"
+            return f"{what}; passed over, because {self.outcome} has decided"
         if outcome.chunk == outcome.chunks - 1:
             self.outcome = str(record.source)
-            what += "; this decides"
+            what += "; this decides, as the first outcome"
         return what
 
     def _event(self, record: Record) -> str:
         event = Event.decode(record)
         if record.topic == "lifecycle.received":
-            return f"received, over {event.via or 'kafka'}, from {event.source}"
+            return f"received over {event.via or 'kafka'} as {event.source}"
         if record.topic == "lifecycle.started":
             return f"attempt {event.attempt} begins on {event.node}"
-        again = f"; a repeat, {self.ended} counts" if self.ended else ""
+        again = f"; a repeat of {self.ended}" if self.ended else ""
         self.ended = self.ended or str(record.source)
         if record.topic == "lifecycle.completed":
             return f"completed: {event.size} bytes in {event.file}, SHA-256 {event.sha256}{again}"
         return f"ended without a result: {event.reason}, {_last_line(event.error)}{again}"
 
 
-def tell(records: Iterable[Record], task_id: str) -> list[Line]:
-    """The story in the order of the log's own clock; records of one millisecond in their usual order."""
-    teller = _Teller(task_id)
+def timeline_of(records: Iterable[Record], task_id: str) -> list[Line]:
+    """The records as lines, in the order of the broker's times; within a millisecond in their usual order."""
+    narrator = _Narrator(task_id)
     ordered = sorted(records, key=lambda r: (r.timestamp_ms, _ORDER.index(r.topic), r.partition, r.offset))
-    return [Line(r.timestamp_ms, str(r.source), teller.tell(r)) for r in ordered]
+    return [Line(r.timestamp_ms, str(r.source), narrator.describe(r)) for r in ordered]
 
 
 def _last_line(text: str) -> str:

@@ -102,18 +102,18 @@ def test_a_replayed_task_tells_all_that_happened_in_order(story_of: Story, sende
     story = story_of(task_id)
     expected = [
         "submitted: fragile",
-        "received, over kafka",
+        "received over kafka",
         "attempt 1 claimed on node-1",
         "attempt 1 begins on node-1",
         "attempt 1 reports 50% half",
         "attempt 1 once more: dropped",
-        "attempt 2 waits to be run after process-death on node-1: killed by SIGKILL",
+        "attempt 2 waits for a slot after process-death on node-1: killed by SIGKILL",
         "is over: its next attempt",
         "attempt 2 begins on node-2",
         "attempt 2 on node-2: completed; this decides",
         "passed over",
         "completed: 2 bytes",
-        "cancel asked for by me",
+        "cancel requested by me",
     ]
     assert len(story) == len(expected)
     for line, words in zip(story, expected, strict=True):
@@ -156,4 +156,4 @@ def test_an_id_that_nobody_knows_has_no_story(story_of: Story) -> None:
 
 def test_what_is_no_id_is_refused_in_words(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["why", "not-an-id", "--kafka", "127.0.0.1:1"]) == 2
-    assert "is no task id" in capsys.readouterr().err
+    assert "is not a task id" in capsys.readouterr().err

@@ -43,8 +43,9 @@ def test_every_command_of_the_contract_is_there_and_explains_itself() -> None:
 def test_a_roles_help_names_every_setting_with_its_variable_and_default() -> None:
     text = help_of("up")
     for f in fields(Settings):
-        assert f"--{f.name.replace('_', '-')}" in text
-        assert f.metadata["env"] in text
+        shown = f.name != "api_keys"  # no gateway checks keys yet
+        assert (f"--{f.name.replace('_', '-')}" in text) is shown
+        assert (f.metadata["env"] in text) is shown
     assert "default: 127.0.0.1:8000" in text
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from headrace.errors import UsageError
-from headrace.settings import Settings, address, usable_cpus
+from headrace.settings import Settings, parse_address, usable_cpus
 
 
 def test_a_flag_goes_before_a_variable_before_a_file_before_the_default(tmp_path: Path) -> None:
@@ -55,8 +55,8 @@ def test_every_setting_has_a_variable_of_its_own_name_and_help() -> None:
 
 
 def test_addresses_of_both_families_are_taken_apart() -> None:
-    assert address("127.0.0.1:8000") == ("127.0.0.1", 8000)
-    assert address("[::1]:8000") == ("::1", 8000)
+    assert parse_address("127.0.0.1:8000") == ("127.0.0.1", 8000)
+    assert parse_address("[::1]:8000") == ("::1", 8000)
 
 
 def test_the_defaults_follow_the_machine_and_the_data_directory(tmp_path: Path) -> None:

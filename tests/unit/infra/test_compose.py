@@ -10,7 +10,7 @@ import yaml
 
 from headrace.cli.health import ADDRESSES
 from headrace.cli.main import COMMANDS
-from headrace.settings import Settings, address
+from headrace.settings import Settings, parse_address
 from infra.image.container import interpolated
 from infra.local.artifacts import ARTIFACTS
 from infra.spark import CLASSES
@@ -101,7 +101,7 @@ def test_a_role_runs_as_what_its_health_check_asks_for(name: str) -> None:
 @pytest.mark.parametrize("name", [n for n, s in SERVICES.items() if "ports" in s])
 def test_published_ports_are_those_that_the_role_listens_on_and_loopback_only(name: str) -> None:
     service = SERVICES[name]
-    listens = address(getattr(settings_of(service), ADDRESSES[service["environment"]["HEADRACE_ROLE"]]))[1]
+    listens = parse_address(getattr(settings_of(service), ADDRESSES[service["environment"]["HEADRACE_ROLE"]]))[1]
     for port in service["ports"]:
         host, _, inside = port.rsplit(":", 2)
         assert (host, int(inside)) == ("127.0.0.1", listens)

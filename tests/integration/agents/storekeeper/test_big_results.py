@@ -35,12 +35,12 @@ def passes(cluster: LocalCluster, mib: int) -> tuple[dict[str, float], list[str]
                 for number in range(3):
                     beside = client.submit("small", {"number": number}, "demo")["id"]
                     assert [e.event for e in client.events(beside)][-1] == "completed"
-                    meanwhile.append(client.call("GET", f"/tasks/{big}")["status"])
+                    meanwhile.append(client.request("GET", f"/tasks/{big}")["status"])
         served, size = hashlib.sha256(), 0
         for piece in client.result(big):
             served.update(piece)
             size += len(piece)
-        task = client.call("GET", f"/tasks/{big}")
+        task = client.request("GET", f"/tasks/{big}")
     assert task["status"] == "completed"
     assert (size, served.hexdigest()) == (mib * 1024 * 1024, task["result"]["sha256"])
     return memory.peak, meanwhile
