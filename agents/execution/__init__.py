@@ -1,3 +1,3 @@
-"""The process pool: slots, children, attempts, limits and what is left behind. Imports no other package of `agents`;
-all may import it.
+"""The process pool: slots, child processes, attempts, their limits and the clean-up. Imports no other package of
+`agents`; all others may import it.
 """

@@ -1,8 +1,8 @@
 """One child process of the pool, and the node's end of the link to it.
 
-Made by `agents.execution.slot` in a thread (forking takes milliseconds); asked in the event loop, one attempt at a
-time. Its death is seen at once, and fails what was asked with ChildDied; an answer that was sent before it still
-counts.
+Made by `agents.execution.slot` in a thread (forking takes milliseconds); runs one attempt at a time, at the request of
+`agents.execution.attempt` in the event loop. The node sees a child's death at once, and the running attempt fails with
+ChildDied; an answer that the child sent before its death still counts.
 """
 
 import asyncio
@@ -20,22 +20,25 @@ from headrace.child.process_tree import kill_trees
 from headrace.child.protocol import Begun, BrokenLink, DescribeKinds, Ended, FrameReader, Request, pack_frame
 
 _READ_BYTES = 256 * 1024
-_END_S = 5.0
+_JOIN_S = 5.0  # for a killed process to end
 
 
 class ChildDied(Exception):
-    """`exit_code` as multiprocessing gives it, negative for signals; None when it is not known.
+    """`exit_code` as multiprocessing gives it, negative for signals; None when it is unknown.
 
-    `words` says what the child sent, when it was ended for that.
+    `reason` says why the node killed the child, if it did so because of what the child sent.
     """
 
-    def __init__(self, exit_code: int | None, words: str = "") -> None:
-        super().__init__(words or f"exit code {exit_code}")
-        self.exit_code, self.words = exit_code, words
+    def __init__(self, exit_code: int | None, reason: str = "") -> None:
+        super().__init__(reason or f"exit code {exit_code}")
+        self.exit_code, self.reason = exit_code, reason
 
 
 class Child:
-    """`on_death` is called in the event loop, once, after what was asked has failed."""
+    """The process runs when the constructor returns; OSError when it cannot be started.
+
+    `on_death` is called once, in the event loop, after the running attempt has failed.
+    """
 
     def __init__(self, setup: Setup, on_death: Callable[[], None]) -> None:
         self._link, theirs = socket.socketpair()
@@ -52,41 +55,41 @@ class Child:
         self._reader = FrameReader()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._request: Request | None = None
-        self._begun: Callable[[], None] = lambda: None
+        self._on_begun: Callable[[], None] = lambda: None
         self._answer: asyncio.Future[Ended] | None = None
         self._sending: asyncio.Task[None] | None = None
-        self._nonsense = ""
+        self._protocol_error = ""
         self._has_ended = False
         self.pid = self._process.pid or 0
         self.death = asyncio.Event()
 
     @property
     def is_dead(self) -> bool:
-        """Whether its death has been seen, and all told that were to be."""
+        """Whether its death has been seen and reported."""
         return self.death.is_set()
 
-    def listen(self, loop: asyncio.AbstractEventLoop) -> None:
-        """From now on it belongs to the event loop."""
+    def attach(self, loop: asyncio.AbstractEventLoop) -> None:
+        """From now on the child belongs to the event loop."""
         self._loop = loop
-        loop.add_reader(self._link.fileno(), self._hear)
-        loop.add_reader(self._process.sentinel, self._died)
+        loop.add_reader(self._link.fileno(), self._read_link)
+        loop.add_reader(self._process.sentinel, self._on_exit)
 
-    def ask(self, request: Request, begun: Callable[[], None]) -> "asyncio.Future[Ended]":
-        """Has the child run it; `begun` is called as it does. Fails with ChildDied."""
+    def run_attempt(self, request: Request, on_begun: Callable[[], None]) -> "asyncio.Future[Ended]":
+        """Sends the request. `on_begun` is called when the child starts it; the future fails with ChildDied."""
         assert self._loop is not None
-        self._request, self._begun = request, begun
+        self._request, self._on_begun = request, on_begun
         self._answer = answer = self._loop.create_future()
-        answer.add_done_callback(lambda f: f.cancelled() or f.exception())  # may come when nobody asks any more
+        answer.add_done_callback(lambda f: f.cancelled() or f.exception())  # its attempt may be over
         if self.is_dead:
             answer.set_exception(ChildDied(self._exit_code()))
         else:
             self._send(pack_frame(request))
         return answer
 
-    def kinds(self, timeout_s: float) -> bytes:
-        """Asks for the kinds that it has loaded; before `listen`. ChildDied, or TimeoutError."""
+    def describe_kinds(self, timeout_s: float) -> bytes:
+        """The answer to DescribeKinds; before `attach`. Raises ChildDied, or TimeoutError after `timeout_s` seconds."""
         deadline = time.monotonic() + timeout_s
-        with contextlib.suppress(OSError):  # it has ended already: its sentinel tells
+        with contextlib.suppress(OSError):  # it has ended already: its sentinel says so
             self._link.send(pack_frame(DescribeKinds()))
         watched = [self._process.sentinel, self._link.fileno()]
         while (left_s := deadline - time.monotonic()) > 0:
@@ -99,13 +102,13 @@ class Child:
                             return frame.described
                 except (BrokenLink, OSError):
                     data = b""
-                if not data:  # nothing more will come of it, but its end
+                if not data:  # the link has ended: wait for the process to end
                     watched = [self._process.sentinel]
             if self._process.sentinel in ready:
                 raise ChildDied(self._exit_code())
         raise TimeoutError
 
-    def unlisten(self) -> None:
+    def detach(self) -> None:
         """Leaves the event loop."""
         if self._loop is not None:
             self._loop.remove_reader(self._link.fileno())
@@ -113,14 +116,14 @@ class Child:
             self._loop = None
 
     def end(self) -> None:
-        """Ends it and all below it; from a thread, after `unlisten` or its death."""
+        """Kills it and its descendants; call it from a thread, after `detach` or the child's death."""
         if self._has_ended:
             return
         self._has_ended = True
         kill_trees([self.pid])
-        self._process.join(_END_S)
+        self._process.join(_JOIN_S)
         self._link.close()
-        with contextlib.suppress(ValueError):  # it lives on, in spite of all: an uninterruptible system call
+        with contextlib.suppress(ValueError):  # it still lives, in an uninterruptible system call
             self._process.close()
 
     def _send(self, data: bytes) -> None:
@@ -130,7 +133,7 @@ class Child:
         except BlockingIOError:
             pass
         except OSError:
-            return  # it is dying, which is told soon
+            return  # the child is dying: its exit is reported soon
         if data:
             self._sending = self._loop.create_task(self._send_rest(data))
 
@@ -139,7 +142,7 @@ class Child:
         with contextlib.suppress(OSError):
             await self._loop.sock_sendall(self._link, data)
 
-    def _hear(self) -> None:
+    def _read_link(self) -> None:
         try:
             data = self._link.recv(_READ_BYTES)
         except BlockingIOError:
@@ -147,37 +150,38 @@ class Child:
         except OSError:
             data = b""
         if not data:
-            if self._loop is not None:  # closed by the child, whose death or time limit follows
+            if self._loop is not None:  # the child closed it: its death or the time limit follows
                 self._loop.remove_reader(self._link.fileno())
             return
         try:
             for frame in self._reader.feed(data):
-                self._take(frame)
+                self._handle_frame(frame)
         except BrokenLink as e:
-            self._nonsense = f"the process was ended, since it sent what is no answer: {e}"
+            self._protocol_error = f"the node killed the process because it sent an invalid answer: {e}"
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self.pid, 9)
 
-    def _take(self, frame: object) -> None:
-        asked = self._request
-        if isinstance(frame, Begun) and asked is not None and (frame.id, frame.attempt) == (asked.id, asked.attempt):
-            self._begun()
+    def _handle_frame(self, frame: object) -> None:
+        request = self._request
+        if isinstance(frame, Begun):
+            if request is not None and (frame.id, frame.attempt) == (request.id, request.attempt):
+                self._on_begun()
         elif isinstance(frame, Ended) and self._answer is not None and not self._answer.done():
             self._answer.set_result(frame)
 
-    def _died(self) -> None:
+    def _on_exit(self) -> None:
         if self._loop is not None:
             self._loop.remove_reader(self._process.sentinel)
-            self._hear()
+            self._read_link()
             self._loop.remove_reader(self._link.fileno())
             self._loop = None
         self.death.set()
         if self._answer is not None and not self._answer.done():
-            self._answer.set_exception(ChildDied(self._exit_code(), self._nonsense))
+            self._answer.set_exception(ChildDied(self._exit_code(), self._protocol_error))
         self._on_death()
 
     def _exit_code(self) -> int | None:
-        """None when the forkserver has died, which alone could tell."""
+        """None when the forkserver has died too: only it learns the code."""
         self._process.join(0)
         code = self._process.exitcode
-        return None if code == 255 else code
+        return None if code == 255 else code  # 255: multiprocessing could not read it from the forkserver

@@ -1,8 +1,7 @@
-"""Who runs at the same time on a node, so that one for whom the kernel had no memory can be run alone.
+"""Which attempts of a node run at the same time, and the exclusive run after an out-of-memory kill.
 
-Used by `agents.execution.pool`, in its event loop. When memory is short the kernel chooses a victim by its size, and a
-neighbour may have taken the rest: only an attempt that is killed while nothing else runs on its node is to blame for
-it.
+Used by `agents.execution.pool`, in its event loop. When memory runs out the kernel chooses its victim by size, although
+another attempt may have taken the rest: only an attempt that is killed while it runs alone is charged for it.
 """
 
 import asyncio
@@ -10,68 +9,70 @@ from collections.abc import Callable
 
 
 class Lease:
-    """The time of one attempt in a slot. `leave` must be called once."""
+    """The right of one attempt to run. `release` must be called once, when all of its processes have ended."""
 
-    def __init__(self, company: "ExclusiveRun", in_company: bool) -> None:
-        self.in_company = in_company  # whether anything else has run on the node meanwhile
-        self._company = company
+    def __init__(self, owner: "ExclusiveRun", ran_beside_others: bool) -> None:
+        self.ran_beside_others = ran_beside_others  # whether the node has run another attempt during the lease
+        self._owner = owner
 
-    def leave(self) -> None:
-        self._company.left(self)
+    def release(self) -> None:
+        self._owner.release(self)
 
 
 class ExclusiveRun:
-    """All attempts of one node."""
+    """The leases of one node: any number of shared ones, or one exclusive one."""
 
-    def __init__(self, on_asked: Callable[[bool], None]) -> None:
-        """`on_asked` is told when the first asks to be alone, and when none does any more."""
-        self._on_asked = on_asked
-        self._present = set[Lease]()
+    def __init__(self, on_exclusive: Callable[[bool], None]) -> None:
+        """`on_exclusive` is called with True when an attempt first asks to run alone, with False when none does."""
+        self._on_exclusive = on_exclusive
+        self._leases = set[Lease]()
         self._changed = asyncio.Condition()
-        self._asking = 0  # attempts that wait to be alone, or are
-        self._alone = False
-        self._waking = set[asyncio.Task[None]]()
+        self._exclusive_requests = 0  # attempts that wait to run alone, or do
+        self._is_exclusive = False
+        self._notifying = set[asyncio.Task[None]]()
 
-    async def enter(self, alone: bool) -> Lease:
-        """Waits while an attempt is alone or waits to be; with `alone`, until nothing else runs on the node."""
+    async def acquire(self, exclusive: bool) -> Lease:
+        """Waits until no other attempt runs (`exclusive`), or until none runs alone or waits to."""
         async with self._changed:
-            if alone:
-                self._asking += 1
-                self._on_asked(True)
-                try:
-                    await self._changed.wait_for(lambda: not self._present)
-                except BaseException:
-                    self._ask_no_more()
-                    raise
-                self._alone = True
+            if exclusive:
+                await self._wait_alone()
             else:
-                await self._changed.wait_for(lambda: not self._asking)
-            stay = Lease(self, in_company=bool(self._present))
-            for other in self._present:
-                other.in_company = True
-            self._present.add(stay)
-            return stay
+                await self._changed.wait_for(lambda: not self._exclusive_requests)
+            lease = Lease(self, ran_beside_others=bool(self._leases))
+            for other in self._leases:
+                other.ran_beside_others = True
+            self._leases.add(lease)
+            return lease
 
-    def left(self, stay: Lease) -> None:
-        """An attempt has ended, and all that it had started."""
-        self._present.remove(stay)
-        if self._alone:
-            self._alone = False
-            self._ask_no_more()
-        elif self._asking:
-            self._wake()
+    def release(self, lease: Lease) -> None:
+        self._leases.remove(lease)
+        if self._is_exclusive:
+            self._is_exclusive = False
+            self._end_exclusive_request()
+        elif self._exclusive_requests:
+            self._notify()
 
-    def _ask_no_more(self) -> None:
-        self._asking -= 1
-        if not self._asking:
-            self._on_asked(False)
-        self._wake()
+    async def _wait_alone(self) -> None:
+        self._exclusive_requests += 1
+        self._on_exclusive(True)
+        try:
+            await self._changed.wait_for(lambda: not self._leases)
+        except BaseException:
+            self._end_exclusive_request()
+            raise
+        self._is_exclusive = True
 
-    def _wake(self) -> None:
-        async def wake() -> None:
+    def _end_exclusive_request(self) -> None:
+        self._exclusive_requests -= 1
+        if not self._exclusive_requests:
+            self._on_exclusive(False)
+        self._notify()
+
+    def _notify(self) -> None:
+        async def notify() -> None:
             async with self._changed:
                 self._changed.notify_all()
 
-        task = asyncio.get_running_loop().create_task(wake())
-        self._waking.add(task)
-        task.add_done_callback(self._waking.discard)
+        task = asyncio.get_running_loop().create_task(notify())
+        self._notifying.add(task)
+        task.add_done_callback(self._notifying.discard)

@@ -1,4 +1,4 @@
-"""What passes between the parts of a worker node: jobs that may start, and how their attempts ended."""
+"""What the parts of a worker node hand to each other: jobs that may start, and how their attempts ended."""
 
 import time
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ from headrace.contract.states import Cause
 from headrace.contract.submission import Submission
 from headrace.contract.task import Task
 
-Key = tuple[str, int, Source]  # id, attempt, and source: an id sent to two partitions runs twice, maybe at once
+Key = tuple[str, int, Source]  # id, attempt, source: an id sent to two partitions runs twice, perhaps at the same time
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +26,7 @@ class Job:
 
     @property
     def key(self) -> Key:
-        """By which the node tells its jobs apart."""
+        """Identifies the job on its node."""
         return self.task.id, self.task.attempt, self.task.source
 
     @property
@@ -38,7 +38,7 @@ class Job:
         return self.submission.max_attempts or self.kind.max_attempts
 
 
-Jobs = Sequence[Job]  # for one slot, one after another: a single one, or a chunk of tiny ones
+Jobs = Sequence[Job]  # for one slot, one after another: a single one, or a micro-batch of tiny ones
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,17 +48,17 @@ class AttemptEnd:
     started_ms: int
     ended_ms: int
     value: bytes | None = None
-    result_file: Path | None = None  # removed by whoever has sent it
+    result_file: Path | None = None  # the finisher removes it when its content is sent
     content_type: str = ""
     suffix: str = ""
     cause: Cause | None = None
-    detail: str = ""  # the traceback's last lines, the signal, the limit
-    begun: bool = True  # False: it was stopped before its turn came, and lifecycle.started is not sent
-    invalid: bool = False  # cause error, and the payload is at fault: trying again cannot help
-    chosen: bool = False  # cause out-of-memory, and the kernel chose the process: a neighbour may be at fault
+    detail: str = ""  # the last lines of the traceback, the signal, or the exceeded limit
+    begun: bool = True  # False: stopped before it ran, and lifecycle.started is not sent
+    invalid: bool = False  # cause error, because of the payload: a retry cannot help
+    oom_victim: bool = False  # cause out-of-memory, by the kernel's choice: another attempt may have taken the memory
 
     @classmethod
     def now(cls, cause: Cause, detail: str, *, begun: bool = False) -> "AttemptEnd":
-        """Of an attempt in which no process had a part: stopped before its turn, or impossible to run here."""
+        """The end of an attempt that had no process: stopped before it ran, or impossible to run here."""
         now_ms = time.time_ns() // 1_000_000
         return cls(now_ms, now_ms, cause=cause, detail=detail, begun=begun)

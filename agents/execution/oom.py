@@ -1,7 +1,7 @@
-"""How often the kernel has killed a process of this node's control group for want of memory (cgroup v1 or v2, Linux).
+"""How often the kernel has killed a process of this node's control group because memory ran out (cgroup v1 or v2).
 
-A SIGKILL that comes with a higher count is charged as out-of-memory. Where there is no such group the count stays 0,
-and such a death is a process death like any other.
+`agents.execution.attempt` takes a SIGKILL together with a higher count for an out-of-memory kill. Where the file cannot
+be read the count stays 0, and such a death is a process death like any other.
 """
 
 from pathlib import Path
@@ -17,7 +17,7 @@ def _events_file() -> Path | None:
     own = {controllers: path.lstrip("/") for _, controllers, path in groups}
     candidates = [_ROOT / own.get("", "") / "memory.events", _ROOT / "memory.events"]
     for controllers, path in own.items():
-        if "memory" in controllers.split(","):  # v1: the count of the own group alone
+        if "memory" in controllers.split(","):  # v1, which counts the group's own kills only
             candidates = [_ROOT / "memory" / path / "memory.oom_control", _ROOT / "memory/memory.oom_control"]
     return next((f for f in candidates if f.is_file()), None)
 
@@ -26,7 +26,7 @@ _EVENTS = _events_file()
 
 
 def oom_kills() -> int:
-    """The count so far."""
+    """The count since the control group was made."""
     if _EVENTS is None:
         return 0
     try:

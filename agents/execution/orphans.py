@@ -1,6 +1,6 @@
-"""What the tasks of dead children have left behind in sessions of their own: found by who has adopted it, and killed.
+"""Orphans of dead children: processes that a task has started in sessions of their own. Found by their new parent.
 
-The forkserver adopts it, being a subreaper; where that was killed too, the node does. Used by the pool.
+The forkserver adopts them, being a subreaper; if it was killed too, the node does. Used by `agents.execution.pool`.
 """
 
 import os
@@ -11,35 +11,40 @@ from headrace.child.process_tree import adopt_orphans, kill_trees, processes, re
 
 
 class Orphans:
-    """`adopts`: this process is the node's own, and starts nothing but the pool: what it adopts is a task's."""
+    """`adopts`: the node's process adopts orphans too. It must then start no process but the pool's children."""
 
     def __init__(self, adopts: bool) -> None:
         self._adopts = adopts
-        self._forkserver = 0
-        self._lost_forkserver = False  # from then on its orphans are the node's
+        self._forkserver = 0  # pid, as the last child told it
+        self._lost_forkserver = False  # from then on the node itself adopts orphans
 
-    def begin(self) -> None:
-        """Before the forkserver is started."""
+    def start(self) -> None:
+        """Call before the forkserver starts."""
         if self._adopts:
             adopt_orphans()
 
-    def born(self, parent: int) -> None:
-        """A child has been born, to that parent."""
-        if parent != os.getpid():  # else its forkserver has died meanwhile, and it will too
+    def note_parent(self, parent: int) -> None:
+        """A child was born to that parent: the forkserver, or the node if the forkserver has died meanwhile."""
+        if parent != os.getpid():
             self._lost_forkserver |= self._forkserver not in (0, parent)
             self._forkserver = parent
 
-    def kill(self, children: Callable[[], set[int]]) -> None:
-        """Kills all of them. `children` is asked after they were looked for: a child tells of its birth before it
-        leaves the forkserver's session, so those that live are known by then."""
-        seen, me = processes(), os.getpid()
-        strays, ours = set[int](), set[int]()
+    def kill_all(self, live_children: Callable[[], set[int]]) -> None:
+        """Kills every orphan with its descendants. For a thread: takes milliseconds.
+
+        `live_children` gives pids that are no orphans. It is called after the search: a child sends Born before it
+        leaves the forkserver's session, so every child that the search has found is known by then.
+        """
+        seen, node = processes(), os.getpid()
+        of_forkserver, of_node = set[int](), set[int]()
         forkserver = seen.get(self._forkserver)
         if forkserver is not None:
-            strays = {p.pid for p in seen.values() if p.parent == forkserver.pid and p.session != forkserver.session}
-        # Killed, it stays a zombie until the next one is started: what it had adopted is ours from its death on.
+            of_forkserver = {
+                p.pid for p in seen.values() if p.parent == forkserver.pid and p.session != forkserver.session
+            }
+        # A killed forkserver stays a zombie until the next one is started: the node adopts from its death on.
         if self._adopts and (self._lost_forkserver or forkserver is None or forkserver.zombie):
-            ours = {p.pid for p in seen.values() if p.parent == me and p.session != seen[me].session}
-            ours.discard(forkserver_pid())
-        kill_trees((strays | ours) - children())
-        reap(ours)
+            of_node = {p.pid for p in seen.values() if p.parent == node and p.session != seen[node].session}
+            of_node.discard(forkserver_pid())
+        kill_trees((of_forkserver | of_node) - live_children())
+        reap(of_node)

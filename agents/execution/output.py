@@ -1,7 +1,7 @@
-"""What attempts of one slot print: a named pipe, of which the last 256 KiB are kept, however much is written.
+"""What the attempts of one slot print: a named pipe, of which the node keeps the last 256 KiB.
 
-Made by `agents.execution.pool` for each slot; the node's event loop reads it, so a task that prints 100 MB fills
-neither the disk nor the node's memory, and what it printed last before a crash is there too.
+Made by `agents.execution.slot`; the node's event loop reads it, so a task that prints 100 MB fills neither the disk nor
+the node's memory, and what it printed last before a crash is kept.
 """
 
 import os
@@ -13,7 +13,7 @@ _READ_BYTES = 64 * 1024
 
 
 class AttemptOutput:
-    """The reading end. `path` is what a child opens for writing."""
+    """The reading end of the pipe. A child opens `path` for writing."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -25,24 +25,24 @@ class AttemptOutput:
     def fileno(self) -> int:
         return self._pipe
 
-    def read(self) -> bool:
-        """Takes in what is there, up to 64 KiB; False when there was nothing."""
+    def read_available(self) -> bool:
+        """Reads up to 64 KiB; False when the pipe was empty."""
         try:
             self._kept += os.read(self._pipe, _READ_BYTES)
         except BlockingIOError:
             return False
-        if len(self._kept) > 4 * LOG_BYTES:  # seldom, since cutting copies
+        if len(self._kept) > 4 * LOG_BYTES:  # not sooner, because deleting copies
             del self._kept[:-LOG_BYTES]
         return True
 
-    def take(self) -> bytes:
+    def take_tail(self) -> bytes:
         """The end of what was printed since the last call, at most LOG_BYTES."""
-        for _ in range(64):  # a process that an attempt left behind could print for ever
-            if not self.read():
+        for _ in range(64):  # bounded: a process that an attempt left behind could print for ever
+            if not self.read_available():
                 break
-        taken = bytes(self._kept[-LOG_BYTES:])
+        tail = bytes(self._kept[-LOG_BYTES:])
         self._kept.clear()
-        return taken
+        return tail
 
     def close(self) -> None:
         os.close(self._pipe)

@@ -1,27 +1,27 @@
-"""The node's process pool: as many slots as the node has, each with one child that runs one attempt after another.
+"""The node's process pool: one slot for each attempt at a time, each slot with one child process.
 
-The worker agent awaits `run_all(jobs)`; control, drain and self-fencing end attempts through `cancel` and
-`stop_running`. `start` is called before the node's threads and sockets are made and raises UsageError when the task
-kinds cannot be loaded; later no failure of a child gets further than the AttemptEnd of its own attempt.
+The worker agent awaits `run_all(jobs)`; cancellations, drain and self-fencing end attempts through `cancel`,
+`stop_running` and `kill_all`. `start` is called before the node's threads and sockets are made and raises UsageError
+when the task kinds cannot be loaded; later the failure of a child shows only in the AttemptEnd of its own attempt.
 """
 
 import asyncio
 import itertools
 import logging
-import os
 import shutil
 from collections import deque
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from agents.execution.attempt import Attempt
 from agents.execution.child import ChildDied
+from agents.execution.cleanup import Cleanup
 from agents.execution.exclusive_run import ExclusiveRun
-from agents.execution.job import AttemptEnd, Job, Key
+from agents.execution.in_flight import InFlight
+from agents.execution.job import AttemptEnd, Job
 from agents.execution.orphans import Orphans
-from agents.execution.resource_limits import NO_LIMITS, Limits, anonymous_bytes, keep_to_limits
+from agents.execution.resource_limits import NO_LIMITS, Limits, anonymous_bytes, enforce_limits
 from agents.execution.slot import PoolSlot
 from agents.execution.slot_health import SlotHealth
 from headrace.child.attempt import Setup, parse_kinds
@@ -33,29 +33,14 @@ from headrace.contract.cluster import KindInfo, RunningAttempt
 from headrace.contract.progress import Progress
 from headrace.contract.states import Cause
 from headrace.errors import UsageError
-from headrace.kafka.client import log_throttled
-from headrace.storage.attempt_log import keep_log
 
 log = logging.getLogger(__name__)
 
-_DEATH_S = 5.0  # a killed child is seen dead at once, unless the kernel cannot let it go
-_LOAD_S = 60.0  # importing the task kinds, machine-learning packages included
-
-
-class _Ticket:
-    """A job that waits for its turn, and may be stopped before it has begun."""
-
-    stopped: tuple[Cause, str] | None = None
-
-    def is_stopped(self) -> bool:
-        return self.stopped is not None
-
-    def stop(self, cause: Cause, detail: str) -> None:
-        self.stopped = cause, detail
+_LOAD_S = 60.0  # for importing the task kinds, machine-learning packages included
 
 
 class Pool:
-    """All methods but `start` and `stop` belong to the event loop that has called `listen`."""
+    """All methods but `start`, `stop`, `kill_all` and `running` belong to the event loop that has called `listen`."""
 
     def __init__(
         self,
@@ -70,290 +55,235 @@ class Pool:
         limits: Limits = NO_LIMITS,
         adopts: bool = False,
     ) -> None:
-        """`folder` is the pool's own and is emptied; attempts' logs are kept below `results_root`.
+        """`tasks`: the setting HEADRACE_TASKS. `folder` is the pool's own and is emptied. Logs go below `results_root`.
 
-        `users`: whom the child of each slot becomes; none = children stay the node's own user. `adopts`: see `Orphans`.
+        `users`: whom the child of each slot becomes; empty = the node's own user. `adopts`: see `Orphans`.
         """
         self._folder = folder.resolve()
         self._results = self._folder / "results"
-        self._logs = results_root
         self._on_progress: Callable[[Progress], None] = lambda _: None
-        self._news = NotificationSocket()
+        self.on_exclusive: Callable[[bool], None] = lambda _: None  # called as `ExclusiveRun` says
+        self._notifications = NotificationSocket()
         self._setup = Setup(
             tasks,
-            str((import_path or Path.cwd()).resolve()),
-            0,
-            self._news.address,
-            str(children_lock or ""),
-            None,
-            limits.memory_mb,
-            limits.scratch_mb,
+            import_path=str((import_path or Path.cwd()).resolve()),
+            slot=0,
+            socket=self._notifications.address,
+            lock_path=str(children_lock or ""),
+            memory_mb=limits.memory_mb,
+            scratch_mb=limits.scratch_mb,
         )
-        self._users, self._limits, self._strays = users, limits, Orphans(adopts)
-        self._watching: asyncio.Task[None] | None = None
-        self._count = slots
+        self._users, self._limits, self._slot_count = users, limits, slots
         self._slots: list[PoolSlot] = []
         self._free: asyncio.LifoQueue[PoolSlot] = asyncio.LifoQueue()
-        self._attempts: dict[Key, Attempt] = {}
-        self._numbers = itertools.count(1)
-        self._company = ExclusiveRun(lambda asked: self.on_exclusive(asked))
-        self._fitness = SlotHealth()
-        self.on_exclusive: Callable[[bool], None] = lambda _: None  # told when an attempt asks to be alone, and is done
-        self._waiting: dict[Key, _Ticket] = {}  # for the jobs before them in their slot, or for a slot
+        self._in_flight = InFlight()
+        self._attempt_numbers = itertools.count(1)
+        self._exclusive_run = ExclusiveRun(lambda is_asked: self.on_exclusive(is_asked))
+        self._slot_health, self._orphans = SlotHealth(), Orphans(adopts)
+        self._cleanup = Cleanup(self._orphans, self._slot_health, self._live_children, results_root)
+        self._enforcing: asyncio.Task[None] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._chores = set[asyncio.Task[None]]()
 
     def start(self) -> list[KindInfo]:
-        """Makes all children; returns the kinds that they can run. UsageError says why there are none."""
+        """Starts all children; returns the kinds that they have loaded. UsageError when they cannot load them."""
         shutil.rmtree(self._folder, ignore_errors=True)
         self._folder.mkdir(mode=0o711, parents=True)
         self._results.mkdir(mode=0o700)
-        self._strays.begin()
+        self._orphans.start()
         start_forkserver()
-        setups = [replace(self._setup, user=user) for user in self._users] or [self._setup] * self._count
-        self._slots = [PoolSlot(number, setup, self._folder, self._bereft) for number, setup in enumerate(setups)]
+        setups = [replace(self._setup, user=user) for user in self._users] or [self._setup] * self._slot_count
+        on_death = self._cleanup.renew_child
+        self._slots = [PoolSlot(number, setup, self._folder, on_death) for number, setup in enumerate(setups)]
         for slot in self._slots:
             self._free.put_nowait(slot)
         try:
-            return parse_kinds(self._described())
+            return parse_kinds(self._describe_kinds())
         except UsageError:
             self.stop()
             raise
 
-    def _described(self) -> bytes:
-        """The answer of the first child. One that ends while it imports the kinds would be made again for ever."""
+    def _describe_kinds(self) -> bytes:
+        """The first child's answer. A child that dies of the import is not replaced: the next would die of it too."""
+        setting = f"HEADRACE_TASKS: {self._setup.tasks or 'the examples'}"
         try:
-            return self._slots[0].child.kinds(_LOAD_S)
+            return self._slots[0].child.describe_kinds(_LOAD_S)
         except ChildDied:
-            raise UsageError(f"{self._tasks_setting} cannot be imported: the import ended the process") from None
+            raise UsageError(f"{setting} cannot be imported: the import ended the process") from None
         except TimeoutError:
-            raise UsageError(
-                f"{self._tasks_setting} cannot be imported: it has not ended after {_LOAD_S:.0f} s"
-            ) from None
-
-    @property
-    def _tasks_setting(self) -> str:
-        return f"HEADRACE_TASKS: {self._setup.tasks or 'the examples'}"
+            raise UsageError(f"{setting} cannot be imported: the import takes more than {_LOAD_S:.0f} s") from None
 
     def listen(self, on_progress: Callable[[Progress], None] = lambda _: None) -> None:
-        """Joins the running event loop: begins to take in what children tell and tasks print."""
+        """Joins the running event loop: from now on reads what children report and tasks print."""
         self._on_progress = on_progress
         self._loop = loop = asyncio.get_running_loop()
-        loop.add_reader(self._news.fileno(), self._hear)
+        loop.add_reader(self._notifications.fileno(), self._read_notifications)
         for slot in self._slots:
-            slot.listen(loop)
-        self._watching = loop.create_task(keep_to_limits(self._limits, self._attempts.values))
+            slot.attach(loop)
+        self._enforcing = loop.create_task(enforce_limits(self._limits, self._in_flight.attempts))
 
     async def run(self, job: Job) -> AttemptEnd:
-        """One attempt. Waits for a slot if none is free. Cancelling it kills the attempt's processes as well."""
+        """Runs one attempt, in the first free slot. Cancelling the call kills the attempt's processes too."""
         ends: list[AttemptEnd] = []
         await self.run_all(deque([job]), lambda _: True, lambda _, end: ends.append(end))
         return ends[0]
 
     async def run_all(
-        self, jobs: deque[Job], begins: Callable[[Job], bool], ended: Callable[[Job, AttemptEnd], None]
+        self, jobs: deque[Job], may_begin: Callable[[Job], bool], on_end: Callable[[Job, AttemptEnd], None]
     ) -> None:
-        """The attempts of all jobs in one slot, one after another, each with its own end, limits and blame.
+        """Runs the attempts of all jobs in one slot, one after another, each with its own end and limits.
 
-        `begins` is asked right before each: False passes it over. `ended` is told of each that was not. Jobs leave the
-        deque as their turn comes; those that the caller has taken out meanwhile can be run elsewhere.
+        `may_begin` is called right before each attempt: False skips it. `on_end` is called for each that was not
+        skipped. A job leaves the deque when its turn comes; the caller may remove others and run them elsewhere.
         """
         for job in jobs:
-            self._waiting.setdefault(job.key, _Ticket())
-        lost: list[Attempt] = []  # those whose child may not have been cleared away yet
+            self._in_flight.add_waiting(job)
+        attempts: list[Attempt] = []  # not cleaned up yet
         slot: PoolSlot | None = None
         try:
             slot = await self._free.get()
             while jobs:
-                await self._run_next(jobs, slot, begins, ended, lost)
+                await self._run_next(jobs, slot, may_begin, on_end, attempts)
         finally:
             for job in jobs:
-                self._waiting.pop(job.key, None)
+                self._in_flight.remove_waiting(job)
             if slot is not None:
-                self._give_back(slot, lost)
+                self._free_slot(slot, attempts)
 
     async def _run_next(
         self,
         jobs: deque[Job],
         slot: PoolSlot,
-        begins: Callable[[Job], bool],
-        ended: Callable[[Job, AttemptEnd], None],
-        lost: list[Attempt],
+        may_begin: Callable[[Job], bool],
+        on_end: Callable[[Job, AttemptEnd], None],
+        attempts: list[Attempt],
     ) -> None:
-        """One that the kernel kills for want of memory beside others is run again alone, and that end counts."""
-        job, alone, begun = jobs.popleft(), False, False
-        while True:
-            ticket = self._waiting.setdefault(job.key, _Ticket())
+        """Runs the next job. After an out-of-memory kill beside other attempts it runs again, alone, without charge."""
+        job, exclusive, has_begun, runs_again = jobs.popleft(), False, False, True
+        while runs_again:
+            waiting = self._in_flight.add_waiting(job)
             try:
-                await self._fitness.proven(slot, ticket.is_stopped)
-                stay = await self._company.enter(alone)
+                await self._slot_health.wait_healthy(slot, waiting.is_stopped)
+                lease = await self._exclusive_run.acquire(exclusive)
             finally:
-                self._waiting.pop(job.key, None)
-            again = False
+                self._in_flight.remove_waiting(job)
+            runs_again = False
             try:
-                if ticket.stopped is not None:
-                    ended(job, AttemptEnd.now(*ticket.stopped, begun=begun))
+                if waiting.stopped is not None:
+                    on_end(job, AttemptEnd.now(*waiting.stopped, begun=has_begun))
                     return
-                if not begun and not begins(job):
+                if not has_begun and not may_begin(job):
                     return
-                begun = True
-                end = await self._attempt(job, slot, lost)
-                again = end.chosen and stay.in_company
-                if again:
-                    self._waiting[job.key] = _Ticket()  # at once: it can be cancelled at any moment
+                has_begun = True
+                end = await self._run_attempt(job, slot, attempts)
+                runs_again = end.oom_victim and lease.ran_beside_others
+                if runs_again:
+                    self._in_flight.add_waiting(job)  # before the next await: a cancel must always find the job
                 else:
-                    ended(job, end)
-                await self._clear_up(lost)
+                    on_end(job, end)
+                await self._cleanup.clean_up(attempts)
             finally:
-                stay.leave()
-            if not again:
-                return
-            log.warning("Task %s was killed for want of memory beside others: it runs again, alone", job.task.id)
-            alone = True
+                lease.release()
+            if runs_again:
+                log.warning("Memory ran out while task %s ran beside others: it runs again, alone", job.task.id)
+                exclusive = True
 
-    async def _attempt(self, job: Job, slot: PoolSlot, lost: list[Attempt]) -> AttemptEnd:
+    async def _run_attempt(self, job: Job, slot: PoolSlot, attempts: list[Attempt]) -> AttemptEnd:
         try:
             attempt = self._new_attempt(job, slot)
-            lost.append(attempt)
+            attempts.append(attempt)
             try:
                 end = await attempt.run()
-                if attempt.child_lost:  # all of it is dead before anybody is told
-                    await asyncio.to_thread(self._strays.kill, self._children)
-                await self._keep_log(attempt)
+                if attempt.needs_new_child:  # nothing of the attempt may be alive when its end is reported
+                    await self._cleanup.kill_orphans()
+                await self._cleanup.keep_log(attempt)
                 return end
             finally:
-                del self._attempts[job.key]
-        except Exception as e:  # a full disk, no more processes: the node's fault, not the task's
+                self._in_flight.remove_running(job)
+        except Exception as e:  # a full disk, no more processes: the node's fault, and the task is not charged
             log.exception("Task %s could not be run", job.task.id)
-            self._fitness.doubt(slot, e)
-            return AttemptEnd.now(Cause.NODE_LOSS, f"the node could not run it: {type(e).__name__}: {e}", begun=True)
+            self._slot_health.report_failure(slot, e)
+            detail = f"the node could not run the attempt: {type(e).__name__}: {e}"
+            return AttemptEnd.now(Cause.NODE_LOSS, detail, begun=True)
 
     def _new_attempt(self, job: Job, slot: PoolSlot) -> Attempt:
-        # Unique: what a first run beside others left may still be on its way out, and a copy may run beside this one.
-        name = f"{job.task.id}-{job.task.attempt}-{next(self._numbers)}"
+        # The number makes the name unique: the files of the attempt's first run may not be removed yet, and a copy of
+        # the task from another partition may run at the same time.
+        name = f"{job.task.id}-{job.task.attempt}-{next(self._attempt_numbers)}"
         scratch = slot.new_scratch(name)
-        slot.output.take()
+        slot.output.take_tail()
         attempt = Attempt(job, slot, scratch, self._results / name)
         if job.kind.memory_mb or self._limits.memory_mb:
             attempt.memory_before = anonymous_bytes([slot.child.pid])
-        self._attempts[job.key] = attempt
+        self._in_flight.add_running(attempt)
         return attempt
 
     def cancel(self, task_id: str) -> bool:
-        """Kills the task's attempt if it runs here, and says whether it does."""
-        found: list[Attempt | _Ticket] = [a for (running, *_), a in self._attempts.items() if running == task_id]
-        found += [t for (waiting, *_), t in self._waiting.items() if waiting == task_id]
-        for attempt in found:
-            attempt.stop(Cause.PROCESS_DEATH, "cancelled")
-        return bool(found)
+        """Kills the task's attempt, or stops it before it begins; returns whether the pool had one."""
+        return self._in_flight.stop_task(task_id, Cause.PROCESS_DEATH, "cancelled")
 
     def stop_running(self, cause: Cause, detail: str) -> None:
         """Kills every attempt: at the end of a drain, or when the node has lost its lease."""
-        found: list[Attempt | _Ticket] = [*self._attempts.values(), *self._waiting.values()]
-        for attempt in found:
-            attempt.stop(cause, detail)
+        self._in_flight.stop_all(cause, detail)
 
     def kill_all(self) -> None:
-        """Self-fencing, from any thread: nothing that runs here is ours any more. Returns when all of it is dead."""
+        """Self-fencing, from any thread: kills every child. Returns when all are dead."""
         if self._loop is not None:
-            why = "the node was frozen past its lease"
-            self._loop.call_soon_threadsafe(self.stop_running, Cause.NODE_LOSS, why)
+            detail = "the node was frozen for longer than its lease"
+            self._loop.call_soon_threadsafe(self.stop_running, Cause.NODE_LOSS, detail)
         kill_trees({pid for slot in self._slots for pid in slot.pids})
 
     def running(self) -> tuple[RunningAttempt, ...]:
-        return tuple(a.running for a in list(self._attempts.values()))
+        """The attempts that run now, for heartbeats and the stats page."""
+        return self._in_flight.running()
 
     def check(self) -> str | None:
-        """For `/readyz`: why attempts cannot begin."""
-        return self._fitness.check()
+        """For `/readyz`: why attempts cannot begin, or None."""
+        return self._slot_health.check()
 
     async def close(self) -> None:
         """Leaves the event loop and ends all children."""
-        if self._watching is not None:
-            self._watching.cancel()
-        while self._chores:
-            await asyncio.wait(self._chores)
-        await self._fitness.close()
-        loop = asyncio.get_running_loop()
-        loop.remove_reader(self._news.fileno())
+        if self._enforcing is not None:
+            self._enforcing.cancel()
+        await self._cleanup.close()
+        await self._slot_health.close()
+        asyncio.get_running_loop().remove_reader(self._notifications.fileno())
         for slot in self._slots:
-            slot.unlisten()
+            slot.detach()
         await asyncio.to_thread(self.stop)
 
     def stop(self) -> None:
-        """Ends all children and what they have started, and removes the pool's folder."""
+        """Ends all children and their descendants, and removes the pool's folder."""
         for slot in self._slots:
             slot.stop()
         self._slots.clear()
-        self._news.close()
+        self._notifications.close()
         shutil.rmtree(self._folder, ignore_errors=True)
 
-    def _hear(self) -> None:
-        for pid, news in self._news.read_notifications():
-            match news:
-                case Born(slot=number, parent=parent) if self._is_birth(news):
-                    self._slots[number].born = pid
-                    self._strays.born(parent)
-                case Reported() if any(key[:2] == (news.id, news.attempt) for key in self._attempts):
-                    self._on_progress(Progress(news.id, news.attempt, min(1.0, max(0.0, news.fraction)), news.message))
-
-    def _is_birth(self, news: Born) -> bool:
-        return 0 <= news.slot < len(self._slots) and self._slots[news.slot].is_birth(news.token)
-
-    async def _keep_log(self, attempt: Attempt) -> None:
-        task, printed = attempt.job.task, attempt.slot.output.take()
-        if printed and self._logs:
-            try:
-                await asyncio.to_thread(keep_log, self._logs, task.id, task.attempt, printed)
-            except OSError as e:
-                log_throttled("attempt log", "What a task printed cannot be kept in %s: %s", self._logs, e)
-
-    def _bereft(self, slot: PoolSlot) -> None:
-        """A slot's child has died: the next one is made now, not when an attempt waits for it."""
-        self._chore(self._renew(slot))
-
-    async def _renew(self, slot: PoolSlot) -> None:
-        try:
-            await slot.ready()
-        except Exception as e:
-            log.exception("Slot %d has no child", slot.number)
-            self._fitness.doubt(slot, e)
-
-    async def _clear_up(self, lost: list[Attempt]) -> None:
-        """Nothing that an attempt has started or left on disk may outlive it; then its slot is fit for the next."""
-        for attempt in list(lost):
-            try:
-                if attempt.child_lost and attempt.child is not None:
-                    await asyncio.to_thread(kill_trees, [attempt.child.pid])
-                    await asyncio.to_thread(self._strays.kill, self._children)
-                    await asyncio.wait_for(attempt.child.death.wait(), _DEATH_S)
-                    await attempt.slot.ready()
-            except Exception as e:
-                log.exception("Slot %d could not be made ready again in order", attempt.slot.number)
-                self._fitness.doubt(attempt.slot, e)
-            lost.remove(attempt)
-            try:
-                os.rmdir(attempt.scratch)  # most attempts leave it empty
-            except OSError:
-                self._chore(asyncio.to_thread(shutil.rmtree, attempt.scratch, ignore_errors=True))
-
-    def _give_back(self, slot: PoolSlot, lost: list[Attempt]) -> None:
-        """After a job that its caller has given up, the slot is free when nothing of the job is left."""
-        if not lost:
+    def _free_slot(self, slot: PoolSlot, attempts: list[Attempt]) -> None:
+        """After a cancelled call the slot is free only when its attempt is cleaned up."""
+        if not attempts:
             self._free.put_nowait(slot)
             return
 
-        async def clear_up() -> None:
-            await self._clear_up(lost)
+        async def clean_up_first() -> None:
+            await self._cleanup.clean_up(attempts)
             self._free.put_nowait(slot)
 
-        self._chore(clear_up())
+        self._cleanup.in_background(clean_up_first())
 
-    def _children(self) -> set[int]:
-        self._hear()
+    def _live_children(self) -> set[int]:
+        """Pids of all children, those included whose Born notification has just come. From any thread."""
+        self._read_notifications()
         return {pid for slot in self._slots for pid in slot.pids}
 
-    def _chore(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.get_running_loop().create_task(work)
-        self._chores.add(task)
-        task.add_done_callback(self._chores.discard)
+    def _read_notifications(self) -> None:
+        for pid, news in self._notifications.read_notifications():
+            match news:
+                case Born(slot=number, parent=parent) if self._accept_birth(news):
+                    self._slots[number].born_pid = pid
+                    self._orphans.note_parent(parent)
+                case Reported() if self._in_flight.is_running(news.id, news.attempt):
+                    self._on_progress(Progress(news.id, news.attempt, min(1.0, max(0.0, news.fraction)), news.message))
+
+    def _accept_birth(self, born: Born) -> bool:
+        return 0 <= born.slot < len(self._slots) and self._slots[born.slot].accept_birth(born.token)

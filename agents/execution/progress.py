@@ -1,7 +1,7 @@
-"""Progress of running attempts, from the pool to the topic `progress`, at most ten times a second for each task.
+"""Progress of running attempts, from the pool to the topic `progress`, at most ten records a second for each task.
 
-What comes faster is held back, and the last of it sent as soon as it may be, so that the final word is never lost.
-Belongs to the event loop.
+Of reports that come faster only the newest is kept, and sent as soon as the rate allows: the last report always
+arrives. Belongs to the event loop.
 """
 
 import asyncio
@@ -15,7 +15,7 @@ EVERY_S = 0.1
 
 
 class ProgressRelay:
-    """`send` takes a record and does not block."""
+    """`send` must not block."""
 
     def __init__(self, send: Callable[[Outgoing], Any]) -> None:
         self._send = send
@@ -30,9 +30,9 @@ class ProgressRelay:
     def _send_now(self, progress: Progress) -> None:
         self._send(progress.encode())
         self._held[progress.id] = None
-        asyncio.get_running_loop().call_later(EVERY_S, self._may_again, progress.id)
+        asyncio.get_running_loop().call_later(EVERY_S, self._send_held, progress.id)
 
-    def _may_again(self, task_id: str) -> None:
+    def _send_held(self, task_id: str) -> None:
         held = self._held.pop(task_id)
         if held is not None:
             self._send_now(held)

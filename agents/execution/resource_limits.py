@@ -1,8 +1,8 @@
-"""What an attempt may take of the node's disk and memory, over all of its processes.
+"""Limits on the disk space and memory of an attempt, over all of its processes.
 
-A child keeps itself to both limits where it can (`headrace.child.attempt`: one file's size, one process's memory), so
-that a task hears of it as an error at its own line. What gets past that, in many files or many processes, is seen here
-from outside, twice a second, and ends the attempt. Used by `agents.execution.pool`.
+A child enforces both limits on itself where it can (`headrace.child.attempt`: the size of one file, the memory of one
+process), so a task meets them as an error at its own line. Many files or many processes get past that: here the node
+measures each attempt twice a second, and stops those above a limit. Used by `agents.execution.pool`.
 """
 
 import asyncio
@@ -17,14 +17,14 @@ from agents.execution.job import Job
 from headrace.child.process_tree import descendants, processes
 from headrace.contract.states import Cause
 
-_LOOK_S = 0.5
+_MEASURE_EVERY_S = 0.5
 _MIB = 1024 * 1024
-_SLACK_MB = 32  # a child's own limit counts a little less than the kernel's figures: it shall speak first
+_SLACK_MB = 32  # the child's own limit counts a little less than these figures, and should strike first
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Of each slot. `memory_mb` holds for kinds that name none of their own; 0 = no limit."""
+    """Of each slot, in MiB; 0 = no limit. `memory_mb` is for kinds without a limit of their own."""
 
     memory_mb: int = 0
     scratch_mb: int = 0
@@ -33,8 +33,8 @@ class Limits:
 NO_LIMITS = Limits()
 
 
-class Limited(Protocol):
-    """An attempt that can be ended: `agents.execution.attempt`."""
+class LimitedAttempt(Protocol):
+    """A running attempt that can be stopped: `agents.execution.attempt`."""
 
     job: Job
     scratch: Path
@@ -46,18 +46,18 @@ class Limited(Protocol):
     def stop(self, cause: Cause, detail: str) -> None: ...
 
 
-async def keep_to_limits(limits: Limits, attempts: Callable[[], Iterable[Limited]]) -> None:
-    """Looks at what runs until it is cancelled."""
+async def enforce_limits(limits: Limits, attempts: Callable[[], Iterable[LimitedAttempt]]) -> None:
+    """Measures the running attempts until it is cancelled."""
     while True:
-        await asyncio.sleep(_LOOK_S)
+        await asyncio.sleep(_MEASURE_EVERY_S)
         for attempt in [a for a in attempts() if a.pid]:
-            over = await asyncio.to_thread(_over, attempt, limits)
-            if over is not None:
-                attempt.stop(*over)
+            exceeded = await asyncio.to_thread(_exceeded_limit, attempt, limits)
+            if exceeded is not None:
+                attempt.stop(*exceeded)
 
 
 def directory_bytes(path: Path) -> int:
-    """What is below it takes on disk; what cannot be looked at counts nothing."""
+    """Bytes on disk of all files below the path; unreadable ones count nothing."""
     total = 0
     for folder, _, files in os.walk(path):
         for name in files:
@@ -67,7 +67,7 @@ def directory_bytes(path: Path) -> int:
 
 
 def anonymous_bytes(pids: Iterable[int]) -> int:
-    """Memory of processes that no file is behind; what they share is counted once."""
+    """Memory of the processes that is not backed by a file, swap included; shared pages count once."""
     total = 0
     for pid in pids:
         with contextlib.suppress(OSError, ValueError), open(f"/proc/{pid}/smaps_rollup", "rb") as f:
@@ -77,12 +77,13 @@ def anonymous_bytes(pids: Iterable[int]) -> int:
     return total
 
 
-def _over(attempt: Limited, limits: Limits) -> tuple[Cause, str] | None:
+def _exceeded_limit(attempt: LimitedAttempt, limits: Limits) -> tuple[Cause, str] | None:
     if limits.scratch_mb and directory_bytes(attempt.scratch) > limits.scratch_mb * _MIB:
-        return Cause.ERROR, f"its files in scratch took more than the {limits.scratch_mb} MiB that a slot gives"
+        return Cause.ERROR, f"its scratch files exceeded the limit of {limits.scratch_mb} MiB (HEADRACE_SCRATCH_MB)"
     memory_mb = attempt.job.kind.memory_mb or limits.memory_mb
     if memory_mb:
         pids = {attempt.pid} | descendants([attempt.pid], processes())
         if anonymous_bytes(pids) - attempt.memory_before > (memory_mb + _SLACK_MB) * _MIB:
-            return Cause.OUT_OF_MEMORY, f"its processes took more than {memory_mb} MiB together"
+            setting = "memory_mb of its kind" if attempt.job.kind.memory_mb else "HEADRACE_SLOT_MEMORY_MB"
+            return Cause.OUT_OF_MEMORY, f"its processes together exceeded the limit of {memory_mb} MiB ({setting})"
     return None

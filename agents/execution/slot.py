@@ -1,7 +1,7 @@
-"""One slot of the node's pool: one child at a time, replaced when it dies, and what it prints.
+"""One slot of the node's pool: one child at a time, replaced when it dies, and the pipe that it prints into.
 
-No two slots share anything, so whatever befalls one child touches no neighbour. Used by `agents.execution.attempt`
-(ready, child) and `agents.execution.pool` (start, stop).
+Slots share nothing, so the death of one child affects no other slot. Used by `agents.execution.attempt` (`ready_child`)
+and `agents.execution.pool` (`attach`, `stop`).
 """
 
 import asyncio
@@ -21,87 +21,88 @@ log = logging.getLogger(__name__)
 
 
 class PoolSlot:
-    """`on_death(slot)` is called in the event loop when the child has died, amid an attempt or idle."""
+    """Makes its first child at once. `on_death(slot)` is called in the event loop when a child dies, busy or idle."""
 
     def __init__(self, number: int, setup: Setup, folder: Path, on_death: "Callable[[PoolSlot], None]") -> None:
         self.number = number
         self.folder = folder / f"slot-{number}"
         self.folder.mkdir(mode=0o711)
         self.user = setup.user
-        self.results = self.own_directory("results")  # what the child writes there is moved away before it is read
+        self.results = self.make_directory("results")  # result files are moved away from here before they are read
         self.output = AttemptOutput(self.folder / "output")
-        self._hand_over(self.output.path)
+        self._give_to_user(self.output.path)
         self._setup = replace(setup, slot=number)
         self._on_death = on_death
-        self._renewing = asyncio.Lock()
+        self._renewal_lock = asyncio.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._token = ""  # with which the child is to tell of its birth; empty when it has
+        self._token = ""  # proves the Born notification of the newest child; empty once that has come
         self.child = self._new_child()
-        self.born = 0  # the child's pid as it has told it itself, which may be before we know it
+        self.born_pid = 0  # the newest child's pid from its Born notification, which may come before `child` is set
 
-    def own_directory(self, name: str) -> Path:
-        """A directory in the slot's folder, open to its child alone; one that is there already is taken."""
+    def make_directory(self, name: str) -> Path:
+        """A directory in the slot's folder that only its child's user may enter. It may exist already."""
         made = self.folder / name
         made.mkdir(mode=0o700, exist_ok=True)
-        self._hand_over(made)
+        self._give_to_user(made)
         return made
 
     def new_scratch(self, name: str) -> Path:
-        """The next attempt's own directory, to which the slot's `home` leads from now on."""
-        made, link, home = self.own_directory(name), self.folder / "home.new", self.folder / HOME
-        link.unlink(missing_ok=True)  # of a time when the disk took the link and not its new name
+        """Makes the next attempt's scratch directory and points the slot's `home` link at it."""
+        made, link, home = self.make_directory(name), self.folder / "home.new", self.folder / HOME
+        link.unlink(missing_ok=True)  # left from a failure between the two steps that follow
         os.symlink(name, link)
         os.replace(link, home)
         return made
 
-    async def prove(self) -> None:
-        """Raises what the next attempt would meet: no child can be made, or the disk takes no scratch."""
-        await self.ready()
+    async def probe(self) -> None:
+        """Raises what the next attempt would meet: no child can be started, or the disk takes no scratch directory."""
+        await self.ready_child()
         self.new_scratch("trial").rmdir()
 
-    def _hand_over(self, path: Path) -> None:
+    def _give_to_user(self, path: Path) -> None:
         if self.user is not None:
             os.chown(path, self.user.uid, self.user.gid, follow_symlinks=False)
 
     @property
     def pids(self) -> set[int]:
-        """Of the child that serves the slot."""
-        return {self.child.pid, self.born} - {0}
+        """Pids of the slot's child: two while a new one is being made."""
+        return {self.child.pid, self.born_pid} - {0}
 
-    def listen(self, loop: asyncio.AbstractEventLoop) -> None:
+    def attach(self, loop: asyncio.AbstractEventLoop) -> None:
         """From now on the slot belongs to the event loop."""
         self._loop = loop
-        self.child.listen(loop)
-        loop.add_reader(self.output.fileno(), self.output.read)
+        self.child.attach(loop)
+        loop.add_reader(self.output.fileno(), self.output.read_available)
 
-    async def ready(self) -> Child:
-        """The child, a new one where the last has died."""
-        async with self._renewing:
+    async def ready_child(self) -> Child:
+        """The live child: a new one if the last has died. Raises OSError when none can be started."""
+        async with self._renewal_lock:
             while self.child.is_dead:
                 await asyncio.to_thread(self.child.end)
                 self.child = await asyncio.to_thread(self._new_child)
                 if self._loop is not None:
-                    self.child.listen(self._loop)
+                    self.child.attach(self._loop)
             return self.child
 
-    def unlisten(self) -> None:
+    def detach(self) -> None:
+        """Leaves the event loop."""
         if self._loop is not None:
             self._loop.remove_reader(self.output.fileno())
-            self.child.unlisten()
+            self.child.detach()
             self._loop = None
 
     def stop(self) -> None:
-        """Ends the child and all below it; after `unlisten`."""
+        """Ends the child and its descendants and removes the slot's folder; after `detach`."""
         self.child.end()
         self.output.close()
         shutil.rmtree(self.folder, ignore_errors=True)
 
-    def is_birth(self, token: str) -> bool:
-        """Whether that is the word of the newest child's birth. A task may send what it likes, but has no token."""
-        is_it = bool(token) and token == self._token
-        if is_it:
+    def accept_birth(self, token: str) -> bool:
+        """Whether the token proves that the newest child was born. It does so once: a task never learns a token."""
+        is_valid = bool(token) and token == self._token
+        if is_valid:
             self._token = ""
-        return is_it
+        return is_valid
 
     def _new_child(self) -> Child:
         self._token = secrets.token_hex(16)

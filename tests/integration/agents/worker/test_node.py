@@ -291,7 +291,7 @@ _REAPER_THAT_FAILS = """
 import sys
 from agents.recovery.reaper import Reaper
 from headrace.cli.main import main
-Reaper._look = None
+Reaper._judge_claims = None
 sys.exit(main(["worker"]))
 """
 

@@ -68,7 +68,7 @@ async def test_one_that_is_killed_while_alone_is_charged(bench: Bench, kernel: K
     assert (await neighbour).value == b"waited"
     kernel.kills(await pid_in(victim, other_than=first))
     end = await running
-    assert (end.cause, end.detail) == (Cause.OUT_OF_MEMORY, "the kernel killed the process for want of memory")
+    assert (end.cause, end.detail) == (Cause.OUT_OF_MEMORY, "the kernel killed the process because memory ran out")
     assert (await bench.run("echo", value="on")).value == b"on"
 
 

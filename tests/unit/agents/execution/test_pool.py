@@ -182,7 +182,7 @@ EVIL = pickle.dumps(Evil())
 async def test_a_child_that_sends_what_is_no_answer_is_ended_and_says_so(bench: Bench, words: bytes) -> None:
     end = await bench.run("speaks_to_the_node", words=words.hex())
     assert end.cause is Cause.PROCESS_DEATH
-    assert end.detail.startswith("the process was ended, since it sent what is no answer")
+    assert end.detail.startswith("the node killed the process because it sent an invalid answer")
     assert not os.path.exists("/tmp/headrace-hostile-reduce")  # noqa: ASYNC240
     assert (await bench.run("echo", value="on")).value == b"on"
 
@@ -247,7 +247,7 @@ async def test_leaving_ends_the_attempt_and_not_the_child(
 @pytest.mark.parametrize("code", [0, 7])
 async def test_exiting_the_process_is_a_process_death(bench: Bench, code: int) -> None:
     end = await bench.run("exits", code=code)
-    assert (end.cause, end.detail) == (Cause.PROCESS_DEATH, f"the process ended itself with exit code {code}")
+    assert (end.cause, end.detail) == (Cause.PROCESS_DEATH, f"the process exited with code {code}")
     assert (await bench.run("echo", value="on")).value == b"on"
 
 
@@ -329,13 +329,13 @@ async def test_a_killed_forkserver_is_made_again(bench: Bench) -> None:
 async def test_the_time_limit_kills_the_child(bench: Bench) -> None:
     began = time.monotonic()
     end = await bench.run("limited")
-    assert (end.cause, end.detail) == (Cause.TIMEOUT, "the time limit of 0.4 s has passed")
+    assert (end.cause, end.detail) == (Cause.TIMEOUT, "the attempt exceeded its time limit of 0.4 s")
     assert 0.4 <= time.monotonic() - began < 10
 
 
 async def test_a_submissions_own_time_limit_goes_before_the_kinds(bench: Bench) -> None:
     end = await bench.run("ignores_sigterm", timeout_s=0.2)
-    assert end.detail == "the time limit of 0.2 s has passed"
+    assert end.detail == "the attempt exceeded its time limit of 0.2 s"
 
 
 @pytest.mark.parametrize("then", ["return", "die", "wait"])
@@ -529,8 +529,8 @@ async def test_an_import_that_ended_the_process_before_it_was_asked_is_told_alik
         child._process.join(30)
         return ask(child, timeout_s)
 
-    ask = Child.kinds
-    monkeypatch.setattr(Child, "kinds", asked_late)
+    ask = Child.describe_kinds
+    monkeypatch.setattr(Child, "describe_kinds", asked_late)
     file = tmp_path / "broken.py"
     file.write_text("import os\nos._exit(0)")
     with pytest.raises(UsageError, match="the import ended the process"):

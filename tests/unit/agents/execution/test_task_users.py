@@ -219,7 +219,7 @@ if IS_ROOT:  # nobody else can become another user, and the tests above say what
         secret.chmod(0o666)  # else the kernel itself would refuse the hard link, on most machines
         end = await bench.run("swaps", secret=str(secret), how=how)
         assert (end.cause, end.value, end.result_file) == (Cause.ERROR, None, None)
-        assert "no file of its own" in end.detail
+        assert "is not a regular file that the task's user owns" in end.detail
         assert not list((bench.results / "scratch" / "results").iterdir())
 
     @pytest.mark.asyncio(loop_scope="module")
@@ -253,10 +253,10 @@ if IS_ROOT:  # nobody else can become another user, and the tests above say what
     def test_somebody_elses_directory_is_not_taken_for_scratch(
         monkeypatch: pytest.MonkeyPatch, open_folder: Path
     ) -> None:
-        monkeypatch.setattr("agents.execution.task_users.ELSEWHERE", open_folder)
+        monkeypatch.setattr("agents.execution.task_users.SCRATCH_PARENT", open_folder)
         user = [ChildUser(61_184, 61_184)]
         planted = scratch_folder(Settings(), "n", user)
         planted.mkdir()
         os.chown(planted, 61_184, 61_184)
-        with pytest.raises(UsageError, match="somebody else"):
+        with pytest.raises(UsageError, match="belongs to another user"):
             scratch_folder(Settings(), "n", user)
