@@ -2,7 +2,7 @@
 
 `main` is called by the command line with checked settings. UsageError for what an operator can correct: an address that
 is in use or open to others, a different results root, another gateway on the same files. When Kafka is unavailable the
-gateway starts all the same, answers 503, and recovers by itself.
+gateway starts anyway, answers 503, and recovers by itself.
 """
 
 import asyncio

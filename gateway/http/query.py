@@ -27,8 +27,15 @@ def parse_filter(query: Mapping[str, str], times: bool = True, dead: bool = Fals
     if reason and reason not in set(Reason):
         raise bad_parameter("reason", f"reason must be one of {', '.join(Reason)}")
     since, until = (_time_ms(query, "since"), _time_ms(query, "until")) if times else (0, 0)
-    name, directory = query.get("name", ""), query.get("directory", "")
-    return TaskFilter(status, name, directory, since, until, dead, reason if dead else "")
+    return TaskFilter(
+        status=status,
+        name=query.get("name", ""),
+        directory=query.get("directory", ""),
+        since_ms=since,
+        until_ms=until,
+        dead=dead,
+        reason=reason if dead else "",
+    )
 
 
 def parse_limit(query: Mapping[str, str], default: int = DEFAULT_LIMIT, maximum: int = MAX_LIMIT) -> int:

@@ -78,7 +78,7 @@ async def _redrive_one(deps: Dependencies, task: TaskView, count: int, options: 
         partition, offset = partition_and_offset(task.ended_place)
         record = await asyncio.to_thread(deps.source_reader.read_record, Source("tasks.dead", partition, offset))
         if record is None or record.value is None:
-            return {"redrive_of": old, "error": "Kafka no longer holds the dead letter: submit the task anew"}
+            return {"redrive_of": old, "error": "Kafka no longer holds the dead letter: submit a new task instead"}
         value = _replace_payload(record.value, options.payload)
         new = id_of_redrive(old, count)
         await asyncio.wrap_future(

@@ -130,14 +130,14 @@ def _parse_query(
     if dimension not in by:
         raise bad_parameter("by", f"by must be one of {', '.join(filter(None, by))}")
     return StatisticsQuery(
-        bucket,
-        dimension,
-        parse_time(query, "since"),
-        parse_time(query, "until"),
-        query.get("name"),
-        query.get("node"),
-        _cursor(query),
-        _limit(query),
+        bucket=bucket,
+        by=dimension,
+        since=parse_time(query, "since"),
+        until=parse_time(query, "until"),
+        name=query.get("name"),
+        node=query.get("node"),
+        after=_parse_cursor(query),
+        limit=_limit(query),
     )
 
 
@@ -145,7 +145,7 @@ def _limit(query: Mapping[str, str]) -> int:
     return parse_limit(query, DEFAULT_LIMIT, MAX_LIMIT)
 
 
-def _cursor(query: Mapping[str, str]) -> tuple[datetime, str] | None:
+def _parse_cursor(query: Mapping[str, str]) -> tuple[datetime, str] | None:
     text = query.get("cursor", "")
     if not text:
         return None

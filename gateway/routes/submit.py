@@ -180,7 +180,8 @@ def _answer(deps: Dependencies, sent: "tuple[str, Future[Any]] | Problem") -> di
 def _check_type(request: Request, allowed: Sequence[str]) -> None:
     given = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if given not in allowed:
-        raise Problem("unsupported-media-type", f"the Content-Type is {given or 'missing'!r}: send {allowed[0]}")
+        problem = f"the Content-Type is {given[:100]!r}" if given else "the Content-Type is missing"
+        raise Problem("unsupported-media-type", f"{problem}: send {allowed[0]}")
 
 
 async def read_body(request: Request, *types: str) -> bytes:

@@ -66,13 +66,13 @@ class EventBatch:
     def _add_progress(self, record: Record, progress: Progress) -> None:
         task_id = id_bytes(progress.id)
         report = StoredProgress(
-            task_id,
-            record.offset,
-            record.partition,
-            progress.attempt,
-            progress.fraction,
-            progress.message,
-            record.timestamp_ms,
+            id=task_id,
+            offset=record.offset,
+            partition=record.partition,
+            attempt=progress.attempt,
+            fraction=progress.fraction,
+            message=progress.message,
+            at_ms=record.timestamp_ms,
         )
         self.progress.append(report)
         self._add_event(record, task_id)
@@ -91,7 +91,7 @@ def _fold(task: TaskView | None, record: Record, message: Task | Event) -> Folde
             submission = message.submission()
             name, directory = submission.name, submission.directory
         except (Invalid, Undecodable):
-            pass  # the intake accepts it all the same, and a dead letter says what is wrong
+            pass  # the task still exists: it ends in a dead letter that says what is wrong
     return fold_submission(task, message, name, directory, companions)
 
 

@@ -1,1 +1,1 @@
-"""The whole product, used from outside as its users do."""
+"""The whole product, used from outside as users do."""

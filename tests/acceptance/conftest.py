@@ -1,4 +1,4 @@
-"""One whole product for all acceptance tests: every role as its own process, on the run's one broker."""
+"""One installation for all acceptance tests: every role in its own process, on the broker of the test run."""
 
 import json
 import time
@@ -17,8 +17,8 @@ from headrace.client import tls_context
 from infra.chromium import chromium
 from infra.local.cluster import LocalCluster
 
-PATIENCE_S = 60.0
-PATIENCE_MS = 20_000  # a page's
+TIMEOUT_S = 60.0
+PAGE_TIMEOUT_MS = 20_000
 T = TypeVar("T")
 
 
@@ -32,11 +32,11 @@ class Event:
 
 
 class Client:
-    """What a person with curl can do, and no more."""
+    """An HTTP client that does only what a user with curl can do."""
 
     def __init__(self, url: str) -> None:
         self.url = url
-        self.http = httpx.Client(base_url=url, timeout=PATIENCE_S, verify=tls_context())
+        self.http = httpx.Client(base_url=url, timeout=TIMEOUT_S, verify=tls_context())
 
     def submit(self, name: str = "prime", payload: object = None, directory: str = "demo", **more: Any) -> str:
         body = {"name": name, "payload": {"upper_bound": 100} if payload is None else payload, "directory": directory}
@@ -58,7 +58,7 @@ class Client:
             return list(read_events(answer)) if answer.status_code == 200 else []
 
     def wait(self, task_id: str) -> dict[str, Any]:
-        """The task once it has ended, by its own event stream."""
+        """Waits through the event stream until the task has ended; returns the task."""
         self.events(task_id)
         return self.task(task_id)
 
@@ -77,7 +77,7 @@ def read_events(answer: httpx.Response) -> Iterator[Event]:
 
 
 class Log:
-    """Kafka as a native producer and consumer see it: no code of ours."""
+    """Kafka as a native producer and consumer see it, without Headrace's code."""
 
     def __init__(self, bootstrap: str, prefix: str) -> None:
         self.bootstrap, self.prefix = bootstrap, prefix
@@ -96,24 +96,24 @@ class Log:
             placed.append((message.partition(), message.offset()))
 
         self.producer.produce(self.prefix + topic, value, key, on_delivery=delivered, **more)
-        assert self.producer.flush(PATIENCE_S) == 0
+        assert self.producer.flush(TIMEOUT_S) == 0
         return placed[0]
 
     def read(self, topic: str) -> list[Any]:
-        """Every message of the topic at this moment."""
+        """All messages of the topic as of now."""
         consumer = Consumer(
             {"bootstrap.servers": self.bootstrap, "group.id": "acceptance", "enable.auto.commit": False}
         )
         name, found, left = self.prefix + topic, [], {}
         try:
-            for partition in consumer.list_topics(name, timeout=PATIENCE_S).topics[name].partitions:
-                low, high = consumer.get_watermark_offsets(TopicPartition(name, partition), timeout=PATIENCE_S)
+            for partition in consumer.list_topics(name, timeout=TIMEOUT_S).topics[name].partitions:
+                low, high = consumer.get_watermark_offsets(TopicPartition(name, partition), timeout=TIMEOUT_S)
                 if low < high:
                     left[partition] = (low, high)
             consumer.assign([TopicPartition(name, p, low) for p, (low, _) in left.items()])
             while left:
-                message = consumer.poll(PATIENCE_S)
-                assert message is not None, f"{topic} ends before its end"
+                message = consumer.poll(TIMEOUT_S)
+                assert message is not None, f"{topic} returned no message before its end"
                 assert message.error() is None, message.error()
                 found.append(message)
                 if message.offset() + 1 >= left.get(message.partition(), (0, 0))[1]:
@@ -137,15 +137,15 @@ def headers(message: Any) -> dict[str, str]:
 
 
 def until(
-    look: Callable[[], T | None], what: str, patience_s: float = PATIENCE_S, why: Callable[[], object] = lambda: ""
+    look: Callable[[], T | None], what: str, timeout_s: float = TIMEOUT_S, why: Callable[[], object] = lambda: ""
 ) -> T:
-    """Looks again and again until there is something; fails in words when there is not, with what `why` then says."""
-    deadline = time.monotonic() + patience_s
+    """Calls `look` until it returns something; fails after `timeout_s` with `what` and the answer of `why`."""
+    deadline = time.monotonic() + timeout_s
     while time.monotonic() < deadline:
         if (found := look()) is not None and found is not False:
             return found
         time.sleep(0.05)
-    raise AssertionError(f"not in {patience_s:.0f} s: {what} {why()}".rstrip())
+    raise AssertionError(f"not in {timeout_s:.0f} s: {what} {why()}".rstrip())
 
 
 @pytest.fixture(scope="package")
@@ -181,10 +181,10 @@ def browser() -> Iterator[Browser]:
 
 @contextmanager
 def open_page(browser: Browser, url: str, but: str | None = None, **options: Any) -> Iterator[Page]:
-    """The page at `url`; what the browser complains of, `but` what has that in it, fails the test."""
+    """The page at `url`. A browser error fails the test, unless it contains the text `but`."""
     complaints: list[str] = []
     found = browser.new_page(**options)
-    found.set_default_timeout(PATIENCE_MS)
+    found.set_default_timeout(PAGE_TIMEOUT_MS)
     found.on("pageerror", lambda e: complaints.append(str(e)))
     found.on("console", lambda m: complaints.append(m.text) if m.type == "error" else None)
     found.goto(url)

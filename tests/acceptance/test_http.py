@@ -1,4 +1,4 @@
-"""A task over HTTP, all the way, as a person with curl sees it."""
+"""Tasks over HTTP from submission to result, as a user with curl sees them."""
 
 import hashlib
 import json
@@ -17,10 +17,10 @@ def test_a_submission_is_acknowledged_with_its_links(client: Client) -> None:
     body = {"name": "prime", "payload": {"upper_bound": 10}, "directory": "demo/links"}
     answer = client.http.post("/tasks", json=body)
     assert answer.status_code == 202
-    said = answer.json()
-    task_id = said["id"]
+    accepted = answer.json()
+    task_id = accepted["id"]
     assert str(uuid.UUID(task_id)) == task_id
-    assert said == {
+    assert accepted == {
         "id": task_id,
         "name": "prime",
         "directory": "demo/links",
@@ -80,13 +80,13 @@ def test_an_event_stream_resumes_after_the_last_event_and_ends_with_204(client: 
     for seen in range(1, len(events)):
         resumed = [e.id for e in client.events(task_id, ids[seen - 1])]
         assert [i for i in resumed if i in ids] == ids[seen:]
-        # Topics are read side by side: the live stream may have ended before the last progress came.
+        # Topics are read in parallel: the live stream may have ended before the last progress was read.
         assert all(i.startswith("p") for i in resumed if i not in ids)
     answer = client.http.get(f"/tasks/{task_id}/events", headers={"Last-Event-ID": ids[-1]})
     assert answer.status_code == 204
 
 
-def test_progress_is_told_between_start_and_end(client: Client) -> None:
+def test_progress_events_come_between_start_and_end(client: Client) -> None:
     task_id = client.submit("fragile", {"attempts": 0, "seconds": 1})
     names = [e.event for e in client.events(task_id)]
     assert names[:2] == ["received", "started"]
@@ -94,7 +94,7 @@ def test_progress_is_told_between_start_and_end(client: Client) -> None:
     assert "progress" in names[2:-1]
 
 
-def test_a_killed_process_is_replayed_in_silence(client: Client, log: Log) -> None:
+def test_a_killed_process_is_replayed_without_an_event(client: Client, log: Log) -> None:
     task_id = client.submit("fragile", {"how": "kill", "attempts": 1})
     names = [e.event for e in client.events(task_id) if e.event != "progress"]
     assert names == ["received", "started", "completed"]
@@ -115,7 +115,7 @@ def test_a_task_that_always_kills_its_process_ends_as_crashed(client: Client, lo
     assert json.loads(log.dead(task_id).value())["name"] == "fragile"
 
 
-def test_an_error_is_tried_again_and_told_with_its_traceback(client: Client) -> None:
+def test_an_error_is_retried_and_shown_with_its_traceback(client: Client) -> None:
     task_id = client.submit("fragile", {"how": "raise", "attempts": 100}, max_attempts=2)
     task = client.wait(task_id)
     assert task["status"] == "failed"
@@ -131,7 +131,7 @@ def test_a_task_past_its_time_limit_is_stopped(client: Client, log: Log) -> None
 
 
 def directories(results: Path) -> list[Path]:
-    """Below the data directory; without the scratch of attempts, which goes with them."""
+    """All directories below the data directory, except the scratch directories of attempts."""
     tops = [p for p in results.parent.iterdir() if p.name != "scratch"]
     return sorted(p for top in tops for p in (top, *top.rglob("*")) if p.is_dir())
 
@@ -150,7 +150,7 @@ def test_a_directory_outside_the_rules_is_refused_and_nothing_is_written(
     assert directories(results) == before
 
 
-def test_bad_input_is_told_what_to_change(client: Client) -> None:
+def test_invalid_input_is_answered_with_what_to_change(client: Client) -> None:
     post = client.http.post
     good = {"name": "prime", "payload": {"upper_bound": 10}, "directory": "demo"}
     unknown = post("/tasks", json=good | {"name": "no-such-kind"})
@@ -183,9 +183,9 @@ def test_a_batch_answers_each_line_in_its_order(client: Client) -> None:
         content="\n".join(map(json.dumps, lines)) + "\n{nope\n",
         headers={"Content-Type": "application/x-ndjson"},
     )
-    said = [json.loads(line) for line in answer.text.splitlines()]
-    assert [("id" in s, "error" in s) for s in said] == [(True, False), (False, True), (True, False), (False, True)]
-    for s in (said[0], said[2]):
+    answers = [json.loads(line) for line in answer.text.splitlines()]
+    assert [("id" in s, "error" in s) for s in answers] == [(True, False), (False, True), (True, False), (False, True)]
+    for s in (answers[0], answers[2]):
         assert client.wait(s["id"])["status"] == "completed"
 
 
@@ -220,14 +220,14 @@ def test_a_thousand_submissions_from_twenty_clients_complete_once_each(client: C
     assert sorted(completed) == sorted(ids)
     for topic in ("lifecycle.received", "lifecycle.started", "lifecycle.completed"):
 
-        def told(topic: str = topic) -> list[str] | None:
+        def all_ids(topic: str = topic) -> list[str] | None:
             found = [i for i in log.ids(topic) if i in set(ids)]
-            return found if len(found) >= 1000 else None  # the receiver may come after the storekeeper
+            return found if len(found) >= 1000 else None  # the receiver may be later than the storekeeper
 
-        assert sorted(until(told, f"1,000 ids in {topic}")) == sorted(ids), topic
+        assert sorted(until(all_ids, f"1,000 ids in {topic}")) == sorted(ids), topic
 
 
-def test_kinds_nodes_and_health_are_told(client: Client) -> None:
+def test_kinds_nodes_and_health_are_served(client: Client) -> None:
     kinds = {k["name"]: k for k in client.http.get("/kinds").json()["items"]}
     assert {"prime", "compression", "conversion", "fragile"} <= kinds.keys()
     assert kinds["prime"]["schema"]["properties"]["upper_bound"]["type"] == "integer"

@@ -12,7 +12,7 @@ from headrace.settings import Settings
 from headrace.storage.mysql import Database
 from infra.local.database import EmbeddedDatabase
 from spark_analytics.migrate import migrate
-from tests.acceptance.conftest import PATIENCE_MS, open_page
+from tests.acceptance.conftest import PAGE_TIMEOUT_MS, open_page
 from tests.rigs.gateway import Gateway
 
 LOST = "0b1ff0a4-3f0b-4a86-9a3a-5d3c3f7f0a11"
@@ -49,7 +49,7 @@ def fill(database: Database) -> None:
 
 
 def drawn(page: Page, chart: str) -> dict[str, float]:
-    """The chart's traces: name -> the sum of what it shows."""
+    """The chart's traces: name -> the sum of its values."""
     found: list[dict[str, Any]] = page.evaluate(
         f"(document.getElementById('{chart}').data || []).map(t => ({{name: t.name, y: Array.from(t.y)}}))"
     )
@@ -57,8 +57,8 @@ def drawn(page: Page, chart: str) -> dict[str, float]:
 
 
 def wait_drawn(page: Page, chart: str, expected: dict[str, float]) -> None:
-    """The page's policy lets no test wait inside it: looks from outside."""
-    deadline = time.monotonic() + PATIENCE_MS / 1000
+    """Polls from outside, since the page's policy forbids a wait inside it."""
+    deadline = time.monotonic() + PAGE_TIMEOUT_MS / 1000
     while (found := drawn(page, chart)) != expected:
         assert time.monotonic() < deadline, found
         page.wait_for_timeout(50)
@@ -71,13 +71,13 @@ def colours(page: Page, chart: str) -> dict[str, str]:
     return found
 
 
-def test_an_empty_database_says_so(page: Page) -> None:
-    expect(page.locator("#state")).to_contain_text("nothing counted yet", timeout=PATIENCE_MS)
+def test_an_empty_database_is_shown_as_such(page: Page) -> None:
+    expect(page.locator("#state")).to_contain_text("nothing counted yet", timeout=PAGE_TIMEOUT_MS)
     expect(page.locator("#completed")).to_have_text("no data in this time range")
     expect(page.locator("#verdict")).to_have_text("No audit yet.")
 
 
-def test_charts_show_the_tables_and_switch_and_the_audit_is_red(
+def test_charts_show_the_tables_and_their_splits_and_the_audit_is_red(
     page: Page, gateway: Gateway, database: Database
 ) -> None:
     fill(database)

@@ -1,4 +1,4 @@
-"""For tests of the gateway over a real Kafka: a gateway in a thread, and the words that the other roles would say."""
+"""For tests of the gateway over a real Kafka: a gateway in a thread, and the records that other roles would send."""
 
 import asyncio
 import dataclasses
@@ -42,7 +42,7 @@ BODY = {"name": "prime", "payload": {"upper_bound": 1000}, "directory": "demo"}
 
 
 class Gateway:
-    """A running gateway; `http` speaks to it, `parts` are its own."""
+    """A gateway that runs in a thread. `http` is a client of it; `dependencies` are those of its handlers."""
 
     def __init__(self, settings: Settings, name: str = "gateway") -> None:
         self._settings, self._name = settings, name
@@ -53,7 +53,7 @@ class Gateway:
 
     def start(self, until_ready: bool = True) -> "Gateway":
         self._thread.start()
-        assert self._ready.wait(60), "the gateway has not come up"
+        assert self._ready.wait(60), "the gateway did not start"
         self.http = httpx.Client(base_url=self.url, timeout=60, verify=tls_context())
         deadline = time.monotonic() + 20
         while until_ready and self.http.get("/readyz").status_code != 200:
@@ -94,22 +94,22 @@ def gateway(settings: Settings, name: str = "gateway", until_ready: bool = True)
         running_gateway.stop()
 
 
-class Platform:
-    """What workers and the storekeeper say on the topics, in the project's own messages."""
+class OtherRoles:
+    """Sends the records that workers and the storekeeper would send."""
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.sender = Sender(Kafka(settings, "platform"), timeout_s=60)
         self.names: set[str] = set()
 
-    def say(self, *records: Outgoing) -> list[tuple[str, int, int]]:
+    def send(self, *records: Outgoing) -> list[tuple[str, int, int]]:
         return self.sender.send_all(records, timeout_s=60)
 
     def announce(self, name: str = "prime", schema: dict[str, Any] = SCHEMA, node: str = "node-1") -> None:
         kind = KindInfo(name, schema, timeout_s=60.0, max_attempts=3, description="The primes below a bound.")
         boot = "5d3c3f7f-0a11-4a86-9a3a-0b1ff0a43f0b"
         self.names.add(name)
-        self.say(
+        self.send(
             kind.encode(),
             Heartbeat(
                 boot,
@@ -135,13 +135,13 @@ class Platform:
         )
 
     def received(self, task_id: str) -> None:
-        self.say(received_event(self.task(task_id), "prime", "demo", "http"))
+        self.send(received_event(self.task(task_id), "prime", "demo", "http"))
 
     def started(self, task_id: str, attempt: int = 1) -> None:
-        self.say(started_event(self.task(task_id, attempt), "prime", "demo", "node-1", "boot"))
+        self.send(started_event(self.task(task_id, attempt), "prime", "demo", "node-1", "boot"))
 
     def progress(self, task_id: str, fraction: float, message: str = "") -> None:
-        self.say(Progress(task_id, 1, fraction, message).encode())
+        self.send(Progress(task_id, 1, fraction, message).encode())
 
     def completed(
         self, task_id: str, value: bytes = b"[2,3,5,7]", content_type: str = "application/json", suffix: str = ".json"
@@ -151,16 +151,16 @@ class Platform:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(value)
         outcome = dataclasses.replace(self.outcome(task_id), content_type=content_type)
-        self.say(outcome.completed_event(file, len(value), hashlib.sha256(value).hexdigest()))
+        self.send(outcome.completed_event(file, len(value), hashlib.sha256(value).hexdigest()))
 
     def dead(self, task_id: str, reason: Reason = Reason.FAILED, error: str = "ValueError: no") -> None:
         outcome = dataclasses.replace(
             self.outcome(task_id), outcome="failed", value=orjson.dumps(BODY), reason=reason, error=error
         )
-        self.say(outcome.dead_letter())
+        self.send(outcome.dead_letter())
 
-    def dead_soon(self, task_id: str, reason: Reason) -> None:
-        """What the storekeeper says, a moment after the caller has gone on."""
+    def dead_later(self, task_id: str, reason: Reason) -> None:
+        """The storekeeper's dead letter, sent 0.3 s later from a thread."""
         threading.Timer(0.3, self.dead, (task_id, reason, "cancelled")).start()
 
     def outcome(self, task_id: str) -> Outcome:
@@ -182,7 +182,7 @@ class Platform:
         )
 
     def run(self, task_id: str) -> None:
-        """The whole way of one task."""
+        """All records of one task that completes."""
         self.received(task_id)
         self.started(task_id)
         self.completed(task_id)
@@ -193,15 +193,15 @@ class Platform:
 
 @dataclasses.dataclass(frozen=True)
 class Stage:
-    """A gateway with the words of the others."""
+    """A gateway, and the other roles of its installation."""
 
     settings: Settings
-    platform: Platform
+    roles: OtherRoles
     gw: Gateway
 
 
 def records_on(settings: Settings, topic: str) -> list[Record]:
-    """All that a topic holds now."""
+    """All records that a topic holds now."""
     return read_until(Kafka(settings, "reader"), topic, 0)
 
 

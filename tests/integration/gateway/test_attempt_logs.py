@@ -1,4 +1,4 @@
-"""What attempts have printed, as the gateway serves it."""
+"""The logs of attempts, as the gateway serves them."""
 
 import uuid
 
@@ -12,9 +12,9 @@ from tests.rigs.gateway import Stage
 def task_id(stage: Stage) -> str:
     """A task with two attempts."""
     found = str(uuid.uuid4())
-    stage.platform.received(found)
+    stage.roles.received(found)
     for attempt in (1, 2):
-        stage.platform.started(found, attempt)
+        stage.roles.started(found, attempt)
     return found
 
 
@@ -33,20 +33,20 @@ def test_each_attempts_log_is_served_as_text_that_no_browser_runs(stage: Stage, 
 
 
 @pytest.mark.parametrize("attempt", ["1", "7", "0", "-1", "x", "..", "1" * 5000, "%00"])
-def test_what_is_not_kept_is_404_in_words(stage: Stage, task_id: str, attempt: str) -> None:
+def test_a_missing_log_is_a_404_problem(stage: Stage, task_id: str, attempt: str) -> None:
     answer = stage.gw.http.get(f"/tasks/{task_id}/attempts/{attempt}/log")
     assert answer.status_code == 404
     assert answer.headers["content-type"] == "application/problem+json"
 
 
-def test_the_log_of_no_task_is_404(stage: Stage) -> None:
+def test_the_log_of_an_unknown_task_is_404(stage: Stage) -> None:
     nobody = str(uuid.uuid4())
     keep_log(stage.settings.results_root, nobody, 1, b"there")
     answer = stage.gw.http.get(f"/tasks/{nobody}/attempts/1/log")
     assert answer.json()["type"] == "/problems/no-such-task"
 
 
-def test_a_link_in_a_logs_place_is_not_followed(stage: Stage, task_id: str) -> None:
+def test_a_symlink_at_the_path_of_a_log_is_not_followed(stage: Stage, task_id: str) -> None:
     secret = stage.settings.data / "secret"
     secret.write_text("not for you")
     place = log_file(stage.settings.results_root, task_id, 1)

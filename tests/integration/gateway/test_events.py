@@ -1,4 +1,4 @@
-"""Statuses, event streams and results over a real Kafka, with the words that the other roles would say."""
+"""Statuses, event streams and results over a real Kafka, with the records that other roles would send."""
 
 import hashlib
 import uuid
@@ -18,7 +18,7 @@ from headrace.contract.records import Outgoing
 from headrace.contract.states import Reason
 from headrace.settings import Settings
 from infra.local.process import free_port
-from tests.rigs.gateway import Gateway, Platform, Stage, events_of, gateway, records_on, submission
+from tests.rigs.gateway import Gateway, OtherRoles, Stage, events_of, gateway, records_on, submission
 
 Events = Iterator[dict[str, Any]]
 
@@ -40,7 +40,7 @@ def stream(gw: Gateway, path: str, last: str = "") -> Iterator[Events]:
 
 @contextmanager
 def all_events(gw: Gateway, query: str = "", last: str = "") -> Iterator[Events]:
-    """The stream of all tasks, once it is open."""
+    """The stream of all tasks, once it is connected."""
     headers = {"last-event-id": last} if last else {}
     with gw.http.stream("GET", f"/events{query}", headers=headers) as response:
         found = events_of(response)
@@ -55,20 +55,20 @@ def _after(first: dict[str, Any], found: Events) -> Events:
     yield from (e for e in found if "event" in e)
 
 
-def told(events: Events) -> list[tuple[str, str]]:
+def ids_and_names(events: Events) -> list[tuple[str, str]]:
     return [(e["id"], e["event"]) for e in events]
 
 
-def test_a_task_tells_its_way_live_and_ends_its_stream(stage: Stage) -> None:
+def test_a_stream_sends_each_event_as_it_happens_and_ends_with_the_task(stage: Stage) -> None:
     task_id = submit(stage.gw)
     with stream(stage.gw, f"/tasks/{task_id}/events") as events:
-        stage.platform.received(task_id)
+        stage.roles.received(task_id)
         received = next(events)
         assert (received["id"], received["event"], received["data"]["status"]) == ("1", "received", "queued")
         assert received["data"]["id"] == task_id
-        stage.platform.started(task_id)
+        stage.roles.started(task_id)
         assert (next(events))["event"] == "started"
-        stage.platform.progress(task_id, 0.5, "halfway")
+        stage.roles.progress(task_id, 0.5, "halfway")
         progress = next(events)
         assert (progress["event"], progress["data"]["fraction"], progress["data"]["message"]) == (
             "progress",
@@ -76,7 +76,7 @@ def test_a_task_tells_its_way_live_and_ends_its_stream(stage: Stage) -> None:
             "halfway",
         )
         assert progress["id"].startswith("p")
-        stage.platform.completed(task_id)
+        stage.roles.completed(task_id)
         ended = next(events)
         assert (ended["id"], ended["event"], ended["data"]["status"]) == ("9", "completed", "completed")
         assert ended["data"]["result"]["href"] == f"/tasks/{task_id}/result"
@@ -86,59 +86,57 @@ def test_a_task_tells_its_way_live_and_ends_its_stream(stage: Stage) -> None:
         assert (event["data"]["name"], event["data"]["directory"]) == ("prime", "demo")
 
 
-def test_a_stream_resumes_on_another_gateway_with_nothing_missed_and_nothing_twice(
-    stage: Stage, other: Gateway
-) -> None:
+def test_a_stream_resumes_on_another_gateway_without_a_gap_or_a_repeat(stage: Stage, other: Gateway) -> None:
     task_id = submit(stage.gw)
-    stage.platform.received(task_id)
-    stage.platform.started(task_id)
+    stage.roles.received(task_id)
+    stage.roles.started(task_id)
     for n in range(5):
-        stage.platform.progress(task_id, n / 5)
-    stage.platform.completed(task_id)
+        stage.roles.progress(task_id, n / 5)
+    stage.roles.completed(task_id)
     with stream(stage.gw, f"/tasks/{task_id}/events") as events:
-        whole = told(events)
+        whole = ids_and_names(events)
     assert [e for _, e in whole] == ["received", "started", *["progress"] * 5, "completed"]
     for at, (place, _) in enumerate(whole[:-1]):
         with stream(other, f"/tasks/{task_id}/events", last=place) as events:
-            assert told(events) == whole[at + 1 :]
+            assert ids_and_names(events) == whole[at + 1 :]
     assert other.http.get(f"/tasks/{task_id}/events", headers={"last-event-id": "9"}).status_code == 204
 
 
-def test_events_stand_in_for_predecessors_that_have_not_been_read(stage: Stage) -> None:
+def test_a_later_event_brings_earlier_ones_whose_records_are_unread(stage: Stage) -> None:
     task_id = submit(stage.gw)
     with stream(stage.gw, f"/tasks/{task_id}/events") as events:
-        stage.platform.completed(task_id)
-        first = told(events)
-    stage.platform.started(task_id)
-    stage.platform.received(task_id)
+        stage.roles.completed(task_id)
+        first = ids_and_names(events)
+    stage.roles.started(task_id)
+    stage.roles.received(task_id)
     with stream(stage.gw, f"/tasks/{task_id}/events") as events:
-        assert told(events) == first == [("1", "received"), ("2", "started"), ("9", "completed")]
+        assert ids_and_names(events) == first == [("1", "received"), ("2", "started"), ("9", "completed")]
 
 
-def test_a_second_attempt_is_silent_and_listed(stage: Stage) -> None:
+def test_a_second_attempt_makes_no_event_and_is_listed(stage: Stage) -> None:
     task_id = submit(stage.gw)
-    stage.platform.received(task_id)
-    stage.platform.started(task_id, 1)
-    stage.platform.started(task_id, 2)
-    stage.platform.completed(task_id)
+    stage.roles.received(task_id)
+    stage.roles.started(task_id, 1)
+    stage.roles.started(task_id, 2)
+    stage.roles.completed(task_id)
     with stream(stage.gw, f"/tasks/{task_id}/events") as events:
-        assert [e for _, e in told(events)] == ["received", "started", "completed"]
+        assert [e for _, e in ids_and_names(events)] == ["received", "started", "completed"]
     assert [a["attempt"] for a in stage.gw.http.get(f"/tasks/{task_id}").json()["attempts"]] == [1, 2]
 
 
-def test_a_task_that_nobody_submitted_over_http_is_followed_too(stage: Stage) -> None:
+def test_a_task_from_kafka_has_a_stream_too(stage: Stage) -> None:
     task_id = new_id()
-    stage.platform.run(task_id)
+    stage.roles.run(task_id)
     with stream(stage.gw, f"/tasks/{task_id}/events") as events:
-        assert [e for _, e in told(events)] == ["received", "started", "completed"]
+        assert [e for _, e in ids_and_names(events)] == ["received", "started", "completed"]
 
 
-def test_the_stream_of_all_tasks_tells_what_is_wanted(stage: Stage) -> None:
+def test_the_stream_of_all_tasks_can_be_filtered(stage: Stage) -> None:
     failing, well = new_id(), new_id()
     with all_events(stage.gw, "?status=failed") as failures, all_events(stage.gw) as everything:
-        stage.platform.run(well)
-        stage.platform.received(failing)
-        stage.platform.dead(failing)
+        stage.roles.run(well)
+        stage.roles.received(failing)
+        stage.roles.dead(failing)
         event = next(failures)
         assert (event["event"], event["data"]["id"], event["data"]["reason"]) == ("failed", failing, "failed")
         seen = [next(everything) for _ in range(6)]
@@ -157,16 +155,16 @@ def test_the_stream_of_all_tasks_resumes_on_another_gateway_from_every_place(sta
     ids = [new_id() for _ in range(6)]
     with all_events(stage.gw) as events:
         for n, task_id in enumerate(ids):
-            if n % 3 == 0:  # the end is read before the beginning
-                stage.platform.completed(task_id)
-                stage.platform.received(task_id)
+            if n % 3 == 0:  # the terminal event is read before the first
+                stage.roles.completed(task_id)
+                stage.roles.received(task_id)
             elif n % 3 == 1:
-                stage.platform.received(task_id)
-                stage.platform.started(task_id)
-                stage.platform.progress(task_id, 0.5)
-                stage.platform.completed(task_id)
+                stage.roles.received(task_id)
+                stage.roles.started(task_id)
+                stage.roles.progress(task_id, 0.5)
+                stage.roles.completed(task_id)
             else:
-                stage.platform.run(task_id)
+                stage.roles.run(task_id)
         # received, started and completed of each; progress of the two in the middle, unless it is read after the end
         whole: list[dict[str, Any]] = []
         while sum(e["event"] != "progress" for e in whole) < 6 * 3:
@@ -175,37 +173,37 @@ def test_the_stream_of_all_tasks_resumes_on_another_gateway_from_every_place(sta
         order = [e["event"] for e in whole if e["data"]["id"] == task_id]
         assert order in (["received", "started", "completed"], ["received", "started", "progress", "completed"])
     for at in (0, 3, 8, 12, 16):
-        # A predecessor told with its successor has the id of the place before both: it may come again with it.
-        again = {told_of(e) for e in whole[: at + 1] if e["id"] == whole[at]["id"]}
-        left = {told_of(e) for e in whole[at + 1 :]}
-        # Progress that a gateway has read behind the end of its task, it tells no more: one may, the other not.
+        # An earlier event that is sent along with a later one has the id before both, so both may come again.
+        again = {id_and_name(e) for e in whole[: at + 1] if e["id"] == whole[at]["id"]}
+        left = {id_and_name(e) for e in whole[at + 1 :]}
+        # A gateway that reads progress after the end of its task does not send it: one may send it, the other not.
         due = {t for t in left if t[1] != "progress"}
-        told_or_not = {(task_id, "progress") for n, task_id in enumerate(ids) if n % 3 == 1} - {
-            told_of(e) for e in whole
+        optional_progress = {(task_id, "progress") for n, task_id in enumerate(ids) if n % 3 == 1} - {
+            id_and_name(e) for e in whole
         }
         found: list[tuple[str, str]] = []
         with all_events(other, last=whole[at]["id"]) as events:
             while not due <= set(found):
-                found.append(told_of(next(events)))
+                found.append(id_and_name(next(events)))
         assert len(set(found)) == len(found)
-        assert set(found) <= left | again | told_or_not
+        assert set(found) <= left | again | optional_progress
 
 
-def told_of(event: dict[str, Any]) -> tuple[str, str]:
+def id_and_name(event: dict[str, Any]) -> tuple[str, str]:
     return event["data"]["id"], event["event"]
 
 
-def test_a_position_that_is_none_gives_a_reset_first(stage: Stage) -> None:
+def test_an_invalid_last_event_id_gives_a_reset_first(stage: Stage) -> None:
     with all_events(stage.gw, last="nonsense") as events:
         assert next(events)["event"] == "reset"
         task_id = new_id()
-        stage.platform.received(task_id)
+        stage.roles.received(task_id)
         assert next(events)["data"]["id"] == task_id
 
 
 def test_a_result_is_served_whole_by_range_and_by_etag(stage: Stage) -> None:
     task_id, value = submit(stage.gw), b"0123456789" * 100_000
-    stage.platform.started(task_id)
+    stage.roles.started(task_id)
     with stream(stage.gw, f"/tasks/{task_id}/events", last="1") as events:
         assert next(events)["event"] == "started"
     none_yet = stage.gw.http.get(f"/tasks/{task_id}/result")
@@ -214,7 +212,7 @@ def test_a_result_is_served_whole_by_range_and_by_etag(stage: Stage) -> None:
         "/problems/no-result",
         "running",
     )
-    stage.platform.completed(task_id, value, "application/octet-stream", ".bin")
+    stage.roles.completed(task_id, value, "application/octet-stream", ".bin")
     wait_for(stage.gw, task_id, "completed")
     path = f"/tasks/{task_id}/result"
     whole = stage.gw.http.get(path)
@@ -243,7 +241,7 @@ def test_a_result_is_served_whole_by_range_and_by_etag(stage: Stage) -> None:
     assert stage.gw.http.get(path, headers={"if-none-match": etag}).status_code == 304
 
 
-def test_json_is_shown_and_a_page_is_only_ever_saved(stage: Stage) -> None:
+def test_json_is_shown_and_html_is_only_a_download(stage: Stage) -> None:
     for content_type, inline in (
         ("application/json", True),
         ("text/html", False),
@@ -251,7 +249,7 @@ def test_json_is_shown_and_a_page_is_only_ever_saved(stage: Stage) -> None:
         ("text/plain; charset=utf-8", True),
     ):
         task_id = submit(stage.gw)
-        stage.platform.completed(task_id, b"x", content_type)
+        stage.roles.completed(task_id, b"x", content_type)
         wait_for(stage.gw, task_id, "completed")
         headers = stage.gw.http.get(f"/tasks/{task_id}/result").headers
         assert ("content-disposition" not in headers) is inline
@@ -276,16 +274,16 @@ def test_nothing_outside_the_results_root_is_ever_read(stage: Stage, tmp_path: P
         (root / "demo").mkdir(exist_ok=True)
         (root / "demo" / f"{task_id}.link").symlink_to(secret)
         (root / "demo" / f"{task_id}.dir").mkdir()
-        stage.platform.say(stage.platform.outcome(task_id).completed_event(file.format(id=task_id), 6, "0" * 64))
+        stage.roles.send(stage.roles.outcome(task_id).completed_event(file.format(id=task_id), 6, "0" * 64))
         wait_for(stage.gw, task_id, "completed")
         answer = stage.gw.http.get(f"/tasks/{task_id}/result")
         assert (answer.status_code, answer.json()["type"]) == (410, "/problems/result-missing")
 
 
-def test_a_cancel_is_in_the_log_with_the_submission_as_it_came(stage: Stage) -> None:
+def test_a_cancel_is_in_the_log_with_the_original_submission(stage: Stage) -> None:
     task_id = submit(stage.gw)
-    # The storekeeper's part: the outcome becomes a dead letter, for which the answer waits a moment.
-    stage.platform.dead_soon(task_id, Reason.CANCELLED)
+    # The storekeeper makes the outcome a dead letter; the DELETE waits for it.
+    stage.roles.dead_later(task_id, Reason.CANCELLED)
     answer = stage.gw.http.delete(f"/tasks/{task_id}")
     assert (answer.status_code, answer.json()["id"]) == (202, task_id)
     [command] = [r for r in records_on(stage.settings, "tasks.control") if r.key == task_id.encode()]
@@ -298,7 +296,7 @@ def test_a_cancel_is_in_the_log_with_the_submission_as_it_came(stage: Stage) -> 
     assert stage.gw.http.delete(f"/tasks/{task_id}").status_code == 409
 
 
-def test_what_was_never_submitted_is_404_everywhere(stage: Stage) -> None:
+def test_an_unknown_task_is_404_everywhere(stage: Stage) -> None:
     for path in ("", "/events", "/result"):
         for task_id in (str(uuid.uuid4()), "nonsense", "..%2f.."):
             answer = stage.gw.http.get(f"/tasks/{task_id}{path}")
@@ -331,14 +329,14 @@ def test_lists_are_filtered_and_paged_without_gaps(stage: Stage) -> None:
 
 
 def test_a_restarted_gateway_goes_on_where_it_stopped(kafka_settings: Settings, topics: str) -> None:
-    platform = Platform(kafka_settings)
-    platform.announce()
+    roles = OtherRoles(kafka_settings)
+    roles.announce()
     with gateway(kafka_settings) as first:
         before = submit(first)
-        platform.run(before)
+        roles.run(before)
         wait_for(first, before, "completed")
     while_away = new_id()
-    platform.run(while_away)
+    roles.run(while_away)
     with gateway(kafka_settings) as again:
         assert again.http.get(f"/tasks/{before}").json()["status"] == "completed"
         wait_for(again, while_away, "completed")
@@ -349,15 +347,15 @@ def test_a_restarted_gateway_goes_on_where_it_stopped(kafka_settings: Settings, 
             if m.name.endswith("_total")
         }
         assert folded["lifecycle.completed"] == 1  # the one it had not read before
-    platform.close()
+    roles.close()
 
 
 def test_dead_letters_are_listed_and_redriven_once(stage: Stage) -> None:
     kind = f"dead-{uuid.uuid4().hex[:6]}"
     task_id = new_id()
-    stage.platform.say(
+    stage.roles.send(
         replace(
-            stage.platform.outcome(task_id), outcome="failed", name=kind, value=submission(), reason=Reason.FAILED
+            stage.roles.outcome(task_id), outcome="failed", name=kind, value=submission(), reason=Reason.FAILED
         ).dead_letter()
     )
     wait_for(stage.gw, task_id, "failed")
@@ -373,8 +371,8 @@ def test_dead_letters_are_listed_and_redriven_once(stage: Stage) -> None:
 
 
 def test_kinds_and_nodes_are_as_announced(stage: Stage) -> None:
-    stage.platform.announce()
-    submit(stage.gw)  # and what was announced before it is known
+    stage.roles.announce()
+    submit(stage.gw)  # waits until the gateway has read the announcement
     [kind] = [k for k in stage.gw.http.get("/kinds").json()["items"] if k["name"] == "prime"]
     assert (kind["live"], kind["schema"]["required"]) == (["node-1"], ["upper_bound"])
     [node] = stage.gw.http.get("/nodes").json()["items"]
@@ -400,9 +398,9 @@ def test_garbage_on_every_topic_is_counted_and_stops_nothing(stage: Stage) -> No
             Outgoing(topic, key, b"{", (("attempt", b"\xff"),)),
             Outgoing(topic, key, b"[]"),
         ]
-        stage.platform.say(*bad)
+        stage.roles.send(*bad)
     task_id = submit(stage.gw)
-    stage.platform.run(task_id)
+    stage.roles.run(task_id)
     wait_for(stage.gw, task_id, "completed")
     assert 'headrace_view_undecodable_total{topic="lifecycle.completed"}' in stage.gw.http.get("/metrics").text
     assert stage.gw.http.get("/readyz").status_code == 200
@@ -421,7 +419,7 @@ def test_without_kafka_a_gateway_says_so_within_five_seconds(tmp_path: Path) -> 
 
 
 def wait_for(gw: Gateway, task_id: str, status: str) -> httpx.Response:
-    """By the task's own event stream, which ends with it."""
+    """Waits through the task's event stream, which ends with the task."""
     with stream(gw, f"/tasks/{task_id}/events") as events:
         assert list(events)[-1]["event"] == status
     return gw.http.get(f"/tasks/{task_id}")

@@ -1,4 +1,4 @@
-"""GET /stats/… over a real database: buckets, splits, pages, CSV, percentiles, the audit, and what is said without."""
+"""GET /stats/… over a real database: buckets, splits, pages, CSV, percentiles, the audit, and a missing database."""
 
 import csv
 import io
@@ -25,7 +25,7 @@ def gateway(kafka_settings: Settings, topics: str, mariadb: EmbeddedDatabase, da
 
 
 def fill(database: Database) -> None:
-    """Completions around the turn of a month that is not the turn of a week, failures, starts and durations."""
+    """Completions around the end of a month in the middle of a week, failures, starts and durations."""
     counts = [
         # Saturday, Sunday (still the same ISO week), Monday
         (datetime(2026, 10, 31, 23, 59), "completed", "", "prime", "a", 1, 0, 100),
@@ -118,7 +118,7 @@ def test_counts_rates_and_percentiles(gateway: Gateway, database: Database) -> N
     assert [r["bucket"] for r in items(gateway, "/stats/durations?bucket=month")] == ["2026-11-01T00:00:00Z"]
 
 
-def test_the_summary_names_what_the_audit_names(gateway: Gateway, database: Database) -> None:
+def test_the_summary_has_the_findings_of_the_audit(gateway: Gateway, database: Database) -> None:
     fill(database)
     found = gateway.http.get("/stats/summary").json()
     assert (found["received"], found["completed"], found["failed"], found["cancelled"]) == (10, 7, 1, 1)
@@ -130,7 +130,7 @@ def test_the_summary_names_what_the_audit_names(gateway: Gateway, database: Data
     assert (finding["verdict"], finding["detail"]) == ("lost", "gone")
 
 
-def test_csv_says_the_same_and_gives_spreadsheets_no_formulas(gateway: Gateway, database: Database) -> None:
+def test_csv_has_the_same_rows_and_no_formulas_for_spreadsheets(gateway: Gateway, database: Database) -> None:
     fill(database)
     connection = database.connect()
     with connection.cursor() as cursor:
@@ -147,7 +147,7 @@ def test_csv_says_the_same_and_gives_spreadsheets_no_formulas(gateway: Gateway, 
     ]
 
 
-def test_an_empty_database_is_no_error_and_a_missing_one_is_said_in_words(
+def test_an_empty_database_is_no_error_and_a_missing_one_is_a_503_problem(
     gateway: Gateway, mariadb: EmbeddedDatabase
 ) -> None:
     found = gateway.http.get("/stats/summary").json()
@@ -165,7 +165,7 @@ def test_an_empty_database_is_no_error_and_a_missing_one_is_said_in_words(
 @pytest.mark.parametrize(
     "query", ["bucket=year", "by=reason", "since=yesterday", "limit=0", "cursor=%21", "until=2026-11-02"]
 )
-def test_parameters_that_cannot_be_read_are_named(gateway: Gateway, query: str) -> None:
+def test_an_invalid_parameter_is_named(gateway: Gateway, query: str) -> None:
     answer = gateway.http.get(f"/stats/completed?{query}")
     assert answer.status_code == 400
     assert answer.json()["errors"][0]["pointer"] == f"?{query.partition('=')[0]}"

@@ -1,4 +1,4 @@
-"""Submitting over HTTP, against a real Kafka: what is acknowledged, and what is refused in which words."""
+"""Submitting over HTTP with a real Kafka: what is acknowledged, and what is refused with which problem."""
 
 import threading
 import time
@@ -69,7 +69,9 @@ def test_no_gateway_answers_404_after_a_202(gw: Gateway, other: Gateway) -> None
         (orjson.dumps(BODY | {"name": "nothing"}), 422, "unknown-kind", "/name"),
     ],
 )
-def test_what_is_wrong_is_named(gw: Gateway, body: bytes, status: int, kind: str, pointer: str | None) -> None:
+def test_an_invalid_body_is_refused_with_a_problem_that_names_the_field(
+    gw: Gateway, body: bytes, status: int, kind: str, pointer: str | None
+) -> None:
     answer = post(gw, body)
     assert answer.headers["content-type"] == "application/problem+json"
     problem = answer.json()
@@ -83,11 +85,11 @@ def test_what_is_wrong_is_named(gw: Gateway, body: bytes, status: int, kind: str
 
 def test_a_kind_announced_a_moment_ago_is_known(gw: Gateway, stage: Stage) -> None:
     for n in range(5):
-        stage.platform.announce(f"kind-{n}", {"type": "object"})
+        stage.roles.announce(f"kind-{n}", {"type": "object"})
         assert post(gw, submission(name=f"kind-{n}")).status_code == 202
 
 
-def test_only_json_is_taken(gw: Gateway) -> None:
+def test_only_json_is_accepted(gw: Gateway) -> None:
     answer = gw.http.post("/tasks", content=submission(), headers={"content-type": "text/plain"})
     assert (answer.status_code, answer.json()["type"]) == (415, "/problems/unsupported-media-type")
 
@@ -100,7 +102,7 @@ def test_a_body_that_is_too_large_is_refused_before_it_has_been_read(gw: Gateway
     assert answer.status_code == 413
 
 
-def test_a_body_of_the_largest_size_is_taken(gw: Gateway) -> None:
+def test_a_body_of_the_largest_size_is_accepted(gw: Gateway) -> None:
     body = submission()
     assert post(gw, body + b" " * (900_000 - len(body))).status_code == 202
 
@@ -130,13 +132,13 @@ def test_an_idempotency_key_is_free_again_after_a_day(
     key = f"day-{hours}"
     old = id_of_idempotency_key("", key)
     submitted = (("submitted-ms", str(int(time.time() - hours * 3600) * 1000).encode()),)
-    stage.platform.say(Outgoing("tasks.high", old.encode(), submission(), submitted))
+    stage.roles.send(Outgoing("tasks.high", old.encode(), submission(), submitted))
     first = post(gw, idempotency_key=key).json()["id"]
     assert (first == old) is is_same
     assert post(other, idempotency_key=key).json()["id"] == first
     assert len(records_of(stage, "tasks.normal", first)) == (0 if is_same else 1)
     conflict = post(other, submission(directory="x"), idempotency_key=key)
-    assert conflict.status_code == (202 if is_same else 422), "the old record tells no digest"
+    assert conflict.status_code == (202 if is_same else 422), "the old record has no digest"
 
 
 def test_of_two_bodies_sent_at_once_under_one_key_only_one_is_accepted(gw: Gateway, other: Gateway) -> None:

@@ -1,4 +1,4 @@
-"""A stored result is opened inside the results root or not at all, whatever others do to its directories meanwhile."""
+"""A stored result is opened inside the results root or not at all, even while others swap its directories."""
 
 import os
 from pathlib import Path
@@ -13,7 +13,7 @@ from headrace.storage.results_root import open_directory
 from tests.rigs.swapping import swapped
 
 
-def test_a_directory_swapped_for_a_symlink_meanwhile_shows_nothing_from_outside(tmp_path: Path) -> None:
+def test_a_directory_that_becomes_a_symlink_shows_nothing_from_outside(tmp_path: Path) -> None:
     root, task_id = open_directory(tmp_path / "results"), new_id()
     task = TaskView(id_bytes(task_id), file=f"a/b/{task_id}.json")
     for folder, text in ((root.path / "a" / "b", "ours"), (tmp_path / "outside" / "b", "secret")):
@@ -49,7 +49,7 @@ def test_a_directory_swapped_for_a_symlink_meanwhile_shows_nothing_from_outside(
         ".headrace/{id}.json",
     ],
 )
-def test_a_forged_place_is_no_place(tmp_path: Path, file: str) -> None:
+def test_a_forged_path_is_refused(tmp_path: Path, file: str) -> None:
     root, task_id = open_directory(tmp_path / "results"), new_id()
     for folder in (root.path, root.path / "a", root.path / ".headrace", tmp_path):
         folder.mkdir(exist_ok=True)
@@ -59,7 +59,7 @@ def test_a_forged_place_is_no_place(tmp_path: Path, file: str) -> None:
     root.close()
 
 
-def test_another_tasks_file_is_no_place_of_this_ones(tmp_path: Path) -> None:
+def test_the_file_of_another_task_is_refused(tmp_path: Path) -> None:
     root, other = open_directory(tmp_path / "results"), new_id()
     (root.path / "demo").mkdir()
     (root.path / "demo" / f"{other}.json").write_text("of another task")

@@ -28,7 +28,7 @@ def test_positions_are_kept_and_forgotten_with_another_cluster(tmp_path: Path) -
     store.close()
 
 
-def test_a_file_of_another_version_or_of_no_database_is_made_anew(tmp_path: Path) -> None:
+def test_a_file_of_another_version_or_of_no_database_is_rebuilt(tmp_path: Path) -> None:
     path = tmp_path / "status.sqlite"
     filled(path)
     with closing(sqlite3.connect(path)) as db, db:

@@ -1,4 +1,4 @@
-"""The id of an event on the stream of all tasks: positions there and back, and small."""
+"""The ids of events on the stream of all tasks: they decode to the same positions, and stay short."""
 
 import pytest
 from hypothesis import given
@@ -16,14 +16,14 @@ offsets = st.integers(0, 2**62)
         lambda n: st.lists(offsets, min_size=n * len(EVENT_TOPICS), max_size=n * len(EVENT_TOPICS))
     )
 )
-def test_positions_come_back_as_they_were(numbers: list[int]) -> None:
+def test_decode_is_the_inverse_of_encode(numbers: list[int]) -> None:
     partitions = len(numbers) // len(EVENT_TOPICS)
     positions = {(i // partitions, i % partitions): n for i, n in enumerate(numbers)}
     assert position_vector.decode(position_vector.encode(positions)) == positions
 
 
 @given(st.text(max_size=200) | st.binary(max_size=200).map(lambda b: b.decode("latin-1")))
-def test_what_is_no_vector_is_a_value_error(text: str) -> None:
+def test_any_other_text_is_a_value_error(text: str) -> None:
     try:
         found = position_vector.decode(text)
     except ValueError:
@@ -42,7 +42,7 @@ def test_an_id_stays_below_two_kibibytes() -> None:
     ("key", "murmur"),
     [(b"21", -973932308), (b"foobar", -790332482), (b"a-little-bit-long-string", -985981536), (b"", 275646681)],
 )
-def test_an_id_lies_where_javas_client_puts_it(key: bytes, murmur: int) -> None:
+def test_ids_go_to_the_partition_that_javas_client_chooses(key: bytes, murmur: int) -> None:
     # The hashes are Apache Kafka's own test values of its murmur2.
     assert partition_of(key, 16) == (murmur & 0x7FFFFFFF) % 16
     assert partition_of(key, 1009) == (murmur & 0x7FFFFFFF) % 1009

@@ -1,4 +1,4 @@
-"""The fold, in every order in which the topics of one task can be read."""
+"""The fold of one task's records, in every order in which their topics can be read."""
 
 from dataclasses import replace
 from itertools import permutations
@@ -75,7 +75,7 @@ def essence(task: TaskView) -> tuple[object, ...]:
     return task.name, task.directory, task.status, times, places, task.file, task.source, task.digest, attempts
 
 
-def test_every_order_of_the_topics_leads_to_the_same_row() -> None:
+def test_every_order_of_the_topics_leads_to_the_same_task() -> None:
     # Within a topic the order is given: a second start never comes before the first.
     orders = [o for o in permutations([TASK, RECEIVED, STARTED, AGAIN, COMPLETED]) if o.index(STARTED) < o.index(AGAIN)]
     assert len({repr(essence(fold(*o))) for o in orders}) == 1
@@ -107,21 +107,21 @@ def test_the_first_terminal_event_stands_and_a_different_one_is_an_alarm() -> No
     assert fold_event(task, replace(FAILED, offset=9), NONE).conflict == ""
 
 
-def test_only_the_first_of_an_id_is_news() -> None:
+def test_only_the_first_record_of_an_id_is_an_event() -> None:
     task = fold(TASK)
     assert fold_event(task, STARTED, NONE).is_event
     assert not fold_event(task, AGAIN, NONE).is_event
     assert not fold_event(task, replace(STARTED, offset=7), NONE).is_event
 
 
-def test_a_second_submission_of_an_id_has_no_say() -> None:
+def test_a_second_submission_of_an_id_changes_nothing() -> None:
     task = fold_submission(None, TASK, "prime", "demo", Companions(digest="first")).task
     later = replace(TASK, source=Source("tasks.normal", 3, 18))
     task = fold_submission(task, later, "other", "elsewhere", Companions(digest="second")).task
     assert (task.name, task.directory, task.digest, task.source) == ("prime", "demo", "first", str(SOURCE))
 
 
-def test_a_replay_brings_what_became_of_the_attempts_before_it() -> None:
+def test_a_replay_brings_the_outcomes_of_the_attempts_before_it() -> None:
     failure = Failure(1, Cause.PROCESS_DEATH, node="n1", started_ms=1100, ended_ms=1150, detail="killed by SIGKILL")
     replay = replace(TASK, attempt=2, ledger=(failure,), source=Source("tasks.high", 3, 0))
     task = fold(TASK, STARTED, replay)
@@ -131,10 +131,10 @@ def test_a_replay_brings_what_became_of_the_attempts_before_it() -> None:
 
 
 @given(st.integers(0, 32_000), st.integers(0, 2**47))
-def test_a_place_is_one_number_and_back(partition: int, offset: int) -> None:
+def test_partition_and_offset_is_the_inverse_of_place_of(partition: int, offset: int) -> None:
     assert partition_and_offset(place_of(partition, offset)) == (partition, offset)
     assert 0 <= place_of(partition, offset) < 2**63
 
 
-def test_an_id_is_sixteen_bytes_and_back() -> None:
+def test_id_text_is_the_inverse_of_id_bytes() -> None:
     assert id_text(id_bytes(ID)) == ID
