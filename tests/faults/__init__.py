@@ -1,1 +1,1 @@
-"""Every fault that can befall a part, and what must hold after it."""
+"""Faults of every part, and what must hold after them."""

@@ -1,4 +1,4 @@
-"""A kind that only another node has: claimed by the partition's owner, started by the other, once."""
+"""Delegation: the partition's owner claims a task of a kind that only another node runs; it starts there, once."""
 
 import uuid
 from collections import Counter
@@ -25,23 +25,23 @@ def owner(kafka_settings: Settings) -> Core:
 
 @pytest.fixture
 def runner(kafka_settings: Settings, tmp_path: Path) -> Core:
-    """Has the rare kind, and no partition of its own."""
+    """A node that runs the rare kind and owns no partition."""
     core = Core(other(kafka_settings, tmp_path / "b"), "runner", kinds=(WORK, RARE))
     core.intake.start = lambda: None  # type: ignore[method-assign]
     return core
 
 
-def known(owner: Core, kind: str = "rare") -> None:
+def wait_announced(owner: Core, kind: str = "rare") -> None:
     while kind not in owner.registry.announced():
         pass
 
 
-def test_they_run_on_the_node_that_has_the_kind_and_hold_up_nobody(
+def test_such_tasks_run_on_the_node_that_has_the_kind_and_hold_up_no_others(
     kafka_settings: Settings, sender: Sender, owner: Core, runner: Core
 ) -> None:
     log = Log(kafka_settings)
     with cores(runner, owner):
-        known(owner)
+        wait_announced(owner)
         owner.end_each()
         runner.end_each()
         rare = [record(value=submission("rare")) for _ in range(12)]
@@ -59,11 +59,11 @@ def test_they_run_on_the_node_that_has_the_kind_and_hold_up_nobody(
 def test_a_claim_for_another_node_is_not_started_before_its_confirmation(
     kafka_settings: Settings, sender: Sender, runner: Core
 ) -> None:
-    """The owner is a zombie: its claim for the other is void, and `go` never comes."""
+    """The owner is a zombie: its claim for the other node is void, and it never writes `go`."""
     gate, log, task_id = Gate("before commit"), Log(kafka_settings), str(uuid.uuid4())
     owner = Core(kafka_settings, "owner", failpoint=gate)
     with cores(runner, owner):
-        known(owner)
+        wait_announced(owner)
         sender.send_all([record(task_id, submission("rare"))])
         gate.wait()
         [claim] = [c for c in map(decode_journal, log.read("tasks.running")) if isinstance(c, Claim)]
@@ -89,13 +89,13 @@ def test_the_runners_death_after_go_is_repaired_from_the_journal(
     second.intake.start = lambda: None  # type: ignore[method-assign]
     with cores(owner):
         with cores(runner):
-            known(owner)
+            wait_announced(owner)
             sender.send_all([record(value=submission("rare"))])
             runner.wait_jobs(1)
         with cores(second):
             from agents.membership.death_notices import own_death_notice
 
-            known(owner)
+            wait_announced(owner)
             sender.send_all([own_death_notice(runner.node, runner.node.boot).encode()])
             [again] = second.wait_jobs(1)
             assert again.task.attempt == 2
@@ -103,13 +103,13 @@ def test_the_runners_death_after_go_is_repaired_from_the_journal(
             log.wait_no_claims()
 
 
-def test_a_cancel_that_comes_between_claim_and_go_is_heeded(
+def test_a_cancel_that_comes_between_claim_and_go_is_obeyed(
     kafka_settings: Settings, sender: Sender, runner: Core
 ) -> None:
     gate, log, task_id = Gate("before go"), Log(kafka_settings), str(uuid.uuid4())
     owner = Core(kafka_settings, "owner", failpoint=gate)
     with cores(runner, owner):
-        known(owner)
+        wait_announced(owner)
         sender.send_all([record(task_id, submission("rare"))])
         gate.wait()
         sender.send_all([Cancel(task_id).encode()])

@@ -1,4 +1,4 @@
-"""PROTOCOL's crash points: a node killed at each, a new process of the same node on the same machine, one outcome."""
+"""The crash points of docs/protocol.md: a node is killed at each, its next process starts, and there is one outcome."""
 
 import time
 import uuid
@@ -15,7 +15,7 @@ from headrace.settings import Settings
 from tests.faults.processes.victim import Victim
 from tests.rigs.core import Core, Log, cores, record
 
-# place -> the attempts that start, here and there: a claim that was never effective costs no attempt
+# failpoint -> the attempts that start in both processes; a claim that was never effective costs none
 PLACES = {
     "before claim": [1],
     "before commit": [1],
@@ -28,7 +28,7 @@ PLACES = {
 @pytest.mark.parametrize("place", PLACES)
 def test_node_killed_there_still_ends_the_task_once(place: str, kafka_settings: Settings, sender: Sender) -> None:
     task_id, log = str(uuid.uuid4()), Log(kafka_settings)
-    with Victim(kafka_settings, attempts="complete", at={place: ("kill", 1)}) as victim:
+    with Victim(kafka_settings, attempts="complete", failpoints={place: ("kill", 1)}) as victim:
         victim.wait("ready")
         sender.send_all([record(task_id)])
         victim.wait(f"at {place}")
@@ -49,7 +49,7 @@ def test_node_killed_there_still_ends_the_task_once(place: str, kafka_settings: 
 
 def test_node_killed_before_its_tombstone_runs_it_in_vain_at_most(kafka_settings: Settings, sender: Sender) -> None:
     task_id, log = str(uuid.uuid4()), Log(kafka_settings)
-    with Victim(kafka_settings, attempts="complete", at={"before tombstone": ("kill", 1)}) as victim:
+    with Victim(kafka_settings, attempts="complete", failpoints={"before tombstone": ("kill", 1)}) as victim:
         victim.wait("ready")
         sender.send_all([record(task_id)])
         victim.wait_end()
@@ -63,14 +63,16 @@ def test_node_killed_before_its_tombstone_runs_it_in_vain_at_most(kafka_settings
 
 
 @pytest.mark.parametrize("place", ["before commit", "after commit", "before outcome", "before tombstone"])
-def test_node_killed_amid_a_chunk_of_tiny_tasks_loses_none(
+def test_node_killed_in_the_middle_of_a_micro_batch_loses_no_task(
     place: str, kafka_settings: Settings, sender: Sender
 ) -> None:
-    """With all of its members on one claim: those that had ended run in vain, at most once more."""
+    """All members are on one claim: those that had ended run once more, in vain."""
     ids, log = [str(uuid.uuid4()) for _ in range(30)], Log(kafka_settings)
     nth = 7 if place == "before outcome" else 1
     sender.send_all(record(task_id, partition=n % 2) for n, task_id in enumerate(ids))
-    with Victim(kafka_settings, slots=1, attempts="complete", at={place: ("kill", nth)}, tiny=["work"]) as victim:
+    with Victim(
+        kafka_settings, slots=1, attempts="complete", failpoints={place: ("kill", nth)}, tiny=["work"]
+    ) as victim:
         victim.wait(f"at {place}")
         victim.wait_end()
     core = Core(kafka_settings, tiny=["work"])
@@ -79,7 +81,7 @@ def test_node_killed_amid_a_chunk_of_tiny_tasks_loses_none(
         log.wait_no_claims()
         deadline = time.monotonic() + 20
         while {o.id for o in map(Outcome.decode, log.read("results"))} != set(ids):
-            assert time.monotonic() < deadline, "some have no outcome"
+            assert time.monotonic() < deadline, "some tasks have no outcome"
         log.wait_no_claims()
     starts = Counter((e.id, e.attempt) for e in map(Event.decode, log.read("lifecycle.started")))
     assert set(starts.values()) == {1}

@@ -1,4 +1,4 @@
-"""Boots that are long dead leave `nodes`, and nothing hangs on their records any more."""
+"""Boots that have been dead for long are removed from `nodes`; nothing needs their records any more."""
 
 import json
 import time
@@ -26,8 +26,8 @@ def wait(reached: Callable[[], object], what: str) -> None:
         assert time.monotonic() < deadline, what
 
 
-def last_of(log: Log, boot: str) -> bytes | None:
-    """The last value that `nodes` has for the boot; b"" when it has none."""
+def last_value(log: Log, boot: str) -> bytes | None:
+    """The newest value of the boot on `nodes`, None for a tombstone; b"" when there is no record."""
     return ([b""] + [r.value for r in log.read("nodes") if r.key == boot.encode()])[-1]  # type: ignore[list-item]
 
 
@@ -42,11 +42,11 @@ def test_a_dead_boot_leaves_nodes_and_what_it_held_is_run(settings: Settings, se
     assert core.before is not None
     with cores(core):
         [job] = core.wait_jobs(1, 60)
-        wait(lambda: last_of(log, core.before.boot) is None, "the dead boot's tombstone")  # type: ignore[union-attr]
+        wait(lambda: last_value(log, core.before.boot) is None, "the dead boot's tombstone")  # type: ignore[union-attr]
         assert job.task.attempt == 2
         core.end(job)
         log.wait_no_claims(60)
-        assert last_of(log, core.node.boot) not in (None, b""), "a living one stays"
+        assert last_value(log, core.node.boot) not in (None, b""), "a live boot stays"
 
 
 def test_a_claim_of_a_boot_that_nodes_no_longer_knows_is_reaped_all_the_same(
@@ -59,7 +59,9 @@ def test_a_claim_of_a_boot_that_nodes_no_longer_knows_is_reaped_all_the_same(
     lock = settings.data / "nodes" / "node-1.lock"
     kept = json.loads(lock.read_text())
     sender.send_all([boot_tombstone(kept["boot"])])
-    lock.write_text(json.dumps(kept | {"boot": "0b1ff0a4-3f0b-4a86-9a3a-5d3c3f7f0a11"}))  # nothing says it is dead
+    lock.write_text(
+        json.dumps(kept | {"boot": "0b1ff0a4-3f0b-4a86-9a3a-5d3c3f7f0a11"})
+    )  # so the new process does not declare the old boot dead
     core = Core(settings)
     with cores(core):
         [job] = core.wait_jobs(1, 60)
@@ -79,7 +81,7 @@ def test_a_node_whose_own_boot_is_taken_from_nodes_fences_itself(settings: Setti
 def test_a_boot_may_go_when_its_hour_is_over_by_the_logs_clock_and_no_claim_names_it() -> None:
     boots = DeadBoots(1000)
     boots.record_heartbeat("a", True, 5000)
-    boots.record_heartbeat("a", True, 5900)  # said once more: it has been dead since the first
+    boots.record_heartbeat("a", True, 5900)  # repeated: it has been dead since the first
     boots.record_heartbeat("b", True, 5100)
     boots.record_heartbeat("alive", False, 5999)
     assert boots.due_for_removal(()) == []

@@ -1,8 +1,8 @@
 """Forged and spoiled records on every topic, in one run of the whole product: none stops a role or ends a task.
 
-What is no task is dead at once and in words; what is nothing at all is counted and passed over, by every role that
-reads its topic; and what is forged where the protocol forbids it changes no task's end. (What only Kafka's own access
-control can keep out is in docs/security.md.)
+A record of a task topic that is no valid task becomes a dead letter with the reason. On the other topics each role
+that reads them counts undecodable records and skips them. A record forged where the protocol forbids it does not change
+how a task ends. docs/security.md says what only Kafka's access control can keep out.
 """
 
 import asyncio
@@ -87,11 +87,11 @@ def client(cluster: LocalCluster) -> Iterator[Client]:
 
 
 def spoiled(topic: str) -> Iterator[Outgoing]:
-    """Records of a topic with everything wrong that can be, each on its own."""
+    """Records of a topic, each with one thing wrong."""
     found = load_topics()[topic]
     example, partitions = found.example, 1 if topic in ("nodes", "kinds") else PARTITIONS
     good = tuple((k, str(v).encode()) for k, v in example.get("headers", {}).items())
-    value = example["value"].replace('"prime"', '"forged"').encode()  # not in the place of a kind that is needed
+    value = example["value"].replace('"prime"', '"forged"').encode()  # so that no kind in use is replaced
 
     def key() -> bytes:
         task_id = str(uuid.uuid4())
@@ -99,7 +99,9 @@ def spoiled(topic: str) -> Iterator[Outgoing]:
 
     for i, v in enumerate((*VALUES, None)):
         yield Outgoing(topic, key(), v, good, i % partitions)
-    keyless = () if "compact" in found.config.get("cleanup.policy", "") else (None,)  # the broker refuses those itself
+    keyless = (
+        () if "compact" in found.config.get("cleanup.policy", "") else (None,)
+    )  # the broker refuses records without a key there
     for k in (*keyless, b"", b"\xff", b"no id", b"a:b:c", os.urandom(5000)):
         yield Outgoing(topic, k, value, good)
     for name in NUMBERS:
@@ -110,7 +112,7 @@ def spoiled(topic: str) -> Iterator[Outgoing]:
 
 
 def forged(log: Log, victim: str) -> Iterator[Outgoing]:
-    """What would end or restart a running task, if it were believed where it lies."""
+    """Records that would end or restart a running task if they were believed."""
     [started] = [m for m in log.read("lifecycle.started") if m.key() == victim.encode()]
     source = Source.parse(headers(started)["source"])
     elsewhere = (partition_of(victim.encode(), PARTITIONS) + 1) % PARTITIONS
@@ -137,7 +139,7 @@ def forged(log: Log, victim: str) -> Iterator[Outgoing]:
 
 
 def send_large(kafka: str, prefix: str) -> list[str]:
-    """Larger than any record that could carry them on: brokers ask for the size of the compressed batch alone."""
+    """Sends tasks larger than any record that could carry them on; brokers check only the compressed batch's size."""
     producer = Producer({"bootstrap.servers": kafka, "compression.type": "gzip", "message.max.bytes": 10_000_000})
     ids = [str(uuid.uuid4()) for _ in range(PARTITIONS)]
     for partition, task_id in enumerate(ids):
@@ -147,16 +149,16 @@ def send_large(kafka: str, prefix: str) -> list[str]:
 
 
 def hostile_tasks(log: Log) -> dict[str, str]:
-    """Task id -> a word of the error in its dead letter: what the two task topics hold that can never run."""
+    """Produces tasks that can never run to both task topics; task id -> a word of the error in its dead letter."""
     body = json.dumps({"name": "prime", "payload": {"upper_bound": 10}, "directory": "demo"}).encode()
     many = [("x", b"x" * 1_000_000)]
     wanted: dict[str, str] = {}
     for topic in ("tasks.normal", "tasks.high"):
         for value, word in ((b"\xff\xfe", "JSON"), (DEEP, "JSON"), (b'{"name": 1e999}', ""), (b"[]", "object")):
-            wanted[log_key := str(uuid.uuid4())] = word
-            log.produce(value, log_key, topic)
-        wanted[log_key := str(uuid.uuid4())] = str(MAX_FOREIGN_BYTES)
-        log.produce(body, log_key, topic, headers=many)
+            wanted[task_id := str(uuid.uuid4())] = word
+            log.produce(value, task_id, topic)
+        wanted[task_id := str(uuid.uuid4())] = str(MAX_FOREIGN_BYTES)
+        log.produce(body, task_id, topic, headers=many)
     for name, text in (
         ("attempt", b"0"),
         ("attempt", b"10001"),
@@ -165,13 +167,13 @@ def hostile_tasks(log: Log) -> dict[str, str]:
         ("ledger", b'[{"attempt": 1e30}]'),
         ("submitted-ms", b"9" * 19),
     ):
-        wanted[log_key := str(uuid.uuid4())] = "ledger" if name == "ledger" else name
-        log.produce(body, log_key, "tasks.high", headers=[(name, text)])
+        wanted[task_id := str(uuid.uuid4())] = "ledger" if name == "ledger" else name
+        log.produce(body, task_id, "tasks.high", headers=[(name, text)])
     return wanted
 
 
 def metrics(url: str) -> Counter[str]:
-    """Sample -> value; of labels only the topic's is kept."""
+    """Sample -> value; of the labels only the topic is kept."""
     found: Counter[str] = Counter()
     for name, labels, value in re.findall(r"^(\w+)(\{.*\})? (\S+)$", get(f"{url}/metrics").text, re.M):
         topic = re.search(r'topic="([^"]+)"', labels)
@@ -180,7 +182,7 @@ def metrics(url: str) -> Counter[str]:
 
 
 async def send_unreadable_headers(bootstrap: str, topic: str, key: bytes) -> None:
-    """One record whose header has a name that is no UTF-8: kcat sends such, a broker takes it."""
+    """Sends a record with a header name that is not UTF-8: kcat can send one, and a broker takes it."""
     batch = DefaultRecordBatchBuilder(2, 0, 0, -1, -1, -1, 1 << 16)
     batch.append(0, None, key, b"value", [("NAME", b"1")])
     raw = bytes(batch.build()).replace(b"NAME", b"\xff\xfe\xff\xfe")
@@ -197,8 +199,8 @@ async def send_unreadable_headers(bootstrap: str, topic: str, key: bytes) -> Non
         await client.close()
 
 
-@pytest.mark.timeout(300)  # every role is started for it
-def test_no_record_stops_a_role_and_no_forged_end_wins(cluster: LocalCluster, client: Client) -> None:
+@pytest.mark.timeout(300)  # it starts every role
+def test_no_record_stops_a_role_and_no_forged_outcome_counts(cluster: LocalCluster, client: Client) -> None:
     log = Log(cluster.settings.kafka, cluster.settings.topic_prefix)
     sender = Sender(Kafka(cluster.settings, "hostile"))
     before = cluster.pids()
@@ -243,31 +245,31 @@ def test_no_record_stops_a_role_and_no_forged_end_wins(cluster: LocalCluster, cl
     roles = [f"http://{at}" for at in (settings.http, settings.storekeeper_http, settings.stats_http)]
     for url in roles:
         until(lambda url=url: not unready(url), f"{url} is ready", why=lambda url=url: unready(url))  # type: ignore[misc]
-    # Half a result, which one of those records is, holds a commit back for a day: that is no stuck role.
+    # One of those records is half a result, which holds a commit back for a day: the role must not count as stuck.
     deadline = time.monotonic() + EVERY_S + STUCK_S + 1
     while time.monotonic() < deadline:
         assert [unready(url) for url in roles] == [""] * len(roles)
         time.sleep(0.5)
     for path in ("/tasks?limit=1000", "/dead?limit=1000", "/nodes", "/kinds"):
         assert client.http.get(path).status_code == 200, path
-    until(lambda: counted(*roles), "what was passed over is counted")
+    until(lambda: counted(*roles), "undecodable records are counted")
     assert cluster.pids() == before, "no role has died"
 
 
 def letters(log: Log, wanted: Collection[str]) -> dict[str, dict[str, str]]:
-    """Headers of those dead letters, by task id. Those of others cannot all be read."""
+    """Headers of those dead letters, by task id. Other dead letters' headers may be undecodable."""
     ours = [m for m in log.read("tasks.dead") if (m.key() or b"").decode("latin-1") in wanted]
     return {m.key().decode(): headers(m) for m in ours}
 
 
 def unready(url: str) -> str:
-    """What the role says against itself; empty where it is ready."""
+    """Why the role is not ready; empty when it is."""
     answer = get(f"{url}/readyz")
     return "" if answer.status_code == 200 else answer.text
 
 
 def counted(gateway: str, storekeeper: str, worker: str) -> bool:
-    """Whether every role shows in its metrics that it has passed over records, of each topic that it reads."""
+    """Whether every role's metrics count undecodable records of each topic that it reads."""
     views, arbiter, node = metrics(gateway), metrics(storekeeper), metrics(worker)
     viewed = (
         "tasks.normal",
@@ -281,7 +283,7 @@ def counted(gateway: str, storekeeper: str, worker: str) -> bool:
     read = ("tasks.running", "tasks.control", "nodes")
     return (
         all(views[f"headrace_view_undecodable_total {topic}"] > 1 for topic in viewed)
-        and views["headrace_view_two_terminals_total"] == 1  # told, and the first one stands
+        and views["headrace_view_two_terminals_total"] == 1  # reported, and the first one stands
         and all(node[f"headrace_worker_undecodable_total {topic}"] > 5 for topic in read)
         and arbiter["headrace_outcomes_undecodable_total"] > 20
         and arbiter["headrace_outcomes_passed_over_total"] >= 1

@@ -1,5 +1,6 @@
-"""Each of these breaks when the rule that it is named after is taken out. Named like the model's naive variants
-(docs/model/check.py); those of the storekeeper are in its own tests."""
+"""Each test fails when the rule that it is named after is removed. They are named like the model's naive variants
+(docs/model/check.py). Those of the storekeeper are in its own tests.
+"""
 
 import asyncio
 import threading
@@ -23,7 +24,7 @@ from tests.rigs.core import Core, Log, cores, other, record
 
 
 class Gate:
-    """Stops a thread at a named place, the first time it comes there, until it is opened."""
+    """A failpoint that holds the first thread at one place until the test opens it."""
 
     def __init__(self, place: str) -> None:
         self._place = place
@@ -35,14 +36,14 @@ class Gate:
             assert self._open.wait(60)
 
     def wait(self) -> None:
-        assert self._reached.wait(60), f"{self._place} is never reached"
+        assert self._reached.wait(60), f"{self._place} was not reached"
 
     def open(self) -> None:
         self._open.set()
 
 
 def throw_out(core: Core) -> None:
-    """The group goes on without this node, which does not know it yet: a zombie."""
+    """Removes the node from its group without its knowledge: it is a zombie now."""
     member = core.intake._consumer.membership
     assert member is not None
     asyncio.run(leave_groups(core.kafka, {INTAKE_GROUP: member[1]}))
@@ -57,7 +58,7 @@ def tombstones(log: Log) -> list[Tombstone]:
 
 
 def test_start_before_the_commit_is_accepted(kafka_settings: Settings, sender: Sender, tmp_path: Path) -> None:
-    """A zombie's commit is rejected: it starts nothing, takes its own claim back, and leaves its successor's alone."""
+    """A zombie's commit is rejected: it starts nothing, voids its own claim, and leaves its successor's alone."""
     gate, log, task_id = Gate("before commit"), Log(kafka_settings), str(uuid.uuid4())
     zombie = Core(kafka_settings, "node-1", failpoint=gate)
     successor = Core(other(kafka_settings, tmp_path / "b"), "node-2")
@@ -79,7 +80,7 @@ def test_start_before_the_commit_is_accepted(kafka_settings: Settings, sender: S
 
 
 def lost_answer(core: Core, applied: bool) -> None:
-    """The first commit of this node gets no answer, whether the group has taken it or not."""
+    """The node's first commit gets no answer; `applied` says whether the group has accepted it."""
     real: Callable[..., bool] = core.intake._consumer.commit
 
     def commit(*arguments: object) -> bool:
@@ -111,7 +112,7 @@ def test_lost_answer_to_the_commit_taken_for_success(kafka_settings: Settings, s
         [job] = core.wait_jobs(1)
         core.end(job)
         log.wait_no_claims()
-        sender.send_all([record()])  # whatever was to be started twice would have been by now
+        sender.send_all([record()])  # anything to be started twice has started by now
         core.wait_jobs(2)
     assert [i for i, _ in starts(log)].count(task_id) == 1
     assert next(t.why for t in tombstones(log)) == "void"
@@ -119,9 +120,9 @@ def test_lost_answer_to_the_commit_taken_for_success(kafka_settings: Settings, s
 
 
 def test_reaper_reads_the_journal_before_the_committed_offset(kafka_settings: Settings, sender: Sender) -> None:
-    """Between its two reads the dead node's record is claimed and committed by another: the dead claim is void."""
+    """Between the reaper's two reads another node claims and commits the dead node's record: the dead claim is void."""
     task_id, log = str(uuid.uuid4()), Log(kafka_settings)
-    with Victim(kafka_settings, at={"before commit": ("kill", 1)}) as victim:
+    with Victim(kafka_settings, failpoints={"before commit": ("kill", 1)}) as victim:
         victim.wait("ready")
         sender.send_all([record(task_id)])
         victim.wait_end()
@@ -143,7 +144,7 @@ def test_reaper_reads_the_journal_before_the_committed_offset(kafka_settings: Se
 def test_reaper_drops_an_uncommitted_claim_commit_still_on_its_way(
     kafka_settings: Settings, sender: Sender, tmp_path: Path
 ) -> None:
-    """A lease error: the claim of a boot taken for dead is left alone until its commit has landed, then sent again."""
+    """A lease error: the claim of a boot taken for dead is left alone until its commit is accepted, then sent again."""
     gate, log, task_id, looks = Gate("before commit"), Log(kafka_settings), str(uuid.uuid4()), threading.Semaphore(0)
 
     def looked(point: str) -> None:
@@ -181,7 +182,7 @@ def test_no_dedupe_by_id_and_attempt_same_id_twice(kafka_settings: Settings, sen
         while core.count("repeated_tasks") < 3:
             pass
     assert [j.task.id for j in jobs] == [task_id, last]
-    again = Core(kafka_settings)  # the window is in the log: a new process knows it too
+    again = Core(kafka_settings)  # the window is in the log, so a new process knows it too
     with cores(again):
         sender.send_all([record(task_id), record()])
         assert [j.task.id for j in again.wait_jobs(1)] != [task_id]
@@ -195,7 +196,7 @@ def test_no_dedupe_by_id_and_attempt_reaper_repeated(kafka_settings: Settings, s
         sender.send_all([record(task_id)])
         victim.wait("job")
         victim.kill()
-    with Victim(kafka_settings, slots=0, at={"reaper before tombstone": ("kill", 1)}) as victim:
+    with Victim(kafka_settings, slots=0, failpoints={"reaper before tombstone": ("kill", 1)}) as victim:
         victim.wait("at reaper before tombstone")
         victim.wait_end()
     core = Core(kafka_settings)
@@ -211,7 +212,7 @@ def test_no_dedupe_by_id_and_attempt_reaper_repeated(kafka_settings: Settings, s
 
 
 def test_start_without_having_read_the_control_log_to_its_end(kafka_settings: Settings, sender: Sender) -> None:
-    """The control log is read slowly: a task cancelled before it was pulled does not start all the same."""
+    """The control log is read slowly: a task that was cancelled before the pull still does not start."""
     core, log, task_id = Core(kafka_settings), Log(kafka_settings), str(uuid.uuid4())
     slow, reached = threading.Event(), threading.Event()
 
@@ -235,7 +236,7 @@ def test_start_without_having_read_the_control_log_to_its_end(kafka_settings: Se
 
 
 class Withheld:
-    """A sender whose acknowledgement of one task's outcome does not come, although another's do."""
+    """A sender that withholds the acknowledgement of one task's outcome."""
 
     def __init__(self, real: Sender, task_id: str) -> None:
         self._real, self._key = real, task_id.encode()
@@ -253,7 +254,7 @@ def test_tombstone_before_the_outcome_is_acknowledged(kafka_settings: Settings, 
     with cores(core):
         sender.send_all([record(first), record(second)])
         jobs = {j.task.id: j for j in core.wait_jobs(2)}
-        ending = core.ended(jobs[first])
+        ending = core.end_soon(jobs[first])
         log.wait("results", 1)
         core.end(jobs[second])
         while not tombstones(log):

@@ -1,4 +1,4 @@
-"""Boots, locks, leases and fencing, with real processes that are killed and frozen."""
+"""Boots, locks, leases and fencing, with real processes that the tests kill and freeze."""
 
 import os
 import time
@@ -29,7 +29,7 @@ def dead_boots(log: Log) -> set[str]:
     return {b.boot for b in map(Heartbeat.decode, log.read("nodes")) if b.state == "dead"}
 
 
-def test_a_second_process_of_the_same_node_is_refused_in_words(tmp_path: Path) -> None:
+def test_a_second_process_of_the_same_node_is_refused_with_a_message(tmp_path: Path) -> None:
     first, second = NodeIdentity("node-1", tmp_path), NodeIdentity("node-1", tmp_path)
     assert first.take_lock(0.1) is None
     with pytest.raises(UsageError, match="'node-1' runs already"):
@@ -117,21 +117,21 @@ def test_a_frozen_node_fences_itself_and_goes_on_under_a_new_boot(
             victim.go_on()
             old = outcome.ledger[0]
             assert old.cause is Cause.NODE_LOSS
-            victim.tell("end")  # what was running when it froze ends now: nothing of it may be told
+            victim.write_line("end")  # the attempt that ran at the freeze ends now: nothing of it may be sent
             for _ in range(100):  # until it is a member again, and works
                 sender.send_all(record(partition=p) for p in range(PARTITIONS))
                 if victim.has("job"):
                     break
             else:
-                pytest.fail("the fenced node is handed nothing any more")
+                pytest.fail("the fenced node gets no more jobs")
             while log.live_claims():
-                victim.tell("end")
+                victim.write_line("end")
     outcomes = [o for o in map(Outcome.decode, log.read("results")) if o.id == task_id]
     assert len(outcomes) == 1
 
 
-def test_a_waiting_replay_outlives_its_node(kafka_settings: Settings, sender: Sender) -> None:
-    """After repeated failures the replay waits on the node; the node dies; the reaper sends it, and charges it once."""
+def test_a_delayed_retry_outlives_its_node(kafka_settings: Settings, sender: Sender) -> None:
+    """A retry waits on the node after repeated failures; the node dies; the reaper sends it and charges it once."""
     task_id, log = str(uuid.uuid4()), Log(kafka_settings)
     first = Failure(1, Cause.PROCESS_DEATH, node="node-1", started_ms=1, ended_ms=2, detail="killed by SIGKILL")
     again = Task(

@@ -1,6 +1,6 @@
 """Workload × fault × invariant: each fault once, while all workloads run; then the conservation check (I1, I2, I3, I6).
 
-The random schedule (`test_random_schedule.py`) mixes them; here the one that breaks has a name.
+The random schedule (`test_random_schedule.py`) mixes the faults; here the test's name says which one broke something.
 """
 
 import os
@@ -32,7 +32,7 @@ from tests.faults.processes.hard_workload import hard
 from tests.faults.processes.next_version import LATER_HEADER
 from tests.rigs.core import Log
 
-# The long form takes the workloads as they are meant; the short one a tenth of them, so that all faults fit.
+# The long form has the full workloads; the short one a tenth of them, so that all faults fit.
 TINY, HEAVY, MIXED = (2000, 60, 500) if LONG else (0, 6, 120)
 TINY_AFTER = 40
 
@@ -58,7 +58,7 @@ def test_nothing_is_lost_published_twice_or_run_in_vain(installation: Installati
     verdict = check(installation, submitted, evidence, [done], dict(listener.told))
     assert verdict.good, f"{name}\n{verdict}"
     assert verdict.dead == len(submitted.poison)
-    assert submitted.ids <= listener.told.keys(), "a listener that resumed has heard of every end"
+    assert submitted.ids <= listener.told.keys(), "a listener that resumed has seen every end"
 
 
 class Later(Role):
@@ -97,7 +97,7 @@ def test_old_and_new_versions_of_every_role_work_side_by_side(installation: Inst
         submit_http(installation.url, mixture(40, rng, crasher_share=0.1), submitted)
         submit_http(later["gateway"].url, mixture(40, rng, crasher_share=0.1), submitted)
         submit_http(later["gateway"].url, heavy(6, rng, 1.0, 3.0), submitted)
-        for task_id in marked:  # each kills its process once: claimed, replayed by old and new, then ended by either
+        for task_id in marked:  # each kills its process once; old and new roles claim, replay and end them
             body = {"name": "fragile", "payload": {"how": "kill", "attempts": 1}, "directory": "later", "later": [1]}
             headers = (("version", b"2"), LATER_HEADER)
             sender.send(Outgoing("tasks.normal", task_id.encode(), orjson.dumps(body), headers)).result(30)
@@ -107,10 +107,10 @@ def test_old_and_new_versions_of_every_role_work_side_by_side(installation: Inst
         submitted.suicidal.update(marked, [doomed])
         listener.wait_heard()
         begun = int(time.time() * 1000)
-        kill(later["worker"].pid)  # what it held is sent again by the old ones, from claims of the later version
+        kill(later["worker"].pid)  # the old nodes send its tasks again, from claims of the later version
         done = Done("kill_node", f"later-{os.getpid()}", begun, begun + 1)
         evidence = wait_quiet(EvidenceReader(installation.kafka), submitted.ids, 120)
-        assert listener.wait_for(submitted.ids, 60), "a later gateway tells of every end"
+        assert listener.wait_for(submitted.ids, 60), "a later gateway reports every end"
         listener.close()
     sender.close(30)
     verdict = check(installation, submitted, evidence, [done], dict(listener.told))
@@ -119,7 +119,7 @@ def test_old_and_new_versions_of_every_role_work_side_by_side(installation: Inst
     for topic in ("tasks.high", "lifecycle.started", "lifecycle.completed"):
         found = [r for r in log.read(topic) if (r.key or b"").decode() in marked]
         assert {(r.key or b"").decode() for r in found} == set(marked)
-        assert all(LATER_HEADER in r.headers for r in found), f"{topic} has lost a header on its way"
+        assert all(LATER_HEADER in r.headers for r in found), f"{topic} has lost a header"
         assert all(orjson.loads(r.value or b"")["later"] == [1] for r in found if topic == "tasks.high")
     [letter] = [r for r in log.read("tasks.dead") if r.key == doomed.encode()]
     assert LATER_HEADER in letter.headers

@@ -1,4 +1,4 @@
-"""Random faults on a mixture of workloads, by a seed that is printed, so that a failure can be run again.
+"""Random faults on a mixture of workloads, from a printed seed, so that a failure can be run again.
 
 HEADRACE_FAULTS_MINUTES and HEADRACE_FAULTS_SEED make it the long form: `make faults MINUTES=30 SEED=7`.
 """

@@ -1,4 +1,4 @@
-"""The statistics' driver killed with SIGKILL in the middle of its batches, and the tables equal a recount all the same.
+"""The statistics' driver is killed with SIGKILL in the middle of batches, and the tables still equal a recount.
 
 Once in `make test`, ten times in `make faults`. A batch is under way while the checkpoint has its offsets and not yet
 its commit.
@@ -27,7 +27,7 @@ PATIENCE_S = 120.0
 
 @contextmanager
 def submitting(settings: Settings) -> Iterator[None]:
-    """Stories of tasks all the while, repeats among them."""
+    """Sends task lifecycles in the background, with repeats among them."""
     over, send = threading.Event(), Sends(settings)
 
     def run() -> None:
@@ -49,7 +49,7 @@ def submitting(settings: Settings) -> Iterator[None]:
 
 
 def batch_under_way(checkpoint: Path, after: int) -> int:
-    """Waits for a batch later than `after` that has begun and is not committed; its number."""
+    """Waits for a batch later than `after` that has begun and is not committed; returns its number."""
     deadline = time.monotonic() + PATIENCE_S
     while time.monotonic() < deadline:
         begun, done = (
@@ -73,16 +73,16 @@ def test_a_driver_killed_in_the_middle_of_batches_counts_as_if_nothing_had_happe
     chance = random.Random(SEED)
     checkpoint, batch, cut = statistics_settings.data / "analytics" / CHECKPOINT, -1, 0
     with submitting(statistics_settings):
-        for _ in range(3 * KILLS):  # a kill may come after its batch's end: those count for nothing
+        for _ in range(3 * KILLS):  # a kill that comes after its batch's end does not count
             statistics.launch()
             batch = batch_under_way(checkpoint, batch)
-            time.sleep(chance.choice((0.0, 0.05, 0.2, 0.5, 1.0)))  # into it, at a point of its own
+            time.sleep(chance.choice((0.0, 0.05, 0.2, 0.5, 1.0)))  # into the batch, at a random point
             statistics.kill()
             cut += was_cut_short(checkpoint, batch)
             if cut == KILLS:
                 break
     statistics.start(PATIENCE_S)
     wait_until_counted(database, recount(statistics_settings.kafka, topics), PATIENCE_S)
-    assert cut == KILLS, f"seed {SEED}: {cut} of {KILLS} kills fell into a batch"
+    assert cut == KILLS, f"seed {SEED}: {cut} of {KILLS} kills hit a batch"
     assert rows(database, "SELECT COUNT(DISTINCT checkpoint) FROM batches") == [(1,)]
     statistics.stop()

@@ -1,4 +1,4 @@
-"""The storekeeper killed after each of its steps, with the disk full, with its root taken away: no loss, no double."""
+"""The storekeeper is killed after each step, its disk is full, its results root is gone: nothing is lost or doubled."""
 
 import contextlib
 import os
@@ -24,7 +24,7 @@ def rig(broker: str, tmp_path: Path) -> Iterator[Rig]:
 
 
 class SmallDisk(Protocol):
-    """A place for results that can be full and have room again; `reason` is what the system calls it."""
+    """A results root that can be filled and emptied; `reason` is the system's message when it is full."""
 
     root: Path
     reason: str
@@ -52,7 +52,7 @@ class TmpfsDisk:
 
 
 class LimitedDisk:
-    """Where nothing may be mounted: the kernel's limit on the size of files, set on the running storekeeper."""
+    """For where the test may not mount: the kernel's limit on file sizes, set on the running storekeeper."""
 
     reason = "results root: File too large"
 
@@ -88,7 +88,7 @@ def test_storekeeper_killed_after_each_step_still_ends_each_task_once(rig: Rig) 
         assert victim.wait(60) == -signal.SIGKILL, step
     rig.start()
     last = completed()
-    rig.send(*sent, last)  # and every outcome once more, as a reaper may send it
+    rig.send(*sent, last)  # and every outcome once more, as a reaper may send them
     events = rig.events(last.id, *(o.id for o in sent))
     assert len(events) == len({e.id for e in events}) == 101
     for event in events:

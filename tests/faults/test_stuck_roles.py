@@ -1,4 +1,4 @@
-"""I8: a role whose thread is blocked, or whose offsets stand still with lag, says so on /readyz, and takes it back."""
+"""I8: a role with a blocked thread, or with lag and offsets that stand still, is not ready until that is over."""
 
 import sqlite3
 import sys
@@ -34,7 +34,7 @@ PROMISE_S = 10.0
 
 
 class Hindered(Role):
-    """That role in a process whose working thread stands still while `file` exists."""
+    """A role in a process whose working thread stands still while `file` exists."""
 
     def __init__(self, role: Service, file: Path) -> None:
         assert isinstance(role, Role)
@@ -46,7 +46,7 @@ class Hindered(Role):
 
 
 def limit(admin: AdminClient, topic: str, size: int) -> None:
-    """Kafka takes no batch into the topic that has more bytes than that."""
+    """Makes Kafka refuse batches of the topic with more than `size` bytes."""
     entry = ConfigEntry("max.message.bytes", str(size), incremental_operation=AlterConfigOpType.SET)
     resource = ConfigResource(ResourceType.TOPIC, topic, incremental_configs=[entry])
     for done in admin.incremental_alter_configs([resource]).values():
@@ -54,7 +54,7 @@ def limit(admin: AdminClient, topic: str, size: int) -> None:
 
 
 def refused(sender: Sender, topic: str) -> bool:
-    """Whether the broker follows the limit by now: it has been told through the controller's log."""
+    """Whether the broker applies the limit by now; it learns of it through the controller's log."""
     try:
         sender.send_all([Outgoing(topic, b"key", b"too large")], 10)
     except HeadraceError:
@@ -120,7 +120,7 @@ def test_every_role_says_that_it_is_stuck_and_when_it_is_over(broker: str, prefi
 
 
 def work() -> Iterable[Outgoing]:
-    """A task for each worker partition, and an outcome for the storekeeper."""
+    """A task for each partition, and an outcome for the storekeeper."""
     body = submission("prime", payload={"upper_bound": 10})
     for partition in (0, 1):
         yield record(value=body, partition=partition)
@@ -139,6 +139,6 @@ def work() -> Iterable[Outgoing]:
     ).encode()
 
 
-def test_the_promise_leaves_room_for_asking_and_for_answering() -> None:
+def test_the_promised_time_covers_the_interval_of_checks_and_the_answer() -> None:
     assert STALE_S + 1 < PROMISE_S
     assert EVERY_S + STUCK_S + 2 < PROMISE_S

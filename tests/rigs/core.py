@@ -1,6 +1,6 @@
-"""A worker node's protocol core on a real Kafka, with the attempts in the test's hands: no pool, no Faust.
+"""A worker node's protocol core on a real Kafka, without pool and Faust: the test decides how attempts end.
 
-`Core` is one node. `Log` reads what is on the topics. Tests wait on events of theirs, never for a time.
+`Core` is one node. `Log` reads what is on the topics. Tests wait for events on either, never for a time.
 """
 
 import asyncio
@@ -45,7 +45,7 @@ from headrace.kafka.reading import offsets, read_ranges
 from headrace.process.failpoints import Failpoint, no_failpoint
 from headrace.settings import Settings
 
-PATIENCE_S = 60.0  # for an event that will come, on a machine that others load
+PATIENCE_S = 60.0  # for an event that will come, on a busy machine
 
 WORK = KindInfo("work", {"type": "object", "additionalProperties": {"type": "integer"}}, timeout_s=60.0, max_attempts=3)
 
@@ -57,12 +57,12 @@ def submission(name: str = "work", **fields: Any) -> bytes:
 def record(
     task_id: str | None = None, value: bytes | None = None, topic: str = "tasks.normal", partition: int = -1
 ) -> Outgoing:
-    """One to be sent to a task topic."""
+    """A record of a task topic; by default a new task for any partition of `tasks.normal`."""
     return Outgoing(topic, (task_id or str(uuid.uuid4())).encode(), value or submission(), (), partition)
 
 
 class Core:
-    """One node. `jobs` collects what was handed over; `end` finishes one."""
+    """One node. `jobs` has the jobs that were handed over; `end` ends the attempt of one."""
 
     def __init__(
         self,
@@ -75,7 +75,7 @@ class Core:
         fence: bool = False,
         tiny: Iterable[str] = (),
     ) -> None:
-        """`tiny`: kinds that count as tiny from the start."""
+        """`tiny`: kinds that count as tiny from the start. Without `heartbeats` other nodes never hear of this one."""
         self.kafka = Kafka(settings, name)
         self.sender = Sender(self.kafka)
         self.node = NodeIdentity(name, settings.data)
@@ -86,7 +86,7 @@ class Core:
         self.registry = Registry(self.kafka, kinds, self.failure_detector)
         self.cancellations = Cancellations(self.kafka, self.node.control_path)
         self.heartbeats = Heartbeats(self.sender, self.node, slots=slots, kinds=kinds, running=lambda: ())
-        self._beats = heartbeats
+        self._sends_heartbeats = heartbeats
         self.loop = asyncio.new_event_loop()
         self._loop_thread = threading.Thread(target=self.loop.run_forever, daemon=True)
         self._loop_thread.start()
@@ -99,7 +99,7 @@ class Core:
         )
         self.jobs: list[Job] = []
         self.groups: list[list[Job]] = []  # as they were handed over, each for one slot
-        self._unended: dict[tuple[str, int], list[tuple[str, int]]] = {}  # each job's group, the same list for all
+        self._unended: dict[tuple[str, int], list[tuple[str, int]]] = {}  # job -> the unended jobs of its group
         self.on_job: Callable[[Job], None] = lambda _: None
         self._changed = threading.Condition()
         self.delegation = Delegation(
@@ -138,7 +138,7 @@ class Core:
         )
         self.fence = Fence(self.node, settings.lease_s, [self._boot_over])
         self.registry.on_declared_dead = self.fence.declared_dead
-        self._fences = fence
+        self._fences_itself = fence
 
     def _boot_over(self, old: str) -> None:
         self.loop.call_soon_threadsafe(self.finisher.drop_delayed_retries)
@@ -151,9 +151,9 @@ class Core:
         self.cancellations.start()
         self.delegation.start()
         assert self.registry.wait_caught_up(PATIENCE_S)
-        if self._beats:
+        if self._sends_heartbeats:
             self.heartbeats.start()
-        if self._fences:
+        if self._fences_itself:
             self.fence.start()
         self.intake.start()
         self.reaper.start()
@@ -179,9 +179,10 @@ class Core:
 
     def end(self, job: Job, **how: Any) -> None:
         """Ends an attempt: completed with b"ok", or as `how` says; waits until Kafka has what follows."""
-        self.ended(job, **how).result(PATIENCE_S)
+        self.end_soon(job, **how).result(PATIENCE_S)
 
-    def ended(self, job: Job, **how: Any) -> "Future[None]":
+    def end_soon(self, job: Job, **how: Any) -> "Future[None]":
+        """The same without waiting."""
         now = int(time.time() * 1000)
         end = AttemptEnd(now - 5, now, **(how or {"value": b"ok", "content_type": "text/plain", "suffix": ".txt"}))
 
@@ -189,12 +190,12 @@ class Core:
             try:
                 await self.finisher.finish(job, end)
             finally:
-                self._ended(job)
+                self._free_slot(job)
 
         return asyncio.run_coroutine_threadsafe(finish(), self.loop)
 
-    def _ended(self, job: Job) -> None:
-        """A slot is free again when the last of its jobs has ended."""
+    def _free_slot(self, job: Job) -> None:
+        """Frees the slot when this was the last of its jobs."""
         key = (job.task.id, job.task.attempt)
         group = self._unended.pop(key)
         group.remove(key)
@@ -203,7 +204,11 @@ class Core:
 
     def end_each(self) -> None:
         """From now on every attempt completes at once."""
-        self.on_job = lambda job: void(self.ended(job))
+
+        def end_soon(job: Job) -> None:
+            self.end_soon(job)
+
+        self.on_job = end_soon
 
     def count(self, metric: str) -> int:
         """What a counter of the node stands at, such as "repeated_tasks"."""
@@ -216,7 +221,7 @@ class Core:
         self.intake.drain()
         self.reaper.close()
         self.delegation.close()
-        if self._fences:
+        if self._fences_itself:
             self.fence.close()
         self.heartbeats.close()
         self.cancellations.close()
@@ -227,10 +232,6 @@ class Core:
         self._loop_thread.join(5)
         self.loop.close()
         self.node.release_lock()
-
-
-def void(_: object) -> None:
-    """Takes a value that is of no interest."""
 
 
 @contextmanager
@@ -246,7 +247,7 @@ def cores(*made: Core) -> Iterator[None]:
 
 
 class Log:
-    """What is on the topics of an installation, and has been since the first look."""
+    """Reads the topics of an installation; keeps what it has read, also after it is deleted from the topic."""
 
     def __init__(self, settings: Settings) -> None:
         self.kafka = Kafka(settings, "log")
@@ -255,7 +256,7 @@ class Log:
         self._ends: dict[Place, int] = {}
 
     def read(self, topic: str) -> list[Record]:
-        """All of it in the order of each partition. Waits a little when nothing is new: it is asked in loops."""
+        """All records, in order within each partition. Waits a little when nothing is new: tests call it in loops."""
         found = self._read.setdefault(topic, [])
         ends = offsets(self.kafka, self._admin, [(topic, p) for p in self._partitions(topic)])
         ranges = {place: (self._ends.get(place, 0), end) for place, end in ends.items()}
@@ -277,7 +278,7 @@ class Log:
         return found
 
     def live_claims(self) -> list[Claim]:
-        """Claims of the journal that have no tombstone."""
+        """The claims without a tombstone."""
         live: dict[str, Claim] = {}
         for r in self.read("tasks.running"):
             entry = decode_journal(r)
@@ -290,7 +291,7 @@ class Log:
     def wait_no_claims(self, timeout_s: float = PATIENCE_S) -> None:
         deadline = time.monotonic() + timeout_s
         while claims := self.live_claims():
-            assert time.monotonic() < deadline, f"claims stay: {[str(c.key) for c in claims]}"
+            assert time.monotonic() < deadline, f"claims without a tombstone: {[str(c.key) for c in claims]}"
 
     def committed(self, group: str = INTAKE_GROUP) -> dict[tuple[str, int], int]:
         consumer = self.kafka.consumer(group)

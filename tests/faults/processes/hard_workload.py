@@ -1,4 +1,4 @@
-"""Tasks that behave as badly as they can, beside the others of the fault suite. Each ends as it should, and alone."""
+"""Tasks that behave as badly as they can, among the others of the fault suite. Each must end without harm to others."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -32,7 +32,7 @@ _DONE: tuple[tuple[str, dict[str, Any]], ...] = (
 
 
 def hard() -> Iterator[Planned]:
-    """Every one of them once."""
+    """One task of each kind."""
     for name, payload, timeout_s in _DEAD:
         body = _body(name, payload) | {"timeout_s": timeout_s, "max_attempts": 1}
         yield Planned(body, suicidal=True, poison=True)

@@ -1,7 +1,7 @@
-"""A role of a later version: it writes a higher `version`, headers, fields and words that this version does not know.
+"""A role of a later version: it writes a higher `version`, and headers and fields that this version does not know.
 
-Run by the test of rolling upgrades as `python -m tests.faults.processes.next_version <role>`, beside roles as they are.
-It is the role itself, with what a later release may add put into every message that it sends.
+The test of rolling upgrades runs it as `python -m tests.faults.processes.next_version <role>` beside roles of this
+version. It is the role itself, patched to put what a later release may add into every message.
 """
 
 import sys
@@ -44,7 +44,7 @@ def _later_ledger(original: Callable[[Any], bytes]) -> Callable[[Any], bytes]:
 
 
 def become_later() -> None:
-    """From now on this process writes as a later version would."""
+    """Patches the encoders of this process."""
     headers_of, encode_ledger = _later_headers(records.headers_of), _later_ledger(ledger.encode_ledger)
     import headrace.contract.cluster as cluster
 

@@ -11,8 +11,8 @@ from headrace.settings import Settings
 def main() -> int:
     role, file = sys.argv[1], Path(sys.argv[2])
 
-    def stand_still(point: str) -> None:
-        while point in ("before claim", "file") and file.exists():  # the intake's thread, the storekeeper's
+    def stand_still(place: str) -> None:
+        while place in ("before claim", "file") and file.exists():  # the intake's thread, the storekeeper's
             time.sleep(0.02)
 
     logging.basicConfig(level=logging.INFO, stream=sys.stderr)

@@ -14,7 +14,7 @@ from headrace.settings import Settings
 
 
 class Victim:
-    """Starts at once; `wait` for a line it prints. `at`: place -> ("kill" or "stop", the how many-th time)."""
+    """Starts at once; `wait` for a line that it prints. `failpoints`: place -> ("kill" or "stop", the nth time)."""
 
     def __init__(
         self,
@@ -22,11 +22,11 @@ class Victim:
         name: str = "node-1",
         slots: int = 2,
         attempts: str = "hold",
-        at: dict[str, tuple[str, int]] | None = None,
+        failpoints: dict[str, tuple[str, int]] | None = None,
         fence: bool = False,
         tiny: Sequence[str] = (),
     ) -> None:
-        told: dict[str, Any] = {
+        options: dict[str, Any] = {
             "kafka": settings.kafka,
             "prefix": settings.topic_prefix,
             "data": str(settings.data),
@@ -36,7 +36,7 @@ class Victim:
             "name": name,
             "slots": slots,
             "attempts": attempts,
-            "at": at or {},
+            "failpoints": failpoints or {},
             "tiny": list(tiny),
         }
         self._process = subprocess.Popen(
@@ -46,28 +46,28 @@ class Victim:
             text=True,
         )
         assert self._process.stdin is not None
-        self._process.stdin.write(json.dumps(told) + "\n")
+        self._process.stdin.write(json.dumps(options) + "\n")
         self._process.stdin.flush()
         self._lines: queue.Queue[str] = queue.Queue()
         threading.Thread(target=self._read, daemon=True).start()
 
     def wait(self, start: str, timeout_s: float = 60) -> str:
-        """The next line that starts so; lines before it are passed over."""
+        """Returns the next line that begins with `start`, and skips the lines before it."""
         while True:
             line = self._lines.get(timeout=timeout_s)
             if line.startswith(start):
                 return line
 
     def has(self, start: str, timeout_s: float = 0.2) -> bool:
-        """Whether it prints such a line within that time."""
+        """Whether it prints a line that begins with `start` within that time."""
         try:
             self.wait(start, timeout_s)
         except queue.Empty:
             return False
         return True
 
-    def tell(self, line: str) -> None:
-        """Attempts that `wait` end now."""
+    def write_line(self, line: str) -> None:
+        """Writes to its standard input: attempts that `wait` end."""
         assert self._process.stdin is not None
         self._process.stdin.write(line + "\n")
         self._process.stdin.flush()

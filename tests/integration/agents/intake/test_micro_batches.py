@@ -33,7 +33,7 @@ def test_one_claim_a_partition_holds_all_that_a_slot_is_given(kafka_settings: Se
         assert times == sorted(times)
         core.end_each()
         for job in group:
-            core.ended(job)
+            core.end_soon(job)
         core.wait_jobs(COUNT)
         outcomes = [Outcome.decode(r) for r in log.wait("results", COUNT)]
         log.wait_no_claims()
@@ -65,7 +65,7 @@ def test_a_member_that_fails_is_sent_again_alone(kafka_settings: Settings, sende
         core.end(group[0], cause=Cause.PROCESS_DEATH, detail="killed by SIGKILL")
         core.end_each()
         for job in group[1:]:
-            core.ended(job)
+            core.end_soon(job)
         core.wait_jobs(21)
         log.wait_no_claims()
     replays = [g for g in core.groups if any(job.task.attempt == 2 for job in g)]
