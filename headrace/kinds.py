@@ -213,15 +213,13 @@ def _payload_model(name: str, function: Callable[..., Any]) -> tuple[Any, str | 
 
     try:
         hints = typing.get_type_hints(function, include_extras=True)
-    except Exception as e:  # noqa: BLE001 - evaluating a person's hints may raise anything
+    except Exception as e:  # noqa: BLE001 - evaluating an author's hints may raise anything
         raise UsageError(f"@task {name}: type hints cannot be resolved: {e}") from None
     fields: dict[str, Any] = {}
     context_parameter = None
     for p in inspect.signature(function).parameters.values():
         if p.kind in (p.VAR_POSITIONAL, p.VAR_KEYWORD, p.POSITIONAL_ONLY):
-            raise UsageError(
-                f"@task {name}: parameter {p.name} cannot come from JSON: a parameter must be passable by name"
-            )
+            raise UsageError(f"@task {name}: parameter {p.name} must be passable by name, so no *args, **kwargs or /")
         hint = hints.get(p.name, Any)
         if hint is Context:
             context_parameter = p.name
@@ -232,7 +230,7 @@ def _payload_model(name: str, function: Callable[..., Any]) -> tuple[Any, str | 
     try:
         model = create_model(name, __config__=ConfigDict(extra="forbid", arbitrary_types_allowed=False), **fields)
         model.model_json_schema()
-    except Exception as e:  # noqa: BLE001 - pydantic and a person's own types may raise anything
+    except Exception as e:  # noqa: BLE001 - pydantic and an author's types may raise anything
         raise UsageError(f"@task {name}: its type hints have no JSON Schema: {e}") from None
     return model, context_parameter
 

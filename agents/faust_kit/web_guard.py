@@ -28,8 +28,8 @@ def guard(app: web.Application, settings: Settings, http: str) -> None:
     is_open = settings.insecure or bool(settings.api_keys)
     if not is_open and not is_loopback(host):
         raise UsageError(
-            f"{http} is reachable from the network: set HEADRACE_API_KEYS, or HEADRACE_INSECURE=1 if that is meant, "
-            "or listen on 127.0.0.1"
+            f"{http} is reachable from the network: listen on 127.0.0.1, or set HEADRACE_INSECURE=1 if everyone there "
+            "may use it"
         )
 
     @web.middleware

@@ -1,11 +1,11 @@
-"""All records of one task, found in the log: the partitions its id lies in, and those that its records point to.
+"""Finds all records of one task in Kafka: in the partition of its id, and in those that its records point to.
 
-Used by `headrace why`. Reads each partition once, from its beginning to its end at the time of asking; KafkaException
-or Retryable when Kafka does not answer.
+Used by `headrace why`. Reads each partition once, from its first record to its end at the time of asking.
+KafkaException or Retryable when Kafka does not answer.
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 
 from confluent_kafka import Consumer, KafkaException
 
@@ -21,30 +21,53 @@ _QUEUES = ("tasks.normal", "tasks.high")
 
 
 def find_records(kafka: Kafka, task_id: str) -> list[Record]:
-    """Every record about the task, in no particular order; empty when the log knows nothing of it."""
-    partitions = _partitions(kafka)
+    """Every record about the task, in no particular order; empty when Kafka has none."""
+    partitions = _partition_count(kafka)
     home = partition_of(task_id.encode(), partitions)
-    found = _scan(kafka, [(topic, home) for topic in KEYED_TOPICS], _belongs(task_id))
-    # A submission without a key lies anywhere, and so do its claims: the records that tell of it say where.
-    elsewhere = {s.partition for r in found if (s := _source(r)) is not None and 0 <= s.partition < partitions}
-    if not found:
-        elsewhere = set(range(partitions))
-    places = [(topic, p) for p in elsewhere - {home} for topic in (*_QUEUES, "tasks.running")]
-    return found + _scan(kafka, places, _belongs(task_id))
+    consumer = kafka.consumer(None, **SHORT_FETCH)
+    try:
+        found = _scan(kafka, consumer, [(topic, home) for topic in KEYED_TOPICS], task_id)
+        # A submission without a key can be in any partition, and so are its claims. Its other records name the source.
+        elsewhere = {s.partition for r in found if (s := _source(r)) is not None and 0 <= s.partition < partitions}
+        if not found:
+            elsewhere = set(range(partitions))
+        places = [(topic, p) for p in elsewhere - {home} for topic in (*_QUEUES, "tasks.running")]
+        return found + _scan(kafka, consumer, places, task_id)
+    finally:
+        consumer.close()
 
 
-def _partitions(kafka: Kafka) -> int:
+def _partition_count(kafka: Kafka) -> int:
     name = kafka.topic("results")
     topic = kafka.admin().list_topics(name, timeout=ANSWER_S).topics[name]
     if topic.error is not None:
-        raise Retryable(f"the topic {name} is not there: {topic.error.str()}")
+        raise Retryable(f"the topic {name} cannot be read ({topic.error.str()}): see `headrace topics diff`")
     return len(topic.partitions)
 
 
-def _belongs(task_id: str) -> Callable[[Record], bool]:
+def _scan(kafka: Kafka, consumer: Consumer, places: Iterable[Place], task_id: str) -> list[Record]:
+    ranges = {place: _bounds(kafka, consumer, place) for place in places}
+    is_about = _matcher(task_id)
+    records = (kafka.record(message) for batch in read_batches(kafka, consumer, ranges) for message in batch)
+    return [record for record in records if is_about(record)]
+
+
+def _bounds(kafka: Kafka, consumer: Consumer, place: Place) -> tuple[int, int]:
+    """First and next offset. While a partition changes its leader, Kafka answers with an error for a moment."""
+    deadline = time.monotonic() + ANSWER_S
+    while True:
+        try:
+            return log_bounds(kafka, consumer, [place])[place]
+        except KafkaException:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.1)
+
+
+def _matcher(task_id: str) -> Callable[[Record], bool]:
     raw = task_id.encode()
 
-    def belongs(record: Record) -> bool:
+    def is_about(record: Record) -> bool:
         if record.topic == "tasks.running":
             return raw in (record.key or b"") or any(k == "members" and raw in v for k, v in record.headers)
         own = id_of_key(record.key)
@@ -52,7 +75,7 @@ def _belongs(task_id: str) -> Callable[[Record], bool]:
             own = id_of_source(record.topic, record.partition, record.offset)
         return own == task_id
 
-    return belongs
+    return is_about
 
 
 def _source(record: Record) -> Source | None:
@@ -60,24 +83,3 @@ def _source(record: Record) -> Source | None:
         return Source.parse(record.text("source"))
     except Undecodable:
         return None
-
-
-def _bounds(kafka: Kafka, consumer: Consumer, places: Sequence[Place]) -> dict[Place, tuple[int, int]]:
-    """First and next offsets. A leader that has just changed answers with an error that is over in a moment."""
-    deadline = time.monotonic() + ANSWER_S
-    while True:
-        try:
-            return log_bounds(kafka, consumer, places)
-        except KafkaException:
-            if time.monotonic() > deadline:
-                raise
-            time.sleep(0.1)
-
-
-def _scan(kafka: Kafka, places: Sequence[Place], wanted: Callable[[Record], bool]) -> list[Record]:
-    consumer = kafka.consumer(None, **SHORT_FETCH)
-    try:
-        batches = read_batches(kafka, consumer, _bounds(kafka, consumer, places))
-        return [record for batch in batches for m in batch if wanted(record := kafka.record(m))]
-    finally:
-        consumer.close()
