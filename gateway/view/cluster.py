@@ -110,9 +110,9 @@ class ClusterView:
                 self._apply_heartbeat(record)
         except (Undecodable, UsageError) as e:
             log_throttled(f"undecodable {record.topic}", "skipped %s: %s", record.source, e)
-        self._stall_detector(record.topic, record.offset + 1)
+        self._record_position(record.topic, record.offset + 1)
 
-    def _stall_detector(self, topic: str, following: int) -> None:
+    def _record_position(self, topic: str, following: int) -> None:
         self.positions = self.positions | {(topic, 0): following}
         self._caught_up = self._caught_up or (topic == "nodes" and following >= self._backlog_end)
 
@@ -168,7 +168,7 @@ class ClusterView:
                     self.apply_record(self._kafka.record(message))
                 elif error.code() == KafkaError._PARTITION_EOF:
                     name, _, end = place_of_message(message)
-                    self._stall_detector(self._kafka.unprefixed(name), end)
+                    self._record_position(self._kafka.unprefixed(name), end)
                 elif error.code() == KafkaError._AUTO_OFFSET_RESET:
                     self.positions = {}  # the topics were recreated
                     return
