@@ -1,1 +1,1 @@
-"""Faults on purpose: workloads, faults and the conservation check. Imported by `headrace chaos` and `tests/faults`."""
+"""Fault injection: workloads, faults and the conservation check. `headrace chaos` and `tests/faults` import it."""

@@ -1,7 +1,7 @@
-"""The conservation check: what became of every acknowledged task, judged from evidence (invariants I1, I2, I3, I6).
+"""The conservation check: judges from evidence how every acknowledged task ended (invariants I1, I2, I3, I6).
 
-Pure: takes what `evidence.py` and the listeners saw and the faults that were done, and names every id that breaks
-a rule.
+Pure: takes the evidence from the log, the listener's counts and the injected faults, and lists every id that breaks an
+invariant (docs/invariants.md). Called by `schedule` and `tests/faults`.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -10,18 +10,18 @@ from dataclasses import dataclass, field
 from headrace.contract.ledger import Failure
 from headrace.contract.lifecycle import Event
 from headrace.contract.states import Cause
-from infra.chaos.evidence import Evidence, Story
+from infra.chaos.evidence import Evidence, TaskHistory
 
-# Causes that a fault from outside must explain; errors and timeouts are the task's own.
 _REAPED_WITHIN_MS = 60_000
+# Causes that need an injected fault as explanation; errors and timeouts are the task's own.
 _NEEDS_FAULT = {Cause.PROCESS_DEATH, Cause.NODE_LOSS, Cause.OUT_OF_MEMORY, Cause.DRAIN}
 
 
 @dataclass(frozen=True, slots=True)
-class Done:
-    """A fault that was done. `node` "" = it can touch every node (the broker, a rolling restart)."""
+class InjectedFault:
+    """One injected fault. `node` "" = it may affect every node (a broker, a rolling restart)."""
 
-    what: str
+    fault: str
     node: str
     begun_ms: int
     ended_ms: int
@@ -29,24 +29,25 @@ class Done:
 
 @dataclass(slots=True)
 class Verdict:
-    """Ids by what is wrong with them. Empty everywhere means: nothing lost, nothing twice, nothing run in vain."""
+    """Counts of tasks, and the ids of those that break an invariant, by the kind of violation."""
 
     tasks: int = 0
     completed: int = 0
     dead: int = 0
     replays: int = 0  # attempts above the first
-    lost: list[str] = field(default_factory=list)  # acknowledged, and never ended
-    published_twice: list[str] = field(default_factory=list)  # terminal events that differ, or a listener told twice
+    lost: list[str] = field(default_factory=list)  # acknowledged, but never ended
+    published_twice: list[str] = field(default_factory=list)  # different terminal events, or two for the listener
     rerun_without_crash: list[str] = field(
         default_factory=list
-    )  # an attempt started twice, or a replay no fault explains
-    bad_files: list[str] = field(default_factory=list)  # no file, or not the bytes of its SHA-256
-    unreceived: list[str] = field(default_factory=list)  # ended without a received event
-    unclosed: list[str] = field(default_factory=list)  # claims that stayed behind
-    unknown: list[str] = field(default_factory=list)  # ended, but nobody submitted it
+    )  # an attempt started twice, or a replay without a fault
+    bad_files: list[str] = field(default_factory=list)  # the file is missing, or its SHA-256 differs
+    unreceived: list[str] = field(default_factory=list)  # ended without a lifecycle.received event
+    unclosed: list[str] = field(default_factory=list)  # journal keys of claims without a tombstone
+    unknown: list[str] = field(default_factory=list)  # ended, but were never submitted
 
     @property
     def good(self) -> bool:
+        """Whether no task breaks an invariant."""
         return not any(
             (
                 self.lost,
@@ -78,56 +79,60 @@ def judge(
     acknowledged: Iterable[str],
     evidence: Evidence,
     sha256_of: Callable[[Event], str | None],
-    faults: Sequence[Done] = (),
+    faults: Sequence[InjectedFault] = (),
     suicidal: frozenset[str] = frozenset(),
-    told: Mapping[str, int] | None = None,
+    heard: Mapping[str, int] | None = None,
     lease_ms: int = 12_000,
 ) -> Verdict:
-    """`suicidal`: ids that kill their own process; `told`: terminal events per id that one listener heard."""
+    """Judges every acknowledged id.
+
+    `suicidal`: ids whose tasks kill their own process. `heard`: number of terminal events that a listener got, by id.
+    `lease_ms`: how long after a fault a lost node may still be declared dead.
+    """
     verdict = Verdict()
     known = set(acknowledged)
     for task_id in known:
-        story = evidence.stories.get(task_id, Story())
+        history = evidence.histories.get(task_id, TaskHistory())
         verdict.tasks += 1
-        verdict.completed += bool(story.completed)
-        verdict.dead += bool(story.dead)
-        verdict.replays += len({e.attempt for e in story.started} - {1})
-        if not story.terminal:
+        verdict.completed += bool(history.completed)
+        verdict.dead += bool(history.dead)
+        verdict.replays += len({e.attempt for e in history.started} - {1})
+        if not history.terminal:
             verdict.lost.append(task_id)
-        elif not story.received:
+        elif not history.received:
             verdict.unreceived.append(task_id)
-        if _disagree(story) or (told or {}).get(task_id, 0) > 1:
+        if _disagree(history) or (heard or {}).get(task_id, 0) > 1:
             verdict.published_twice.append(task_id)
-        if _started_twice(story) or any(
-            not _explained(f, faults, task_id in suicidal, lease_ms) for f in story.failures.values()
+        if _started_twice(history) or any(
+            not _explained(f, faults, task_id in suicidal, lease_ms) for f in history.failures.values()
         ):
             verdict.rerun_without_crash.append(task_id)
-        if story.completed and sha256_of(story.completed[0]) != story.completed[0].sha256:
+        if history.completed and sha256_of(history.completed[0]) != history.completed[0].sha256:
             verdict.bad_files.append(task_id)
     verdict.unclosed = sorted(evidence.claims)
     verdict.unknown = sorted(
-        i for i, s in evidence.stories.items() if i not in known and s.terminal and not (s.submitted or s.received)
+        i for i, s in evidence.histories.items() if i not in known and s.terminal and not (s.submitted or s.received)
     )
     return verdict
 
 
-def _disagree(story: Story) -> bool:
-    """Repeats of one terminal event are allowed, as readers keep the first; two that differ are not."""
-    said = {(e.topic, e.outcome_offset, e.sha256, e.reason) for e in story.terminal}
-    return len(said) > 1
+def _disagree(history: TaskHistory) -> bool:
+    """Repeats of one terminal event are allowed, because readers keep the first; different ones are not."""
+    distinct = {(e.topic, e.outcome_offset, e.sha256, e.reason) for e in history.terminal}
+    return len(distinct) > 1
 
 
-def _started_twice(story: Story) -> bool:
+def _started_twice(history: TaskHistory) -> bool:
     starts: dict[int, set[str]] = {}
-    for e in story.started:
+    for e in history.started:
         starts.setdefault(e.attempt, set()).add(e.source)
     return any(len(sources) > 1 for sources in starts.values())
 
 
-def _explained(failure: Failure, faults: Sequence[Done], suicidal: bool, lease_ms: int) -> bool:
+def _explained(failure: Failure, faults: Sequence[InjectedFault], suicidal: bool, lease_ms: int) -> bool:
     if failure.cause not in _NEEDS_FAULT or suicidal:
         return True
-    # What a lost node ran is known by when it was reaped alone, and partitions may have to move before that.
+    # Without a start time only the time of reaping is known, before which partitions may have to move.
     latest_ms = failure.started_ms or failure.ended_ms - _REAPED_WITHIN_MS
     return any(
         f.node in ("", failure.node) and f.begun_ms - 1000 <= failure.ended_ms and latest_ms <= f.ended_ms + lease_ms

@@ -1,8 +1,8 @@
-"""All that the log and the disk say about the tasks of one run: what the conservation check judges.
+"""Everything that the log and the disk hold about the tasks of one run, for the conservation check.
 
-Read with plain consumers from the beginning of every topic, and on from there each time: the log is read once, however
-often it is looked at. Fails only as Kafka does; records that do not decode are counted, since a forged or garbage
-record must not blind the check.
+Plain consumers read every topic from its beginning; each further reading goes on where the last one stopped. Retryable
+or KafkaException when Kafka does not answer. Undecodable records are only counted, so that a forged record cannot stop
+the check.
 """
 
 import hashlib
@@ -22,7 +22,7 @@ from headrace.kafka.client import Kafka
 from headrace.kafka.metadata import partitions_of
 from headrace.kafka.reading import ANSWER_S, offsets, place_of, read_ranges
 
-READ = (
+TOPICS = (
     "tasks.normal",
     "tasks.high",
     "tasks.running",
@@ -35,15 +35,15 @@ _READ_TIMEOUT_S = 600.0  # a long run leaves a long log
 
 
 @dataclass(slots=True)
-class Story:
-    """One task, as the log tells it."""
+class TaskHistory:
+    """The records of one task in the log."""
 
     submitted: int = 0  # records of attempt 1 on the task topics
     received: list[Event] = field(default_factory=list)
     started: list[Event] = field(default_factory=list)
     completed: list[Event] = field(default_factory=list)
     dead: list[Event] = field(default_factory=list)
-    failures: dict[int, Failure] = field(default_factory=dict)  # attempt -> why it ended, from replays and dead letters
+    failures: dict[int, Failure] = field(default_factory=dict)  # attempt -> its failure, from replays and dead letters
 
     @property
     def terminal(self) -> list[Event]:
@@ -52,15 +52,15 @@ class Story:
 
 @dataclass(slots=True)
 class Evidence:
-    """Every task's story, what is still claimed, and what could not be read."""
+    """Every task's history by id, the open claims, and the number of undecodable records."""
 
-    stories: dict[str, Story] = field(default_factory=lambda: defaultdict(Story))
-    claims: dict[str, Claim] = field(default_factory=dict)  # journal key -> claim without a tombstone
+    histories: dict[str, TaskHistory] = field(default_factory=lambda: defaultdict(TaskHistory))
+    claims: dict[str, Claim] = field(default_factory=dict)  # journal key -> claim that has no tombstone
     undecodable: int = 0
 
 
 class EvidenceReader:
-    """Used by one thread at a time. `evidence` is what has been read so far."""
+    """Used by one thread at a time. `evidence` is everything read so far."""
 
     def __init__(self, kafka: Kafka) -> None:
         self._kafka = kafka
@@ -69,29 +69,29 @@ class EvidenceReader:
 
     def read(self) -> Evidence:
         """Reads on to the present end of every topic; Retryable or KafkaException when Kafka does not answer."""
-        admin = self._kafka.admin()  # a new one each time: brokers have come and gone
-        found = partitions_of(admin, map(self._kafka.topic, READ), ANSWER_S)
-        places = [(name, p) for name in READ for p in found[self._kafka.topic(name)]]
+        admin = self._kafka.admin()  # a new client each time: brokers come and go
+        found = partitions_of(admin, map(self._kafka.topic, TOPICS), ANSWER_S)
+        places = [(name, p) for name in TOPICS for p in found[self._kafka.topic(name)]]
         begins, ends = offsets(self._kafka, admin, places, first=True), offsets(self._kafka, admin, places)
-        for place in places:  # what is trimmed meanwhile is passed over
+        for place in places:  # skip records that were trimmed meanwhile
             self._positions[place] = max(begins[place], self._positions.get(place, 0))
-        read_ranges(self._kafka, {p: (self._positions[p], ends[p]) for p in places}, self._take, _READ_TIMEOUT_S)
+        read_ranges(self._kafka, {p: (self._positions[p], ends[p]) for p in places}, self._add_message, _READ_TIMEOUT_S)
         self._positions |= {p: max(end, self._positions[p]) for p, end in ends.items()}
         return self.evidence
 
-    def _take(self, message: Message) -> None:
+    def _add_message(self, message: Message) -> None:
         place, offset = place_of(self._kafka, message)
         if offset < self._positions[place]:
-            return  # taken in before a reading that was cut short
+            return  # added by an earlier reading that was interrupted
         self._positions[place] = offset + 1
         try:
-            _take(self.evidence, self._kafka.record(message))
+            _add_record(self.evidence, self._kafka.record(message))
         except Undecodable:
             self.evidence.undecodable += 1
 
 
 def file_sha256(root: Path, event: Event) -> str | None:
-    """Of the file that a completed event names; None when there is none."""
+    """The SHA-256 (hex) of a completed event's file below the results root; None if it cannot be read."""
     try:
         with (root / event.file).open("rb") as f:
             return hashlib.file_digest(f, "sha256").hexdigest()
@@ -99,12 +99,12 @@ def file_sha256(root: Path, event: Event) -> str | None:
         return None
 
 
-def _take(evidence: Evidence, record: Record) -> None:
+def _add_record(evidence: Evidence, record: Record) -> None:
     if record.topic in ("tasks.normal", "tasks.high"):
         task = Task.from_record(record)
-        story = evidence.stories[task.id]
-        story.submitted += task.attempt == 1
-        story.failures.update({f.attempt: f for f in task.ledger})
+        history = evidence.histories[task.id]
+        history.submitted += task.attempt == 1
+        history.failures.update({f.attempt: f for f in task.ledger})
     elif record.topic == "tasks.running":
         entry = decode_journal(record)
         if isinstance(entry, Claim):
@@ -113,6 +113,6 @@ def _take(evidence: Evidence, record: Record) -> None:
             evidence.claims.pop(str(entry.key), None)
     else:
         event = Event.decode(record)
-        story = evidence.stories[event.id]
-        getattr(story, record.topic.rsplit(".", 1)[1]).append(event)
-        story.failures.update({f.attempt: f for f in event.ledger})
+        history = evidence.histories[event.id]
+        getattr(history, record.topic.rsplit(".", 1)[1]).append(event)
+        history.failures.update({f.attempt: f for f in event.ledger})

@@ -1,7 +1,8 @@
-"""The faults, one function each, and the table that the random schedule draws from.
+"""The faults, one function each, and the table from which the random schedule draws.
 
-Each does its harm to a running installation, waits until that is repaired where the repair is not the nodes' own, and
-says what was done to whom and when: the conservation check needs that to tell a replay with a cause from one without.
+Each injects its fault into a running installation, waits for the repair unless the nodes themselves repair it, and
+returns what it did to which node and when: the conservation check needs that to explain replays. TimeoutError when a
+killed role does not return.
 """
 
 import random
@@ -9,93 +10,93 @@ import signal
 import time
 from collections.abc import Callable
 
-from infra.chaos.conservation import Done
+from infra.chaos.conservation import InjectedFault
 from infra.chaos.installation import Installation, kill, node_name, pool_children
 
-Fault = Callable[[Installation, random.Random], Done]
+Fault = Callable[[Installation, random.Random], InjectedFault]
 
 
-def kill_child(at: Installation, rng: random.Random) -> Done:
-    """kill -9 of one process that may be running an attempt."""
-    node, pid = _some_node(at, rng)
+def kill_child(installation: Installation, rng: random.Random) -> InjectedFault:
+    """kill -9 of one process that may run an attempt."""
+    node, pid = _some_node(installation, rng)
     begun = _now_ms()
     victims = pool_children(pid)
     if victims:
         kill(rng.choice(victims))
-    return Done("kill_child", node, begun, _now_ms())
+    return InjectedFault("kill_child", node, begun, _now_ms())
 
 
-def kill_all_children(at: Installation, rng: random.Random) -> Done:
-    node, pid = _some_node(at, rng)
+def kill_all_children(installation: Installation, rng: random.Random) -> InjectedFault:
+    """kill -9 of all processes of a node that may run attempts."""
+    node, pid = _some_node(installation, rng)
     begun = _now_ms()
     for victim in pool_children(pid):
         kill(victim)
-    return Done("kill_all_children", node, begun, _now_ms())
+    return InjectedFault("kill_all_children", node, begun, _now_ms())
 
 
-def kill_node(at: Installation, rng: random.Random) -> Done:
-    """kill -9 of a node; the supervisor starts it again."""
-    role, pid = rng.choice(sorted(at.supervised_nodes().items()))
+def kill_node(installation: Installation, rng: random.Random) -> InjectedFault:
+    """kill -9 of a node; the supervisor restarts it."""
+    role, pid = rng.choice(sorted(installation.supervised_nodes().items()))
     name, begun = node_name(pid), _now_ms()
     kill(pid)
-    at.wait_role(role, pid)
-    return Done("kill_node", name, begun, _now_ms())
+    installation.wait_role(role, pid)
+    return InjectedFault("kill_node", name, begun, _now_ms())
 
 
-def lose_node(at: Installation, rng: random.Random) -> Done:
-    """kill -9 of a node that stays away: its lease has to end before others send again what it ran."""
-    node = at.add_node()
+def lose_node(installation: Installation, rng: random.Random) -> InjectedFault:
+    """kill -9 of a node that stays away: others replay its tasks after its lease has ended."""
+    node = installation.add_node()
     time.sleep(rng.uniform(2, 5))
     begun = _now_ms()
     node.kill()
-    at.extra.remove(node)
-    time.sleep(at.settings.lease_s)
-    return Done("lose_node", node.name, begun, _now_ms())
+    installation.extra.remove(node)
+    time.sleep(installation.settings.lease_s)
+    return InjectedFault("lose_node", node.name, begun, _now_ms())
 
 
-def freeze_node(at: Installation, rng: random.Random) -> Done:
-    """SIGSTOP past the lease, then SIGCONT: the node must find out by itself that it was taken for dead."""
-    node, pid = _some_node(at, rng)
+def freeze_node(installation: Installation, rng: random.Random) -> InjectedFault:
+    """SIGSTOP beyond the lease, then SIGCONT: the node must find out that it was declared dead."""
+    node, pid = _some_node(installation, rng)
     begun = _now_ms()
     kill(pid, signal.SIGSTOP)
-    time.sleep(at.settings.lease_s + rng.uniform(2, 5))
+    time.sleep(installation.settings.lease_s + rng.uniform(2, 5))
     kill(pid, signal.SIGCONT)
-    return Done("freeze_node", node, begun, _now_ms())
+    return InjectedFault("freeze_node", node, begun, _now_ms())
 
 
-def kill_storekeeper(at: Installation, rng: random.Random) -> Done:
-    return _kill_role(at, "storekeeper")
+def kill_storekeeper(installation: Installation, rng: random.Random) -> InjectedFault:
+    return _kill_role(installation, "storekeeper")
 
 
-def kill_gateway(at: Installation, rng: random.Random) -> Done:
-    return _kill_role(at, "gateway")
+def kill_gateway(installation: Installation, rng: random.Random) -> InjectedFault:
+    return _kill_role(installation, "gateway")
 
 
-def kill_broker(at: Installation, rng: random.Random) -> Done:
-    """kill -9 of one broker, until all replicas are in step again. It touches every node: a claim's answer may be lost
-    with it."""
-    done = _kill_role(at, rng.choice(at.brokers()))
-    return Done("kill_broker", "", done.begun_ms, done.ended_ms)
+def kill_broker(installation: Installation, rng: random.Random) -> InjectedFault:
+    """kill -9 of one broker; waits until all replicas are in sync. Every node may lose acknowledgements."""
+    done = _kill_role(installation, rng.choice(installation.brokers()))
+    return InjectedFault("kill_broker", "", done.begun_ms, done.ended_ms)
 
 
-def add_and_drain_node(at: Installation, rng: random.Random) -> Done:
-    """A node joins while tasks run and is drained again. Only what outlasts the grace may run again."""
+def add_and_drain_node(installation: Installation, rng: random.Random) -> InjectedFault:
+    """A node joins while tasks run, and is drained. Only tasks longer than the drain time may run again."""
     begun = _now_ms()
-    node = at.add_node()
+    node = installation.add_node()
     time.sleep(rng.uniform(2, 6))
-    node.stop(at.settings.drain_s + 10)
-    at.extra.remove(node)
-    return Done("add_and_drain_node", node.name, begun, _now_ms())
+    node.stop(installation.settings.drain_s + 10)
+    installation.extra.remove(node)
+    return InjectedFault("add_and_drain_node", node.name, begun, _now_ms())
 
 
-def rolling_restart(at: Installation, rng: random.Random) -> Done:
-    """SIGTERM to one role after another, each back before the next."""
+def rolling_restart(installation: Installation, rng: random.Random) -> InjectedFault:
+    """SIGTERM to one role after another; each is back before the next."""
     begun = _now_ms()
-    for role, pid in sorted(at.pids().items()):
+    for role, pid in sorted(installation.pids().items()):
         if role.startswith(("worker", "storekeeper", "gateway")):
             kill(pid, signal.SIGTERM)
-            at.wait_role(role, pid)
-    return Done("rolling_restart", "", begun, _now_ms())
+            installation.wait_role(role, pid)
+    return InjectedFault("rolling_restart", "", begun, _now_ms())
 
 
 # name -> (fault, weight in the random schedule)
@@ -114,20 +115,21 @@ FAULTS: dict[str, tuple[Fault, int]] = {
 
 
 def draw(rng: random.Random) -> str:
+    """A fault's name, drawn by weight."""
     names = list(FAULTS)
     return rng.choices(names, [FAULTS[n][1] for n in names])[0]
 
 
-def _kill_role(at: Installation, role: str) -> Done:
-    begun, pid = _now_ms(), at.pids()[role]
+def _kill_role(installation: Installation, role: str) -> InjectedFault:
+    begun, pid = _now_ms(), installation.pids()[role]
     kill(pid)
-    at.wait_role(role, pid)
-    return Done(f"kill_{role}", role, begun, _now_ms())
+    installation.wait_role(role, pid)
+    return InjectedFault(f"kill_{role}", role, begun, _now_ms())
 
 
-def _some_node(at: Installation, rng: random.Random) -> tuple[str, int]:
+def _some_node(installation: Installation, rng: random.Random) -> tuple[str, int]:
     """(name, process id) of a node."""
-    _, pid = rng.choice(sorted(at.nodes().items()))
+    _, pid = rng.choice(sorted(installation.nodes().items()))
     return node_name(pid), pid
 
 

@@ -1,6 +1,6 @@
-"""A running installation as the faults see it: its nodes, its processes by role, and how to add a node.
+"""A running installation for the faults: its processes by role, its nodes, and how to add a node.
 
-Built over `headrace up` (whose `run.json` names the processes) or over a test's own cluster.
+Made from a running `headrace up` (whose `run.json` lists the processes) or from a test's own cluster.
 """
 
 import os
@@ -18,13 +18,16 @@ from headrace.settings import Settings
 from infra.local.process import free_port
 from infra.local.roles import Role, answers, reached_at
 
-_PATIENCE_S = 120.0  # a supervisor waits up to 30 s before it starts again what keeps dying
+_PATIENCE_S = 120.0  # a supervisor waits up to 30 s before it restarts a role that keeps dying
 _ANSWER_S = 5.0
 
 
 @dataclass(slots=True)
 class Installation:
-    """`pids` gives role name -> process id at the moment: kafka, gateway, storekeeper, worker-1, …"""
+    """`pids` returns the present process ids by role name: kafka, gateway, storekeeper, worker-1, …
+
+    `extra` are the nodes that faults have added.
+    """
 
     settings: Settings
     pids: Callable[[], Mapping[str, int]]
@@ -40,17 +43,20 @@ class Installation:
         return Kafka(self.settings, "chaos")
 
     def nodes(self) -> dict[str, int]:
-        """Worker roles that run now -> process id."""
+        """The running worker roles -> process id."""
         found = {name: pid for name, pid in self.pids().items() if name.startswith("worker") and alive(pid)}
         return found | {n.name: n.pid for n in self.extra if n.alive}
 
     def supervised_nodes(self) -> dict[str, int]:
-        """Those of them that are started again when they die."""
+        """The nodes that are restarted when they die."""
         extra = {n.name for n in self.extra}
         return {name: pid for name, pid in self.nodes().items() if name not in extra}
 
     def wait_role(self, role: str, not_pid: int) -> float:
-        """Seconds until the role runs under another process id than `not_pid` and, for roles that say so, is ready."""
+        """Waits until the role runs with another process id than `not_pid` and is ready; returns the seconds.
+
+        TimeoutError when that takes too long.
+        """
         begun = time.monotonic()
         while time.monotonic() - begun < _PATIENCE_S:
             pid = self.pids().get(role, 0)
@@ -62,12 +68,12 @@ class Installation:
             ):
                 return time.monotonic() - begun
             time.sleep(0.1)
-        raise TimeoutError(f"{role} has not come back in {_PATIENCE_S:.0f} s")
+        raise TimeoutError(f"{role} did not come back within {_PATIENCE_S:.0f} s")
 
     def add_node(self) -> Role:
-        """A worker node beside those that the installation supervises."""
+        """Starts a worker node that nothing supervises; returns when it is ready."""
         self._added += 1
-        name = f"extra-{self._added}-{os.getpid()}"  # never one that was there before: that would be its next boot
+        name = f"extra-{self._added}-{os.getpid()}"  # always new: a known name would be that node's next boot
         own = replace(self.settings, stats_http=f"127.0.0.1:{free_port()}", node=name)
         node = Role(name, "worker", own, own.stats_http, "HEADRACE_STATS_HTTP", self.settings.data / "logs")
         node.launch()
@@ -76,13 +82,13 @@ class Installation:
         return node
 
     def brokers(self) -> list[str]:
-        """Roles that are brokers and run now."""
+        """The role names of the running brokers."""
         return sorted(name for name, pid in self.pids().items() if _is_broker(name) and alive(pid))
 
     def in_sync(self, broker: str) -> bool:
-        """Whether that broker answers, and by its word each partition has a leader and all its replicas in step.
+        """Whether that broker answers, and reports a leader and all replicas in sync for every partition.
 
-        Asked of the one that was killed: for two seconds the others do not yet know that it is away.
+        Ask the broker that was killed: for two seconds the others do not know yet that it is away.
         """
         servers = self.settings.kafka.split(",")
         number = broker.removeprefix("kafka").removeprefix("-")
@@ -95,12 +101,13 @@ class Installation:
         return bool(partitions) and all(p.leader >= 0 and len(p.isrs) == len(p.replicas) for p in partitions)
 
     def close(self) -> None:
+        """Stops the added nodes."""
         for node in self.extra:
             node.stop(40)
 
     def _ready(self, role: str) -> bool:
         addresses = {"gateway": self.settings.http, "storekeeper": self.settings.storekeeper_http}
-        if role.startswith("worker-"):  # they take ports in a row, as `machine_roles` gives them
+        if role.startswith("worker-"):  # consecutive ports, as in `machine_roles`
             host, _, first = self.settings.stats_http.rpartition(":")
             addresses[role] = f"{host}:{int(first) + int(role.removeprefix('worker-')) - 1}"
         return role not in addresses or answers(*reached_at(addresses[role]), "/readyz")
@@ -111,7 +118,7 @@ def _is_broker(role: str) -> bool:
 
 
 def node_name(pid: int) -> str:
-    """What the node with that process calls itself, as the ledger names it; "" when it has ended."""
+    """The HEADRACE_NODE of a process, which the ledger contains; "" when the process has ended."""
     try:
         variables = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
     except OSError:
@@ -120,7 +127,7 @@ def node_name(pid: int) -> str:
 
 
 def pool_children(node_pid: int) -> list[int]:
-    """Processes that run attempts: children of the node's forkserver."""
+    """The processes that run attempts: children of the node's forkserver."""
     seen = processes()
     servers = {p.pid for p in seen.values() if p.parent == node_pid}
     return [p.pid for p in seen.values() if p.parent in servers]
@@ -135,4 +142,4 @@ def kill(pid: int, number: int = signal.SIGKILL) -> None:
     try:
         os.kill(pid, number)
     except ProcessLookupError:
-        pass  # it was faster
+        pass  # it ended by itself

@@ -1,6 +1,6 @@
-"""A listener on GET /events that resumes wherever it was cut off, and counts the terminal events that each task had.
+"""A listener on GET /events that resumes after every disconnect, and counts the terminal events of each task.
 
-What it hears is evidence: a reader of the event stream must see one terminal event a task, whatever was killed.
+Its counts are evidence: a reader of the event stream must see one terminal event for each task, whatever was killed.
 """
 
 import threading
@@ -18,39 +18,37 @@ _PATIENCE_S = 30.0
 
 
 class Listener:
-    """Runs in a thread until `close()`. `told` counts terminal events by id, `resets` positions that Kafka had lost."""
+    """Runs in a thread until `close()`. `terminal_events` counts them by task id."""
 
     def __init__(self, url: str) -> None:
         self._url = url
-        self.told: Counter[str] = Counter()
-        self.resets = 0
-        self.reconnects = 0
+        self.terminal_events: Counter[str] = Counter()
         self._last_id = ""
         self._connected, self._heard = threading.Event(), threading.Event()
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._run, name="listener", daemon=True)
 
     def start(self) -> "Listener":
-        """Returns once the gateway listens to it: what is submitted from here on is heard of."""
+        """Returns once it is connected: it will hear of everything that is submitted from then on."""
         self._thread.start()
         self._connected.wait(_PATIENCE_S)
         return self
 
     def wait_heard(self) -> None:
-        """Until it has heard of something, and so has a place to resume from."""
+        """Waits for the first event, from which it can resume."""
         self._heard.wait(_PATIENCE_S)
 
     def wait_for(self, ids: set[str], timeout_s: float) -> bool:
-        """Whether it has heard of the end of all of them within that time."""
+        """Waits for a terminal event of every id; False when one is missing after `timeout_s`."""
         deadline = time.monotonic() + timeout_s
-        while not ids <= self.told.keys():
+        while not ids <= self.terminal_events.keys():
             if time.monotonic() > deadline:
                 return False
             time.sleep(0.1)
         return True
 
     def close(self) -> None:
-        """Listens no more. Its thread ends with the next line from the gateway, and nobody need wait for that."""
+        """Stops listening; the thread ends with the next line from the gateway."""
         self._closing.set()
 
     def _run(self) -> None:
@@ -59,8 +57,7 @@ class Listener:
                 try:
                     self._listen(client)
                 except httpx.HTTPError:
-                    pass  # the gateway is away: that is what this listener is for
-                self.reconnects += 1
+                    pass  # the gateway is away: reconnect and resume
                 self._closing.wait(_RECONNECT_S)
 
     def _listen(self, client: httpx.Client) -> None:
@@ -69,13 +66,11 @@ class Listener:
             answer.raise_for_status()
             self._connected.set()
             for event in parse_events(takewhile(lambda _: not self._closing.is_set(), answer.iter_lines())):
-                self._take(event)
+                self._handle_event(event)
 
-    def _take(self, event: ServerEvent) -> None:
+    def _handle_event(self, event: ServerEvent) -> None:
         if event.id:
             self._last_id = event.id
             self._heard.set()
-        if event.event == "reset":
-            self.resets += 1
-        elif event.event in TERMINAL:
-            self.told[event.data["id"]] += 1
+        if event.event in TERMINAL:
+            self.terminal_events[event.data["id"]] += 1

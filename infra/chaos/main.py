@@ -1,6 +1,6 @@
-"""`headrace chaos`: the random schedule against a running `headrace up`, then the conservation check.
+"""`headrace chaos`: random faults against a running `headrace up`, then the conservation check.
 
-Anyone may try it at home. Exit code 0 when nothing was lost, published twice or run again without a crash, else 1.
+Exit code 0 when nothing was lost, published twice or run again without a crash, else 1.
 """
 
 import logging
@@ -18,40 +18,45 @@ from infra.chaos.schedule import run_schedule
 from infra.chaos.workloads import mixture
 
 TASKS_A_MINUTE = 700
-HEAVY_SHARE = 0.05  # tasks of seconds: a third of six slots is always at work, so that killed nodes lose something
+HEAVY_SHARE = 0.05  # share of tasks of seconds: keeps a third of six slots busy, so that killed nodes lose tasks
 
 
 def main(settings: Settings, minutes: float = 5.0, seed: int | None = None, count: int | None = None) -> int:
-    """`settings.data` is the directory of the running `up`."""
+    """Runs for `minutes` with `count` tasks; `settings.data` is the directory of the running `up`.
+
+    Returns the exit code. UsageError when no `up` runs there.
+    """
     seed = secrets.randbelow(2**31) if seed is None else seed
     count = count or int(minutes * TASKS_A_MINUTE)
     running_roles(settings.data)
-    logging.getLogger("headrace.kafka.client").setLevel(logging.ERROR)  # that Kafka goes away is what this is about
+    logging.getLogger("headrace.kafka.client").setLevel(logging.ERROR)  # outages of Kafka are expected
     kafka = settings.kafka or settings.embedded_kafka
     own = replace(settings, kafka=kafka, data=settings.data.absolute(), results=str(settings.results_root.absolute()))
-    at = Installation(own, lambda: running_roles(settings.data))
-    print(f"seed {seed}: {count} tasks on {len(at.nodes())} nodes, and random faults for {minutes:g} minutes")
+    installation = Installation(own, lambda: running_roles(settings.data))
+    print(
+        f"seed {seed}: {count} tasks on {len(installation.nodes())} nodes, with random faults for {minutes:g} minutes"
+    )
     try:
-        run = run_schedule(at, list(mixture(count, random.Random(seed), HEAVY_SHARE)), seed, minutes, say)
+        run = run_schedule(installation, list(mixture(count, random.Random(seed), HEAVY_SHARE)), seed, minutes, say)
     finally:
-        at.close()
-    print(f"{run.report()}\n{run.submitted.refused} submissions were refused and made again, seed {seed}")
+        installation.close()
+    print(f"{run.report()}\n{run.submitted.refused} submissions were refused and repeated; seed {seed}")
     print(
         "good: nothing was lost"
         if run.verdict.good
-        else "NOT GOOD: see above; the same seed draws the same faults again"
+        else "NOT GOOD: see the ids above; the same seed draws the same faults again"
     )
     return 0 if run.verdict.good else 1
 
 
 def say(line: str) -> None:
-    print(line, flush=True)  # also into a file: who waits for half an hour wants to see how it goes
+    print(line, flush=True)  # flush: a run of half an hour should show its progress in a file too
 
 
 def running_roles(data: Path) -> dict[str, int]:
-    """Role -> process id, as `up` keeps them in `<data>/run.json`."""
+    """Process ids by role from `<data>/run.json`; UsageError when no `up` runs there."""
     try:
         found = orjson.loads((data / "run.json").read_bytes())
         return {str(k): int(v) for k, v in found["roles"].items()}
     except (OSError, orjson.JSONDecodeError, KeyError):
-        raise UsageError(f"no `headrace up` runs on {data}: start one, or give its directory with --data") from None
+        raise UsageError(f"no `headrace up` runs in {data}: start one, or give its directory with --data") from None

@@ -18,12 +18,12 @@ import pytest
 from headrace.contract.records import Outgoing, Record
 from headrace.kafka.client import Sender
 from headrace.settings import Settings
-from infra.chaos.conservation import Done
+from infra.chaos.conservation import InjectedFault
 from infra.chaos.evidence import EvidenceReader
 from infra.chaos.faults import FAULTS
 from infra.chaos.installation import Installation, kill
 from infra.chaos.listener import Listener
-from infra.chaos.schedule import check, wait_quiet
+from infra.chaos.schedule import check_conservation, wait_quiet
 from infra.chaos.workloads import Submitted, heavy, mixture, submit_http, submit_native, tiny
 from infra.local.process import free_port
 from infra.local.roles import Role
@@ -55,10 +55,10 @@ def test_nothing_is_lost_published_twice_or_run_in_vain(installation: Installati
     evidence = wait_quiet(EvidenceReader(installation.kafka), submitted.ids, 120)
     listener.wait_for(submitted.ids, 20)
     listener.close()
-    verdict = check(installation, submitted, evidence, [done], dict(listener.told))
+    verdict = check_conservation(installation, submitted, evidence, [done], dict(listener.terminal_events))
     assert verdict.good, f"{name}\n{verdict}"
     assert verdict.dead == len(submitted.poison)
-    assert submitted.ids <= listener.told.keys(), "a listener that resumed has seen every end"
+    assert submitted.ids <= listener.terminal_events.keys(), "a listener that resumed has seen every end"
 
 
 class Later(Role):
@@ -108,12 +108,12 @@ def test_old_and_new_versions_of_every_role_work_side_by_side(installation: Inst
         listener.wait_heard()
         begun = int(time.time() * 1000)
         kill(later["worker"].pid)  # the old nodes send its tasks again, from claims of the later version
-        done = Done("kill_node", f"later-{os.getpid()}", begun, begun + 1)
+        done = InjectedFault("kill_node", f"later-{os.getpid()}", begun, begun + 1)
         evidence = wait_quiet(EvidenceReader(installation.kafka), submitted.ids, 120)
         assert listener.wait_for(submitted.ids, 60), "a later gateway reports every end"
         listener.close()
     sender.close(30)
-    verdict = check(installation, submitted, evidence, [done], dict(listener.told))
+    verdict = check_conservation(installation, submitted, evidence, [done], dict(listener.terminal_events))
     assert verdict.good, str(verdict)
     log = Log(installation.settings)
     for topic in ("tasks.high", "lifecycle.started", "lifecycle.completed"):
@@ -124,7 +124,7 @@ def test_old_and_new_versions_of_every_role_work_side_by_side(installation: Inst
     [letter] = [r for r in log.read("tasks.dead") if r.key == doomed.encode()]
     assert LATER_HEADER in letter.headers
     assert orjson.loads(letter.value or b"")["later"] == [1]
-    nodes = {e.node.startswith("later") for i in submitted.ids for e in evidence.stories[i].started}
+    nodes = {e.node.startswith("later") for i in submitted.ids for e in evidence.histories[i].started}
     assert nodes == {True, False}, "both versions have run tasks"
     written = {v for r in log.read("lifecycle.completed") + log.read("tasks.dead") for v in _versions(r)}
     assert written == {b"1", b"2"}, "both versions of the storekeeper have written"

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from headrace.kinds import example_files
-from infra.chaos.workloads import Planned
+from infra.chaos.workloads import PlannedTask
 
 KINDS = Path(__file__).parents[2] / "rigs/hard_tasks.py"
 TASKS = ",".join([*example_files(), str(KINDS)])  # HEADRACE_TASKS
@@ -31,13 +31,13 @@ _DONE: tuple[tuple[str, dict[str, Any]], ...] = (
 )
 
 
-def hard() -> Iterator[Planned]:
+def hard() -> Iterator[PlannedTask]:
     """One task of each kind."""
     for name, payload, timeout_s in _DEAD:
         body = _body(name, payload) | {"timeout_s": timeout_s, "max_attempts": 1}
-        yield Planned(body, suicidal=True, poison=True)
+        yield PlannedTask(body, suicidal=True, poison=True)
     for name, payload in _DONE:
-        yield Planned(_body(name, payload))
+        yield PlannedTask(_body(name, payload))
 
 
 def _body(name: str, payload: dict[str, Any]) -> dict[str, Any]:

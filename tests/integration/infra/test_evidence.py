@@ -18,10 +18,10 @@ def test_each_record_counts_once_and_what_was_read_stays_when_it_is_trimmed(
 ) -> None:
     kafka, ids = Kafka(kafka_settings, "test"), [str(uuid.uuid4()) for _ in range(3)]
     sender, reader = Sender(kafka), EvidenceReader(kafka)
-    assert not reader.read().stories
+    assert not reader.read().histories
     sender.send_all([record(ids[0], partition=0)], 60)
     for _ in range(2):
-        assert {i: s.submitted for i, s in reader.read().stories.items()} == {ids[0]: 1}
+        assert {i: s.submitted for i, s in reader.read().histories.items()} == {ids[0]: 1}
     sender.send_all([record(ids[1], partition=0), record(ids[2], partition=0)], 60)
     place = TopicPartition(kafka.topic("tasks.normal"), 0, 2)  # the second goes before anybody has looked
     admin = kafka.admin()  # kept: with the client its answers would go
@@ -30,7 +30,7 @@ def test_each_record_counts_once_and_what_was_read_stays_when_it_is_trimmed(
     told = Task(ids[1], b"{}", attempt=1, source=Source("tasks.normal", 0, 1), submitted_ms=1)
     sender.send_all([received_event(told, "work", "d", "kafka")], 60)
     sender.close()
-    stories = reader.read().stories
+    stories = reader.read().histories
     assert {i: (s.submitted, len(s.received)) for i, s in stories.items()} == {
         ids[0]: (1, 0),
         ids[1]: (0, 1),

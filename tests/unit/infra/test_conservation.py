@@ -5,8 +5,8 @@ import pytest
 from headrace.contract.ledger import Failure
 from headrace.contract.lifecycle import Event
 from headrace.contract.states import Cause, Reason
-from infra.chaos.conservation import Done, Verdict, judge
-from infra.chaos.evidence import Evidence, Story
+from infra.chaos.conservation import InjectedFault, Verdict, judge
+from infra.chaos.evidence import Evidence, TaskHistory
 
 ID = "0b1ff0a4-3f0b-4a86-9a3a-5d3c3f7f0a11"
 
@@ -19,15 +19,15 @@ def completed(offset: int = 7, sha256: str = "aa") -> Event:
     return Event("lifecycle.completed", ID, 2000, file=f"demo/{ID}.json", sha256=sha256, outcome_offset=offset)
 
 
-def healthy() -> Story:
-    return Story(1, [Event("lifecycle.received", ID, 1000)], [started(1)], [completed()])
+def healthy() -> TaskHistory:
+    return TaskHistory(1, [Event("lifecycle.received", ID, 1000)], [started(1)], [completed()])
 
 
 def verdict_on(
-    story: Story, *faults: Done, sha256: str | None = "aa", told: int = 1, suicidal: bool = False
+    story: TaskHistory, *faults: InjectedFault, sha256: str | None = "aa", told: int = 1, suicidal: bool = False
 ) -> Verdict:
     evidence = Evidence()
-    evidence.stories[ID] = story
+    evidence.histories[ID] = story
     return judge([ID], evidence, lambda _: sha256, faults, frozenset({ID} if suicidal else ()), {ID: told})
 
 
@@ -84,7 +84,7 @@ def test_an_end_without_a_beginning_is_named() -> None:
     assert verdict_on(story).unreceived == [ID]
 
 
-def replayed(cause: Cause) -> Story:
+def replayed(cause: Cause) -> TaskHistory:
     story = healthy()
     story.started.append(started(2, "tasks.high/0/4"))
     story.failures[1] = Failure(1, cause, node="node-1", started_ms=10_000, ended_ms=20_000)
@@ -94,10 +94,10 @@ def replayed(cause: Cause) -> Story:
 def test_a_replay_needs_a_fault_that_touched_its_node_at_its_time() -> None:
     story = replayed(Cause.NODE_LOSS)
     assert verdict_on(story).rerun_without_crash == [ID]
-    assert verdict_on(story, Done("kill_node", "node-2", 15_000, 16_000)).rerun_without_crash == [ID]
-    assert verdict_on(story, Done("kill_node", "node-1", 90_000, 91_000)).rerun_without_crash == [ID]
-    assert verdict_on(story, Done("kill_node", "node-1", 15_000, 16_000)).good
-    assert verdict_on(story, Done("kill_broker", "", 15_000, 16_000)).good
+    assert verdict_on(story, InjectedFault("kill_node", "node-2", 15_000, 16_000)).rerun_without_crash == [ID]
+    assert verdict_on(story, InjectedFault("kill_node", "node-1", 90_000, 91_000)).rerun_without_crash == [ID]
+    assert verdict_on(story, InjectedFault("kill_node", "node-1", 15_000, 16_000)).good
+    assert verdict_on(story, InjectedFault("kill_broker", "", 15_000, 16_000)).good
 
 
 def test_an_error_and_a_task_that_kills_itself_need_no_fault() -> None:
