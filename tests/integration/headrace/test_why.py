@@ -1,4 +1,4 @@
-"""A task's story, found in a real log: with its key, without one, and with all that can be in its way."""
+"""`headrace why` on a real broker: a task with a key, one without, and records that cannot be read."""
 
 import time
 from collections.abc import Callable
@@ -24,12 +24,12 @@ from headrace.settings import Settings
 RAW = b'{"name": "fragile", "payload": {}, "directory": "demo"}'
 
 
-Story = Callable[..., list[str]]
+History = Callable[..., list[str]]
 
 
 @pytest.fixture
-def story_of(kafka_settings: Settings, topics: str, capsys: pytest.CaptureFixture[str]) -> Story:
-    def story(task_id: str, code: int = 0) -> list[str]:
+def history_of(kafka_settings: Settings, topics: str, capsys: pytest.CaptureFixture[str]) -> History:
+    def history(task_id: str, code: int = 0) -> list[str]:
         capsys.readouterr()
         options = ["--json", "--kafka", kafka_settings.kafka, "--topic-prefix", kafka_settings.topic_prefix]
         assert main(["why", task_id, *options]) == code
@@ -37,15 +37,15 @@ def story_of(kafka_settings: Settings, topics: str, capsys: pytest.CaptureFixtur
         assert said.err == "", said.err
         return [line["what"] for line in orjson.loads(said.out)]
 
-    return story
+    return history
 
 
-def test_a_replayed_task_tells_all_that_happened_in_order(story_of: Story, sender: Sender) -> None:
+def test_the_hihistory_of_a_replayed_task_is_complete_and_in_order(history_of: History, sender: Sender) -> None:
     task_id = new_id()
     key = task_id.encode()
 
     def send(out: Outgoing) -> Source:
-        """In a millisecond of its own: between topics the log knows no finer order, and the story promises none."""
+        """Sends in a millisecond of its own: records of different topics have no finer order."""
         place = Source(*sender.send_all([out], 10)[0])
         acknowledged_ms = time.time_ns() // 1_000_000
         while time.time_ns() // 1_000_000 <= acknowledged_ms:
@@ -99,7 +99,7 @@ def test_a_replayed_task_tells_all_that_happened_in_order(story_of: Story, sende
     send(replace(outcome, offset=3).completed_event(f"demo/{task_id}.json", 2, "ab" * 32))
     send(Cancel(task_id, "me").encode())
 
-    story = story_of(task_id)
+    history = history_of(task_id)
     expected = [
         "submitted: fragile",
         "received over kafka",
@@ -115,15 +115,15 @@ def test_a_replayed_task_tells_all_that_happened_in_order(story_of: Story, sende
         "completed: 2 bytes",
         "cancel requested by me",
     ]
-    assert len(story) == len(expected)
-    for line, words in zip(story, expected, strict=True):
+    assert len(history) == len(expected)
+    for line, words in zip(history, expected, strict=True):
         assert words in line
 
 
-def test_a_task_without_a_key_is_found_by_its_place(story_of: Story, sender: Sender) -> None:
+def test_a_task_without_a_key_is_found_by_its_source(history_of: History, sender: Sender) -> None:
     [place] = sender.send_all([Outgoing("tasks.normal", b"no uuid", b"garbage")], 10)
     task_id = id_of_source(*place)
-    [line] = story_of(task_id)
+    [line] = history_of(task_id)
     assert "not valid" in line
     task = Task.from_record(Record(*place, timestamp_ms=1, key=b"no uuid", value=b"garbage"))
     sender.send_all(
@@ -133,10 +133,10 @@ def test_a_task_without_a_key_is_found_by_its_place(story_of: Story, sender: Sen
         ],
         10,
     )
-    assert len(story_of(task_id)) == 3
+    assert len(history_of(task_id)) == 3
 
 
-def test_records_that_cannot_be_read_are_part_of_the_story(story_of: Story, sender: Sender) -> None:
+def test_records_that_cannot_be_read_are_part_of_the_history(history_of: History, sender: Sender) -> None:
     task_id = new_id()
     sender.send_all(
         [
@@ -145,15 +145,15 @@ def test_records_that_cannot_be_read_are_part_of_the_story(story_of: Story, send
         ],
         10,
     )
-    story = story_of(task_id)
-    assert len(story) == 2
-    assert all("cannot be read" in line for line in story)
+    history = history_of(task_id)
+    assert len(history) == 2
+    assert all("cannot be read" in line for line in history)
 
 
-def test_an_id_that_nobody_knows_has_no_story(story_of: Story) -> None:
-    assert story_of(new_id(), 1) == []
+def test_an_unknown_id_has_no_history(history_of: History) -> None:
+    assert history_of(new_id(), 1) == []
 
 
-def test_what_is_no_id_is_refused_in_words(capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_argument_that_is_not_an_id_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["why", "not-an-id", "--kafka", "127.0.0.1:1"]) == 2
     assert "is not a task id" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""The command line: quick to start, every option explained, and one sentence for what is wrong."""
+"""The command line: quick to start, every option explained, and one sentence for every error."""
 
 import subprocess
 import sys
@@ -20,7 +20,7 @@ def help_of(*command: str) -> str:
     return result.output
 
 
-def test_help_imports_nothing_that_is_slow() -> None:
+def test_help_imports_nothing_slow() -> None:
     program = (
         "import sys; from headrace.cli.main import main; main(['worker', '--help']); "
         f"print([m for m in {HEAVY} if m in sys.modules])"
@@ -29,7 +29,7 @@ def test_help_imports_nothing_that_is_slow() -> None:
     assert done.stdout.splitlines()[-1] == "[]"
 
 
-def test_every_command_of_the_contract_is_there_and_explains_itself() -> None:
+def test_every_promised_command_exists_and_has_help() -> None:
     roles = {"up", "gateway", "worker", "storekeeper", "analytics"}
     tasks = {"submit", "produce", "status", "events", "result", "cancel", "dead", "why"}
     promised = roles | tasks | {"topics", "kinds", "nodes"}
@@ -59,7 +59,7 @@ def test_a_roles_help_names_every_setting_with_its_variable_and_default() -> Non
         (["submit"], "Missing argument"),
     ],
 )
-def test_what_is_wrong_is_said_in_words_with_exit_code_2(
+def test_a_wrong_argument_is_one_sentence_and_exit_code_2(
     arguments: list[str], words: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(arguments) == 2
@@ -68,7 +68,7 @@ def test_what_is_wrong_is_said_in_words_with_exit_code_2(
     assert "Traceback" not in error
 
 
-def test_a_gateway_that_does_not_answer_is_said_with_exit_code_1(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_gateway_that_does_not_answer_is_one_sentence_and_exit_code_1(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["status", "--http", "127.0.0.1:1", "0b1ff0a4-3f0b-4a86-9a3a-5d3c3f7f0a11"]) == 1
     assert "does not answer" in capsys.readouterr().err
 

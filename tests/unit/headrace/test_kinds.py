@@ -1,4 +1,4 @@
-"""Task kinds: what people may write, and what they are told when it cannot be one."""
+"""Task kinds: which functions can be one, and what the error says about those that cannot."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -25,7 +25,7 @@ def context(tmp_path: Path) -> Context:
     return Context("id", 2, tmp_path, lambda *_: None)
 
 
-def test_type_hints_are_the_schema_and_what_is_called_gets_python_values(context: Context) -> None:
+def test_type_hints_are_the_schema_and_the_function_gets_python_values(context: Context) -> None:
     @task
     def scale(factor: float, values: list[int], mode: Literal["up", "down"] = "up", json: bool = False) -> list[float]:
         """Scales values."""
@@ -51,7 +51,7 @@ def test_type_hints_are_the_schema_and_what_is_called_gets_python_values(context
         (b'{"factor": 2, "values": [], "more": 1}', "/payload/more"),
     ],
 )
-def test_a_payload_that_does_not_fit_is_invalid_and_names_its_field(
+def test_a_payload_of_the_wrong_type_is_invalid_and_its_field_is_named(
     payload: bytes, pointer: str, context: Context
 ) -> None:
     @task
@@ -62,7 +62,7 @@ def test_a_payload_that_does_not_fit_is_invalid_and_names_its_field(
     assert caught.value.pointer == pointer
 
 
-def test_the_context_is_given_and_is_no_part_of_the_payload(context: Context) -> None:
+def test_the_context_is_passed_and_is_not_part_of_the_payload(context: Context) -> None:
     @task(name="own-name")
     def f(here: Context, n: int = 1) -> str:
         return f"{here.id} {here.attempt} {n}"
@@ -78,7 +78,7 @@ def unresolvable(a: "NoSuchType") -> None: ...  # type: ignore[name-defined]  # 
 
 
 @pytest.mark.parametrize("function", [positional, starred, unschemable, unresolvable])
-def test_a_function_that_cannot_be_a_kind_is_refused_where_it_is_written(function: Callable[..., None]) -> None:
+def test_a_function_that_cannot_be_a_kind_is_refused_at_its_decorator(function: Callable[..., None]) -> None:
     with pytest.raises(UsageError, match=function.__name__):
         task(function)
 
@@ -86,7 +86,7 @@ def test_a_function_that_cannot_be_a_kind_is_refused_where_it_is_written(functio
 @pytest.mark.parametrize(
     "limits", [{"timeout_s": 0}, {"max_attempts": 0}, {"memory_mb": 1}, {"suffix": "csv"}, {"suffix": ".a/b"}]
 )
-def test_limits_that_make_no_sense_are_refused(limits: dict[str, Any]) -> None:
+def test_impossible_limits_are_refused(limits: dict[str, Any]) -> None:
     with pytest.raises(UsageError):
         task(**limits)(lambda: None)
 
@@ -109,7 +109,7 @@ def test_suffixes_are_a_dot_and_letters(suffix: str, expected: bool) -> None:
     assert is_valid_suffix(suffix) is expected
 
 
-def test_modules_and_files_are_loaded_and_what_breaks_is_named(tmp_path: Path) -> None:
+def test_modules_and_files_are_loaded_and_a_broken_one_is_named(tmp_path: Path) -> None:
     good, broken, empty = tmp_path / "good.py", tmp_path / "broken.py", tmp_path / "empty.py"
     good.write_text("from headrace import task\n@task\ndef hello() -> str:\n    return 'hi'\n")
     broken.write_text("import no_such_module_anywhere\n")
@@ -126,7 +126,7 @@ def test_modules_and_files_are_loaded_and_what_breaks_is_named(tmp_path: Path) -
             load_kinds(tasks)
 
 
-def test_two_files_may_not_claim_one_name(tmp_path: Path) -> None:
+def test_two_files_must_not_register_the_same_name(tmp_path: Path) -> None:
     for name in ("one", "two"):
         (tmp_path / f"{name}.py").write_text("from headrace import task\n@task\ndef same() -> None: ...\n")
     with pytest.raises(UsageError, match="two modules"):

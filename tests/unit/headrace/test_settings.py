@@ -9,7 +9,7 @@ from headrace.errors import UsageError
 from headrace.settings import Settings, parse_address, usable_cpus
 
 
-def test_a_flag_goes_before_a_variable_before_a_file_before_the_default(tmp_path: Path) -> None:
+def test_a_flag_wins_over_a_variable_over_a_file_over_the_default(tmp_path: Path) -> None:
     file = tmp_path / "secret"
     file.write_text("from-file:9092\n")
     environ = {"HEADRACE_KAFKA_FILE": str(file)}
@@ -20,7 +20,7 @@ def test_a_flag_goes_before_a_variable_before_a_file_before_the_default(tmp_path
     assert Settings.load({"kafka": None}, {"HEADRACE_KAFKA": ""}).kafka == ""
 
 
-def test_settings_survive_the_way_through_a_childs_environment(tmp_path: Path) -> None:
+def test_settings_pass_through_a_childs_environment(tmp_path: Path) -> None:
     settings = Settings(data=tmp_path, workers=3, drain_s=1.5, insecure=True, kafka="k:1", node="n")
     assert Settings.load({}, settings.environ()) == settings
     assert Settings().environ() == {}
@@ -42,7 +42,7 @@ def test_settings_survive_the_way_through_a_childs_environment(tmp_path: Path) -
         ("HEADRACE_KAFKA_FILE", "/no/such/file", "cannot read"),
     ],
 )
-def test_a_wrong_value_is_refused_in_words_that_name_its_variable(variable: str, value: str, words: str) -> None:
+def test_the_error_for_a_wrong_value_names_its_variable(variable: str, value: str, words: str) -> None:
     with pytest.raises(UsageError, match=words) as caught:
         Settings.load({}, {variable: value})
     assert variable in str(caught.value)
@@ -54,7 +54,7 @@ def test_every_setting_has_a_variable_of_its_own_name_and_help() -> None:
         assert len(f.metadata["help"]) > 3
 
 
-def test_addresses_of_both_families_are_taken_apart() -> None:
+def test_addresses_of_both_families_are_parsed() -> None:
     assert parse_address("127.0.0.1:8000") == ("127.0.0.1", 8000)
     assert parse_address("[::1]:8000") == ("::1", 8000)
 

@@ -1,8 +1,8 @@
-"""Whatever lies on a topic, a decoder gives a sound message or one of our errors: no other exception, never a hang.
+"""Whatever bytes a record has, a decoder returns a sound message or one of our errors: no other exception, no hang.
 
-A generated case is a short string of bytes that says what to do to the topic's valid example: noise alone would stop
-at the first check, and choosing in plain code is ten times cheaper than in strategies. More than 10,000 cases a run.
-A message is sound when what reads it later can keep it: its numbers fit SQLite and its times are dates.
+A case is a short string of bytes that says how to spoil the topic's valid example: noise alone would fail at the first
+check, and plain code that reads choices from bytes is ten times cheaper than strategies. More than 10,000 cases a run.
+A message is sound when its readers can store it: its numbers fit SQLite and its times are dates.
 """
 
 from collections.abc import Callable, Iterator
@@ -107,7 +107,7 @@ class Choices:
         return self._case[self._at :]
 
     def spoiled(self, valid: bytes) -> bytes:
-        """Bytes in the place of valid ones."""
+        """Bytes to use in place of valid ones."""
         how = self.below(10)
         if how == 0:
             return self.rest()
@@ -159,7 +159,7 @@ def spoiled_record(name: str, case: bytes) -> Record:
 
 
 def numbers_of(message: object) -> Iterator[tuple[str, float]]:
-    """Every number in a message, with its field's name; what a person put into a payload or a schema is theirs."""
+    """Every number in a message, with its field's name; a payload and a schema may hold anything."""
     if is_dataclass(message) and not isinstance(message, type):
         for field in fields(message):
             value = getattr(message, field.name)
@@ -173,7 +173,7 @@ def numbers_of(message: object) -> Iterator[tuple[str, float]]:
 
 
 @pytest.mark.parametrize("name", TOPICS)
-def test_a_record_decodes_soundly_or_is_refused_in_words(name: str) -> None:
+def test_a_record_decodes_soundly_or_is_refused(name: str) -> None:
     decode: Callable[[Record], Any] = DECODERS[name]
 
     @cheap
@@ -205,7 +205,7 @@ def _compiles_or_refuses(kind: Any) -> None:
 
 @cheap
 @given(st.sampled_from(sorted(BYTES_DECODERS)), st.binary(max_size=40))
-def test_what_is_read_from_bare_bytes_decodes_or_is_refused(name: str, case: bytes) -> None:
+def test_bare_bytes_decode_or_are_refused(name: str, case: bytes) -> None:
     valid = {
         "source": b"tasks.normal/3/17",
         "claim key": record_of(TOPICS["tasks.running"]).key or b"",

@@ -1,4 +1,4 @@
-"""Bins of durations: every duration in one, and quantiles within the error that is promised."""
+"""Duration bins: every duration has one, and quantiles are within the promised error."""
 
 import random
 
@@ -14,7 +14,7 @@ def test_a_bin_stands_for_its_durations_within_the_error(ms: int) -> None:
 
 
 @given(st.integers(min_value=0, max_value=2**62), st.integers(min_value=0, max_value=2**62))
-def test_longer_durations_never_lie_in_lower_bins(a: int, b: int) -> None:
+def test_a_longer_duration_is_never_in_a_lower_bin(a: int, b: int) -> None:
     assert (bin_of(min(a, b))) <= bin_of(max(a, b))
 
 

@@ -1,4 +1,4 @@
-"""Signals are acted on whatever the main thread is at when they come."""
+"""A signal is handled whatever the main thread does when it arrives."""
 
 import os
 import signal
@@ -18,7 +18,7 @@ def handler() -> Iterator[None]:
 
 
 @pytest.mark.timeout(20)
-def test_one_that_comes_while_the_main_thread_holds_the_lock_it_needs_is_acted_on_afterwards() -> None:
+def test_a_signal_is_handled_after_the_main_thread_released_the_lock_that_the_handler_needs() -> None:
     asked = threading.Event()
     on_signals([signal.SIGUSR1], asked.set)
     with asked._cond:  # as Event.wait() has it for a moment
@@ -27,7 +27,7 @@ def test_one_that_comes_while_the_main_thread_holds_the_lock_it_needs_is_acted_o
     assert asked.wait(10)
 
 
-def test_each_is_acted_on() -> None:
+def test_each_signal_is_handled() -> None:
     came, enough = [0], threading.Event()
 
     def act() -> None:

@@ -1,0 +1,62 @@
+"""Tasks: where id, attempt and headers of an attempt come from, and what the next attempt keeps."""
+
+from dataclasses import replace
+
+import pytest
+
+from headrace.contract.bounds import MAX_FOREIGN_BYTES
+from headrace.contract.records import UNREADABLE_NAME, Record
+from headrace.contract.task import Task
+from headrace.errors import Undecodable
+from tests.rigs.messages import ID, LOSS, RAW, TRACE, as_read
+
+
+def test_the_id_of_a_task_is_its_key_or_else_made_of_its_source() -> None:
+    def id_of(key: bytes | None, offset: int = 7) -> str:
+        return Task.from_record(Record("tasks.normal", 3, offset, timestamp_ms=5, key=key, value=RAW)).id
+
+    assert id_of(ID.encode()) == id_of(ID.upper().encode()) == id_of(ID.replace("-", "").encode()) == ID
+    assert id_of(None) == id_of(b"customer-17") == id_of(b"\xff") != id_of(None, 8)
+
+
+def test_attempt_and_ledger_headers_count_only_on_the_high_topic() -> None:
+    forged = Record(
+        "tasks.normal",
+        0,
+        1,
+        timestamp_ms=50,
+        key=ID.encode(),
+        value=RAW,
+        headers=(("attempt", b"9"), ("ledger", b"x"), *TRACE),
+    )
+    task = Task.from_record(forged)
+    assert (task.attempt, task.ledger, task.submitted_ms) == (1, (), 50)
+    with pytest.raises(Undecodable):
+        Task.from_record(replace(forged, topic="tasks.high"))
+
+
+@pytest.mark.parametrize(
+    "headers", [(("x", b"y" * MAX_FOREIGN_BYTES),), (("h", b""),) * 20_000, ((UNREADABLE_NAME, b""),)]
+)
+def test_foreign_headers_that_fit_no_claim_make_a_task_undecodable(headers: tuple[tuple[str, bytes], ...]) -> None:
+    record = Record("tasks.normal", 0, 1, timestamp_ms=50, key=ID.encode(), value=RAW, headers=headers)
+    with pytest.raises(Undecodable, match="headers"):
+        Task.from_record(record)
+    assert Task.without_headers(record).foreign == ()
+
+
+@pytest.mark.parametrize("attempt", [b"0", b"10001", b"9223372036854775807"])
+def test_an_impossible_attempt_number_is_undecodable(attempt: bytes) -> None:
+    with pytest.raises(Undecodable, match="attempt"):
+        Task.from_record(
+            Record("tasks.high", 0, 1, timestamp_ms=50, key=ID.encode(), value=RAW, headers=(("attempt", attempt),))
+        )
+
+
+def test_the_next_attempt_keeps_ledger_time_and_foreign_headers() -> None:
+    first = Task.from_record(Record("tasks.normal", 0, 1, timestamp_ms=50, key=ID.encode(), value=RAW, headers=TRACE))
+    second = Task.from_record(as_read(first.next_attempt(LOSS), at_ms=99))
+    assert (second.id, second.attempt, second.ledger, second.submitted_ms, second.raw) == (ID, 2, (LOSS,), 50, RAW)
+    assert [h for h in second.foreign if h[0] == "traceparent"] == list(TRACE)
+    third = Task.from_record(as_read(second.next_attempt(replace(LOSS, attempt=2))))
+    assert [f.attempt for f in third.ledger] == [1, 2]
