@@ -1,1 +1,1 @@
-"""What the figures in README and docs were measured with, a module for each. Nobody imports it."""
+"""The programs that measured the figures in README and docs, a module for each. Nothing imports them."""

@@ -1,4 +1,4 @@
-"""Task kinds whose results are as big as one likes, for measuring what a big result takes."""
+"""Task kinds with results of any size, to measure the cost of a big result."""
 
 import os
 from pathlib import Path
@@ -10,7 +10,7 @@ _MIB = 1024 * 1024
 
 @task(timeout_s=3600)
 def big_file(mib: int, context: Context) -> Path:
-    """A file of so many MiB of random bytes."""
+    """A file of `mib` MiB of random bytes."""
     path = context.scratch / "big.bin"
     with path.open("wb") as file:
         for _ in range(mib):
@@ -20,5 +20,5 @@ def big_file(mib: int, context: Context) -> Path:
 
 @task
 def small(number: int) -> int:
-    """Its own payload."""
+    """Returns its payload."""
     return number

@@ -1,7 +1,6 @@
-"""`make bench`: the product's own figures on this machine, every role a real process on a broker of its own.
+"""`make bench`: latency and throughput of the product on this machine, with real processes on a broker of its own.
 
-Prints one table. A benchmark and never a test: it judges nothing, and on a shared machine only ratios taken in one run
-mean much.
+Prints one table. It is not a test and judges nothing; on a shared machine, compare only figures of one run.
 """
 
 import statistics
@@ -45,7 +44,7 @@ def main() -> None:
 
 
 def percentiles(once: Callable[[], object], count: int) -> tuple[float, float]:
-    """Milliseconds, (median, 99th), of `count` calls one after another."""
+    """(median, 99th percentile) in milliseconds of `count` calls, one after another."""
     took = []
     for _ in range(count):
         begun = time.perf_counter()
@@ -60,7 +59,7 @@ def http_task(client: Client) -> None:
 
 
 def replays(client: Client) -> tuple[float, float]:
-    """Milliseconds from the death of attempt 1 to the start of attempt 2, by the task's own record."""
+    """(median, 99th percentile) in milliseconds from the death of attempt 1 to the start of attempt 2."""
     took = []
     for _ in range(CRASHES):
         task_id = client.submit("fragile", {"how": "kill", "attempts": 1}, "bench")["id"]
@@ -76,14 +75,14 @@ def moment(text: str) -> float:
 
 
 class Native:
-    """A Kafka-native submitter that waits for `lifecycle.completed`."""
+    """Submits tasks to Kafka and waits for their `lifecycle.completed`."""
 
     def __init__(self, kafka: Kafka) -> None:
         self._sender = Sender(kafka)
         self._consumer: Consumer = kafka.consumer()
         topic = kafka.topic("lifecycle.completed")
         partitions = self._consumer.list_topics(topic, timeout=10).topics[topic].partitions
-        # From the very end as it is now: "latest" is looked up later, and would miss what has completed by then.
+        # From the present ends: "latest" would be resolved later, and miss tasks that completed before.
         places = [TopicPartition(topic, p) for p in partitions]
         ends = [self._consumer.get_watermark_offsets(p, timeout=10)[1] for p in places]
         self._consumer.assign([TopicPartition(p.topic, p.partition, end) for p, end in zip(places, ends, strict=True)])
@@ -93,7 +92,7 @@ class Native:
         self.many(1)
 
     def many(self, count: int) -> float:
-        """Tasks a second, from the first record sent to the last completed."""
+        """Tasks per second, from the first record sent to the last completed; TimeoutError after PATIENCE_S."""
         waiting = {str(uuid.uuid4()) for _ in range(count)}
         begun = time.perf_counter()
         for task_id in waiting.copy():

@@ -1,9 +1,10 @@
-"""`python -m benchmarks.memory`: what each role's memory does as tasks go by, and while a big result does.
+"""`python -m benchmarks.memory`: each role's memory over many tasks, and during a big result.
 
     python -m benchmarks.memory --tasks 50000       # MiB of each role at 1,000, …, 50,000 tasks run
-    python -m benchmarks.memory --result-mib 1024   # the most that each took for a small and for a big result
+    python -m benchmarks.memory --result-mib 1024   # the peak of each during a small and a big result
 
-Every role a real process on a broker of its own. Judges nothing: the aim is within 10 % from task 1,000 to 50,000.
+Every role is a real process, on a broker of its own. It judges nothing; the aim is at most 10 % from task 1,000 to
+50,000.
 """
 
 import argparse
@@ -18,7 +19,7 @@ from infra.local.cluster import LocalCluster
 from infra.local.memory import MemoryPeak, role_memory
 
 _FIRST, _STEPS, _BATCH = 1000, 8, 500
-_QUIET_S = 3.0  # what was on its way has come to rest: commits, batches, garbage
+_QUIET_S = 3.0  # for commits, batches and garbage collection to finish
 KINDS = str(Path(__file__).parent / "big_kinds.py")
 
 
@@ -36,7 +37,7 @@ def main() -> None:
 
 
 def over_tasks(cluster: LocalCluster, count: int) -> None:
-    """A row a mark of tasks run, and how much the last differs from the first."""
+    """Prints a row for each number of tasks run, and the growth from the first to the last."""
     native = Native(Kafka(cluster.settings, "bench"))
     marks = sorted({_FIRST, *(_FIRST + (count - _FIRST) * n // _STEPS for n in range(1, _STEPS + 1))})
     run, first, last = 0, dict[str, float](), dict[str, float]()
@@ -57,10 +58,10 @@ def over_tasks(cluster: LocalCluster, count: int) -> None:
 
 
 def over_size(cluster: LocalCluster, mib: int) -> None:
-    """The peak of each role while one small result passes, and while a big one does; how long the big one took."""
+    """Prints each role's peak during a small and a big result, and the time of the big one."""
     peaks, took_s = {}, 0.0
     for size in (1, mib):
-        with Client(cluster.gateway_url) as client, MemoryPeak(lambda: mine(cluster)) as memory:
+        with Client(cluster.gateway_url) as client, MemoryPeak(lambda: role_pids(cluster)) as memory:
             begun = time.monotonic()
             task_id = client.submit("big_file", {"mib": size}, "bench")["id"]
             ends = [event.event for event in client.events(task_id)]
@@ -77,13 +78,13 @@ def over_size(cluster: LocalCluster, mib: int) -> None:
     print(f"{mib} MiB from POST to completed in {took_s:.1f} s, {mib / took_s:.1f} MiB/s")
 
 
-def mine(cluster: LocalCluster) -> dict[str, int]:
-    """The pids of our own roles: the broker's memory is its heap."""
+def role_pids(cluster: LocalCluster) -> dict[str, int]:
+    """The pids of the roles without the broker, whose memory is its heap."""
     return {role: pid for role, pid in cluster.pids().items() if not role.startswith("kafka")}
 
 
 def roles(cluster: LocalCluster) -> dict[str, float]:
-    return role_memory(mine(cluster))
+    return role_memory(role_pids(cluster))
 
 
 if __name__ == "__main__":

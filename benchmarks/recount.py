@@ -1,8 +1,8 @@
-"""Every number of the statistics against the topics: `python -m benchmarks.recount [gateway] [bootstrap] [prefix]`.
+"""Checks the statistics' numbers against the topics: `python -m benchmarks.recount [gateway] [bootstrap] [prefix]`.
 
 Reads the lifecycle topics and the dead letters with a plain consumer, keeps the first of each event in memory, and
-compares with `/stats/…` as JSON and as CSV. It imports nothing of Headrace, so a fault in common is not hidden. Run it
-when the tasks have been still for two triggers; prints what differs, and exits with 1 when anything does.
+compares it with `/stats/…` as JSON and as CSV. It imports nothing of Headrace, so that a common fault cannot hide. Run
+it when no task has run for two triggers. Prints the differences, and exits with 1 when there are any.
 """
 
 import argparse
@@ -24,14 +24,14 @@ from confluent_kafka import Consumer, Message, TopicPartition
 TOPICS = ("lifecycle.received", "lifecycle.started", "lifecycle.completed", "tasks.dead")
 BUCKETS = ("minute", "hour", "day", "week", "month")
 COUNTS = ("received", "started", "completed", "failed", "cancelled", "tasks", "bytes")
-TOLERANCE = 0.02  # percentiles come from bins,
-ROUNDING_MS = 0.051  # and are given to a tenth
+TOLERANCE = 0.02  # relative error of percentiles from bins
+ROUNDING_MS = 0.051  # they are given with one decimal
 Row = dict[str, Any]
 
 
 @dataclass
 class Event:
-    """The first record of one."""
+    """The first record of an event."""
 
     task: str
     event: str
@@ -41,17 +41,17 @@ class Event:
 
 @dataclass
 class Recount:
-    """What was compared, and in words what differs."""
+    """The number of comparisons, and a text for each difference."""
 
     compared: int = 0
     differences: list[str] = field(default_factory=list)
 
-    def same(self, what: str, expected: object, found: object) -> None:
+    def compare(self, what: str, expected: object, found: object) -> None:
         self.compared += 1
         if expected != found:
             self.differences.append(f"{what}: {expected} in the topics, {found} in the statistics")
 
-    def near(self, what: str, expected: float | None, found: float | None) -> None:
+    def compare_roughly(self, what: str, expected: float | None, found: float | None) -> None:
         self.compared += 1
         if expected is None or found is None or abs(expected - found) > TOLERANCE * expected + ROUNDING_MS:
             self.differences.append(f"{what}: {expected} in the topics, {found} in the statistics")
@@ -70,21 +70,21 @@ def main() -> int:
     return 1 if found.differences else 0
 
 
-def recount(gateway: str, told: list[Event]) -> Recount:
-    """Compares what the topics tell with every number that `/stats/…` gives."""
+def recount(gateway: str, events_read: list[Event]) -> Recount:
+    """Compares the topics' events with every number of `/stats/…`."""
     found = Recount()
-    _summary(found, gateway, told)
+    _summary(found, gateway, events_read)
     for bucket in BUCKETS:
         for by in ("", "name", "node"):
-            _counts(found, gateway, told, bucket, by)
+            _counts(found, gateway, events_read, bucket, by)
     for bucket in BUCKETS[1:]:
         for by in ("", "name"):
-            _durations(found, gateway, told, bucket, by)
+            _durations(found, gateway, events_read, bucket, by)
     return found
 
 
 def events(bootstrap: str, prefix: str) -> Iterator[Event]:
-    """The first of each event, to the ends that the topics have now."""
+    """Yields the first of each event, up to the present ends of the topics."""
     consumer = Consumer(
         {
             "bootstrap.servers": bootstrap,
@@ -119,23 +119,23 @@ def _event(message: Message) -> Event:
     return Event(task, event, datetime.fromtimestamp(message.timestamp()[1] / 1000, UTC), headers)
 
 
-def _summary(found: Recount, gateway: str, told: list[Event]) -> None:
+def _summary(found: Recount, gateway: str, events_read: list[Event]) -> None:
     summary = _get(gateway, "summary")
-    n = Counter(e.event for e in told)
+    n = Counter(e.event for e in events_read)
     for event in ("received", "started", "completed", "failed", "cancelled"):
-        found.same(f"summary {event}", n[event], summary[event])
-    found.same("summary pending", n["received"] - n["completed"] - n["failed"] - n["cancelled"], summary["pending"])
-    found.same("summary bytes", sum(_bytes(e) for e in told), summary["bytes"])
-    started = len({e.task for e in told if e.event == "started"})
-    found.same("average starts", round(n["started"] / started, 4) if started else None, summary["average_starts"])
-    found.same("summary late", 0, summary["late"])
-    found.same("summary undecodable", 0, summary["undecodable"])
+        found.compare(f"summary {event}", n[event], summary[event])
+    found.compare("summary pending", n["received"] - n["completed"] - n["failed"] - n["cancelled"], summary["pending"])
+    found.compare("summary bytes", sum(_bytes(e) for e in events_read), summary["bytes"])
+    started = len({e.task for e in events_read if e.event == "started"})
+    found.compare("average starts", round(n["started"] / started, 4) if started else None, summary["average_starts"])
+    found.compare("summary late", 0, summary["late"])
+    found.compare("summary undecodable", 0, summary["undecodable"])
 
 
-def _counts(found: Recount, gateway: str, told: list[Event], bucket: str, by: str) -> None:
+def _counts(found: Recount, gateway: str, events_read: list[Event], bucket: str, by: str) -> None:
     expected: dict[tuple[str, str], Counter[str]] = defaultdict(Counter)
     first = {}
-    for e in sorted(told, key=lambda e: int(e.headers.get("attempt", "0"))):
+    for e in sorted(events_read, key=lambda e: int(e.headers.get("attempt", "0"))):
         row = expected[_start(bucket, e.at), e.headers.get(by, "")]
         row[e.event] += 1
         row["bytes"] += _bytes(e)
@@ -147,29 +147,29 @@ def _counts(found: Recount, gateway: str, told: list[Event], bucket: str, by: st
         rows = {(r["bucket"], r.get(by, "")): tuple(r[c] for c in shown) for r in items}
         wanted = {k: tuple(n[c] for c in shown) for k, n in expected.items() if path == "counts" or n["completed"]}
         for key in {*wanted, *rows}:
-            found.same(f"{path} {bucket} {by} {key} {shown}", wanted.get(key), rows.get(key))
+            found.compare(f"{path} {bucket} {by} {key} {shown}", wanted.get(key), rows.get(key))
         table = list(
             csv.DictReader(io.StringIO(_text(gateway, path, bucket=bucket, by=by, limit="10000", format="csv")))
         )
-        found.same(f"{path} {bucket} {by} as CSV", [_cells(r) for r in items], table)
+        found.compare(f"{path} {bucket} {by} as CSV", [_cells(r) for r in items], table)
 
 
-def _durations(found: Recount, gateway: str, told: list[Event], bucket: str, by: str) -> None:
+def _durations(found: Recount, gateway: str, events_read: list[Event], bucket: str, by: str) -> None:
     waits: dict[tuple[str, str], list[Event]] = defaultdict(list)
-    for e in told:
+    for e in events_read:
         if e.event == "completed":
             waits[_start(bucket, e.at), e.headers.get(by, "")].append(e)
     items = _get(gateway, "durations", bucket=bucket, by=by, limit="10000")["items"]
-    found.same(f"durations {bucket} {by}", sorted(waits), sorted((r["bucket"], r.get(by, "")) for r in items))
+    found.compare(f"durations {bucket} {by}", sorted(waits), sorted((r["bucket"], r.get(by, "")) for r in items))
     for r in items:
         of = waits[r["bucket"], r.get(by, "")]
-        found.same(f"durations {bucket} {by} completed", len(of), r["completed"])
+        found.compare(f"durations {bucket} {by} completed", len(of), r["completed"])
         for measure in ("queued", "duration"):
             ms = sorted(int(e.headers[f"{measure}-ms"]) for e in of)
             for percent in (50, 90, 99):
                 exact = ms[max(1, math.ceil(len(ms) * percent / 100)) - 1] if ms else None
                 column = f"{measure}_ms_p{percent}"
-                found.near(f"durations {bucket} {by} {r['bucket']} {column}", exact, r[column])
+                found.compare_roughly(f"durations {bucket} {by} {r['bucket']} {column}", exact, r[column])
 
 
 def _bytes(e: Event) -> int:

@@ -1,8 +1,7 @@
-"""The statistics as the system before Headrace made them, written small for comparison.
+"""The statistics of Headrace's predecessor in a short form, as a baseline for `benchmarks.statistics`.
 
-Seven streaming queries, each with its own reading of the topics; every row that comes out is looked up with a SELECT
-and then updated or inserted by itself. No repeats are removed, and nothing is idempotent: a batch that runs twice is
-as wrong as it was then. Spark's own defaults otherwise.
+Seven streaming queries read the topics independently; each resulting row is looked up with a SELECT and then updated or
+inserted. Repeats are not removed, and a batch that runs twice counts twice. Spark has its default settings.
 """
 
 from collections.abc import Callable, Iterable
@@ -19,7 +18,7 @@ WINDOWS = {"minute": "1 minute", "hour": "1 hour", "day": "1 day", "week": "7 da
 
 
 def make_tables(database: Database) -> None:
-    """Its seven tables, empty."""
+    """Creates its seven empty tables."""
     connection = database.connect()
     with connection.cursor() as cursor:
         for name in (*WINDOWS, "starts", "pending"):
@@ -29,7 +28,7 @@ def make_tables(database: Database) -> None:
 
 
 def run(spark: SparkSession, settings: Settings, database: Database, folder: Path) -> None:
-    """Counts all that is there, with all seven queries at once, and returns."""
+    """Counts everything in the topics, with all seven queries at once."""
 
     def topics(*names: str) -> DataFrame:
         return (
@@ -44,7 +43,7 @@ def run(spark: SparkSession, settings: Settings, database: Database, folder: Pat
         name: topics("completed").groupBy(F.window("timestamp", length).start.cast("string").alias("k")).count()
         for name, length in WINDOWS.items()
     }
-    average = F.count("*") / F.approx_count_distinct("value")  # a stream has no exact one
+    average = F.count("*") / F.approx_count_distinct("value")  # a stream has no exact distinct count
     queries["starts"] = topics("started").groupBy(F.lit("average").alias("k")).agg(average.alias("count"))
     signed = F.when(F.col("topic").endswith("received"), 1).otherwise(-1)
     queries["pending"] = (

@@ -1,8 +1,8 @@
-"""`python -m benchmarks.stages [tasks]`: where the time of one task goes, stage by stage, every role a real process.
+"""`python -m benchmarks.stages [tasks]`: how long a task spends in each stage, with real processes.
 
-The log tells: each stage lies between two of a task's records, whose times the broker sets. They are whole
-milliseconds, so a median of them says little and a mean over some hundred tasks is good to a tenth; the slowest
-hundredth is left out. Inside storekeeper and gateway their own metrics tell. A benchmark and never a test.
+A stage is the time between two of a task's records, which have the broker's timestamps. Those are whole milliseconds,
+so medians say little; a mean over some hundred tasks is good to a tenth. The slowest hundredth is left out. Times
+inside storekeeper and gateway come from their metrics. It is not a test.
 """
 
 import os
@@ -36,11 +36,11 @@ STAGES = (  # name, from, to
     ("outcome → completed in the log", "results", "lifecycle.completed"),
     ("completed in the log → seen", "lifecycle.completed", "seen"),
     ("whole", "sent", "seen"),
-    ("beside: in the log → received", "tasks.normal", "lifecycle.received"),
+    ("aside: in the log → received", "tasks.normal", "lifecycle.received"),
 )
 _METRIC = re.compile(r'^(headrace_\w+_seconds)_(sum|count)(?:\{stage="(\w+)"\})? (\S+)$', re.MULTILINE)
 
-Times = dict[str, float]  # event of a task's way -> ms since the epoch
+Times = dict[str, float]  # stage boundary -> ms since the epoch
 
 
 def main(arguments: list[str]) -> int:
@@ -49,11 +49,11 @@ def main(arguments: list[str]) -> int:
         kafka = Kafka(cluster.settings, "stages")
         observer = Observer(kafka)
         for _ in range(WARM_UP):
-            observer.task()
+            observer.run_task()
         metrics = (f"{cluster.gateway_url}/metrics", f"http://{cluster.settings.storekeeper_http}/metrics")
         with httpx.Client() as http:
             before = read_metrics(http, metrics)
-            native = [observer.task() for _ in range(count)]
+            native = [observer.run_task() for _ in range(count)]
             between = read_metrics(http, metrics)
             with Client(cluster.gateway_url) as client:
                 web = [web_task(client) for _ in range(count)]
@@ -69,7 +69,7 @@ def main(arguments: list[str]) -> int:
 
 
 class Observer:
-    """Submits to Kafka one task after another, waits for `lifecycle.completed`, and reads the log afterwards."""
+    """Submits tasks to Kafka one by one, waits for each `lifecycle.completed`, and reads the log afterwards."""
 
     def __init__(self, kafka: Kafka) -> None:
         self._kafka, self._sender = kafka, Sender(kafka)
@@ -82,14 +82,14 @@ class Observer:
         self._sender.send(Outgoing("tasks.normal", task_id.encode(), orjson.dumps(BODY)))
         return task_id
 
-    def task(self) -> tuple[str, Times]:
+    def run_task(self) -> tuple[str, Times]:
         begun = now_ms()
         task_id = self.send(str(uuid.uuid4()))
         self._wait_for({task_id})
         return task_id, {"sent": begun, "seen": now_ms()}
 
     def add_times(self, tasks: list[tuple[str, Times]]) -> None:
-        """Puts the broker's times of each task's first record in every topic beside what was seen from outside."""
+        """Adds the broker's timestamp of each task's first record in every topic to the times seen from outside."""
         times = dict(tasks)
         for topic in TOPICS:
             for record in self._log(topic):
@@ -163,7 +163,7 @@ def print_metrics(before: Mapping[str, tuple[float, float]], after: Mapping[str,
 
 
 def read_metrics(http: httpx.Client, urls: tuple[str, ...]) -> dict[str, tuple[float, float]]:
-    """(sum of seconds, count) of every metric of times."""
+    """(sum of seconds, count) of every timing metric."""
     found: dict[str, dict[str, float]] = {}
     for url in urls:
         for name, what, stage, value in _METRIC.findall(http.get(url).text):

@@ -1,14 +1,12 @@
-"""The statistics' figures: `python -m benchmarks.statistics [events]` (default 1,000,000; some minutes).
+"""Benchmark of the statistics: `python -m benchmarks.statistics [events]` (default 1,000,000; some minutes).
 
-Each way runs in a process and a JVM of its own, over one broker and one database of the benchmark's own, and its peak
-memory is that of driver, JVM and Python workers. Prints one JSON object:
+Each scenario runs in a process and a JVM of its own, with one broker and one database for all; peak memory includes
+driver, JVM and Python workers. Prints one JSON object:
 
-- `up`: a job that has run since before there was any event gets all of them between two triggers; `seconds` from the
-  second trigger until the tables say what was produced.
-- `restart`: a job starts where all of them wait; `seconds` from its start, as the first query of its JVM, and
-  `warm_seconds` for the same again in the same JVM.
-- `seed`: the seed's way, as `restart`.
-- `steady`: how long after its record an event is in the tables, at the default trigger, beside all those in the state.
+- `up`: a running job gets all events between two triggers; `seconds` from the second trigger until the tables have
+them. - `restart`: a job starts with all events waiting; `seconds` from its start, as the first query of its JVM, and
+`warm_seconds` for a second job in the same JVM. - `seed`: as `restart`, with the queries of `seed_statistics`. -
+`steady`: time from a record to its count in the tables, at the default trigger, with all other events in the state.
 """
 
 import json
@@ -62,48 +60,52 @@ def main(arguments: list[str]) -> int:
         produce(settings, tasks)
         print(f"{tasks * 3:,} events produced in {time.monotonic() - begun:.0f} s", file=sys.stderr)
         load = os.getloadavg()[0]
-        found = {way: measured(way, settings, Path(name), tasks) for way in WAYS}
-    ratios = {way: round(found["seed"]["seconds"] / found[way]["seconds"], 1) for way in ("up", "restart")}
+        found = {scenario: measured(scenario, settings, Path(name), tasks) for scenario in SCENARIOS}
+    ratios = {
+        scenario: round(found["seed"]["seconds"] / found[scenario]["seconds"], 1) for scenario in ("up", "restart")
+    }
     print(json.dumps({"events": tasks * 3, "load_before": load, **found, "times_faster": ratios}, indent=2))
     return 0
 
 
-def measured(way: str, settings: Settings, folder: Path, tasks: int) -> dict[str, float]:
-    """One way in a process of its own, so that none inherits another's warmth or memory."""
-    command = [sys.executable, "-m", "benchmarks.statistics", "--measure", way, str(folder), str(tasks)]
+def measured(scenario: str, settings: Settings, folder: Path, tasks: int) -> dict[str, float]:
+    """Runs one scenario in a process of its own, so that none inherits a warm JVM or memory."""
+    command = [sys.executable, "-m", "benchmarks.statistics", "--measure", scenario, str(folder), str(tasks)]
     environ = {**os.environ, **settings.environ(), **spark_archive.environ()}  # as `up` starts it
     done = subprocess.run(command, env=environ, stdout=subprocess.PIPE, check=True)
-    found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])  # the JVM may have said something before
-    print(way, found, file=sys.stderr)
+    found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])  # the JVM may have printed something before
+    print(scenario, found, file=sys.stderr)
     return found
 
 
-def measure(way: str, folder: Path, tasks: int) -> int:
+def measure(scenario: str, folder: Path, tasks: int) -> int:
     settings = Settings.load()
-    own = folder / way
+    own = folder / scenario
     own.mkdir()
     spark = start_session(settings, own)
     found: dict[str, float] = {}
     with memory(found):
-        found |= WAYS[way](spark, settings, own, tasks)
+        found |= SCENARIOS[scenario](spark, settings, own, tasks)
     spark.stop()
     print(json.dumps(found))
     return 0
 
 
 def up(spark: SparkSession, settings: Settings, folder: Path, tasks: int) -> dict[str, float]:
-    """Topics of its own, and triggers so far apart that producing fits between two of them."""
+    """Has topics of its own, and triggers so far apart that all events are produced between two of them."""
     trigger_s = 60.0 * (1 + tasks * 3 // 2_000_000)
     settings = replace(settings, topic_prefix="up.", trigger_s=trigger_s)
     apply_topics(Kafka(settings, "bench").admin(), settings.topic_prefix)
     with running(spark, settings, folder) as (job, database):
         while job.counted_until() is None:
             time.sleep(0.2)
-        time.sleep(trigger_s - time.time() % trigger_s)  # Spark's triggers are at whole multiples
+        time.sleep(trigger_s - time.time() % trigger_s)  # Spark triggers at whole multiples of it
         trigger = (time.time() // trigger_s + 1) * trigger_s
         produce(settings, tasks)
         if time.time() > trigger:
-            raise SystemExit(f"producing took longer than {trigger_s:.0f} s: nothing was measured")
+            raise SystemExit(
+                f"producing took longer than the trigger interval of {trigger_s:.0f} s: nothing was measured"
+            )
         wait_until_counted(database, tasks)
         return {"seconds": round(time.time() - trigger, 2)}
 
@@ -122,14 +124,14 @@ def seed(spark: SparkSession, settings: Settings, folder: Path, tasks: int) -> d
     database = Database.parse(settings.database)
     seed_statistics.make_tables(database)
     for name in ("shuffle.partitions", "streaming.stateStore.providerClass", "ansi.enabled"):
-        spark.conf.unset(f"spark.sql.{name}")  # as it ran, on Spark's defaults
+        spark.conf.unset(f"spark.sql.{name}")  # as it ran then, with Spark's defaults
     begun = time.monotonic()
     seed_statistics.run(spark, settings, database, folder)
     return {"seconds": round(time.monotonic() - begun, 2)}
 
 
 def steady(spark: SparkSession, settings: Settings, folder: Path, tasks: int) -> dict[str, float]:
-    """Single events at random times, each until it is in the tables; in seconds and in triggers."""
+    """Sends single events at random times, and measures the time until each is in the tables."""
     sender, waits = Producer(Kafka(settings, "bench").producer_config()), []
     topic = settings.topic_prefix + "lifecycle.received"
     with running(spark, settings, folder) as (_, database):
@@ -153,12 +155,12 @@ def steady(spark: SparkSession, settings: Settings, folder: Path, tasks: int) ->
     }
 
 
-WAYS = {"up": up, "restart": restart, "seed": seed, "steady": steady}
+SCENARIOS = {"up": up, "restart": restart, "seed": seed, "steady": steady}
 
 
 @contextmanager
 def running(spark: SparkSession, settings: Settings, folder: Path) -> Iterator[tuple[StatisticsJob, Database]]:
-    """The job, with no checkpoint and no tables before it."""
+    """A job that starts without a checkpoint and without tables."""
     database = Database.parse(settings.database)
     for (table,) in _rows(database, "SHOW TABLES"):
         _rows(database, f"DROP TABLE {table}")
@@ -174,7 +176,7 @@ def running(spark: SparkSession, settings: Settings, folder: Path) -> Iterator[t
 
 
 def wait_until_counted(database: Database, tasks: int) -> None:
-    """Until the tables hold every received, started and completed task."""
+    """Waits until the tables hold every received, started and completed task."""
     while True:
         found = counted(database)
         if all(found.get(e, 0) >= tasks for e in ("received", "started", "completed")):
@@ -183,7 +185,7 @@ def wait_until_counted(database: Database, tasks: int) -> None:
 
 
 def counted(database: Database) -> dict[str, int]:
-    """The tables' events, by what happened; none while there are no tables."""
+    """Counts in the tables by event; empty while there are no tables."""
     try:
         return {e: int(n) for e, n in _rows(database, "SELECT event, SUM(count) FROM counts_hour GROUP BY event")}
     except pymysql.MySQLError:
@@ -191,7 +193,7 @@ def counted(database: Database) -> dict[str, int]:
 
 
 def produce(settings: Settings, tasks: int) -> None:
-    """Received, started and completed of each task, to topics that are there."""
+    """Sends received, started and completed of each task to existing topics."""
     kafka = Kafka(settings, "bench")
     options = {"linger.ms": 50, "queue.buffering.max.messages": 100_000, "queue.buffering.max.kbytes": 100_000}
     producer, now, chance = Producer(kafka.producer_config(**options)), int(time.time() * 1000), random.Random(1)
@@ -226,9 +228,9 @@ def produce(settings: Settings, tasks: int) -> None:
 
 @contextmanager
 def memory(found: dict[str, float]) -> Iterator[None]:
-    """Adds the peak of the resident memory of this process and all below it, in MiB.
+    """Adds `peak_mib` to `found`: the peak resident memory of this process and its descendants.
 
-    Each sample is the lesser of two: a program that is being started shows its parent's memory as its own for a moment.
+    Each sample is the smaller of two, because a starting program briefly shows its parent's memory as its own.
     """
     over, peak = threading.Event(), [0]
 
@@ -270,7 +272,7 @@ def _rows(database: Database, sql: str) -> list[tuple]:  # type: ignore[type-arg
 
 @contextmanager
 def stack(folder: Path) -> Iterator[Settings]:
-    """A broker and a database of our own, and the settings of a role over them."""
+    """A broker and a database of the benchmark's own; yields settings that use them."""
     kafka = EmbeddedKafka(folder / "kafka", f"127.0.0.1:{free_port()}")
     database = EmbeddedDatabase(folder / "database", f"127.0.0.1:{free_port()}")
     try:

@@ -1,1 +1,1 @@
-"""Task kinds that do real work, which ship with Headrace. Nobody imports it: it is loaded as users' kinds are."""
+"""The task kinds that ship with Headrace; they do real work. Loaded like users' kinds, never imported."""

@@ -1,9 +1,9 @@
-"""Conversion of CSV, TSV, JSON and YAML into one another; the result is text.
+"""Converts between CSV, TSV, JSON and YAML; the result is text.
 
     {"name": "conversion", "payload": {"text": "a,b\\n1,2\\n", "source": "csv", "target": "json"}, "directory": "demo"}
 
-Tables become lists of objects and back. What cannot be converted ends at once with a sentence that names the place:
-trying again would not help.
+A table becomes a list of objects, and a list of objects a table. Text that cannot be converted fails at once with an
+error that names the place, because another attempt would not help.
 """
 
 import csv
@@ -23,7 +23,7 @@ from headrace.errors import Invalid
 
 Format = Literal["csv", "tsv", "json", "yaml"]
 
-MOST_VALUES = 1_000_000  # a YAML of some lines can stand for billions of values by its aliases
+MOST_VALUES = 1_000_000  # a YAML text of some lines can expand to billions of values by aliases
 MOST_LEVELS = 100
 _DELIMITERS = {"csv": ",", "tsv": "\t"}
 _JSON_INTEGER = re.compile(r"-?(0|[1-9][0-9]*)")
@@ -32,9 +32,9 @@ _JSON_NUMBER = re.compile(_JSON_INTEGER.pattern + r"(\.[0-9]+)?([eE][-+]?[0-9]+)
 
 @task(timeout_s=600)
 def conversion(
-    text: Annotated[str, Field(description="what to convert")],
-    source: Annotated[Format, Field(description="the format it has")],
-    target: Annotated[Format, Field(description="the format it shall have")],
+    text: Annotated[str, Field(description="text to convert")],
+    source: Annotated[Format, Field(description="its format")],
+    target: Annotated[Format, Field(description="the format to convert to")],
     numbers: Annotated[bool, Field(description="read table cells that are numbers as numbers, not as text")] = False,
 ) -> str:
     """Converts `text` from one format to another; cells of tables stay text unless `numbers` is set."""
@@ -47,7 +47,7 @@ def conversion(
     except RecursionError:
         raise Invalid(f"the {source} is nested too deeply: {MOST_LEVELS} levels at most") from None
     except UnicodeEncodeError as e:
-        raise Invalid(f"the text holds half of a surrogate pair at {e.start}: no UTF-8 can be written for it") from None
+        raise Invalid(f"the text has half of a surrogate pair at {e.start}, which UTF-8 cannot encode") from None
     return result
 
 
@@ -65,11 +65,11 @@ def _read(text: str, source: Format) -> Any:
 
 
 def _refuse_constant(name: str) -> None:
-    raise ValueError(f"{name} is no number of JSON")
+    raise ValueError(f"{name} is not a JSON number")
 
 
 def _read_table(text: str, delimiter: str) -> list[dict[str, str | None]]:
-    """Rows as objects by the first line's names. A cell missing at a row's end is null; one too many is an error."""
+    """Rows as objects with the first line's names. Missing cells at a row's end are null; extra cells are an error."""
     csv.field_size_limit(max(csv.field_size_limit(), len(text) + 1))
     lines = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     rows: list[dict[str, str | None]] = []
@@ -92,7 +92,7 @@ def _read_table(text: str, delimiter: str) -> list[dict[str, str | None]]:
 
 
 def _number(cell: str | None) -> int | float | str | None:
-    """The number that JSON reads in the cell, or the cell itself: 007, 1_000 and 1e999 stay text."""
+    """The cell as a JSON number, or the cell itself if it is none: 007, 1_000 and 1e999 stay text."""
     if cell is None or not _JSON_NUMBER.fullmatch(cell):
         return cell
     if _JSON_INTEGER.fullmatch(cell):
@@ -101,12 +101,10 @@ def _number(cell: str | None) -> int | float | str | None:
 
 
 def _plain(value: Any, level: int, budget: list[int]) -> Any:
-    """Nothing but what JSON holds; Invalid when aliases or nesting make it more than could be meant."""
+    """The value with JSON's types only; Invalid when aliases or nesting exceed the limits."""
     budget[0] -= 1
     if budget[0] < 0 or level > MOST_LEVELS:
-        raise Invalid(
-            f"more than {MOST_VALUES} values or {MOST_LEVELS} levels: aliases that multiply are not expanded further"
-        )
+        raise Invalid(f"more than {MOST_VALUES} values or {MOST_LEVELS} levels: YAML aliases are not expanded further")
     if isinstance(value, dict):
         return {_name(k): _plain(v, level + 1, budget) for k, v in value.items()}
     if isinstance(value, list | tuple | set | frozenset):
@@ -116,7 +114,7 @@ def _plain(value: Any, level: int, budget: list[int]) -> Any:
     if isinstance(value, bytes):
         return value.decode("latin-1")
     if isinstance(value, float) and not math.isfinite(value):
-        raise Invalid(f"{value} is no number of JSON")
+        raise Invalid(f"{value} is not a JSON number")
     return value
 
 
@@ -155,7 +153,7 @@ def _to_table(delimiter: str) -> Callable[[Any], str]:
 
 
 def _cell(value: Any) -> str:
-    """Text as it is, nothing as an empty cell, all else as JSON."""
+    """Text as it is, null as an empty cell, everything else as JSON."""
     if value is None:
         return ""
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)

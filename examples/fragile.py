@@ -1,8 +1,8 @@
-"""A task that fails on demand, for those who want to see what Headrace does about it.
+"""A task that fails on demand, to show how Headrace handles failures.
 
     {"name": "fragile", "payload": {"how": "kill", "attempts": 2}, "directory": "demo"}
 
-Its process is killed at attempts 1 and 2; attempt 3 succeeds. `headrace why <id>` tells the story.
+Its process is killed in attempts 1 and 2; attempt 3 succeeds. `headrace why <id>` explains what happened.
 """
 
 import os
@@ -21,20 +21,20 @@ How = Literal["raise", "kill", "exit", "hang"]
 def fragile(
     context: Context,
     how: Annotated[
-        How, Field(description="raise an error, kill its process, exit in the middle, or hang until the time limit")
+        How, Field(description="raise an error, kill its process, exit midway, or hang until the time limit")
     ] = "kill",
-    attempts: Annotated[int, Field(ge=0, le=100, description="how many attempts go wrong before one succeeds")] = 1,
-    seconds: Annotated[float, Field(ge=0, le=3600, description="work before it goes wrong or ends")] = 0.0,
+    attempts: Annotated[int, Field(ge=0, le=100, description="number of attempts that fail before one succeeds")] = 1,
+    seconds: Annotated[float, Field(ge=0, le=3600, description="seconds of work before it fails or ends")] = 0.0,
 ) -> dict[str, Any]:
-    """Goes wrong at its first attempts and then succeeds, telling how many it took."""
+    """Fails in its first attempts, then succeeds and returns how many failed before."""
     _work(context, seconds)
     if context.attempt <= attempts:
-        _go_wrong(how, context.attempt)
+        _fail(how, context.attempt)
     return {"attempt": context.attempt, "went_wrong_before": context.attempt - 1}
 
 
 def _work(context: Context, seconds: float) -> None:
-    """Sleeps in ten steps and reports each, so that there is progress to look at."""
+    """Sleeps in ten steps and reports progress at each."""
     began = time.monotonic()
     while (passed := time.monotonic() - began) < seconds:
         context.progress(passed / seconds, f"{passed:.1f} of {seconds:g} s")
@@ -42,7 +42,7 @@ def _work(context: Context, seconds: float) -> None:
     context.progress(1.0, "worked")
 
 
-def _go_wrong(how: How, attempt: int) -> None:
+def _fail(how: How, attempt: int) -> None:
     print(f"attempt {attempt} goes wrong: {how}", flush=True)
     if how == "raise":
         raise RuntimeError(f"attempt {attempt} was asked to raise this error")

@@ -1,7 +1,7 @@
-"""Shared by all tests: one real broker a run, and a topic prefix a test, so that tests share it without meeting.
+"""Shared by all tests: one real broker for each run, and a topic prefix for each test, which isolates it.
 
-`HEADRACE_TEST_KAFKA` points the run at a broker that is there already. Where workers share a run (`pytest -n`), the
-controller starts the broker and hands it to them in this variable.
+`HEADRACE_TEST_KAFKA` names an existing broker to use instead. In a run with workers (`pytest -n`) the controller starts
+the broker and passes it to them in this variable.
 """
 
 import os
@@ -28,7 +28,7 @@ _GIVEN = "HEADRACE_TEST_KAFKA"
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """One broker for all workers of this run: they inherit our environment, and so does every Spark of theirs."""
+    """Starts one broker for all workers of this run, which inherit this environment, as does every Spark of theirs."""
     os.environ.setdefault("SPARK_SUBMIT_OPTS", SHORT_LIVED)
     is_controller = bool(config.getoption("numprocesses", None)) and not hasattr(config, "workerinput")
     if not is_controller or os.environ.get(_GIVEN) or config.option.collectonly:
@@ -71,19 +71,19 @@ def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 @pytest.fixture
 def prefix() -> str:
-    """A topic prefix of this test's own."""
+    """A topic prefix for this test alone."""
     return f"t{uuid.uuid4().hex[:8]}."
 
 
 @pytest.fixture
 def kafka_settings(broker: str, prefix: str, tmp_path: Path) -> Settings:
-    """Settings of an installation of this test's own: broker, prefix and data directory; no topics yet."""
+    """Settings of an installation for this test alone: broker, prefix and data directory; without topics."""
     return Settings(kafka=broker, topic_prefix=prefix, data=tmp_path)
 
 
 @pytest.fixture
 def make_topics(broker: str) -> Callable[..., None]:
-    """Makes all topics of the contract under a prefix, few partitions for speed: `make_topics(prefix, 2)`."""
+    """Creates all topics of topics.yaml under a prefix, with few partitions for speed: `make_topics(prefix, 2)`."""
 
     def make(prefix: str, partitions: int = PARTITIONS) -> None:
         from confluent_kafka.admin import AdminClient
@@ -96,14 +96,14 @@ def make_topics(broker: str) -> Callable[..., None]:
 
 @pytest.fixture
 def topics(make_topics: Callable[..., None], prefix: str) -> str:
-    """The prefix, with all topics of the contract made under it, PARTITIONS each."""
+    """The prefix, after all topics were created under it with PARTITIONS partitions each."""
     make_topics(prefix)
     return prefix
 
 
 @pytest.fixture
 def sender(kafka_settings: Settings, topics: str) -> Iterator[Sender]:
-    """Sends to the test's own topics."""
+    """A sender for the test's own topics."""
     sender = Sender(Kafka(kafka_settings, "test"))
     yield sender
     sender.close()

@@ -1,17 +1,17 @@
-"""How `pytest -n` shares the tests among its workers: in groups, the longest first.
+"""How `pytest -n` distributes the tests to its workers: in groups, the longest first.
 
-A group's tests run on one worker, one after another: those of a file, and those of all files that share what is dear to
-start (the product, Spark with its database), for one worker to start it.
+A group's tests run on one worker, one after another. A group is a file, or all files that share an expensive fixture
+(the product, Spark with its database), so that one worker alone starts it.
 """
 
 from typing import Any
 
 import pytest
 
-# For the environment of Spark: C1's code is there at once, and C2's would come when the test is over.
+# For Spark's JVM: C1's code is ready at once, and C2's would only be ready after the test.
 SHORT_LIVED = "-XX:TieredStopAtLevel=1"
 
-# Group -> the files of it, by how their paths begin. What comes first, starts first.
+# Group -> the beginnings of its files' paths. Earlier groups start first.
 GROUPS = {
     "statistics": (
         "tests/integration/spark_analytics/test_statistics.py",
@@ -41,17 +41,19 @@ def group_of(nodeid: str) -> str:
 
 
 def place_of(nodeid: str) -> int:
-    """Where a test stands in the order of all tests."""
+    """The position of a test in the order of all tests."""
     return next((n for n, (_, start) in enumerate(_ORDER) if nodeid.startswith(start)), len(_ORDER))
 
 
 def scheduler(config: pytest.Config, log: Any) -> Any:
-    """What xdist asks for: it gives each worker that has little left to do the next group."""
+    """xdist's scheduler, which gives the next group to each worker that has little left to do."""
     from xdist.scheduler import LoadScopeScheduling
 
     class InGroups(LoadScopeScheduling):  # type: ignore[misc, unused-ignore]
         def _split_scope(self, nodeid: str) -> str:
             return group_of(nodeid)
 
-    config.option.loadscopereorder = False  # it would put those with the most tests first, which are the quickest
+    config.option.loadscopereorder = (
+        False  # it would start the groups with the most tests first, which are the quickest
+    )
     return InGroups(config, log)

@@ -1,1 +1,1 @@
-"""What tests stand on: parts put together for them, kinds to run, clients to ask. Imported by tests alone."""
+"""Test rigs: fixtures, parts assembled for tests, task kinds, clients. Only tests import them."""

@@ -1,4 +1,4 @@
-"""Lifecycle records as the other roles would send them, and a recount of the topics with none of the job's code."""
+"""Lifecycle records as the other roles would send them, and a recount of the topics without the job's code."""
 
 import random
 import time
@@ -33,7 +33,7 @@ Counts = dict[tuple[str, str, str, str], int]  # (minute, event, kind, node) -> 
 
 
 class Sends:
-    """Sends records and waits until the broker has them all."""
+    """Sends records and waits until the broker has acknowledged all."""
 
     def __init__(self, settings: Settings) -> None:
         self._sender = Sender(Kafka(settings, "test"), **{"linger.ms": 20})
@@ -46,7 +46,7 @@ class Sends:
 
 
 def stories(count: int, seed: int = 0, attempts: bool = True) -> list[list[Outgoing]]:
-    """Whole stories of tasks: most completed, some failed or cancelled, some started twice."""
+    """All records of `count` tasks: most completed, some failed or cancelled, some started twice."""
     chance, now = random.Random(seed), int(time.time() * 1000)
     found = []
     for i in range(count):
@@ -90,7 +90,7 @@ def flat(stories: Sequence[Sequence[Outgoing]]) -> list[Outgoing]:
 
 
 def recount(bootstrap: str, prefix: str) -> Counts:
-    """Reads all lifecycle topics with a plain consumer and counts what the contract says: the first of each event."""
+    """Reads all lifecycle topics with a plain consumer and counts the first of each event."""
     consumer = Consumer({"bootstrap.servers": bootstrap, "group.id": "recount", "enable.partition.eof": True})
     metadata = {t: consumer.list_topics(prefix + t, timeout=20).topics[prefix + t] for t in TOPICS}
     places = [TopicPartition(prefix + t, p, 0) for t in TOPICS for p in metadata[t].partitions]
@@ -120,7 +120,7 @@ def _event(message: Message, prefix: str) -> tuple[tuple[str, ...], tuple[str, s
 
 
 def tables(database: Database) -> Counts:
-    """The same from the statistics' tables; empty while there are none."""
+    """The same counts from the statistics' tables; empty while there are no tables."""
     try:
         found = rows(database, "SELECT bucket, event, name, node, SUM(count) FROM counts_minute GROUP BY 1, 2, 3, 4")
     except pymysql.ProgrammingError:
@@ -136,12 +136,12 @@ def rows(database: Database, sql: str) -> list[tuple]:  # type: ignore[type-arg]
 
 @cache
 def _pool(database: Database) -> PooledDB:
-    """Kept for who asks again and again: a connection reads the machine's certificates first, for 40 ms."""
+    """Cached for tests that poll: each new connection reads the machine's certificates, which takes 40 ms."""
     return database.pool(1)
 
 
 def wait_until_counted(database: Database, expected: Counts, timeout_s: float = 240.0) -> None:
-    """Returns when the tables say what was expected; fails, with the difference, when they do not in time."""
+    """Waits until the tables have the expected counts; AssertionError with the difference after `timeout_s`."""
     deadline = time.monotonic() + timeout_s
     while (found := tables(database)) != expected:
         if time.monotonic() > deadline:

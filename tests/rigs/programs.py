@@ -1,4 +1,4 @@
-"""Small real programs as Services, for the tests of what starts, watches and stops them."""
+"""Small real programs as Services, for the tests of the code that starts, watches and stops them."""
 
 import sys
 from pathlib import Path
@@ -12,7 +12,7 @@ STUBBORN = (
 
 
 class Program(Service):
-    """Runs a line of Python; ready when its log holds `mark` (the empty one: at once)."""
+    """Runs Python code; ready when its log contains `mark` (by default at once)."""
 
     def __init__(self, folder: Path, code: str = SLEEP, name: str = "program", mark: str = "") -> None:
         super().__init__(name, folder / f"{name}.log")

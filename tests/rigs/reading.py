@@ -1,4 +1,4 @@
-"""Reads a topic in tests, waiting for what is to come."""
+"""Reads a topic in tests, and waits for records."""
 
 import time
 
@@ -9,9 +9,9 @@ from headrace.kafka.client import SHORT_FETCH, Kafka
 
 
 def read_until(kafka: Kafka, topic: str, count: int, timeout_s: float = 60.0) -> list[Record]:
-    """All records of the topic, from its beginning, once there are at least `count`; AssertionError without them.
+    """All records of the topic from its beginning, once there are at least `count`; AssertionError after `timeout_s`.
 
-    Goes on to the end of each partition then, so that one too many would be seen.
+    It then reads on to the end of each partition, so that a surplus record is seen.
     """
     consumer = kafka.consumer(None, **SHORT_FETCH)
     name = kafka.topic(topic)

@@ -1,4 +1,4 @@
-"""For tests of the statistics: one Spark session and one database a run, and the role itself as its own process."""
+"""Fixtures for the statistics: a Spark session and a database for each run, and the role as its own process."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -33,7 +33,7 @@ def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SparkSession]:
 
 @pytest.fixture(scope="session")
 def mariadb(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedDatabase]:
-    """A real MariaDB with the user that `up` gives the statistics."""
+    """A real MariaDB with the user that `up` creates for the statistics."""
     server = EmbeddedDatabase(tmp_path_factory.mktemp("mariadb"), f"127.0.0.1:{free_port()}")
     server.start()
     yield server
@@ -42,7 +42,7 @@ def mariadb(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedDataba
 
 @pytest.fixture
 def database(mariadb: EmbeddedDatabase) -> Database:
-    """That database, running and without a table."""
+    """That database, running and without tables."""
     if not mariadb.alive:
         mariadb.start()
     found = Database.parse(mariadb.url)
@@ -71,7 +71,7 @@ def statistics_settings(kafka_settings: Settings, mariadb: EmbeddedDatabase, dat
 
 @pytest.fixture
 def statistics(statistics_settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Iterator[Role]:
-    """The role over this test's topics, not yet started; the test makes the topics. Its machine's clock is not UTC."""
+    """The role for this test's topics, not yet started; the test creates the topics. Its time zone is not UTC."""
     monkeypatch.setenv("TZ", "Asia/Kolkata")
     monkeypatch.setenv("SPARK_SUBMIT_OPTS", SHORT_LIVED)
     role = analytics_role(statistics_settings, statistics_settings.data / "logs")

@@ -1,3 +1,3 @@
-"""The topics of tests: enough partitions for two members of a group to share, and no more, as each costs the broker."""
+"""The topics of tests: enough partitions for two members of a group to share; more would slow down the broker."""
 
 PARTITIONS = 2
