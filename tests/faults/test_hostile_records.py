@@ -224,7 +224,7 @@ def test_no_record_stops_a_role_and_no_forged_outcome_counts(cluster: LocalClust
             send_unreadable_headers(cluster.settings.kafka, cluster.settings.topic_prefix + topic, key.encode())
         )
         if topic in ("tasks.normal", "tasks.high"):
-            wanted[key] = "no UTF-8"
+            wanted[key] = "not UTF-8"
     sender.close()
 
     wanted |= dict.fromkeys(send_large(cluster.settings.kafka, cluster.settings.topic_prefix), "at most")

@@ -1,4 +1,4 @@
-"""Step 4 on a real broker: results large and small, failures, budgets, cancels, drains."""
+"""The finisher on a real broker: large and small results, failures, budgets, cancels, drains."""
 
 import hashlib
 import os
@@ -64,17 +64,17 @@ def test_a_failed_attempt_is_made_again_at_high_priority_until_its_budget_is_use
     log.wait_no_claims()
 
 
-def test_headers_of_strangers_travel_through_every_attempt(core: Core, log: Log, sender: Sender) -> None:
+def test_foreign_headers_travel_through_every_attempt(core: Core, log: Log, sender: Sender) -> None:
     first = record()
-    stranger = (("traceparent", b"00-abc"),)
-    sender.send_all([type(first)(first.topic, first.key, first.value, stranger)])
+    foreign = (("traceparent", b"00-abc"),)
+    sender.send_all([type(first)(first.topic, first.key, first.value, foreign)])
     core.end(core.wait_jobs(1)[0], cause=Cause.PROCESS_DEATH, detail="killed by SIGKILL")
     core.end(core.wait_jobs(2)[1])
     [outcome] = [Outcome.decode(r) for r in log.read("results")]
-    assert outcome.foreign == stranger
+    assert outcome.foreign == foreign
 
 
-def test_a_replay_that_waits_keeps_its_claim_and_takes_no_slot(core: Core, log: Log, sender: Sender) -> None:
+def test_a_delayed_retry_keeps_its_claim_and_takes_no_slot(core: Core, log: Log, sender: Sender) -> None:
     task_id, value = str(uuid.uuid4()), submission(max_attempts=9)
     ledger = tuple(Failure(n, Cause.PROCESS_DEATH, node="node-1", started_ms=1, ended_ms=2) for n in (1, 2, 3))
     before = Task(
@@ -87,7 +87,7 @@ def test_a_replay_that_waits_keeps_its_claim_and_takes_no_slot(core: Core, log: 
     assert [f.attempt for f in claim.tasks[0].ledger] == [1, 2, 3, 4]
     assert len(log.read("tasks.high")) == 1
     assert core.intake.drain()
-    core.close_finisher()  # a drain sends it now
+    core.close_finisher()  # as a drain does: it is sent now
     [replay] = [r for r in log.read("tasks.high") if r.offset == 1]
     assert replay.number("attempt") == 5
     log.wait_no_claims()
@@ -107,7 +107,7 @@ def test_a_running_task_that_is_cancelled_ends_as_cancelled(core: Core, log: Log
     log.wait_no_claims()
 
 
-def test_what_a_drain_cuts_short_is_sent_again_free_of_charge(core: Core, log: Log, sender: Sender) -> None:
+def test_an_attempt_cut_short_by_a_drain_is_sent_again_and_not_charged(core: Core, log: Log, sender: Sender) -> None:
     sender.send_all([record(value=submission(max_attempts=1))])
     core.end(core.wait_jobs(1)[0], cause=Cause.DRAIN, detail="the node was drained")
     again = core.wait_jobs(2)[1]
@@ -116,7 +116,7 @@ def test_what_a_drain_cuts_short_is_sent_again_free_of_charge(core: Core, log: L
     log.wait_no_claims()
 
 
-def test_nothing_of_a_boot_that_is_over_is_told(core: Core, log: Log, sender: Sender, tmp_path: Path) -> None:
+def test_nothing_is_sent_for_a_boot_that_is_over(core: Core, log: Log, sender: Sender, tmp_path: Path) -> None:
     file = tmp_path / "result"
     file.write_bytes(b"x")
     sender.send_all([record()])

@@ -1,4 +1,4 @@
-"""The control log as a node keeps it: what it must not believe of itself after a start."""
+"""The cancellations that a node keeps in its file: what it must not trust after a start."""
 
 import uuid
 
@@ -9,20 +9,20 @@ from headrace.settings import Settings
 from tests.rigs.topics import PARTITIONS
 
 
-def test_a_control_log_that_was_made_anew_is_read_before_it_counts_as_read(
+def test_a_control_log_that_was_recreated_is_read_before_it_counts_as_read(
     kafka_settings: Settings, sender: Sender, topics: str
 ) -> None:
-    """Its topic was deleted and made again: the place that was kept lies far behind the new log's end."""
+    """Its topic was deleted and created again: the stored position is far beyond the new log's end."""
     kafka, file, task_id = Kafka(kafka_settings, "test"), kafka_settings.data / "control.db", str(uuid.uuid4())
     before = Cancellations(kafka, file)
     before.begin()
     before.flush({("tasks.control", p): 1000 for p in range(PARTITIONS)})
     before._db.close()
     sender.send_all([Cancel(task_id).encode()])
-    control = Cancellations(kafka, file)
-    control.start()
+    cancellations = Cancellations(kafka, file)
+    cancellations.start()
     try:
-        assert control.wait_caught_up(60)
-        assert control.is_cancelled(task_id)
+        assert cancellations.wait_caught_up(60)
+        assert cancellations.is_cancelled(task_id)
     finally:
-        control.close()
+        cancellations.close()

@@ -1,4 +1,4 @@
-"""The intake on a real broker: what is claimed, in which order, and what becomes of what cannot be."""
+"""The intake on a real broker: what is claimed, in which order, and how tasks end that cannot be claimed."""
 
 import threading
 import time
@@ -48,7 +48,7 @@ def test_no_more_is_claimed_than_slots_are_free(kafka_settings: Settings, sender
         assert len(log.live_claims()) == 2
         core.end(first[0])
         core.wait_jobs(3)
-        while len(log.live_claims()) > 2:  # the tombstone of the first is on its way
+        while len(log.live_claims()) > 2:  # the first one's tombstone is on its way
             pass
         assert len(log.live_claims()) == 2
 
@@ -62,7 +62,7 @@ def test_a_backlog_larger_than_every_buffer_runs_once_each(kafka_settings: Setti
     assert set(Counter(job.task.id for job in core.jobs).values()) == {1}
 
 
-def test_a_partition_that_was_full_when_it_went_is_read_on_when_it_comes_back(
+def test_a_partition_that_was_full_when_revoked_is_read_on_when_it_is_assigned_again(
     kafka_settings: Settings, sender: Sender, tmp_path: Path
 ) -> None:
     count, place = PAUSE_RECORDS + 200, ("tasks.normal", 0)
@@ -72,7 +72,9 @@ def test_a_partition_that_was_full_when_it_went_is_read_on_when_it_comes_back(
         core.wait_jobs(4)
         until(lambda: core.intake._queue._partitions[place].paused)
         generation = member_generation(core)
-        with cores(Core(other(kafka_settings, tmp_path / "other"))):  # takes some partitions, and gives them back
+        with cores(
+            Core(other(kafka_settings, tmp_path / "other"))
+        ):  # gets some partitions, then they are assigned back
             until(lambda: member_generation(core) > generation)
         until(lambda: place in core.intake.places)
         for job in core.wait_jobs(4):
@@ -108,7 +110,7 @@ REFUSED = {
 }
 
 
-def test_what_cannot_run_ends_at_once_although_every_slot_is_busy(kafka_settings: Settings, sender: Sender) -> None:
+def test_refused_tasks_end_at_once_although_every_slot_is_busy(kafka_settings: Settings, sender: Sender) -> None:
     log, core = Log(kafka_settings), Core(kafka_settings, slots=1)
     with cores(core):
         sender.send_all([record()])
@@ -125,7 +127,7 @@ def test_what_cannot_run_ends_at_once_although_every_slot_is_busy(kafka_settings
         core.wait_jobs(2)
 
 
-def test_a_forged_replay_ends_as_invalid_and_stops_nobody(kafka_settings: Settings, sender: Sender) -> None:
+def test_a_forged_replay_ends_as_invalid_and_stops_no_other_task(kafka_settings: Settings, sender: Sender) -> None:
     log, core, task_id = Log(kafka_settings), Core(kafka_settings), str(uuid.uuid4())
     with cores(core):
         forged = Outgoing("tasks.high", task_id.encode(), submission(), (("attempt", b"-1"), ("ledger", b"{")))
@@ -166,7 +168,7 @@ def test_high_tasks_start_before_normal_ones_that_came_earlier(kafka_settings: S
     assert {j.task.id.encode() for j in started[:5]} == {r.key for r in high}
 
 
-def test_normal_tasks_start_in_the_order_they_came_across_partitions(kafka_settings: Settings, sender: Sender) -> None:
+def test_normal_tasks_start_in_their_order_across_partitions(kafka_settings: Settings, sender: Sender) -> None:
     core, sent = Core(kafka_settings, slots=1), [record() for _ in range(100)]
     for r in sent:
         sender.send_all([r])
@@ -200,7 +202,7 @@ def test_a_second_node_stalls_nobody_and_reruns_nothing(
         left = time.monotonic()
         sender.send_all(record(partition=p) for p in range(PARTITIONS))
         first.wait_jobs(len(first.jobs) + PARTITIONS - sum(1 for j in first.jobs if j.task.id not in ids))
-        assert time.monotonic() - left < 5  # what leaves in order keeps nobody waiting for its session's end
+        assert time.monotonic() - left < 5  # after an orderly leave nobody waits for a session to end
     ran = Counter(j.task.id for j in first.jobs + second.jobs if j.task.id in ids)
     assert set(ran.values()) == {1}
     assert len(ran) == 200

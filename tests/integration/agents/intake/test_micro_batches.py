@@ -1,4 +1,4 @@
-"""Tiny tasks on a real broker: claimed many at a time, each an attempt of its own all the same."""
+"""Micro-batches on a real broker: tiny tasks are claimed many at a time, and each is still an attempt of its own."""
 
 import uuid
 from collections import Counter
@@ -13,7 +13,7 @@ from tests.rigs.core import Core, Log, cores, record
 COUNT = 200
 
 
-def test_one_claim_a_partition_holds_all_that_a_slot_is_given(kafka_settings: Settings, sender: Sender) -> None:
+def test_one_claim_for_each_partition_holds_all_jobs_of_a_slot(kafka_settings: Settings, sender: Sender) -> None:
     log, core = Log(kafka_settings), Core(kafka_settings, slots=1, tiny=["work"])
     ids = [str(uuid.uuid4()) for _ in range(COUNT)]
     sender.send_all(map(record, ids))

@@ -1,4 +1,4 @@
-"""The reaper's thread on a real broker: it does not die in silence."""
+"""The reaper's thread on a real broker: its failure is reported."""
 
 import threading
 
@@ -16,7 +16,7 @@ def test_a_reaper_whose_thread_ends_by_an_error_says_so(
 
     core, failed = Core(kafka_settings), threading.Event()
     core.reaper.on_failure = lambda _: failed.set()
-    monkeypatch.setattr(core.node, "remember_member", broken)  # the intake has the right one already
+    monkeypatch.setattr(core.node, "remember_member", broken)  # the intake holds the real method already
     with cores(core):
         assert failed.wait(PATIENCE_S)
         assert "broken" in (core.reaper.check() or "")

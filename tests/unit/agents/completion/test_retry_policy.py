@@ -50,20 +50,20 @@ def test_a_budget_used_up_ends_the_task(before: tuple[Cause, ...], cause: Cause,
         ((Cause.NODE_LOSS,) * 10 + (Cause.ERROR,), Cause.ERROR),
     ],
 )
-def test_errors_and_deaths_have_budgets_of_their_own_and_the_rest_is_free(
+def test_errors_and_deaths_have_separate_budgets_and_other_causes_are_not_charged(
     before: tuple[Cause, ...], cause: Cause
 ) -> None:
     assert isinstance(after_failure(task(*before), failed(cause, len(before) + 1), 3), Retry)
 
 
-def test_what_is_free_ends_some_day_too() -> None:
+def test_a_cap_on_all_attempts_ends_tasks_with_uncharged_failures() -> None:
     losses = (Cause.NODE_LOSS,) * (TOTAL_ATTEMPTS - 1)
     follows = after_failure(task(*losses), failed(Cause.NODE_LOSS, TOTAL_ATTEMPTS), 3)
     assert isinstance(follows, GiveUp)
     assert follows.reason is Reason.CRASHED
 
 
-def test_a_payload_at_fault_is_not_tried_again() -> None:
+def test_an_invalid_payload_is_not_tried_again() -> None:
     follows = after_failure(task(), failed(Cause.ERROR), 3, invalid=True)
     assert isinstance(follows, GiveUp)
     assert follows.reason is Reason.INVALID

@@ -1,4 +1,4 @@
-"""Rule D's window: what it knows, and how much it may take."""
+"""Rule D's window: what it remembers, and how much memory it may take."""
 
 import uuid
 

@@ -1,4 +1,4 @@
-"""Which kinds are tiny, and how what waits is shared out among slots."""
+"""Which kinds are tiny, and how waiting tasks are shared out among slots."""
 
 import pytest
 
@@ -99,4 +99,4 @@ def test_a_micro_batch_is_bounded_in_members_bytes_and_expected_time() -> None:
 def test_a_heavy_task_behind_tiny_ones_keeps_its_place() -> None:
     batcher = MicroBatcher(known(), free_slots=1, waiting=10)
     assert batcher.place_task(pulled(0), admitted())
-    assert not batcher.place_task(pulled(1), admitted("heavy"))  # the intake stops here: nothing overtakes it
+    assert not batcher.place_task(pulled(1), admitted("heavy"))  # the intake stops here, so no task overtakes it

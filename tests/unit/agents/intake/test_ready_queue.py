@@ -27,7 +27,7 @@ def pulled(
 
 
 def leave_all(queue: ReadyQueue) -> list[int]:
-    """Times of all records, in the order in which they leave."""
+    """Removes all records; returns their times in the order in which they left."""
     order = []
     while (head := queue.next_record()) is not None:
         queue.remove(head)
@@ -72,7 +72,7 @@ def test_a_replay_pulls_what_is_before_it_in_its_partition() -> None:
     assert leave_all(queue_of(*records)) == [5, 6, 1]
 
 
-def test_a_normal_task_waits_a_moment_for_records_known_to_be_older_perhaps() -> None:
+def test_a_normal_task_waits_a_moment_for_records_that_may_be_older() -> None:
     clock, late = Clock(), pulled(0, 1, partition=1)
     queue = ReadyQueue(clock)
     queue.assign({("tasks.normal", 0): (0, 1), ("tasks.normal", 1): (0, 1)})
@@ -92,12 +92,12 @@ def test_a_partition_that_does_not_answer_holds_up_nobody_for_long() -> None:
     assert queue.next_record() is not None
 
 
-def test_a_partition_whose_records_do_not_come_is_told_although_others_move() -> None:
+def test_a_partition_whose_records_do_not_arrive_is_reported_although_others_move() -> None:
     clock = Clock()
     queue = ReadyQueue(clock)
     queue.assign({("tasks.normal", 0): (0, 5), ("tasks.normal", 1): (0, 1)})
     queue.add_record(pulled(0, 1, partition=1), 1)
-    assert leave_all(queue) == []  # for a moment it waits
+    assert leave_all(queue) == []  # it waits a moment
     clock.now += 7
     assert queue.overdue_partition(8) is None
     clock.now += 2
@@ -142,7 +142,7 @@ def test_a_few_large_records_fill_a_partition() -> None:
     assert queue.to_pause() == [("tasks.normal", 0)]
 
 
-def test_records_that_come_twice_or_after_a_rebalance_are_passed_over() -> None:
+def test_records_that_come_twice_or_after_a_rebalance_are_ignored() -> None:
     first = pulled(0, 1)
     queue = queue_of(first)
     queue.add_record(first, 0)

@@ -68,7 +68,7 @@ def test_a_zombies_claim_that_lands_late_is_void_too(journal: Journal) -> None:
     assert journal.state.is_void(Source("tasks.normal", 3, 7), 1)
 
 
-def test_what_a_generation_went_through_counts_between_its_claims_and_nowhere_else(journal: Journal) -> None:
+def test_a_generation_counts_for_the_offsets_between_its_claims_and_no_others(journal: Journal) -> None:
     for offset in (5, 9):
         journal.write(claim(offset, 4).encode())
     states = {o: journal.state.is_void(Source("tasks.normal", 3, o), 3) for o in (4, 5, 7, 9, 10)}
