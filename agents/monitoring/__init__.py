@@ -1,1 +1,1 @@
-"""A worker node's statistics and its page. Imported by `worker`; imports `execution` alone."""
+"""A worker node's statistics, counters and stats page. Imports no other package of `agents` but `execution`."""

@@ -1,7 +1,7 @@
-"""What a node knows of its own work: attempts by kind and how they ended, run times, and the last ten minutes.
+"""A node's figures about its own work: attempts by kind and by how they ended, run times, and the last ten minutes.
 
-Fed by the worker agent in the event loop; read by the stats page and by Prometheus. Bounded: by the number of kinds
-that the node runs, by the run times kept of each, and by the length of the history.
+The worker agent counts attempts in the event loop; the stats page and Prometheus read them. Memory is bounded by the
+number of kinds, by the run times kept of each, and by the length of the history.
 """
 
 import math
@@ -16,22 +16,22 @@ from agents.execution.job import AttemptEnd, Job
 
 BUCKET_S = 5
 BUCKETS = 120  # ten minutes
-_TIMES = 1000  # run times kept of each kind: percentiles are of the last so many
-_SECONDS = (0.005, 0.02, 0.1, 0.5, 2, 10, 60, 300, 1800, 3600)
+_RUN_TIMES = 1000  # kept of each kind, for the percentiles
+_BOUNDS_S = (0.005, 0.02, 0.1, 0.5, 2, 10, 60, 300, 1800, 3600)
 
 
 @dataclass(slots=True)
 class KindStats:
-    """One kind's attempts since the node began."""
+    """One kind's attempts since the node's start."""
 
     done: int = 0
-    failed: int = 0  # attempts without a result
+    failed: int = 0  # attempts that ended without a result
     retried: int = 0  # attempts after the first
     causes: dict[str, int] = field(default_factory=dict)
-    seconds: deque[float] = field(default_factory=lambda: deque(maxlen=_TIMES))  # run times of those that are done
+    seconds: deque[float] = field(default_factory=lambda: deque(maxlen=_RUN_TIMES))  # run times of the done ones
 
     def percentile(self, fraction: float) -> float | None:
-        """Of the run times, by nearest rank, in seconds; None before the first."""
+        """Percentile of the run times by nearest rank, in seconds; None before the first. `fraction` is from 0 to 1."""
         if not self.seconds:
             return None
         ordered: Sequence[float] = sorted(self.seconds)
@@ -40,18 +40,18 @@ class KindStats:
 
 @dataclass(slots=True)
 class Bucket:
-    """Five seconds of the node's history."""
+    """BUCKET_S seconds of the node's history."""
 
     at: int  # seconds since the epoch, a multiple of BUCKET_S
     done: int = 0
     failed: int = 0
-    used: float = 0.0  # slots, the mean over the bucket
-    waiting: int | None = None  # tasks in both topics, all nodes; None = not known
+    used: float = 0.0  # slots in use, the mean over the bucket
+    waiting: int | None = None  # tasks in both topics, for all nodes; None = unknown
     samples: int = 0
 
 
 class NodeStats:
-    """One node's. `clock` gives seconds since the epoch."""
+    """One node's figures. `clock` gives seconds since the epoch; `registry` holds the Prometheus metrics."""
 
     def __init__(self, clock: Callable[[], float] = time.time) -> None:
         self._clock = clock
@@ -61,7 +61,7 @@ class NodeStats:
         r = self.registry
         self._attempts = Counter("headrace_attempts", "Attempts by how they ended", ["name", "end"], registry=r)
         self._run_seconds = Histogram(
-            "headrace_attempt_seconds", "Run time of an attempt", ["name"], buckets=_SECONDS, registry=r
+            "headrace_attempt_seconds", "Run time of an attempt", ["name"], buckets=_BOUNDS_S, registry=r
         )
         self._undecodable = Counter(
             "headrace_worker_undecodable", "Records that the node has passed over", ["topic"], registry=r
@@ -70,8 +70,8 @@ class NodeStats:
         self.waiting = Gauge("headrace_waiting_tasks", "Tasks not yet claimed, all nodes", ["topic"], registry=r)
         self.ready = Gauge("headrace_worker_ready", "1 when the node can do its work", registry=r)
 
-    def ended(self, job: Job, end: AttemptEnd) -> None:
-        """Counts one attempt."""
+    def count_attempt(self, job: Job, end: AttemptEnd) -> None:
+        """Counts one attempt that has begun and ended."""
         name = job.submission.name
         kind = self.kinds.setdefault(name, KindStats())
         seconds = max(0, end.ended_ms - end.started_ms) / 1000
@@ -89,12 +89,15 @@ class NodeStats:
         self._attempts.labels(name, end.cause or "completed").inc()
         self._run_seconds.labels(name).observe(seconds)
 
-    def passed_over(self, topic: str) -> None:
-        """Counts a record that is not what its topic holds."""
+    def count_undecodable(self, topic: str) -> None:
+        """Counts a record that could not be decoded and was skipped."""
         self._undecodable.labels(topic).inc()
 
     def sample(self, used: int, total: int, waiting: dict[str, int] | None) -> None:
-        """Notes how many slots are in use and how many tasks wait, by topic. Called about once a second."""
+        """Records how many slots are in use and, by topic, how many tasks wait. Called about once a second.
+
+        `waiting` is None while Kafka has not said.
+        """
         bucket = self._bucket()
         bucket.used = (bucket.used * bucket.samples + used) / (bucket.samples + 1)
         bucket.samples += 1
@@ -105,7 +108,7 @@ class NodeStats:
             self.waiting.labels(topic).set(count)
 
     def history(self) -> list[Bucket]:
-        """The last ten minutes, oldest first, without a gap; the last bucket is still open."""
+        """The last ten minutes, oldest first, without gaps; the last bucket is still filling."""
         self._bucket()
         return list(self._buckets)
 

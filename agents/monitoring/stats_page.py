@@ -1,7 +1,7 @@
-"""The worker node's stats page: `/` for people, `/stats.json` for machines, on the port of its Faust app.
+"""The worker node's stats page: `/` for people, `/stats.json` for programs, on the port of its Faust app.
 
-The page is three files of our own that draw what `/stats.json` says; nothing is loaded from elsewhere. Everything it
-shows is in memory: it answers while Kafka is away and while the node drains.
+The page is three files in `page/` that draw what `/stats.json` returns; a browser loads nothing from elsewhere. All
+figures are in memory, so it answers while Kafka is away and while the node drains. Used by `agents.worker.node`.
 """
 
 import time
@@ -32,7 +32,7 @@ _HEADERS = {
 
 @dataclass(frozen=True, slots=True)
 class NodeView:
-    """Where the page finds what it shows. Functions are called at each request."""
+    """Where the page finds its figures. The functions are called at each request, in the event loop."""
 
     node: str
     boot: Callable[[], str]
@@ -47,22 +47,22 @@ class NodeView:
     waiting: Callable[[], Mapping[str, int] | None]
     waiting_age_s: Callable[[], float | None]
     partitions: Callable[[], Iterable[tuple[str, int]]]
-    limits_s: Mapping[str, float]  # time limit of each kind
+    limits_s: Mapping[str, float]  # each kind's time limit
 
 
 def add_stats_page(app: faust.App, view: NodeView) -> None:
-    """Call before the app starts."""
+    """Adds the routes of the page; call it before the app starts."""
     for path, (name, content_type) in _FILES.items():
         _add_file(app, path, resources.files("agents.monitoring").joinpath("page", name).read_bytes(), content_type)
 
     @app.page("/stats.json")
     async def stats_json(web: Any, _request: Any) -> Any:
-        """Everything that the page shows."""
+        """All figures of the page."""
         return web.json(describe(view), headers={"Cache-Control": "no-store"})
 
 
 def describe(view: NodeView) -> dict[str, Any]:
-    """The node as JSON: times RFC 3339 (UTC), durations in seconds."""
+    """The figures as JSON: times in RFC 3339 (UTC), durations in seconds."""
     reasons = view.health.reasons()
     used, now_ms = view.used(), time.time_ns() // 1_000_000
     waiting = view.waiting()
@@ -76,38 +76,40 @@ def describe(view: NodeView) -> dict[str, Any]:
         "state": "draining" if view.draining() else "not ready" if reasons else "ready",
         "reasons": reasons,
         "slots": {"total": view.slots, "used": used, "free": max(0, view.slots - used)},
-        "running": [_running(r, now_ms, view.limits_s) for r in sorted(view.running(), key=lambda r: r.started_ms)],
+        "running": [
+            _describe_attempt(r, now_ms, view.limits_s) for r in sorted(view.running(), key=lambda r: r.started_ms)
+        ],
         "waiting": {
             "normal": waiting["tasks.normal"] if waiting else None,
             "high": waiting["tasks.high"] if waiting else None,
             "age_s": _rounded(view.waiting_age_s()),
         },
-        "kinds": [_kind(view.stats, name) for name in sorted({*view.limits_s, *view.stats.kinds})],
+        "kinds": [_describe_kind(view.stats, name) for name in sorted({*view.limits_s, *view.stats.kinds})],
         "partitions": _partitions(view.partitions()),
         "history": {
             "bucket_s": BUCKET_S,
-            "items": [_bucket(b) for b in view.stats.history()],
+            "items": [_describe_bucket(b) for b in view.stats.history()],
         },
     }
 
 
-def _running(running: RunningAttempt, now_ms: int, limits_s: Mapping[str, float]) -> dict[str, Any]:
+def _describe_attempt(attempt: RunningAttempt, now_ms: int, limits_s: Mapping[str, float]) -> dict[str, Any]:
     return {
-        "id": running.id,
-        "name": running.name,
-        "attempt": running.attempt,
-        "started_at": format_rfc3339(running.started_ms),
-        "runs_s": max(0, now_ms - running.started_ms) / 1000,
-        "timeout_s": limits_s.get(running.name),
+        "id": attempt.id,
+        "name": attempt.name,
+        "attempt": attempt.attempt,
+        "started_at": format_rfc3339(attempt.started_ms),
+        "runs_s": max(0, now_ms - attempt.started_ms) / 1000,
+        "timeout_s": limits_s.get(attempt.name),
     }
 
 
-def _bucket(b: Bucket) -> dict[str, Any]:
+def _describe_bucket(b: Bucket) -> dict[str, Any]:
     at = format_rfc3339(b.at * 1000)
     return {"at": at, "done": b.done, "failed": b.failed, "used": round(b.used, 2), "waiting": b.waiting}
 
 
-def _kind(stats: NodeStats, name: str) -> dict[str, Any]:
+def _describe_kind(stats: NodeStats, name: str) -> dict[str, Any]:
     kind = stats.kinds.get(name)
     if kind is None:
         return {

@@ -1,1 +1,1 @@
-"""A worker node put together and run as a process; nothing else in `agents` may import it."""
+"""A worker node: its parts, its process, how it starts and drains. Nothing else in `agents` may import it."""

@@ -1,8 +1,8 @@
-"""The process of a worker node. Found by the command line as the role `worker`.
+"""The process of a worker node, which the command line starts as the role `worker`.
 
-Takes the node's lock, then brings up the children and imports Faust side by side, each as long as the other; all else
-is put together in `agents.worker.node`. UsageError for what a person has to put right; exit code 0 after a drain, 1
-when the node ends by an error, so that whoever runs it starts it again.
+Takes the node's lock, then starts the pool's children and imports Faust at the same time, because both take equally
+long; `agents.worker.node` does the rest. UsageError for what a person must put right. Exit code 0 after a drain; 1
+after an error, so that a supervisor starts the node again.
 """
 
 import logging
@@ -24,25 +24,25 @@ log = logging.getLogger(__name__)
 
 
 def main(settings: Settings, **faults: Any) -> int:
-    """Runs until SIGTERM or SIGINT; `faults` are handed to the node, for fault tests."""
+    """Runs until SIGTERM or SIGINT; `faults` go to the node, for fault tests."""
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: sys.exit(0))  # until the event loop takes them over
+        signal.signal(number, lambda *_: sys.exit(0))  # until the event loop handles them
     kafka = Kafka(settings, f"headrace-worker-{settings.node_name}")
     node = NodeIdentity(settings.node_name, settings.data)
-    before = node.take_lock()
-    pool = _pool(settings, node)
+    predecessor = node.take_lock()
+    pool = _make_pool(settings, node)
     with ThreadPoolExecutor(1, thread_name_prefix="start") as starter:
         kinds: Future[list[KindInfo]] = starter.submit(pool.start)
         from agents.worker.node import run  # here, since importing Faust takes half a second
 
         try:
-            return run(settings, kafka, node, before, pool, kinds, **faults)
+            return run(settings, kafka, node, predecessor, pool, kinds, **faults)
         finally:
             if kinds.done() and kinds.exception() is None:
                 pool.stop()
 
 
-def _pool(settings: Settings, node: NodeIdentity) -> Pool:
+def _make_pool(settings: Settings, node: NodeIdentity) -> Pool:
     try:
         settings.results_root.mkdir(parents=True, exist_ok=True)
         users = task_users(settings)
@@ -57,4 +57,4 @@ def _pool(settings: Settings, node: NodeIdentity) -> Pool:
             adopts=True,
         )
     except OSError as e:
-        raise UsageError(f"{e.filename} cannot be made: {e.strerror}") from None
+        raise UsageError(f"{e.filename} cannot be created: {e.strerror}") from None

@@ -1,4 +1,4 @@
-"""Task kinds that behave as badly as they can, for the pool's tests. Loaded in children alone, as a file."""
+"""Task kinds that behave as badly as possible, for the pool's tests. Only children load them, as a file."""
 
 import ctypes
 import os
@@ -53,7 +53,7 @@ def file_in_scratch(context: Context) -> Path:
     return path
 
 
-ELSEWHERE = Path("/proc/version")  # a file that nobody can move away, should a node try to
+ELSEWHERE = Path("/proc/version")  # a file that cannot be moved away, should a node try
 
 
 @task
@@ -88,7 +88,7 @@ def hostile_error() -> None:
 class Indescribable(Exception):
     @property
     def __cause__(self) -> BaseException:  # type: ignore[override]
-        raise RuntimeError("nobody may ask for it")
+        raise RuntimeError("it cannot be read")
 
 
 @task
@@ -150,7 +150,7 @@ def ignores_sigterm() -> None:
 
 @task
 def speaks_to_the_node(words: str) -> str:
-    """Writes what it likes into its process's link."""
+    """Writes bytes, given in hexadecimal, into its process's link."""
     for descriptor in range(3, 256):
         try:
             if stat.S_ISSOCK(os.fstat(descriptor).st_mode):
@@ -183,7 +183,7 @@ def closes_descriptors() -> str:
 
 @task
 def starts_others(pids: str, then: str = "return", seconds: float = 0.0) -> None:
-    """A child, one that has left the session, and one that nobody is the parent of; their pids go into a file."""
+    """Starts a child, one in a session of its own, and an orphan; writes their pids into a file."""
     plain = subprocess.Popen(["sleep", "60"])
     session = subprocess.Popen(["sleep", "60"], start_new_session=True)
     detached = int(subprocess.check_output(["setsid", "sh", "-c", "sleep 60 >/dev/null 2>&1 & echo $!"]))
@@ -197,14 +197,14 @@ def starts_others(pids: str, then: str = "return", seconds: float = 0.0) -> None
 
 @task
 def forges_a_birth(parent: int) -> None:
-    """Says that it is the slot's new child, and that another process is the forkserver."""
+    """Sends a Born notification that names another process as the forkserver."""
     send_notification(child._setup.socket, Born(0, parent, ""))  # type: ignore[union-attr]
     os._exit(1)
 
 
 @task
 def leaves_one_that_forges_its_birth(pid: str) -> None:
-    """What it leaves behind says that it is the slot's new child."""
+    """Leaves an orphan that sends a Born notification."""
     if os.fork() == 0:
         os.setsid()
         if os.fork() == 0:

@@ -25,7 +25,7 @@ SLOTS = 2
 
 
 class Bench:
-    """A pool, and jobs made from the kinds it has announced."""
+    """A pool, and jobs made from the kinds that it has loaded."""
 
     def __init__(self, pool: Pool, kinds: list[KindInfo], progress: list[Progress], results: Path) -> None:
         self.pool, self.progress, self.results = pool, progress, results
@@ -54,7 +54,7 @@ class Bench:
 async def until(met: Callable[[], bool], timeout_s: float = 5.0) -> None:
     deadline = time.monotonic() + timeout_s
     while not met():
-        assert time.monotonic() < deadline, "it did not come to pass in time"
+        assert time.monotonic() < deadline, f"not within {timeout_s} s"
         await asyncio.sleep(0.01)
 
 
@@ -66,7 +66,7 @@ def alive(pid: int) -> bool:
 
 
 class Kernel:
-    """Kills for want of memory, as the kernel tells of it: by SIGKILL and a count in a file."""
+    """Imitates the kernel's out-of-memory kills: SIGKILL and a count in a file."""
 
     def __init__(self, count: Path) -> None:
         self._count = count

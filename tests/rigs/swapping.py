@@ -1,4 +1,4 @@
-"""A directory that somebody swaps for a symlink and back, again and again, while others work in it."""
+"""A directory that a thread swaps for a symlink and back, again and again, while the code under test uses it."""
 
 import os
 import threading
@@ -10,7 +10,7 @@ from pathlib import Path
 
 @contextmanager
 def swapped(directory: Path, outside: Path) -> Iterator[list[int]]:
-    """`directory` is in turn a directory, nothing, and a symlink to `outside`; the list's item counts the turns."""
+    """`directory` is in turn a directory, absent, and a symlink to `outside`; the list's item counts the turns."""
     stop, turns = threading.Event(), [0]
     aside = directory.with_name("aside")
 
@@ -18,14 +18,14 @@ def swapped(directory: Path, outside: Path) -> Iterator[list[int]]:
         while True:
             try:
                 return make()
-            except OSError:  # somebody has made it anew meanwhile, perhaps more than once: out of the way with it
+            except OSError:  # the code under test has made it again meanwhile: move that away
                 directory.rename(directory.with_name(f"was-{turns[0]}-{time.monotonic_ns()}"))
 
     def swap() -> None:
         while not stop.is_set():
             directory.rename(aside)
             put(lambda: directory.symlink_to(outside))
-            stop.wait(0.0005)  # so that others see it
+            stop.wait(0.0005)  # so that others meet it
             directory.unlink()
             put(lambda: os.rename(aside, directory))
             stop.wait(0.0005)

@@ -1,7 +1,7 @@
-// Draws what /stats.json says, every two seconds while the page can be seen. Between two answers the clocks go on.
+// Draws what /stats.json returns, every two seconds while the page is visible. Durations count on between two answers.
 const EVERY_MS = 2000;
 const at = (id) => document.getElementById(id);
-let latest = null, heardAt = 0, failing = false;
+let latest = null, answeredAt = 0, failing = false;
 
 function element(name, attributes = {}, ...children) {
   const made = name in SVG_NAMES ? document.createElementNS("http://www.w3.org/2000/svg", name) : document.createElement(name);
@@ -41,7 +41,7 @@ function frame(items, top, label) {
 }
 const short = (n) => (n >= 10000 ? `${Math.round(n / 1000)}k` : Number.isInteger(n) ? n : n.toFixed(1));
 const yOf = (value, top) => HIGH - BOTTOM - (value / top) * (HIGH - BOTTOM - 8);
-// Always ten minutes wide: a young node's history begins at the right.
+// Always ten minutes wide: the history of a node that has just started fills it from the right.
 const SPAN = 120;
 const padded = (history) => {
   const items = history.items, first = new Date(items[0].at).getTime();
@@ -52,11 +52,11 @@ const padded = (history) => {
 
 function bars(items, perMinute) {
   const top = nice(Math.max(...items.map((i) => (i.done + i.failed) * perMinute)));
-  const svg = frame(items, top, "Attempts a minute over the last ten minutes");
+  const svg = frame(items, top, "Attempts per minute over the last ten minutes");
   const step = (WIDE - LEFT) / items.length;
   items.forEach((item, n) => {
     const x = LEFT + n * step, done = yOf(item.done * perMinute, top), failed = yOf((item.done + item.failed) * perMinute, top);
-    const title = () => element("title", {}, `${clock(item.at)}: ${item.done} done, ${item.failed} without a result in 5 s`);
+    const title = () => element("title", {}, `${clock(item.at)}: ${item.done} completed, ${item.failed} failed in 5 s`);
     if (item.done) svg.append(element("rect", { class: "mark-done", x, y: done, width: step * 0.85, height: yOf(0, top) - done }, title()));
     if (item.failed) svg.append(element("rect", { class: "mark-failed", x, y: failed, width: step * 0.85, height: done - failed }, title()));
   });
@@ -80,7 +80,7 @@ function share(fraction) {
   return svg;
 }
 function range(kind, longest) {
-  // Logarithmic, from a millisecond to the longest run of any kind: short and long kinds can be compared.
+  // Logarithmic, from a millisecond to the largest p99 of any kind, so that short and long kinds can be compared.
   const low = Math.log10(0.001), high = Math.log10(Math.max(longest, 0.01));
   const x = (s) => ((Math.log10(Math.max(s, 0.001)) - low) / (high - low)) * 198 + 1;
   const svg = element("svg", { viewBox: "0 0 200 12", role: "img", "aria-label": `from ${duration(kind.p50_s)} to ${duration(kind.p99_s)}` });
@@ -94,7 +94,7 @@ function cell(content, kind = "") {
   return element("td", kind ? { class: kind } : {}, content);
 }
 function drawRunning() {
-  const since = (performance.now() - heardAt) / 1000;
+  const since = (performance.now() - answeredAt) / 1000;
   const rows = latest.running.map((task) => {
     const runs = task.runs_s + (failing ? 0 : since);
     return element("tr", {}, cell(task.id, "id"), cell(task.name), cell(count(task.attempt), "number"), cell(duration(runs), "number"),
@@ -110,7 +110,7 @@ function drawKinds() {
     const failed = cell(count(k.failed), k.failed ? "number failures" : "number");
     failed.title = Object.entries(k.causes).map(([cause, n]) => `${cause}: ${n}`).join(", ");
     return element("tr", {}, cell(k.name), cell(count(k.done), "number"), failed, cell(count(k.retried), "number"), cell(duration(k.p50_s), "number"),
-      cell(duration(k.p90_s), "number"), cell(duration(k.p99_s), "number"), cell(k.p50_s === null ? "no run yet" : range(k, longest), "picture"));
+      cell(duration(k.p90_s), "number"), cell(duration(k.p99_s), "number"), cell(k.p50_s === null ? "none completed" : range(k, longest), "picture"));
   }));
 }
 function draw() {
@@ -128,7 +128,7 @@ function draw() {
   at("normal").textContent = count(s.waiting.normal);
   const total = (field) => s.kinds.reduce((sum, k) => sum + k[field], 0);
   at("done").textContent = count(total("done"));
-  at("done-more").textContent = `${count(total("failed"))} without a result, ${count(total("retried"))} second tries`;
+  at("done-more").textContent = `${count(total("failed"))} failed, ${count(total("retried"))} retries`;
   at("rate").replaceChildren(bars(items, 60 / s.history.bucket_s));
   at("used").replaceChildren(line(items, (i) => i.used, s.slots.total, "Slots in use over the last ten minutes"));
   at("waiting").replaceChildren(line(items, (i) => i.waiting, nice(Math.max(...items.map((i) => i.waiting ?? 0))), "Tasks waiting over the last ten minutes"));
@@ -137,12 +137,12 @@ function draw() {
   drawKinds();
 }
 
-async function ask() {
+async function refresh() {
   try {
     const answer = await fetch("/stats.json", { cache: "no-store", signal: AbortSignal.timeout(5000) });
-    if (!answer.ok) throw new Error(`answered ${answer.status}`);
+    if (!answer.ok) throw new Error(`HTTP ${answer.status}`);
     latest = await answer.json();
-    heardAt = performance.now();
+    answeredAt = performance.now();
     failing = false;
     draw();
   } catch (error) {
@@ -151,14 +151,14 @@ async function ask() {
     at("state-text").textContent = latest ? "no answer" : `no answer: ${error.message}`;
   }
 }
-async function go() {
-  if (!document.hidden) await ask();
-  setTimeout(go, EVERY_MS);
+async function refreshRepeatedly() {
+  if (!document.hidden) await refresh();
+  setTimeout(refreshRepeatedly, EVERY_MS);
 }
-document.addEventListener("visibilitychange", () => document.hidden || ask());
+document.addEventListener("visibilitychange", () => document.hidden || refresh());
 setInterval(() => {
   if (!latest) return;
-  at("fresh").textContent = `as of ${Math.round((performance.now() - heardAt) / 1000)} s ago`;
+  at("fresh").textContent = `updated ${Math.round((performance.now() - answeredAt) / 1000)} s ago`;
   drawRunning();
 }, 1000);
-go();
+refreshRepeatedly();

@@ -37,11 +37,11 @@ HARD = str(Path(__file__).parents[3] / "rigs" / "hard_tasks.py")
 
 @dataclass
 class Ends:
-    """Takes note of what the agent tells of attempts."""
+    """A finisher that collects what the agent reports."""
 
     begun: list[str] = field(default_factory=list)
     ended: list[tuple[Job, AttemptEnd]] = field(default_factory=list)
-    trouble: list[Exception] = field(default_factory=list)  # what the next calls of `finish` end with
+    trouble: list[Exception] = field(default_factory=list)  # what the next calls of `finish` raise
 
     def started(self, job: Job) -> None:
         self.begun.append(job.task.id)
@@ -85,7 +85,7 @@ class Node:
         )
 
     async def hand_over(self, *jobs: Job) -> None:
-        """As the intake thread does it."""
+        """Does what the intake's thread does."""
         for job in jobs:
             assert await asyncio.to_thread(self.slots.reserve, 1) == 1
             await asyncio.to_thread(self.worker.hand_over, [job])
@@ -135,7 +135,7 @@ async def _nothing(stream: Any) -> None:
         pass
 
 
-async def test_the_agent_runs_what_it_is_handed_and_gives_the_slots_back(node: Node) -> None:
+async def test_the_agent_runs_its_jobs_and_releases_their_slots(node: Node) -> None:
     await node.hand_over(node.job("echo", value="a"), node.job("raises", message="b"))
     ends = {e.cause: e for e in await node.ends.until(2)}
     assert ends[None].value == b"a"
@@ -143,12 +143,12 @@ async def test_the_agent_runs_what_it_is_handed_and_gives_the_slots_back(node: N
     assert node.slots.free == 2
 
 
-async def test_an_attempt_whose_end_cannot_be_told_is_lost_and_not_running_for_ever(node: Node) -> None:
+async def test_an_attempt_whose_end_cannot_be_reported_is_lost_and_not_running_for_ever(node: Node) -> None:
     node.ends.trouble.append(OSError(5, "Input/output error"))
     await node.hand_over(node.job("many_bytes", size=200_000))
     [end] = await node.ends.until(1)
     assert (end.cause, end.begun, end.result_file) == (Cause.NODE_LOSS, True, None)
-    assert end.detail == "the node could not tell how it ended: OSError: [Errno 5] Input/output error"
+    assert end.detail == "the node could not report how the attempt ended: OSError: [Errno 5] Input/output error"
 
 
 async def test_attempts_run_beside_each_other(node: Node) -> None:
@@ -158,7 +158,7 @@ async def test_attempts_run_beside_each_other(node: Node) -> None:
     assert max(e.started_ms for e in ends) < min(e.ended_ms for e in ends)
 
 
-async def test_what_waits_behind_a_slow_member_of_a_chunk_goes_to_the_next_free_slot(node: Node) -> None:
+async def test_members_behind_a_slow_one_of_a_micro_batch_move_to_the_next_free_slot(node: Node) -> None:
     assert node.slots.reserve(1) == 1
     node.worker.hand_over([node.job("sleeps", seconds=60.0), *(node.job("echo", value=v) for v in "ab")])
     assert {e.value for e in await node.ends.until(2)} == {b"a", b"b"}
@@ -166,7 +166,7 @@ async def test_what_waits_behind_a_slow_member_of_a_chunk_goes_to_the_next_free_
     assert node.slots.used == 1
 
 
-async def test_cancelled_before_its_turn_a_member_of_a_chunk_never_begins(node: Node) -> None:
+async def test_a_member_of_a_micro_batch_cancelled_before_its_turn_never_begins(node: Node) -> None:
     cancelled = node.job("echo", value="never")
     node.cancelled.add(cancelled.task.id)
     assert node.slots.reserve(1) == 1
@@ -176,7 +176,7 @@ async def test_cancelled_before_its_turn_a_member_of_a_chunk_never_begins(node: 
     assert [(e.detail, e.begun) for e in ends if e.cause is not None] == [("cancelled", False)]
 
 
-async def test_stopped_the_agent_kills_what_runs_and_nothing_can_be_reserved(node: Node) -> None:
+async def test_a_stopped_agent_kills_running_attempts_and_no_slot_can_be_reserved(node: Node) -> None:
     await node.hand_over(node.job("sleeps", seconds=60.0))
     async with asyncio.timeout(5):
         while not node.pool.running():  # noqa: ASYNC110
@@ -196,7 +196,7 @@ async def test_a_rebalance_of_the_app_loses_no_job_that_was_handed_over(node: No
     assert {e.value for e in await node.ends.until(2)} == {b"slept"}
 
 
-async def test_drain_waits_for_what_ends_in_time_and_kills_the_rest(node: Node) -> None:
+async def test_drain_waits_for_attempts_that_end_in_time_and_kills_the_rest(node: Node) -> None:
     await node.hand_over(node.job("sleeps", seconds=0.3), node.job("sleeps", seconds=60.0))
     began = time.monotonic()
     await node.worker.drain(1.0)
@@ -204,13 +204,13 @@ async def test_drain_waits_for_what_ends_in_time_and_kills_the_rest(node: Node) 
     assert sorted(str(e.cause) for e in await node.ends.until(2)) == ["None", "drain"]
 
 
-async def test_the_stats_say_what_runs_waits_and_has_been_done(node: Node) -> None:
+async def test_the_stats_say_what_runs_waits_and_is_done(node: Node) -> None:
     await node.hand_over(node.job("echo", value="a"), node.job("exits", code=3))
     await node.ends.until(2)
     await node.hand_over(long := node.job("sleeps", seconds=60.0))
     async with httpx.AsyncClient(base_url=node.url) as http, asyncio.timeout(20):
         stats = (await http.get("/stats.json")).json()
-        while not stats["running"] or stats["slots"]["used"] > 1:  # the one of the dead child is made ready again
+        while not stats["running"] or stats["slots"]["used"] > 1:  # the slot of the dead child gets a new one first
             stats = (await http.get("/stats.json")).json()
     kinds = {k["name"]: k for k in stats["kinds"]}
     assert stats["node"] == "test-node"
@@ -226,7 +226,7 @@ async def test_the_stats_say_what_runs_waits_and_has_been_done(node: Node) -> No
     assert stats["state"] == "ready"
 
 
-async def test_the_port_serves_our_pages_alone_and_says_when_the_node_is_not_ready(node: Node) -> None:
+async def test_the_port_serves_only_our_pages_and_says_when_the_node_is_not_ready(node: Node) -> None:
     async with httpx.AsyncClient(base_url=node.url) as http:
         page = await http.get("/")
         assert page.headers["content-type"] == "text/html; charset=utf-8"

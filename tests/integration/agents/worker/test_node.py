@@ -1,4 +1,4 @@
-"""Whole worker nodes as processes against a real broker: from a submission in Kafka to its outcome, and their end."""
+"""Worker nodes as processes against a real broker: from a submission in Kafka to its outcome, and how nodes end."""
 
 import os
 import signal
@@ -70,14 +70,14 @@ class NodeProcess:
 
 @dataclass
 class Nodes:
-    """Starts nodes, and ends what is left of them."""
+    """Starts nodes, and kills those that are left."""
 
     settings: Settings
     folder: Path
     started: list[NodeProcess] = field(default_factory=list)
 
     def start(self, *command: str, **changes: object) -> NodeProcess:
-        """`command` replaces the role's own."""
+        """`command` replaces the command of the role; `changes` replace settings."""
         base = replace(
             self.settings, tasks=HARD, task_user="same", slots=2, stats_http=f"127.0.0.1:{free_port()}", drain_s=20.0
         )
@@ -163,7 +163,7 @@ def test_a_task_in_kafka_becomes_an_outcome_and_the_node_ends_in_order(
     assert "ERROR" not in node.log.read_text()
 
 
-def test_a_node_that_can_begin_no_attempt_says_so_and_ends_no_task(
+def test_a_node_that_cannot_begin_attempts_says_so_and_ends_no_task(
     nodes: Nodes, kafka: Kafka, submit: Callable[..., str]
 ) -> None:
     node = nodes.start()
@@ -178,7 +178,7 @@ def test_a_node_that_can_begin_no_attempt_says_so_and_ends_no_task(
     until(lambda: not node.reasons())
 
 
-def test_drained_what_does_not_end_in_time_is_sent_again_free_of_charge(
+def test_an_attempt_that_outlasts_the_drain_is_sent_again_without_charge(
     nodes: Nodes, kafka: Kafka, submit: Callable[..., str], tmp_path: Path
 ) -> None:
     node = nodes.start(drain_s=2.0)
@@ -209,7 +209,7 @@ def test_a_crashing_task_is_tried_again_and_then_fails(nodes: Nodes, kafka: Kafk
     ]
 
 
-def test_nothing_of_an_attempt_outlives_it_although_its_forkserver_was_killed_too(
+def test_nothing_of_an_attempt_outlives_it_although_its_forkserver_was_killed(
     nodes: Nodes, submit: Callable[..., str], tmp_path: Path
 ) -> None:
     nodes.start()
@@ -233,7 +233,7 @@ sys.exit(main(["worker"]))
 """
 
 
-def test_while_a_victim_of_want_of_memory_waits_to_be_alone_its_node_claims_nothing(
+def test_while_an_out_of_memory_victim_waits_to_run_alone_its_node_claims_nothing(
     nodes: Nodes, kafka: Kafka, submit: Callable[..., str], tmp_path: Path
 ) -> None:
     kernel, stop, victim = Kernel(tmp_path / "memory.events"), tmp_path / "stop", tmp_path / "victim"
@@ -250,7 +250,7 @@ def test_while_a_victim_of_want_of_memory_waits_to_be_alone_its_node_claims_noth
     assert {o.id for o in outcomes(kafka, 6)} == {waiting, killed, *others}
 
 
-def test_killed_and_started_again_at_once_the_node_works_at_once(
+def test_a_node_killed_and_started_again_at_once_works_at_once(
     nodes: Nodes, kafka: Kafka, submit: Callable[..., str]
 ) -> None:
     address = f"127.0.0.1:{free_port()}"
@@ -273,13 +273,11 @@ def test_killed_and_started_again_at_once_the_node_works_at_once(
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"tasks": "no/such/file.py"}, "HEADRACE_TASKS: there is no file no/such/file.py"),
+        ({"tasks": "no/such/file.py"}, "HEADRACE_TASKS: no file no/such/file.py"),
         ({"stats_http": "0.0.0.0:6066"}, "0.0.0.0:6066 is reachable from the network"),
     ],
 )
-def test_what_a_person_has_to_put_right_is_one_sentence_and_exit_code_2(
-    nodes: Nodes, changes: dict[str, str], said: str
-) -> None:
+def test_a_usage_error_is_one_sentence_and_exit_code_2(nodes: Nodes, changes: dict[str, str], said: str) -> None:
     node = nodes.start(**changes)
     assert node.process.wait(30) == 2
     lines = [line for line in node.log.read_text().splitlines() if said in line]
@@ -296,7 +294,7 @@ sys.exit(main(["worker"]))
 """
 
 
-def test_a_node_whose_reaper_ends_by_an_error_ends_with_it_to_be_started_again(nodes: Nodes) -> None:
+def test_a_node_whose_reaper_fails_exits_with_an_error(nodes: Nodes) -> None:
     node = nodes.start("-c", _REAPER_THAT_FAILS)
     assert node.process.wait(60) == 1
     assert "The reaper has failed" in node.log.read_text()

@@ -1,4 +1,4 @@
-"""A node that is killed takes all it has started with it, through the forkserver, and frees its lock by that."""
+"""When a node is killed its forkserver kills all that it has started, which releases its lock."""
 
 import fcntl
 import os
@@ -65,7 +65,7 @@ def test_kill_9_of_the_node_ends_its_children_and_theirs(doomed: Doomed) -> None
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
-def test_the_end_of_the_forkserver_ends_the_children(doomed: Doomed) -> None:
+def test_the_death_of_the_forkserver_ends_the_children(doomed: Doomed) -> None:
     children = {p.pid for p in processes().values() if p.parent == doomed.forkserver and p.pid in doomed.all}
     assert children
     os.kill(doomed.forkserver, signal.SIGKILL)
@@ -74,17 +74,17 @@ def test_the_end_of_the_forkserver_ends_the_children(doomed: Doomed) -> None:
 
 def test_children_end_although_node_and_forkserver_are_killed_at_once(doomed: Doomed) -> None:
     children = {p.pid for p in processes().values() if p.parent == doomed.forkserver and p.pid in doomed.all}
-    os.kill(doomed.forkserver, signal.SIGSTOP)  # so that it cannot do it
+    os.kill(doomed.forkserver, signal.SIGSTOP)  # so that it cannot kill them
     doomed.process.kill()
     doomed.process.wait()
     os.kill(doomed.forkserver, signal.SIGKILL)
     until(lambda: not children & doomed.left(), 2.0)
-    for pid in doomed.left():  # what a child had started has nobody left who knows of it
+    for pid in doomed.left():  # nothing knows any more what a child had started
         os.kill(pid, signal.SIGKILL)
 
 
-def test_sigterm_to_the_forkserver_is_no_end_of_the_node(doomed: Doomed) -> None:
+def test_sigterm_to_the_forkserver_ends_neither_it_nor_the_node(doomed: Doomed) -> None:
     os.kill(doomed.forkserver, signal.SIGTERM)
-    time.sleep(0.1)  # nothing is to happen, so there is nothing to wait for
+    time.sleep(0.1)  # there is no event to wait for
     assert doomed.forkserver in doomed.left()
     assert doomed.process.poll() is None

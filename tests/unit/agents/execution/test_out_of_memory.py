@@ -1,4 +1,4 @@
-"""Who is to blame when the kernel kills a process for want of memory: nobody, until it happens to one that is alone."""
+"""Out-of-memory kills: an attempt that the kernel kills beside others runs again alone, and only then is charged."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -37,7 +37,9 @@ async def pid_in(flag: Path, other_than: int = 0) -> int:
     return int(flag.read_text())  # noqa: ASYNC240
 
 
-async def test_a_victim_runs_again_alone_and_only_that_end_counts(bench: Bench, kernel: Kernel, tmp_path: Path) -> None:
+async def test_an_out_of_memory_victim_runs_again_alone_and_only_that_end_counts(
+    bench: Bench, kernel: Kernel, tmp_path: Path
+) -> None:
     stop, victim, late = tmp_path / "stop", tmp_path / "victim", tmp_path / "late"
     neighbour = asyncio.create_task(bench.run("waits", until=str(stop)))
     running = asyncio.create_task(bench.run("sleeps", seconds=0.5, flag=str(victim)))
@@ -47,18 +49,20 @@ async def test_a_victim_runs_again_alone_and_only_that_end_counts(bench: Bench, 
     kernel.kills(first)
     await until(lambda: held == [True], 30.0)
     behind = asyncio.create_task(bench.run("sleeps", seconds=0.0, flag=str(late)))
-    await asyncio.sleep(0)  # it asks for its place now
+    await asyncio.sleep(0)  # it asks for its lease now
     assert victim.read_text() == str(first), "it did not wait for its neighbour"
     stop.touch()
     assert (await neighbour).value == b"waited"  # no neighbour loses an attempt
     await pid_in(victim, other_than=first)
-    assert not late.exists(), "another ran beside the one that was to be alone"
+    assert not late.exists(), "another attempt ran beside the exclusive one"
     assert (await running).value == b"slept"
     assert (await behind).value == b"slept"
     assert held == [True, False]
 
 
-async def test_one_that_is_killed_while_alone_is_charged(bench: Bench, kernel: Kernel, tmp_path: Path) -> None:
+async def test_a_victim_killed_during_its_exclusive_run_is_charged(
+    bench: Bench, kernel: Kernel, tmp_path: Path
+) -> None:
     stop, victim = tmp_path / "stop", tmp_path / "victim"
     neighbour = asyncio.create_task(bench.run("waits", until=str(stop)))
     running = asyncio.create_task(bench.run("sleeps", seconds=60.0, flag=str(victim)))
@@ -72,14 +76,18 @@ async def test_one_that_is_killed_while_alone_is_charged(bench: Bench, kernel: K
     assert (await bench.run("echo", value="on")).value == b"on"
 
 
-async def test_one_that_had_no_company_is_charged_at_once(bench: Bench, kernel: Kernel, tmp_path: Path) -> None:
+async def test_a_victim_that_ran_beside_no_other_is_charged_at_once(
+    bench: Bench, kernel: Kernel, tmp_path: Path
+) -> None:
     flag = tmp_path / "pid"
     running = asyncio.create_task(bench.run("sleeps", seconds=60.0, flag=str(flag)))
     kernel.kills(await pid_in(flag))
     assert (await running).cause is Cause.OUT_OF_MEMORY
 
 
-async def test_one_that_waits_to_be_alone_can_be_cancelled(bench: Bench, kernel: Kernel, tmp_path: Path) -> None:
+async def test_a_victim_that_waits_for_its_exclusive_run_can_be_cancelled(
+    bench: Bench, kernel: Kernel, tmp_path: Path
+) -> None:
     stop, victim = tmp_path / "stop", tmp_path / "victim"
     neighbour = asyncio.create_task(bench.run("waits", until=str(stop)))
     job = bench.job("sleeps", seconds=60.0, flag=str(victim))
@@ -109,7 +117,7 @@ async def test_the_kernels_count_is_read_in_both_of_its_formats(
     assert oom.oom_kills() == 2
 
 
-async def test_nothing_more_is_reserved_while_an_attempt_is_to_run_alone() -> None:
+async def test_no_slot_can_be_reserved_while_an_attempt_is_to_run_alone() -> None:
     slots = Slots(2)
     slots.set_open(True)
     slots.hold(True)

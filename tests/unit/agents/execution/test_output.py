@@ -1,4 +1,4 @@
-"""What attempts print, on its way through the node."""
+"""The output of attempts, on its way through the node."""
 
 import tracemalloc
 from pathlib import Path
@@ -21,4 +21,4 @@ def test_the_node_never_holds_much_more_than_it_keeps(tmp_path: Path) -> None:
     tracemalloc.stop()
     output.close()
     assert taken == b"".join(bytes([number]) * PIECE for number in range(200))[-LOG_BYTES:]
-    assert most < 12 * LOG_BYTES  # of the 50 that were printed
+    assert most < 12 * LOG_BYTES  # 50 * LOG_BYTES were printed

@@ -1,4 +1,4 @@
-"""The pool with real children: every way in which an attempt can end, and what is left of it afterwards."""
+"""The pool with real children: every way in which an attempt can end, and what remains afterwards."""
 
 import asyncio
 import contextlib
@@ -32,7 +32,7 @@ from headrace.errors import UsageError
 from headrace.storage.attempt_log import LOG_BYTES, log_file
 from tests.rigs.pool import HARD, SLOTS, Bench, alive, until
 
-# One of each kind that is to be hidden: ours, Kafka's, and a database's.
+# One of each sort of variable to hide: ours, Kafka's and a database's.
 SECRETS = (
     "HEADRACE_API_KEYS",
     "KAFKA_PASSWORD",
@@ -71,7 +71,7 @@ async def test_a_value_comes_back_with_content_type_and_suffix(bench: Bench) -> 
     assert 0 < end.started_ms <= end.ended_ms
 
 
-async def test_children_are_used_again(bench: Bench) -> None:
+async def test_children_are_reused(bench: Bench) -> None:
     pids = {(await bench.who())["pid"] for _ in range(4)}
     assert len(pids) <= SLOTS
 
@@ -111,7 +111,7 @@ async def test_copies_of_one_attempt_from_two_places_run_at_once_and_keep_apart(
         file.unlink()
 
 
-async def test_a_path_in_scratch_is_the_result_and_the_scratch_goes_away(bench: Bench) -> None:
+async def test_a_path_in_scratch_is_the_result_and_the_scratch_is_removed(bench: Bench) -> None:
     end = await bench.run("file_in_scratch")
     assert end.result_file is not None
     assert (end.result_file.read_text(), end.suffix) == ("a,b\n", ".csv")
@@ -121,13 +121,13 @@ async def test_a_path_in_scratch_is_the_result_and_the_scratch_goes_away(bench: 
 
 
 @pytest.mark.parametrize("kind", ["file_elsewhere", "link_elsewhere"])
-async def test_a_path_out_of_scratch_is_refused(bench: Bench, kind: str) -> None:
+async def test_a_path_outside_scratch_is_refused(bench: Bench, kind: str) -> None:
     end = await bench.run(kind)
     assert end.cause is Cause.ERROR
     assert "is not a file in the attempt's scratch directory" in end.detail
 
 
-async def test_what_is_no_json_is_an_error_that_says_so(bench: Bench) -> None:
+async def test_a_result_that_is_not_json_is_an_error_that_says_so(bench: Bench) -> None:
     end = await bench.run("no_json")
     assert end.cause is Cause.ERROR
     assert "a result of type object cannot be encoded as JSON" in end.detail
@@ -153,7 +153,7 @@ async def test_the_node_never_unpickles_what_a_task_raised(bench: Bench) -> None
     assert not os.path.exists("/tmp/headrace-hostile-reduce")  # noqa: ASYNC240
 
 
-async def test_an_error_that_cannot_be_described_ends_its_attempt_and_not_the_child(bench: Bench) -> None:
+async def test_an_error_that_cannot_be_formatted_ends_its_attempt_and_not_the_child(bench: Bench) -> None:
     end = await bench.run("indescribable_error")
     assert (end.cause, end.detail) == (
         Cause.ERROR,
@@ -179,7 +179,9 @@ EVIL = pickle.dumps(Evil())
         pack_frame(DescribeKinds(b"[]"))[:-1] + b"\1" * 99,
     ],
 )
-async def test_a_child_that_sends_what_is_no_answer_is_ended_and_says_so(bench: Bench, words: bytes) -> None:
+async def test_a_child_that_sends_an_invalid_answer_is_killed_and_the_detail_says_so(
+    bench: Bench, words: bytes
+) -> None:
     end = await bench.run("speaks_to_the_node", words=words.hex())
     assert end.cause is Cause.PROCESS_DEATH
     assert end.detail.startswith("the node killed the process because it sent an invalid answer")
@@ -187,7 +189,7 @@ async def test_a_child_that_sends_what_is_no_answer_is_ended_and_says_so(bench: 
     assert (await bench.run("echo", value="on")).value == b"on"
 
 
-async def test_an_answer_of_wrong_types_is_none(bench: Bench) -> None:
+async def test_an_answer_with_a_field_of_the_wrong_type_is_invalid(bench: Bench) -> None:
     forged = orjson.dumps(
         [
             "Ended",
@@ -199,7 +201,7 @@ async def test_an_answer_of_wrong_types_is_none(bench: Bench) -> None:
     assert "content_type is int" in end.detail
 
 
-async def test_each_job_of_a_chunk_has_its_own_end(bench: Bench) -> None:
+async def test_each_job_of_a_micro_batch_has_its_own_end(bench: Bench) -> None:
     jobs = [
         bench.job("echo", value="a"),
         bench.job("raises", message="b"),
@@ -216,7 +218,7 @@ async def test_each_job_of_a_chunk_has_its_own_end(bench: Bench) -> None:
     assert (late.cause, invalid.invalid, who.cause) == (Cause.TIMEOUT, True, None)
 
 
-async def test_jobs_whose_turn_has_not_come_can_be_cancelled_or_taken_elsewhere(bench: Bench, tmp_path: Path) -> None:
+async def test_jobs_whose_turn_has_not_come_can_be_cancelled_or_moved(bench: Bench, tmp_path: Path) -> None:
     flag = tmp_path / "pid"
     slow, cancelled, taken = bench.job("sleeps", seconds=0.5, flag=str(flag)), bench.job("who"), bench.job("who")
     jobs, ends = deque([slow, cancelled, taken]), {}
@@ -236,7 +238,7 @@ async def test_jobs_whose_turn_has_not_come_can_be_cancelled_or_taken_elsewhere(
 @pytest.mark.parametrize(
     ("kind", "payload", "said"), [("leaves", {"code": 3}, "SystemExit: 3"), ("interrupts", {}, "KeyboardInterrupt")]
 )
-async def test_leaving_ends_the_attempt_and_not_the_child(
+async def test_sys_exit_ends_the_attempt_and_not_the_child(
     bench: Bench, kind: str, payload: dict[str, int], said: str
 ) -> None:
     end = await bench.run(kind, **payload)
@@ -251,17 +253,17 @@ async def test_exiting_the_process_is_a_process_death(bench: Bench, code: int) -
     assert (await bench.run("echo", value="on")).value == b"on"
 
 
-async def test_a_killed_child_is_told_at_once_and_replaced_soon(bench: Bench, tmp_path: Path) -> None:
+async def test_a_killed_child_is_reported_at_once_and_replaced_soon(bench: Bench, tmp_path: Path) -> None:
     flag = tmp_path / "pid"
     running = asyncio.create_task(bench.run("sleeps", seconds=60.0, flag=str(flag)))
     await until(lambda: flag.exists() and flag.read_text() != "")
     killed = time.monotonic()
     os.kill(int(flag.read_text()), signal.SIGKILL)
     end = await running
-    told_s = time.monotonic() - killed
+    reported_s = time.monotonic() - killed
     await asyncio.gather(*(bench.run("echo", value="on") for _ in range(SLOTS)))
     assert (end.cause, end.detail) == (Cause.PROCESS_DEATH, "killed by SIGKILL")
-    assert told_s < 10.0  # far below the time limit; 0.1 s where the machine has time for it
+    assert reported_s < 10.0  # far below the time limit; 0.1 s where the machine has time for it
 
 
 async def test_a_crash_in_native_code_names_its_signal_and_its_line(bench: Bench) -> None:
@@ -297,7 +299,7 @@ async def test_the_death_of_an_idle_child_costs_no_attempt(bench: Bench) -> None
         assert {e.value for e in ends} == {b"on"}
 
 
-async def test_a_slot_that_could_not_have_a_new_child_at_once_gets_one_later(
+async def test_a_slot_whose_new_child_could_not_start_gets_one_later(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     real, failed = PoolSlot._new_child, []
@@ -316,7 +318,7 @@ async def test_a_slot_that_could_not_have_a_new_child_at_once_gets_one_later(
     assert {e.value for e in ends} == {b"on"}
 
 
-async def test_a_killed_forkserver_is_made_again(bench: Bench) -> None:
+async def test_a_killed_forkserver_is_replaced(bench: Bench) -> None:
     parent = (await bench.who())["parent"]
     os.kill(parent, signal.SIGKILL)
     await until(lambda: not alive(parent))
@@ -348,21 +350,21 @@ async def test_nothing_that_an_attempt_started_outlives_it(bench: Bench, tmp_pat
 
 
 @pytest.mark.parametrize("then", ["die", "wait"])
-async def test_nothing_of_an_attempt_is_alive_when_its_end_is_told(bench: Bench, tmp_path: Path, then: str) -> None:
-    """Who is told sends it again at once: the next attempt may begin before this slot has been cleared up."""
+async def test_nothing_of_an_attempt_is_alive_when_its_end_is_reported(bench: Bench, tmp_path: Path, then: str) -> None:
+    """The report leads to a retry at once: the next attempt may begin before this slot is cleaned up."""
     pids, left = tmp_path / "pids", []
     job = bench.job("starts_others", timeout_s=1.0, pids=str(pids), then=then)
 
-    def told(*_: object) -> None:
+    def on_end(*_: object) -> None:
         left.append([pid for pid in map(int, pids.read_text().split()) if alive(pid)])
 
-    await bench.pool.run_all(deque([job]), lambda _: True, told)
+    await bench.pool.run_all(deque([job]), lambda _: True, on_end)
     assert left == [[]]
 
 
 @pytest.fixture
 def bystander() -> Iterator[subprocess.Popen[bytes]]:
-    """A process that is the test's own, in a session of its own."""
+    """A process of the test, in a session of its own."""
     with subprocess.Popen(["sleep", "60"], start_new_session=True) as process:
         yield process
         process.kill()
@@ -373,23 +375,21 @@ async def test_a_task_cannot_have_the_node_kill_others(bench: Bench, bystander: 
     assert bystander.poll() is None
 
 
-async def test_what_a_task_leaves_behind_cannot_pass_for_a_child(bench: Bench, tmp_path: Path) -> None:
+async def test_an_orphan_of_a_task_cannot_pass_for_a_child(bench: Bench, tmp_path: Path) -> None:
     pid = tmp_path / "pid"
     assert (await bench.run("leaves_one_that_forges_its_birth", pid=str(pid))).cause is Cause.PROCESS_DEATH
     assert not alive(int(pid.read_text()))
 
 
-async def test_what_a_child_started_dies_with_it_although_the_forkserver_is_gone_too(
-    bench: Bench, tmp_path: Path
-) -> None:
+async def test_what_a_child_started_dies_with_it_although_the_forkserver_died_too(bench: Bench, tmp_path: Path) -> None:
     pids = tmp_path / "pids"
     running = asyncio.create_task(bench.run("starts_others", pids=str(pids), then="wait"))
     await until(pids.exists)
     child, plain, *in_other_sessions = map(int, pids.read_text().split())
     os.kill(processes()[child].parent, signal.SIGKILL)
     assert (await running).cause is Cause.PROCESS_DEATH
-    assert not alive(plain), "only its session still says whose it was"
-    for pid in in_other_sessions:  # nothing says that of these any more
+    assert not alive(plain), "its session still shows whose it was"
+    for pid in in_other_sessions:  # nothing shows whose these were
         os.kill(pid, signal.SIGKILL)
 
 
@@ -408,7 +408,7 @@ async def test_cancel_kills_the_attempt_of_that_task_alone(bench: Bench, tmp_pat
     assert not bench.pool.cancel(job.task.id)
 
 
-async def test_drain_ends_what_runs_with_its_own_cause(bench: Bench) -> None:
+async def test_drain_ends_running_attempts_with_its_own_cause(bench: Bench) -> None:
     running = [asyncio.create_task(bench.run("sleeps", seconds=60.0)) for _ in range(SLOTS)]
     await until(lambda: len(bench.pool.running()) == SLOTS)
     bench.pool.stop_running(Cause.DRAIN, "the node was drained")
@@ -436,7 +436,7 @@ async def test_a_job_that_waits_for_its_slot_can_be_cancelled(bench: Bench) -> N
     assert {(await r).value for r in running} == {b"slept"}
 
 
-async def test_where_no_attempt_can_begin_jobs_wait_and_use_up_no_attempts(bench: Bench) -> None:
+async def test_jobs_for_failing_slots_wait_and_use_up_no_attempts(bench: Bench) -> None:
     folders = [bench.pool._folder / f"slot-{n}" for n in range(SLOTS)]
     for folder in folders:
         folder.rename(folder.with_suffix(".away"))
@@ -448,9 +448,9 @@ async def test_where_no_attempt_can_begin_jobs_wait_and_use_up_no_attempts(bench
         )
         for job in jobs
     ]
-    await until(lambda: len(ends) == SLOTS)  # one for each slot has found out
+    await until(lambda: len(ends) == SLOTS)  # one attempt in each slot has failed
     cancelled, *others = [job.task.id for job in jobs if job.task.id not in ends]
-    assert bench.pool.cancel(cancelled), "one that waits can be cancelled"
+    assert bench.pool.cancel(cancelled), "a waiting job can be cancelled"
     await until(lambda: cancelled in ends)
     assert "FileNotFoundError" in (bench.pool.check() or "")
     for folder in folders:
@@ -462,7 +462,7 @@ async def test_where_no_attempt_can_begin_jobs_wait_and_use_up_no_attempts(bench
     await until(lambda: bench.pool.check() is None)
 
 
-async def test_an_attempt_given_up_by_its_caller_is_killed(bench: Bench, tmp_path: Path) -> None:
+async def test_an_attempt_whose_call_is_cancelled_is_killed(bench: Bench, tmp_path: Path) -> None:
     flag = tmp_path / "pid"
     running = asyncio.create_task(bench.run("sleeps", seconds=60.0, flag=str(flag)))
     await until(lambda: flag.exists() and flag.read_text() != "")
@@ -495,7 +495,7 @@ async def test_memory_beyond_the_kinds_limit_is_out_of_memory(bench: Bench) -> N
     assert (await bench.run("many_bytes", size=200_000_000)).cause is None  # the limit was that attempt's own
 
 
-async def test_progress_is_told_of_attempts_that_run_here(bench: Bench) -> None:
+async def test_progress_of_running_attempts_is_reported(bench: Bench) -> None:
     bench.progress.clear()
     job = bench.job("reports")
     await bench.pool.run(job)
@@ -522,7 +522,7 @@ async def test_kinds_that_cannot_be_loaded_are_a_usage_error_that_names_the_file
     assert "broken.py" in str(raised.value)
 
 
-async def test_an_import_that_ended_the_process_before_it_was_asked_is_told_alike(
+async def test_an_import_that_ended_the_process_before_the_request_is_reported_alike(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def asked_late(child: Child, timeout_s: float) -> bytes:

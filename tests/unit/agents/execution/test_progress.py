@@ -1,4 +1,4 @@
-"""Progress goes out at once, then at most ten times a second, and its last word always."""
+"""Progress is sent at once, then at most ten times a second, and the last report always."""
 
 import asyncio
 
@@ -26,7 +26,7 @@ async def test_a_burst_becomes_its_first_and_its_last_report() -> None:
     assert fractions(sent, IDS[0]) == [0.0, 1.0]
 
 
-async def test_nothing_is_remembered_of_a_task_that_has_gone_quiet() -> None:
+async def test_a_task_that_stops_reporting_is_forgotten() -> None:
     relay = ProgressRelay(lambda _: None)
     relay.report(Progress(IDS[0], 1, 0.5))
     await asyncio.sleep(1.5 * EVERY_S)

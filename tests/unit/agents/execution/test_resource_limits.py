@@ -1,4 +1,4 @@
-"""An attempt that takes more of the disk or of memory than its slot gives ends alone, and says why."""
+"""An attempt above its limit of disk space or memory ends, alone, with a reason."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -38,13 +38,13 @@ async def test_many_files_in_scratch_end_the_attempt_and_are_removed(bench: Benc
     assert (await bench.run("echo", value="on")).value == b"on"
 
 
-async def test_one_file_above_the_limit_is_an_error_where_it_is_written(bench: Bench) -> None:
+async def test_one_file_above_the_limit_is_an_error_at_the_line_that_writes_it(bench: Bench) -> None:
     end = await bench.run("fills_scratch", file_mb=17, files=1, timeout_s=50.0)
     assert end.cause is Cause.ERROR
     assert end.detail.endswith("OSError: [Errno 27] File too large")
 
 
-async def test_each_attempt_has_a_scratch_of_its_own_with_nothing_in_it(bench: Bench) -> None:
+async def test_each_attempt_has_an_empty_scratch_of_its_own(bench: Bench) -> None:
     ends = [await bench.run("looks_at_its_scratch") for _ in range(SLOTS)]
     ends += await asyncio.gather(*(bench.run("looks_at_its_scratch") for _ in range(2 * SLOTS)))
     found = [orjson.loads(end.value or b"") for end in ends]
@@ -62,7 +62,7 @@ async def test_what_a_dead_attempt_left_in_scratch_is_removed(bench: Bench, tmp_
     await until(lambda: not Path(said.read_text()).exists(), 30.0)
 
 
-async def test_what_a_dead_attempt_left_of_its_result_is_removed(bench: Bench) -> None:
+async def test_the_result_file_of_a_dead_attempt_is_removed(bench: Bench) -> None:
     assert (await bench.run("dies_when_its_result_is_written")).cause is Cause.PROCESS_DEATH
     assert not list((bench.results / "scratch").glob("slot-*/results/*"))
 
@@ -71,7 +71,7 @@ async def test_what_a_dead_attempt_left_of_its_result_is_removed(bench: Bench) -
     ("kind", "payload"),
     [("takes_memory_in_many_processes", {"processes": 4, "megabytes": 50}), ("lifts_its_limit", {})],
 )
-async def test_memory_past_a_processs_own_limit_is_seen_from_outside(
+async def test_memory_beyond_a_processs_own_limit_is_measured_from_outside(
     bench: Bench, kind: str, payload: dict[str, int]
 ) -> None:
     end = await bench.run(kind, timeout_s=50.0, **payload)
@@ -82,14 +82,14 @@ async def test_memory_past_a_processs_own_limit_is_seen_from_outside(
     assert not end.oom_victim  # it is charged, whatever else ran
 
 
-async def test_a_kind_without_a_limit_of_its_own_has_the_slots(bench: Bench) -> None:
+async def test_a_kind_without_a_limit_of_its_own_has_that_of_the_slot(bench: Bench) -> None:
     assert (await bench.run("takes_unlimited_memory", megabytes=10)).cause is None
     end = await bench.run("takes_unlimited_memory", megabytes=200)
     assert end.cause is Cause.OUT_OF_MEMORY
     assert "MemoryError" in end.detail
 
 
-async def test_sparse_and_unreadable_files_are_measured_by_what_they_take(tmp_path: Path) -> None:
+async def test_files_are_measured_by_the_disk_space_that_they_take(tmp_path: Path) -> None:
     with (tmp_path / "sparse").open("wb") as f:
         f.truncate(1_000_000_000)
     (tmp_path / "link").symlink_to("/")

@@ -1,4 +1,4 @@
-"""Where the node is root, children run as users of their own and reach nothing of the node's."""
+"""Where the node is root, children run as users of their own and cannot reach the node's files."""
 
 import asyncio
 import os
@@ -54,7 +54,7 @@ def tries(path: str, how: str) -> str:
 
 @task
 def swaps(secret: str, how: str) -> bytes:
-    """Has a link of that kind where the node expects the result that the child has written."""
+    """Puts a link in the place of the result file."""
     write = Path.write_bytes
     def plant(path: Path, raw: bytes) -> int:
         Path.write_bytes = write
@@ -73,7 +73,7 @@ def big(size: int, context: Context) -> Path:
 
 @pytest.fixture(scope="module")
 def open_folder() -> Iterator[Path]:
-    """A directory that everybody may read: pytest's own are closed to others."""
+    """A directory that every user may read: pytest's own are closed to others."""
     folder = Path(tempfile.mkdtemp(prefix="headrace-open-"))
     folder.chmod(0o755)
     yield folder
@@ -123,7 +123,7 @@ def test_each_slot_and_each_node_of_a_machine_has_users_of_its_own(monkeypatch: 
             users_for(wrong, 2, 6066)
 
 
-def test_what_is_closed_to_a_user_is_named(open_folder: Path) -> None:
+def test_the_path_that_is_closed_to_a_user_is_named(open_folder: Path) -> None:
     user, closed = ChildUser(61_500, 61_500), open_folder / "closed"
     (closed / "below").mkdir(parents=True)
     assert blocking_path(user, closed / "below") is None
@@ -136,10 +136,10 @@ def test_what_is_closed_to_a_user_is_named(open_folder: Path) -> None:
     assert blocking_path(user, closed, stat.S_IXOTH) is None
 
 
-if IS_ROOT:  # nobody else can become another user, and the tests above say what is done then
+if IS_ROOT:  # only root can become another user; the tests above cover the rest
 
     @pytest.mark.asyncio(loop_scope="module")
-    async def test_tasks_have_no_rights_and_no_groups_and_are_at_home_in_their_scratch(bench: Bench) -> None:
+    async def test_tasks_have_no_privileges_and_no_groups_and_their_scratch_as_home(bench: Bench) -> None:
         found = [await me(bench) for _ in range(4)]
         users = {u.uid for u in users_for("auto", SLOTS, 6066)}
         for who in found:
@@ -147,14 +147,14 @@ if IS_ROOT:  # nobody else can become another user, and the tests above say what
             assert uid in users
             assert who["uids"] == who["gids"] == [uid] * 3
             assert (who["groups"], who["no_new_privs"], who["capabilities"]) == ([], 1, 0)
-            assert who["uid_at_import"] == uid  # a kind's module, too, is loaded without rights
+            assert who["uid_at_import"] == uid  # the kinds' module is loaded without privileges too
             assert who["core"] == [0, 0]  # a crash must not fill the disk
             assert who["home"] == who["tmp"]
             assert who["leads_to"] == who["scratch"]
         # glibc keeps every value that the environment has had: a path for each attempt is memory for each attempt.
         assert len({who["tmp"] for who in found}) == len({who["uids"][0] for who in found}) < len(found)
 
-    def test_who_becomes_another_user_keeps_no_group_and_opens_no_file_to_others_and_forks_no_end() -> None:
+    def test_dropped_privileges_leave_no_group_a_strict_umask_and_a_limit_on_processes() -> None:
         became = """if True:
             import json, os, resource
             from headrace.child.user import ChildUser, drop_privileges
@@ -199,7 +199,7 @@ if IS_ROOT:  # nobody else can become another user, and the tests above say what
         assert (await bench.run("tries", path=str(node), how="kill")).value == b"refused"
 
     @pytest.mark.asyncio(loop_scope="module")
-    async def test_neighbours_cannot_reach_each_other(bench: Bench) -> None:
+    async def test_slots_cannot_reach_each_others_files(bench: Bench) -> None:
         neighbours = {w["uids"][0]: w for w in await asyncio.gather(*(me(bench) for _ in range(8)))}
         assert len(neighbours) == SLOTS
         answers = set()
@@ -211,7 +211,7 @@ if IS_ROOT:  # nobody else can become another user, and the tests above say what
 
     @pytest.mark.parametrize("how", ["soft", "hard"])
     @pytest.mark.asyncio(loop_scope="module")
-    async def test_a_link_in_the_results_place_is_not_followed_by_the_node(
+    async def test_the_node_does_not_follow_a_link_in_the_place_of_the_result(
         bench: Bench, open_folder: Path, how: str
     ) -> None:
         secret = open_folder / "secret"
@@ -229,7 +229,7 @@ if IS_ROOT:  # nobody else can become another user, and the tests above say what
         assert end.result_file.stat().st_size == 5_000_000
         end.result_file.unlink()
 
-    def test_kinds_that_the_user_cannot_read_are_an_error_for_a_named_user_and_a_loud_word_otherwise(
+    def test_unreadable_kinds_are_an_error_for_a_named_user_and_a_warning_for_auto(
         tmp_path: Path, caplog: pytest.LogCaptureFixture
     ) -> None:
         (tmp_path / "kinds.py").write_text(KINDS)
@@ -239,7 +239,7 @@ if IS_ROOT:  # nobody else can become another user, and the tests above say what
         with pytest.raises(UsageError, match=r"HEADRACE_TASK_USER.*is closed to it"):
             task_users(replace(settings, task_user="61184"))
 
-    def test_scratch_is_where_its_user_can_go(open_folder: Path, tmp_path: Path) -> None:
+    def test_scratch_is_where_its_user_can_reach_it(open_folder: Path, tmp_path: Path) -> None:
         user = [ChildUser(61_184, 61_184)]
         settings = Settings(data=tmp_path)
         assert scratch_folder(settings, "n", []) == tmp_path / "scratch" / "n"
@@ -250,7 +250,7 @@ if IS_ROOT:  # nobody else can become another user, and the tests above say what
         with pytest.raises(UsageError, match="HEADRACE_SCRATCH"):
             scratch_folder(replace(settings, scratch=str(tmp_path)), "n", user)
 
-    def test_somebody_elses_directory_is_not_taken_for_scratch(
+    def test_a_directory_of_another_user_is_not_used_for_scratch(
         monkeypatch: pytest.MonkeyPatch, open_folder: Path
     ) -> None:
         monkeypatch.setattr("agents.execution.task_users.SCRATCH_PARENT", open_folder)

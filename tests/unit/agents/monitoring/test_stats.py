@@ -1,4 +1,4 @@
-"""The node's figures: counted right, and bounded."""
+"""The node's figures are right, and their memory is bounded."""
 
 from typing import Any
 
@@ -48,10 +48,10 @@ def end(ms: int = 100, **values: Any) -> AttemptEnd:
 
 
 def test_attempts_are_counted_by_kind_and_by_how_they_ended(stats: NodeStats) -> None:
-    stats.ended(job(), end(value=b"1"))
-    stats.ended(job(), end(cause=Cause.TIMEOUT))
-    stats.ended(job(attempt=2), end(cause=Cause.TIMEOUT))
-    stats.ended(job("other"), end(value=b"1"))
+    stats.count_attempt(job(), end(value=b"1"))
+    stats.count_attempt(job(), end(cause=Cause.TIMEOUT))
+    stats.count_attempt(job(attempt=2), end(cause=Cause.TIMEOUT))
+    stats.count_attempt(job("other"), end(value=b"1"))
     prime = stats.kinds["prime"]
     assert (prime.done, prime.failed, prime.retried, prime.causes) == (1, 2, 1, {"timeout": 2})
     assert stats.kinds["other"].done == 1
@@ -62,24 +62,24 @@ def test_attempts_are_counted_by_kind_and_by_how_they_ended(stats: NodeStats) ->
 def test_percentiles_are_of_run_times_by_nearest_rank(stats: NodeStats) -> None:
     assert stats.kinds == {}
     for ms in range(100, 0, -1):
-        stats.ended(job(), end(ms))
+        stats.count_attempt(job(), end(ms))
     prime = stats.kinds["prime"]
     assert [prime.percentile(p) for p in (0.5, 0.9, 0.99, 1.0)] == [0.05, 0.09, 0.099, 0.1]
-    stats.ended(job("broken"), end(cause=Cause.ERROR))
+    stats.count_attempt(job("broken"), end(cause=Cause.ERROR))
     assert stats.kinds["broken"].percentile(0.5) is None
 
 
 def test_run_times_kept_are_the_newest_thousand(stats: NodeStats) -> None:
     for ms in range(2_500):
-        stats.ended(job(), end(ms))
+        stats.count_attempt(job(), end(ms))
     seconds = stats.kinds["prime"].seconds
     assert (len(seconds), seconds[0]) == (1000, 1.5)
 
 
 def test_the_history_has_no_gaps_and_ten_minutes_at_most(stats: NodeStats, clock: Clock) -> None:
-    stats.ended(job(), end())
+    stats.count_attempt(job(), end())
     clock.now += 12
-    stats.ended(job(), end(cause=Cause.ERROR))
+    stats.count_attempt(job(), end(cause=Cause.ERROR))
     assert [(b.at - 1_000_000, b.done, b.failed) for b in stats.history()] == [(0, 1, 0), (5, 0, 0), (10, 0, 1)]
     for _ in range(400):
         clock.now += 5
@@ -89,7 +89,7 @@ def test_the_history_has_no_gaps_and_ten_minutes_at_most(stats: NodeStats, clock
     assert [b.done for b in stats.history()] == [0]
 
 
-def test_slots_are_averaged_over_a_bucket_and_what_waits_is_the_last_known(stats: NodeStats) -> None:
+def test_slots_are_averaged_over_a_bucket_and_the_backlog_is_the_last_known(stats: NodeStats) -> None:
     for used in (0, 1, 2):
         stats.sample(used, 4, {"tasks.normal": 5 + used, "tasks.high": 1})
     (bucket,) = stats.history()
