@@ -23,7 +23,7 @@ class ExclusiveRun:
     """The leases of one node: any number of shared ones, or one exclusive one."""
 
     def __init__(self, on_exclusive: Callable[[bool], None]) -> None:
-        """`on_exclusive` is called with True when an attempt first asks to run alone, with False when none does."""
+        """`on_exclusive` gets True when a first attempt asks to run alone, False when no attempt does any more."""
         self._on_exclusive = on_exclusive
         self._leases = set[Lease]()
         self._changed = asyncio.Condition()

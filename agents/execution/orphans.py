@@ -15,7 +15,7 @@ class Orphans:
 
     def __init__(self, adopts: bool) -> None:
         self._adopts = adopts
-        self._forkserver = 0  # pid, as the last child told it
+        self._forkserver = 0  # pid, from the last Born notification
         self._lost_forkserver = False  # from then on the node itself adopts orphans
 
     def start(self) -> None:

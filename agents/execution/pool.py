@@ -57,7 +57,7 @@ class Pool:
     ) -> None:
         """`tasks`: the setting HEADRACE_TASKS. `folder` is the pool's own and is emptied. Logs go below `results_root`.
 
-        `users`: whom the child of each slot becomes; empty = the node's own user. `adopts`: see `Orphans`.
+        `users`: the user of each slot's child; empty = the node's own user. `adopts`: see `Orphans`.
         """
         self._folder = folder.resolve()
         self._results = self._folder / "results"
@@ -78,7 +78,7 @@ class Pool:
         self._free: asyncio.LifoQueue[PoolSlot] = asyncio.LifoQueue()
         self._in_flight = InFlight()
         self._attempt_numbers = itertools.count(1)
-        self._exclusive_run = ExclusiveRun(lambda is_asked: self.on_exclusive(is_asked))
+        self._exclusive_run = ExclusiveRun(lambda is_exclusive: self.on_exclusive(is_exclusive))
         self._slot_health, self._orphans = SlotHealth(), Orphans(adopts)
         self._cleanup = Cleanup(self._orphans, self._slot_health, self._live_children, results_root)
         self._enforcing: asyncio.Task[None] | None = None

@@ -47,7 +47,7 @@ class Setup:
     slot: int  # the slot it serves
     socket: str  # the node's datagram socket
     lock_path: str = ""  # held, shared, as long as this child lives: a takeover waits for it
-    user: ChildUser | None = None  # whom the child becomes; None = it stays the node's user
+    user: ChildUser | None = None  # the user that the child becomes; None = it stays the node's user
     memory_mb: int = 0  # MiB for kinds without a limit of their own; 0 = no limit
     scratch_mb: int = 0  # MiB of the largest file that an attempt may write; 0 = no limit
     token: str = ""  # proves its Born notification, once
