@@ -25,8 +25,7 @@ _HEADERS = {
 def guard(app: web.Application, settings: Settings, http: str) -> None:
     """Applies the rule to every page of `app`, which will listen at `http` (host:port)."""
     host, _ = parse_address(http)
-    is_open = settings.insecure or bool(settings.api_keys)
-    if not is_open and not is_loopback(host):
+    if not settings.insecure and not is_loopback(host):
         raise UsageError(
             f"{http} is reachable from the network: listen on 127.0.0.1, or set HEADRACE_INSECURE=1 if everyone there "
             "may use it"
@@ -34,7 +33,7 @@ def guard(app: web.Application, settings: Settings, http: str) -> None:
 
     @web.middleware
     async def check(request: web.Request, handler: Handler) -> web.StreamResponse:
-        if not is_open and not is_loopback(without_port(request.headers.get("Host", ""))):
+        if not settings.insecure and not is_loopback(without_port(request.headers.get("Host", ""))):
             return web.Response(
                 status=403, text="this port answers to the names of its own machine only\n", headers=_HEADERS
             )

@@ -69,6 +69,8 @@ def test_what_aiokafka_cannot_follow_is_refused_in_words(options: dict[str, str]
 def test_a_port_open_to_the_network_needs_consent(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="HEADRACE_INSECURE"):
         guard(web.Application(), Settings(data=tmp_path), "0.0.0.0:6050")
+    with pytest.raises(UsageError, match="HEADRACE_INSECURE"):  # a file of keys opens nothing: no port checks keys
+        guard(web.Application(), Settings(data=tmp_path, api_keys="keys.yaml"), "0.0.0.0:6050")
     guard(web.Application(), Settings(data=tmp_path, insecure=True), "0.0.0.0:6050")
 
 
