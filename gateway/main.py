@@ -146,7 +146,7 @@ async def running(
     finally:
         notifier.close()
         for thread in (broker_probe, projector, cluster):
-            await asyncio.to_thread(thread.stop)
+            await asyncio.to_thread(thread.close)
         await asyncio.to_thread(sender.close, SEND_TIMEOUT_S)
         await asyncio.to_thread(source_reader.close)
         await asyncio.to_thread(statistics.close)

@@ -46,32 +46,32 @@ class Cancellations(Follower):
             return found.fetchone() is not None
 
     def wait_until_read(self, ends: "Mapping[Place, Future[Any]]", is_stopping: Callable[[], bool]) -> bool:
-        """Returns True when the log has been read to `ends`, which `ask_ends` gave.
+        """Returns True when the log has been read to `ends`, which `request_ends` gave.
 
         Asks again when Kafka does not answer within `_ANSWER_S`; returns False when `is_stopping` says so then.
         """
         while not self.wait_read(ends, _ANSWER_S):
             if is_stopping():
                 return False
-            ends = self.ask_ends()
+            ends = self.request_ends()
         return True
 
     def close(self) -> None:
         super().close()
         self._db.close()
 
-    def begin(self) -> Mapping[Place, int]:
+    def start_positions(self, ends: Mapping[Place, int]) -> Mapping[Place, int]:
         cluster = installation(self._admin, self._kafka, "tasks.control", 10)
         with self._lock:
             adopt(self._db, cluster, ("cancelled", "position", "cluster"))
             return {("tasks.control", p): at for p, at in self._db.execute("SELECT partition, next FROM position")}
 
-    def handle(self, record: Record) -> None:
+    def apply_record(self, record: Record) -> None:
         cancel = Cancel.decode(record)
         if cancel is not None:
             self._unflushed.append(cancel.id)
 
-    def flush(self, positions: Mapping[Place, int]) -> None:
+    def save_positions(self, positions: Mapping[Place, int]) -> None:
         with self._lock, self._db:
             self._db.executemany(
                 "INSERT OR IGNORE INTO cancelled VALUES (?)", [(uuid.UUID(i).bytes,) for i in self._unflushed]
@@ -83,7 +83,7 @@ class Cancellations(Follower):
         for task_id in flushed:
             self.on_cancel(task_id)
 
-    def restarted(self, place: Place) -> None:
+    def position_lost(self, place: Place) -> None:
         with self._lock, self._db:
             self._db.execute("DELETE FROM position WHERE partition = ?", (place[1],))
 

@@ -68,7 +68,7 @@ class Delegation(Follower):
     def start(self) -> None:
         """Call before the first heartbeat. Other nodes claim only for a boot that has announced itself, so the journal
         is read from its present end. Retryable when Kafka does not say in time where that is."""
-        self._read = self._journal_end()
+        self._positions = self._journal_end()
         super().start()
         self._starter.start()
 
@@ -101,17 +101,17 @@ class Delegation(Follower):
         self._failpoint("before go")
         self._sender.send(claim.go().encode())
 
-    def begin(self) -> Mapping[Place, int]:
-        return self._read
+    def start_positions(self, ends: Mapping[Place, int]) -> Mapping[Place, int]:
+        return self._positions
 
-    def handle(self, record: Record) -> None:
+    def apply_record(self, record: Record) -> None:
         if record.value is None:
             with self._lock:
                 self._delegated.pop((record.key or b"").decode(errors="replace"), None)
         elif record.text("phase", "") == "go" and record.text("for", "") == self._node.boot:
             self._arrived.put(Claim.decode(record))
 
-    def turn(self) -> None:
+    def on_turn(self) -> None:
         """Stops counting the claims that are the reaper's: of dead nodes, and of this node's earlier boots."""
         with self._lock:
             for key, boot in list(self._delegated.items()):
@@ -150,7 +150,7 @@ class Delegation(Follower):
                 return
         used = False
         try:
-            if self._cancellations.wait_until_read(self._cancellations.ask_ends(), self._closing.is_set):
+            if self._cancellations.wait_until_read(self._cancellations.request_ends(), self._closing.is_set):
                 used = self._start(claim)
         finally:
             if not used:

@@ -251,7 +251,7 @@ class Intake:
 
     def _commit_and_start(self, batch: CommitBatch) -> None:
         """Claims and outcomes → one commit → start. Gives back the slots of the groups that do not start."""
-        control_ends: LogEnds = self._cancellations.ask_ends() if batch.groups else {}
+        control_ends: LogEnds = self._cancellations.request_ends() if batch.groups else {}
         self._failpoint("before claim")
         sent = self._claims.send_records([*(c.encode() for c in batch.claims), *batch.outcomes])
         unstarted = len(batch.groups)

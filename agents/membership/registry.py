@@ -56,13 +56,13 @@ class Registry(Follower):
             names.update(beat.kinds)
         return names
 
-    def handle(self, record: Record) -> None:
+    def apply_record(self, record: Record) -> None:
         if record.value is None:
             self._forget_boot((record.key or b"").decode(errors="replace"))
         elif Heartbeat.is_heartbeat(record):
             self._record_heartbeat(record)
 
-    def turn(self) -> None:
+    def on_turn(self) -> None:
         self.failure_detector.tick()
 
     def _wait_complete(self) -> None:

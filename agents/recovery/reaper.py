@@ -47,7 +47,7 @@ _OPTIONS = {
 
 
 class Reaper:
-    """Set the callbacks before `start`. `on_failure` is called when an error has ended the thread, and `passed_over`
+    """Set the callbacks before `start`. `on_failure` is called when an error has ended the thread, and `on_undecodable`
     with the topic of each undecodable record."""
 
     def __init__(
@@ -75,7 +75,7 @@ class Reaper:
         self._thread = threading.Thread(target=self._run, name="reaper", daemon=True)
         self.failure: Exception | None = None  # what has ended the thread
         self.on_failure: Callable[[Exception], None] = lambda _: None
-        self.passed_over: Callable[[str], None] = lambda _: None
+        self.on_undecodable: Callable[[str], None] = lambda _: None
 
     def start(self) -> None:
         self._thread.start()
@@ -122,7 +122,7 @@ class Reaper:
                     part.close()
 
     def _new_state(self) -> JournalState:
-        return JournalState(lambda: self.passed_over(_TOPIC))
+        return JournalState(lambda: self.on_undecodable(_TOPIC))
 
     def _read_journal(self, consumer: Consumer, wait_s: float) -> None:
         message, count = consumer.poll(wait_s), 0

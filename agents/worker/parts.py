@@ -67,7 +67,7 @@ class WorkerParts:
         self.receiver = Receiver(r.kafka, r.sender, self._metrics)
         self.task_lag = self._make_task_lag()
         for reader in (self.registry, self.cancellations, self.delegation, self.reaper):
-            reader.passed_over = self.stats.count_undecodable
+            reader.on_undecodable = self.stats.count_undecodable
 
     def _make_finisher(self) -> Finisher:
         r = self._resources

@@ -50,7 +50,7 @@ class BrokerProbe:
     def start(self) -> None:
         self._thread.start()
 
-    def stop(self) -> None:
+    def close(self) -> None:
         self._stop.set()
         self._thread.join(5)
 

@@ -5,6 +5,7 @@ Undecodable records are counted and skipped. Two different terminal events of on
 
 import logging
 from collections import Counter
+from collections.abc import Sequence
 
 from gateway.metrics import Metrics
 from gateway.view.projection import Companions, Folded, TaskView, fold_event, fold_submission, id_bytes, id_text
@@ -34,7 +35,7 @@ class EventBatch:
     def changed_ids(self) -> set[bytes]:
         return set(self.tasks) | {p.id for p in self.progress}
 
-    def fold_records(self, records: list[Record]) -> None:
+    def fold_records(self, records: Sequence[Record]) -> None:
         for topic, count in Counter(r.topic for r in records).items():
             self._metrics.folded.labels(topic).inc(count)
         decoded = [(r, m) for r in records if (m := self._decode(r)) is not None]

@@ -5,19 +5,16 @@ GET /kinds and /nodes use what it has read. A node is live while its heartbeats 
 gateway never imports task code. Undecodable records are logged and skipped.
 """
 
-import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-
-from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, TopicPartition
 
 from headrace.contract.cluster import Heartbeat, KindInfo
 from headrace.contract.payload_check import PayloadCheck
-from headrace.contract.records import Record
+from headrace.contract.records import Place, Record
 from headrace.errors import Undecodable, UsageError
-from headrace.kafka.client import Kafka, log_throttled, place_of_message
-from headrace.process.health import Watchdog
+from headrace.kafka.client import Kafka
+from headrace.kafka.follower import Follower
 
 TOPICS = ("kinds", "nodes")
 LIVE_S = 10.0  # ten heartbeats: a node that is silent longer does not count as live
@@ -34,31 +31,20 @@ class KnownNode:
     received_s: float
 
 
-class ClusterView:
+class ClusterView(Follower):
     """The thread that follows `kinds` and `nodes`. Its methods are safe from any thread."""
 
     def __init__(self, kafka: Kafka, clock: Callable[[], float] = time.monotonic) -> None:
-        self._kafka, self._clock = kafka, clock
-        self.watchdog = Watchdog("kinds and nodes")
+        super().__init__(kafka, "kinds and nodes", TOPICS)
+        self._clock = clock
         self._kinds: dict[str, PayloadCheck] = {}
         self._nodes: dict[str, KnownNode] = {}
-        self.positions: dict[tuple[str, int], int] = {}
-        self._backlog_end = 0  # the end of `nodes` when reading began
-        self._caught_up = False  # whether all heartbeats from before this start have been read
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="cluster-view", daemon=True)
-
-    def start(self) -> None:
-        self._thread.start()
-
-    def stop(self) -> None:
-        self._stop.set()
-        self._thread.join(5)
+        self._backlog_end: int | None = None  # the end of `nodes` when reading began
 
     def check(self) -> str | None:
         if len(self.positions) < len(TOPICS):
             return "kinds and nodes have not been read yet"
-        return self.watchdog.check()
+        return super().check()
 
     def find_kind(self, name: str) -> PayloadCheck | None:
         """The payload check of an available kind, or None.
@@ -101,20 +87,21 @@ class ClusterView:
             newest[node.heartbeat.node] = node
         return [(n, now - n.received_s) for _, n in sorted(newest.items()) if now - n.received_s < _FORGET_S]
 
-    def apply_record(self, record: Record) -> None:
-        """Applies one record; skips an undecodable one."""
-        try:
-            if record.topic == "kinds":
-                self._apply_kind(record)
-            else:
-                self._apply_heartbeat(record)
-        except (Undecodable, UsageError) as e:
-            log_throttled(f"undecodable {record.topic}", "skipped %s: %s", record.source, e)
-        self._record_position(record.topic, record.offset + 1)
+    def start_positions(self, ends: Mapping[Place, int]) -> Mapping[Place, int]:
+        if self._backlog_end is None:
+            self._backlog_end = ends["nodes", 0]
+        return self.positions
 
-    def _record_position(self, topic: str, following: int) -> None:
-        self.positions = self.positions | {(topic, 0): following}
-        self._caught_up = self._caught_up or (topic == "nodes" and following >= self._backlog_end)
+    def position_lost(self, place: Place) -> None:
+        if place[0] == "nodes":
+            self._backlog_end = 0
+
+    def apply_record(self, record: Record) -> None:
+        """Applies one record; Undecodable when it is none of ours."""
+        if record.topic == "kinds":
+            self._apply_kind(record)
+        else:
+            self._apply_heartbeat(record)
 
     def _apply_kind(self, record: Record) -> None:
         if record.value is None:
@@ -123,7 +110,10 @@ class ClusterView:
         kind = KindInfo.decode(record)
         known = self._kinds.get(kind.name)
         if known is None or known.kind != kind:
-            self._kinds[kind.name] = PayloadCheck(kind)
+            try:
+                self._kinds[kind.name] = PayloadCheck(kind)
+            except UsageError as e:
+                raise Undecodable(str(e), record.value) from None
 
     def _apply_heartbeat(self, record: Record) -> None:
         if not Heartbeat.is_heartbeat(record):
@@ -133,45 +123,9 @@ class ClusterView:
         heartbeat = Heartbeat.decode(record)
         # A heartbeat from before this start is as old as its record. After that only the time of receipt counts, so
         # that clocks that differ between machines never make a live node dead.
-        age_s = 0.0 if self._caught_up else max(0.0, time.time() - record.timestamp_ms / 1000)
+        is_backlog = record.offset < (self._backlog_end or 0)
+        age_s = max(0.0, time.time() - record.timestamp_ms / 1000) if is_backlog else 0.0
         self._nodes[heartbeat.boot] = KnownNode(heartbeat, self._clock() - age_s)
         for boot, node in list(self._nodes.items()):
             if self._clock() - node.received_s > _FORGET_S:
                 del self._nodes[boot]
-
-    def _run(self) -> None:
-        consumer = self._kafka.consumer()
-        try:
-            while not self._stop.is_set():
-                self._follow(consumer)
-        finally:
-            consumer.close()
-
-    def _follow(self, consumer: Consumer) -> None:
-        try:
-            names = [self._kafka.topic(t) for t in TOPICS]
-            if not all(consumer.list_topics(n, timeout=5).topics[n].partitions for n in names):
-                self._stop.wait(0.5)
-                return
-            nodes = TopicPartition(self._kafka.topic("nodes"), 0)
-            self._backlog_end = consumer.get_watermark_offsets(nodes, timeout=5)[1]
-            consumer.assign(
-                [TopicPartition(self._kafka.topic(t), 0, self.positions.get((t, 0), OFFSET_BEGINNING)) for t in TOPICS]
-            )
-            while not self._stop.is_set():
-                self.watchdog.beat()
-                message = consumer.poll(0.5)
-                if message is None:
-                    continue
-                error = message.error()
-                if error is None:
-                    self.apply_record(self._kafka.record(message))
-                elif error.code() == KafkaError._PARTITION_EOF:
-                    name, _, end = place_of_message(message)
-                    self._record_position(self._kafka.unprefixed(name), end)
-                elif error.code() == KafkaError._AUTO_OFFSET_RESET:
-                    self.positions = {}  # the topics were recreated
-                    return
-        except KafkaException as e:
-            log_throttled("cluster view", "cannot read kinds and nodes: %s", e)
-            self._stop.wait(1.0)

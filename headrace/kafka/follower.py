@@ -1,7 +1,8 @@
 """A thread that follows whole topics from a known offset on, without a group, and knows how far it has read.
 
-Base of the control log and of the view of nodes and kinds. Goes on by itself when Kafka comes back; a topic that was
-made anew is read from its beginning, after `restarted` has been called.
+Base of a worker's cancellations, registry and delegation, and of the gateway's projector and cluster view. When Kafka
+comes back after an outage, the thread resumes by itself. A partition that no longer holds the position, because it was
+recreated or trimmed, is read from its earliest record, after `position_lost` has been called.
 """
 
 import logging
@@ -11,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from typing import Any
 
-from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Message, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 from confluent_kafka.admin import OffsetSpec  # type: ignore[attr-defined]
 
 from headrace.contract.records import Place, Record
@@ -24,39 +25,69 @@ from headrace.process.health import Watchdog
 log = logging.getLogger(__name__)
 
 _TURN_S = 0.1
-_BATCH = 500
+_RETRY_S = 0.5
 
 
 class Follower:
-    """Subclasses give `handle`, and may keep their state in `flush`, called with the positions that it stands for."""
+    """A subclass applies records one by one in `apply_record`, or a batch at a time in `apply_batch`.
+
+    Its other hooks are `start_positions`, `save_positions`, `position_lost`, `partition_failed` and `on_turn`. All of
+    them run in the follower's thread. An error of `retried_errors` makes it follow again after a pause, from
+    `start_positions` on, and `failure` says why meanwhile.
+    """
+
+    batch_size = 500  # records at most
+    retried_errors: tuple[type[Exception], ...] = (KafkaException, Retryable)
 
     def __init__(self, kafka: Kafka, name: str, topics: Sequence[str]) -> None:
+        """`name` is for health, logs and the thread; `topics` come without the installation's prefix."""
         self._kafka, self._name, self._topics = kafka, name, topics
-        self._admin = kafka.admin()
-        self._read: dict[Place, int] = {}
-        self._progress = threading.Condition()
+        self._admin = kafka.admin()  # its requests do not wait behind a fetch
+        self._positions: Mapping[Place, int] = {}  # never changed, only replaced
+        self._read = threading.Condition()  # guards and announces changes of the positions
         self._closing = threading.Event()
+        self._restarting = False
+        self._lost: set[Place] = set()  # to be read from their earliest record at the next start
         self._watchdog = Watchdog(name)
         self._places: tuple[Place, ...] = ()
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
-        self.passed_over: Callable[[str], None] = lambda _: None  # told of the topic of each undecodable record
+        self.failure: str | None = None  # why it cannot follow now
+        self.on_undecodable: Callable[[str], None] = lambda _: None  # called with the topic of the record
 
-    def handle(self, record: Record) -> None:
-        """Takes in one record; Undecodable is counted and passed over."""
+    def apply_record(self, record: Record) -> None:
+        """Applies one record; one that raises Undecodable is logged, counted and skipped."""
         raise NotImplementedError
 
-    def flush(self, positions: Mapping[Place, int]) -> None:
-        """Called after each batch, before its positions count as read."""
+    def apply_batch(self, records: Sequence[Record], positions: Mapping[Place, int]) -> None:
+        """Applies records in order; `positions` are those that change, and count as read when this returns."""
+        for record in records:
+            try:
+                self.apply_record(record)
+            except Undecodable as e:
+                self.on_undecodable(record.topic)
+                log_throttled(f"{self._name} undecodable", "%s skips %s: %s", self._name, record.source, e.detail)
+        self.save_positions(positions)
 
-    def turn(self) -> None:
-        """Called several times a second."""
+    def save_positions(self, positions: Mapping[Place, int]) -> None:
+        """Called after each batch with the positions that it changes, before they count as read."""
 
-    def begin(self) -> Mapping[Place, int]:
-        """Where to begin; a place that is not named is read from its beginning."""
+    def start_positions(self, ends: Mapping[Place, int]) -> Mapping[Place, int]:
+        """Where to begin; a place that is missing here is read from its beginning. `ends` has all places."""
         return {}
 
-    def restarted(self, place: Place) -> None:
-        """The log of that place is another one than before."""
+    def position_lost(self, place: Place) -> None:
+        """Called when the log does not hold the position of that place; reading goes on at its earliest record."""
+
+    def partition_failed(self, error: KafkaError) -> None:
+        """Called with any other error of a partition; librdkafka repeats the fetch by itself."""
+
+    def on_turn(self) -> None:
+        """Called several times a second."""
+
+    @property
+    def positions(self) -> Mapping[Place, int]:
+        """The next offset of each place that has been read; safe from any thread."""
+        return self._positions
 
     def start(self) -> None:
         self._thread.start()
@@ -65,12 +96,16 @@ class Follower:
         self._closing.set()
         self._thread.join(10)
 
+    def restart(self) -> None:
+        """Follows again from `start_positions` on, with the partitions that there are then. For the hooks."""
+        self._restarting = True
+
     def check(self) -> str | None:
-        """For the node's health."""
+        """For health: None, or how long the thread has been silent."""
         return self._watchdog.check()
 
-    def ask_ends(self) -> "dict[Place, Future[Any]]":
-        """Asks Kafka how long the topics are now; for `wait_read`."""
+    def request_ends(self) -> "dict[Place, Future[Any]]":
+        """Asks Kafka how long the topics are now; for `wait_read`. Empty before the topics are known."""
         spec = OffsetSpec.latest()  # type: ignore[no-untyped-call]
         asked = {TopicPartition(self._kafka.topic(t), p): spec for t, p in self._places}
         if not asked:
@@ -79,7 +114,7 @@ class Follower:
         return {(self._kafka.unprefixed(at.topic), at.partition): f for at, f in answers.items()}
 
     def wait_read(self, ends: "Mapping[Place, Future[Any]]", timeout_s: float) -> bool:
-        """Whether everything that was there at `ask_ends` has been read, within that time."""
+        """Whether everything that was there at `request_ends` has been read, within that time."""
         if not ends:
             return False
         deadline = time.monotonic() + timeout_s
@@ -88,9 +123,9 @@ class Follower:
         except (KafkaException, TimeoutError):
             forget_leaders(self._admin)
             return False
-        with self._progress:
-            return self._progress.wait_for(
-                lambda: all(self._read.get(place, -1) >= end for place, end in wanted.items()),
+        with self._read:
+            return self._read.wait_for(
+                lambda: all(self._positions.get(place, -1) >= end for place, end in wanted.items()),
                 max(0.0, deadline - time.monotonic()),
             )
 
@@ -98,10 +133,10 @@ class Follower:
         """Whether all that is there now has been read, within that time."""
         deadline = time.monotonic() + timeout_s
         while (left_s := deadline - time.monotonic()) > 0:
-            with self._progress:
-                if not self._progress.wait_for(lambda: bool(self._places), left_s):
+            with self._read:
+                if not self._read.wait_for(lambda: bool(self._places), left_s):
                     return False
-            if self.wait_read(self.ask_ends(), deadline - time.monotonic()):
+            if self.wait_read(self.request_ends(), deadline - time.monotonic()):
                 return True
         return False
 
@@ -109,69 +144,88 @@ class Follower:
         while not self._closing.is_set():
             try:
                 self._follow()
-            except (KafkaException, Retryable) as e:
-                words = words_of(e) if isinstance(e, KafkaException) else str(e)
-                log_throttled(self._name, "%s cannot read: %s", self._name, words)
-                self._closing.wait(0.5)
+            except self.retried_errors as e:
+                self.failure = words_of(e) if isinstance(e, KafkaException) else str(e)
+                log_throttled(self._name, "%s cannot go on, and retries: %s", self._name, self.failure)
+                self._closing.wait(_RETRY_S)
             except Exception:
-                log.exception("%s has failed and begins anew", self._name)
-                self._closing.wait(1.0)
+                log.exception("%s has failed, and retries", self._name)
+                self._closing.wait(2 * _RETRY_S)
 
     def _follow(self) -> None:
         consumer = self._kafka.consumer()
+        self._restarting = False
         try:
-            found = partitions_of(self._admin, map(self._kafka.topic, self._topics), 10)
-            places = [(t, p) for t in self._topics for p in found[self._kafka.topic(t)]]
-            ends = offsets(self._kafka, self._admin, places)
-            kept = dict(self.begin())
-            for place in [p for p, at in kept.items() if at > ends.get(p, at)]:
-                self._begins_anew(place)
-                del kept[place]
-            # Asked for here: librdkafka takes half a second to find out where a log begins.
-            first = offsets(self._kafka, self._admin, [place for place in places if place not in kept], first=True)
-            starts = {**first, **kept}
-            # What is empty has been read: a fetch that finds nothing would say so half a second later.
-            empty = {place: end for place, end in ends.items() if starts[place] == end}
-            with self._progress:
-                self._read = {**kept, **empty}
-                self._places = tuple(places)
-                self._progress.notify_all()
-            consumer.assign([TopicPartition(self._kafka.topic(t), p, starts[t, p]) for t, p in places])
-            while not self._closing.is_set():
+            self._assign(consumer)
+            self.failure = None
+            while not self._closing.is_set() and not self._restarting:
                 self._watchdog.beat()
-                self.turn()
+                self.on_turn()
                 message = consumer.poll(_TURN_S)
                 if message is not None:  # a tombstone's message is falsy
-                    self._take([message, *consumer.consume(_BATCH, 0)], consumer)
-        except KeyError as e:
-            log_throttled(self._name, "%s waits for the topic %s: run `headrace topics apply`", self._name, e.args[0])
-            self._closing.wait(0.5)
+                    self._apply_messages([message, *consumer.consume(self.batch_size - 1, 0)])
+                    self.failure = None
         finally:
             consumer.close()
 
-    def _begins_anew(self, place: Place) -> None:
-        log.warning("%s: the log of %s/%d is another one now, and is read from its beginning", self._name, *place)
-        self.restarted(place)
+    def _assign(self, consumer: Consumer) -> None:
+        places = self._find_places()
+        ends = offsets(self._kafka, self._admin, places)
+        kept = {place: at for place, at in self.start_positions(ends).items() if place not in self._lost}
+        for place in [p for p, at in kept.items() if at > ends.get(p, at)]:
+            self._lose_position(place)
+            del kept[place]
+        # Requested here, because librdkafka takes half a second to find out where a log begins.
+        first = offsets(self._kafka, self._admin, [place for place in places if place not in kept], first=True)
+        starts = {**first, **kept}
+        with self._read:
+            self._positions, self._places = kept, tuple(places)
+        # An empty place has been read: a fetch that finds nothing would say so half a second later.
+        self._advance((), {place: end for place, end in ends.items() if starts[place] == end})
+        consumer.assign([TopicPartition(self._kafka.topic(t), p, starts[t, p]) for t, p in places])
+        self._lost.clear()
 
-    def _take(self, messages: Sequence[Message], consumer: Consumer) -> None:
-        positions = dict(self._read)
+    def _find_places(self) -> list[Place]:
+        """All partitions of the topics; Retryable when a topic is missing."""
+        names = {topic: self._kafka.topic(topic) for topic in self._topics}
+        found = partitions_of(self._admin, names.values(), 10)
+        if missing := [name for name in names.values() if name not in found]:
+            raise Retryable(f"the topic {missing[0]} is missing: run `headrace topics apply`")
+        return [(topic, p) for topic, name in names.items() for p in found[name]]
+
+    def _lose_position(self, place: Place) -> None:
+        log.warning("%s: %s/%d does not hold the position; it is read from its earliest record", self._name, *place)
+        with self._read:
+            self._positions = {p: at for p, at in self._positions.items() if p != place}
+        self.position_lost(place)
+
+    def _apply_messages(self, messages: Sequence[Message]) -> None:
+        records: list[Record] = []
+        positions: dict[Place, int] = {}
         for message in messages:
             error = message.error()
-            place, offset = place_of(self._kafka, message)
             if error is None:
-                try:
-                    self.handle(self._kafka.record(message))
-                except Undecodable as e:
-                    self.passed_over(place[0])
-                    log_throttled(f"{self._name} undecodable", "%s passes a record over: %s", place[0], e.detail)
-                positions[place] = offset + 1
-            elif error.code() == KafkaError._PARTITION_EOF:
-                positions[place] = max(positions.get(place, 0), offset)
+                record = self._kafka.record(message)
+                records.append(record)
+                positions[record.topic, record.partition] = record.offset + 1
+                continue
+            place, offset = place_of(self._kafka, message)
+            if error.code() == KafkaError._PARTITION_EOF:  # the last records may be transaction markers
+                positions[place] = max(positions.get(place, self._positions.get(place, 0)), offset)
             elif error.code() in (KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE):
-                self._begins_anew(place)
+                self._lose_position(place)
                 positions.pop(place, None)
-                consumer.seek(TopicPartition(self._kafka.topic(place[0]), place[1], OFFSET_BEGINNING))
-        self.flush(positions)
-        with self._progress:
-            self._read = positions
-            self._progress.notify_all()
+                self._lost.add(place)
+                self.restart()  # librdkafka has stopped fetching the partition, and refuses to seek in it
+            else:
+                self.partition_failed(error)
+        self._advance(records, positions)
+
+    def _advance(self, records: Sequence[Record], positions: Mapping[Place, int]) -> None:
+        changed = {place: at for place, at in positions.items() if self._positions.get(place) != at}
+        if not changed:
+            return
+        self.apply_batch(records, changed)
+        with self._read:
+            self._positions = {**self._positions, **changed}
+            self._read.notify_all()

@@ -15,8 +15,8 @@ def test_a_control_log_that_was_recreated_is_read_before_it_counts_as_read(
     """Its topic was deleted and created again: the stored position is far beyond the new log's end."""
     kafka, file, task_id = Kafka(kafka_settings, "test"), kafka_settings.data / "control.db", str(uuid.uuid4())
     before = Cancellations(kafka, file)
-    before.begin()
-    before.flush({("tasks.control", p): 1000 for p in range(PARTITIONS)})
+    before.start_positions({})
+    before.save_positions({("tasks.control", p): 1000 for p in range(PARTITIONS)})
     before._db.close()
     sender.send_all([Cancel(task_id).encode()])
     cancellations = Cancellations(kafka, file)
