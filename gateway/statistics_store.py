@@ -125,7 +125,7 @@ class StatisticsStore:
         last = self.audits(1)
         if not last:
             return None
-        found: dict[str, list[str]] = {"lost": [], "repeated": [], "unreceived": []}
+        found: dict[str, list[str]] = {"lost": [], "repeated": [], "unreceived": [], "resubmitted": []}
         for verdict, ids in found.items():
             rows = self._select(
                 "SELECT DISTINCT id FROM audit_findings WHERE verdict = %s AND resolved_at IS NULL "

@@ -18,6 +18,9 @@ class Metrics:
         self._seconds = Gauge("headrace_analytics_batch_seconds", "Time that the last micro-batch took", registry=r)
         self.lost = Gauge("headrace_audit_lost", "Tasks that the last audit found lost", registry=r)
         self.repeated = Counter("headrace_audit_repeated", "Events that the audit saw more than once", registry=r)
+        self.resubmitted = Counter(
+            "headrace_audit_resubmitted", "Tasks that the audit saw submitted more than once", registry=r
+        )
         self.audited = Gauge("headrace_audit_timestamp_seconds", "When the last audit ended", registry=r)
 
     def add_batch(self, events: int, late: int, seconds: float) -> None:

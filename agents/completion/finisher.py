@@ -18,7 +18,7 @@ from agents.completion.claim_members import ClaimMembers
 from agents.completion.delayed_retries import DelayedRetries
 from agents.completion.outcomes import outcome_without_result
 from agents.completion.retry_policy import GiveUp, Retry, after_failure
-from agents.execution.job import AttemptEnd, Job
+from agents.execution.job import AttemptEnd, Job, Key
 from agents.membership.identity import NodeIdentity
 from headrace.contract.journal import Why
 from headrace.contract.ledger import Failure
@@ -32,7 +32,7 @@ from headrace.process.failpoints import Failpoint, no_failpoint
 
 log = logging.getLogger(__name__)
 
-Key = tuple[str, int, str]  # id, attempt, boot
+_StartedKey = tuple[Key, str]  # the job's key, and the boot that runs it
 
 _MAX_TOMBSTONES_IN_FLIGHT = 256  # beyond it, attempts wait for their tombstones
 
@@ -55,7 +55,7 @@ class Finisher:
     ) -> None:
         """`members` is shared with the intake."""
         self._sender, self._node, self._is_cancelled, self._failpoint = sender, node, is_cancelled, failpoint
-        self._started: dict[Key, asyncio.Future[object]] = {}
+        self._started: dict[_StartedKey, asyncio.Future[object]] = {}
         self._members = members or ClaimMembers()
         self._delayed_retries = DelayedRetries()
         self._tombstones: set[asyncio.Future[None]] = set()  # that Kafka has not acknowledged yet
@@ -228,8 +228,8 @@ class Finisher:
             raise Fenced
 
 
-def _key(job: Job) -> Key:
-    return job.task.id, job.task.attempt, job.claim.for_
+def _key(job: Job) -> _StartedKey:
+    return job.key, job.claim.for_
 
 
 def _read_chunk(file: BinaryIO) -> bytes:

@@ -66,9 +66,9 @@ function showErrors(error) {
 }
 
 function showTaskInAddress() {
-  const match = /^#\/tasks\/([0-9a-f-]{36})$/.exec(location.hash);
+  const match = /^#\/tasks\/([0-9a-f-]{36})$/i.exec(location.hash);
   if (!match) return;
-  show(match[1]);
+  show(match[1].toLowerCase());
   scheduleRefresh();
 }
 

@@ -191,9 +191,11 @@ async function showAudit(audit) {
   const equation = `received ${audit.received} = completed ${audit.completed} + dead ${audit.dead} + running ${audit.running} + queued ${audit.queued}${missing}`;
   const verdict = [wrong ? `${audit.lost.length} lost, ${audit.repeated.length} repeated, ${audit.unreceived.length} never received` : "nothing lost, nothing repeated"];
   if (audit.tables_agree === false) verdict.push("the tables disagree with the log");
+  const copies = audit.resubmitted.length; // no fault: the first outcome of an id counts
+  if (copies) verdict.push(`${copies} submitted more than once`);
   byId("verdict").textContent = `${verdict.join("; ")} (${equation}; ${new Date(audit.at).toLocaleTimeString()})`;
-  findings.hidden = !wrong;
-  if (wrong) {
+  findings.hidden = !wrong && !copies;
+  if (wrong || copies) {
     const { items } = await call("/stats/findings?limit=100");
     const open = items.filter((f) => !f.resolved_at);
     const head = el("tr", {}, ...["Task", "Verdict", "Event", "Found", ""].map((t) => el("th", { scope: "col" }, t)));

@@ -5,7 +5,6 @@ has read up to the end of the log as of the request.
 """
 
 import asyncio
-import uuid
 from dataclasses import dataclass, field
 
 from starlette.requests import Request
@@ -23,6 +22,7 @@ from gateway.view.projection import TaskView, id_bytes
 from gateway.view.projector import TOPICS, Projector
 from gateway.view.recent_submissions import RecentSubmissions
 from gateway.view.store import StatusStore
+from headrace.contract.ids import parse_id
 from headrace.errors import Retryable
 from headrace.kafka.client import Sender
 from headrace.kafka.partitioner import partition_of
@@ -100,10 +100,9 @@ def dependencies_of(request: Request) -> Dependencies:
 
 def parse_task_id(text: str) -> str:
     """The id in its canonical form; Problem no-such-task when it is not a UUID."""
-    try:
-        return str(uuid.UUID(text))
-    except ValueError:
-        raise no_such_task(text) from None
+    if (task_id := parse_id(text)) is None:
+        raise no_such_task(text)
+    return task_id
 
 
 def no_such_task(text: str) -> Problem:

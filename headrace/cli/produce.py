@@ -5,7 +5,7 @@ import orjson
 
 from headrace.cli.options import KAFKA, with_local_kafka, with_settings
 from headrace.cli.tasks import parse_payload
-from headrace.contract.ids import id_of_key, new_id
+from headrace.contract.ids import new_id, parse_id
 from headrace.contract.records import Outgoing
 from headrace.contract.submission import Submission
 from headrace.errors import Invalid, UsageError
@@ -26,18 +26,18 @@ _TIMEOUT_S = 10.0
 def produce(settings: Settings, name: str, payload: str, directory: str, task_id: str | None) -> int:
     from headrace.kafka.client import Kafka, Sender
 
-    if task_id is not None and id_of_key(task_id.encode()) is None:
+    own_id = new_id() if task_id is None else parse_id(task_id)
+    if own_id is None:
         raise UsageError(f"{task_id!r} is not a UUID: give one, or leave out --id")
     body = {"name": name, "payload": parse_payload(payload), "directory": directory}
     try:
         Submission.from_json(body)
     except Invalid as e:
         raise UsageError(f"{e.pointer or 'the submission'}: {e.detail}") from None
-    key = task_id or new_id()
     sender = Sender(Kafka(with_local_kafka(settings), "headrace-produce"), timeout_s=_TIMEOUT_S)
     try:
-        [place] = sender.send_all([Outgoing("tasks.normal", key.encode(), orjson.dumps(body))])
+        [place] = sender.send_all([Outgoing("tasks.normal", own_id.encode(), orjson.dumps(body))])
     finally:
         sender.close(1)
-    click.echo(f"{key}  {place[0]}/{place[1]}/{place[2]}")
+    click.echo(f"{own_id}  {place[0]}/{place[1]}/{place[2]}")
     return 0

@@ -1,10 +1,22 @@
 """Task ids. A record whose key is a UUID has that id; any other record gets an id made of its source.
 
-The same source always gives the same id, so a record that is read twice never becomes two tasks.
+Inside Headrace an id has one form, lower case with dashes. It gets this form where it comes in: from a record's key, a
+path of the HTTP API or a command line. The same source always gives the same id, so a record that is read twice never
+becomes two tasks.
 """
 
+import re
 import uuid
 
+# RFC 9562's text in either case; also without dashes, in braces (as .NET prints it) and as a URN. `uuid.UUID` takes
+# much more: dashes anywhere, "0x", underscores, digits of other scripts.
+_SPELLING = re.compile(
+    r"(?:urn:uuid:)?(?P<brace>\{)?"
+    r"([0-9a-f]{8})(?P<dash>-?)([0-9a-f]{4})(?P=dash)([0-9a-f]{4})(?P=dash)([0-9a-f]{4})(?P=dash)([0-9a-f]{12})"
+    r"(?(brace)\})",
+    re.ASCII | re.IGNORECASE,
+)
+_MAX_LENGTH = len("urn:uuid:{}") + 36  # a key may have megabytes
 _NAMESPACE = uuid.UUID("6d0bd86f-2f2f-5c57-9d0c-3f5d3a2c9a11")  # never change it: ids are derived from it
 
 
@@ -13,14 +25,18 @@ def new_id() -> str:
     return str(uuid.uuid4())
 
 
+def parse_id(text: str) -> str | None:
+    """The UUID that a person or a program has spelt, in canonical form; None for any other text.
+
+    Upper and lower case, with dashes and without, in braces or after `urn:uuid:`, are the same id.
+    """
+    found = _SPELLING.fullmatch(text)
+    return "-".join(found.group(2, 4, 5, 6, 7)).lower() if found else None
+
+
 def id_of_key(key: bytes | None) -> str | None:
     """The UUID in a record's key in canonical form; None for any other key and without one."""
-    if key is None or len(key) not in {32, 36, 38, 41, 45}:
-        return None
-    try:
-        return str(uuid.UUID(key.decode("ascii")))
-    except ValueError:
-        return None
+    return parse_id(key.decode("latin-1")) if key and len(key) <= _MAX_LENGTH else None
 
 
 def id_of_source(topic: str, partition: int, offset: int) -> str:

@@ -8,7 +8,7 @@ a task as lost when two audits in a row found it nowhere and a scan of the whole
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from uuid import UUID
 
@@ -28,6 +28,7 @@ log = logging.getLogger(__name__)
 _QUEUES = ("tasks.normal", "tasks.high")
 _COMPARED_MIN = 30  # minutes in which the tables are compared with the projection
 _MOST_FINDINGS = 1000  # saved for one audit; the counts include all
+_MOST_SOURCES = 6  # named in a finding
 _AUDITS_TO_REPORT = 2  # in a row that must miss a task
 
 
@@ -80,6 +81,8 @@ class Auditor:
             Finding(str(UUID(bytes=i)), "repeated", event, f"lifecycle event {event} came more than once")
             for i, event, _ in repeats
         ]
+        copies = self._projection.copies.unreported()
+        findings += [_copies_note(task_id, sources) for task_id, sources in copies.items()]
         totals = self._projection.totals()
         lost = sum(f.verdict == "lost" for f in findings)
         audit = Audit(
@@ -95,6 +98,7 @@ class Auditor:
         )
         self._store.save(audit)
         self._projection.mark_reported(repeats)
+        self._projection.copies.mark_reported(copies)
         self._projection.forget_closed(now_ms)
         self._publish(audit, lost, len(repeats))
         return audit
@@ -124,9 +128,9 @@ class Auditor:
     def _report_lost(self, missing: list[PartialTask], now_ms: int) -> list[Finding]:
         suspects = {t.id: t.partition for t in missing if t.missed + 1 >= _AUDITS_TO_REPORT}
         found = []
-        for task_id, events in self._log.story(suspects).items() if suspects else ():
-            if events["completed"] or events["dead"]:  # it had ended and been forgotten before `received` was repeated
-                self._projection.replace_by_repeat(task_id, "received", now_ms)
+        for task_id, story in self._log.story(suspects).items() if suspects else ():
+            if story.events & {"completed", "dead"}:  # it had ended and been forgotten before `received` came again
+                self._projection.replace_by_repeat(task_id, "received", now_ms, story.sources)
             else:
                 detail = "received, and since then in no queue, claim, outcome, completion or dead letter"
                 found.append(Finding(str(UUID(bytes=task_id)), "lost", "completed", detail))
@@ -135,9 +139,10 @@ class Auditor:
     def _report_unreceived(self, ended: list[PartialTask], now_ms: int) -> list[Finding]:
         suspects = {t.id: t.partition for t in ended if t.missed + 1 >= _AUDITS_TO_REPORT}
         found = []
-        for task_id, events in self._log.story(suspects).items() if suspects else ():
-            if events["received"]:
-                self._projection.replace_by_repeat(task_id, "completed" if events["completed"] else "dead", now_ms)
+        for task_id, story in self._log.story(suspects).items() if suspects else ():
+            if "received" in story.events:
+                event = "completed" if "completed" in story.events else "dead"
+                self._projection.replace_by_repeat(task_id, event, now_ms)
             else:
                 detail = "ended without a lifecycle.received record"
                 found.append(Finding(str(UUID(bytes=task_id)), "unreceived", "received", detail))
@@ -166,8 +171,12 @@ class Auditor:
     def _publish(self, audit: Audit, lost: int, repeated: int) -> None:
         self._metrics.lost.set(lost)
         self._metrics.repeated.inc(repeated)
+        self._metrics.resubmitted.inc(sum(f.verdict == "resubmitted" for f in audit.findings))
         self._metrics.audited.set(audit.at_ms / 1000)
         for finding in audit.findings:
+            if finding.verdict == "resubmitted":
+                log.info("Audit: task %s was %s", finding.id, finding.detail)
+                continue
             log_throttled(
                 f"audit {finding.verdict}", "Audit: task %s is %s (%s)", finding.id, finding.verdict, finding.detail
             )
@@ -178,3 +187,10 @@ class Auditor:
                 self.audit()
             except (KafkaException, Retryable, TimeoutError) as e:
                 log_throttled("audit", "The audit was skipped: %s", e)
+
+
+def _copies_note(task_id: bytes, sources: Sequence[str]) -> Finding:
+    """Says that several records of the task topics have this id."""
+    told = ", ".join(sources[:_MOST_SOURCES]) + (", …" if len(sources) > _MOST_SOURCES else "")
+    detail = f"submitted {len(sources)} times ({told}); the first outcome counts, so the task has one end"
+    return Finding(str(UUID(bytes=task_id)), "resubmitted", "received", detail)

@@ -4,12 +4,13 @@ Everything is read with plain consumers that join no group. KafkaException or Re
 """
 
 import time
-from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 from uuid import UUID
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
+from headrace.contract.ids import id_of_key
 from headrace.contract.records import Place, Record
 from headrace.contract.task import Task
 from headrace.errors import Retryable
@@ -17,6 +18,7 @@ from headrace.kafka.client import SHORT_FETCH, Kafka
 from headrace.kafka.metadata import partitions_of
 from headrace.kafka.reading import offsets, read_batches
 from spark_analytics.audit.projection import EVENTS
+from spark_analytics.audit.task_row import submission_source
 
 _ANSWER_S = 10.0
 _SILENT_S = 30.0
@@ -26,6 +28,14 @@ _COMING_UP = (
     KafkaError.COORDINATOR_NOT_AVAILABLE,
     KafkaError.NOT_COORDINATOR,
 )
+
+
+@dataclass(slots=True)
+class Story:
+    """What the log holds of one task: the names of its events, and the sources of its submission that they name."""
+
+    events: set[str] = field(default_factory=set)
+    sources: set[str] = field(default_factory=set)
 
 
 class AuditLog:
@@ -95,21 +105,22 @@ class AuditLog:
         begins = {p: max(n, starts[p]) for p, n in begins.items()}
         found = set[bytes]()
         for chunk in self._chunks(begins, self.ends(list(begins))):
-            found.update(UUID(Task.from_record(r).id).bytes for r in chunk)
+            found.update(UUID(Task.without_headers(r).id).bytes for r in chunk)
         return found
 
-    def story(self, ids: dict[bytes, int]) -> dict[bytes, dict[str, int]]:
-        """How often each event of these tasks (id -> partition) is in the whole log: a scan of their partitions."""
+    def story(self, ids: dict[bytes, int]) -> dict[bytes, Story]:
+        """What the whole log holds of these tasks (id -> partition): a scan of their partitions."""
         places = [(t, p) for t in EVENTS for p in sorted(set(ids.values()))]
-        found: dict[bytes, dict[str, int]] = {i: defaultdict(int) for i in ids}
+        found = {i: Story() for i in ids}
         for chunk in self._chunks(self.starts(places), self.ends(places)):
             for record in chunk:
-                try:
-                    task_id = UUID((record.key or b"").decode()).bytes
-                except ValueError:
-                    continue
-                if task_id in found:
-                    found[task_id][EVENTS[record.topic]] += 1
+                spelt = id_of_key(record.key)
+                task_story = found.get(UUID(spelt).bytes) if spelt else None
+                if task_story is not None:
+                    event = EVENTS[record.topic]
+                    task_story.events.add(event)
+                    if (source := submission_source(event, record)) is not None:
+                        task_story.sources.add(str(source))
         return found
 
     def _chunks(self, begins: dict[Place, int], ends: dict[Place, int]) -> Iterator[list[Record]]:

@@ -6,17 +6,18 @@ not events of their topic are skipped.
 """
 
 import sqlite3
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from uuid import UUID
 
 from headrace.contract.ids import id_of_key
 from headrace.contract.journal import Claim, decode_journal
-from headrace.contract.records import Place, Record, Source
+from headrace.contract.records import Place, Record
 from headrace.errors import Undecodable
+from spark_analytics.audit.copies import Copies
+from spark_analytics.audit.task_row import TaskRow, attempt_of, submission_source
 
-_MOST_ATTEMPTS = 62  # that one integer's bits can tell apart; no task has so many
 WINDOW_MS = 600_000  # the protocol (docs/protocol.md): repeats are reported for ten minutes at least
 EVENTS = {
     "lifecycle.received": "received",
@@ -47,36 +48,6 @@ CREATE TEMP TABLE waiting (topic TEXT, partition INT, next INT, stop INT, PRIMAR
 """
 
 
-@dataclass(slots=True)
-class _Task:
-    """A row of `tasks`, with its columns in their order."""
-
-    id: bytes
-    partition: int
-    received_ms: int | None = None  # time of the first record
-    ended_ms: int | None = None
-    ending: str | None = None  # completed or dead
-    starts: int = 0  # one bit for each attempt
-    source_topic: str = ""  # the source record of its submission
-    source_partition: int = -1
-    source_offset: int = -1
-    missed: int = 0  # audits in a row that did not find it anywhere
-
-    def row(self) -> tuple[object, ...]:
-        return (
-            self.id,
-            self.partition,
-            self.received_ms,
-            self.ended_ms,
-            self.ending,
-            self.starts,
-            self.source_topic,
-            self.source_partition,
-            self.source_offset,
-            self.missed,
-        )
-
-
 @dataclass(frozen=True, slots=True)
 class PartialTask:
     """A task with only a part of its events: received and not ended, or ended and never received.
@@ -96,6 +67,7 @@ class AuditProjection:
         self._db = sqlite3.connect(file, isolation_level=None, check_same_thread=False)
         self._db.executescript("PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL; PRAGMA cache_size = -8000;")
         self._db.executescript(_SCHEMA)
+        self.copies = Copies(self._db)
 
     def close(self) -> None:
         self._db.close()
@@ -112,11 +84,12 @@ class AuditProjection:
         try:
             tasks = self._load({task_id for _, _, task_id in events})
             for event, record, task_id in events:
-                task = tasks.setdefault(task_id, _Task(task_id, record.partition))
-                if _add_event(task, event, record):
+                task = tasks.setdefault(task_id, TaskRow(task_id, record.partition))
+                is_new, is_repeat = self._add_event(task, event, record)
+                if is_new:
                     key = event, record.timestamp_ms // 60_000
                     counted[key] = counted.get(key, 0) + 1
-                elif event != "started" or _attempt(record):
+                if is_repeat:
                     self._db.execute(
                         "INSERT OR IGNORE INTO repeats VALUES (?, ?, ?)", (task_id, event, record.timestamp_ms)
                     )
@@ -135,10 +108,11 @@ class AuditProjection:
             raise
 
     def forget_closed(self, now_ms: int) -> None:
-        """Drops tasks that have been received and ended for WINDOW_MS, and old minutes."""
+        """Drops tasks that have been received and ended for WINDOW_MS, what is reported of copies, and old minutes."""
         self._db.execute(
             "DELETE FROM tasks WHERE ended < ? AND ended IS NOT NULL AND received IS NOT NULL", (now_ms - WINDOW_MS,)
         )
+        self.copies.forget_closed()
         self._db.execute("DELETE FROM minutes WHERE minute < ?", (now_ms // 60_000 - 120,))
 
     def find_missing(self, before_ms: int, waiting: dict[Place, tuple[int, int]]) -> list[PartialTask]:
@@ -174,9 +148,15 @@ class AuditProjection:
         self._db.execute("UPDATE tasks SET missed = missed + 1 WHERE id IN (SELECT id FROM wanted)")
         self._db.execute("COMMIT")
 
-    def replace_by_repeat(self, task_id: bytes, event: str, at_ms: int) -> None:
-        """Drops a task that only exists because `event` was repeated after the task was forgotten; notes the repeat."""
-        self._db.execute("INSERT OR IGNORE INTO repeats VALUES (?, ?, ?)", (task_id, event, at_ms))
+    def replace_by_repeat(self, task_id: bytes, event: str, at_ms: int, sources: Collection[str] = ()) -> None:
+        """Drops a task that only exists because `event` came once more after the task was forgotten.
+
+        Notes a repeat, or, with several `sources` of its submission, that it was submitted more than once.
+        """
+        if len(sources) > 1:
+            self.copies.add_sources(task_id, sources, {event: True})
+        else:
+            self._db.execute("INSERT OR IGNORE INTO repeats VALUES (?, ?, ?)", (task_id, event, at_ms))
         self._db.execute("DELETE FROM tasks WHERE id = ?", (task_id,))
         self._db.execute("UPDATE totals SET n = n - 1 WHERE event = ?", (event,))
 
@@ -203,10 +183,27 @@ class AuditProjection:
     def mark_reported(self, repeats: Iterable[tuple[bytes, str, int]]) -> None:
         self._db.executemany("DELETE FROM repeats WHERE id = ? AND event = ?", ((i, e) for i, e, _ in repeats))
 
-    def _load(self, ids: set[bytes]) -> dict[bytes, _Task]:
+    def _add_event(self, task: TaskRow, event: str, record: Record) -> tuple[bool, bool]:
+        """Adds the event to the task; returns whether it is the first of its kind, and whether it is a repeat.
+
+        It is neither when it belongs to another record of the same id, or when its attempt cannot be read.
+        """
+        source = submission_source(event, record)
+        first, had = task.source, task.has(event)
+        if source is not None and not first:
+            task.source_topic, task.source_partition, task.source_offset = source.topic, source.partition, source.offset
+        is_new = task.add_event(event, record)
+        is_repeat = not is_new and (event != "started" or attempt_of(record) > 0)
+        if source is not None and first and (is_repeat or str(source) != first):
+            is_repeat = self.copies.add_event(task.id, first, event, str(source), had=had)
+        return is_new, is_repeat
+
+    def _load(self, ids: set[bytes]) -> dict[bytes, TaskRow]:
         self._db.execute("DELETE FROM wanted")
         self._db.executemany("INSERT INTO wanted VALUES (?)", ((i,) for i in ids))
-        return {row[0]: _Task(*row) for row in self._db.execute("SELECT t.* FROM wanted w JOIN tasks t ON t.id = w.id")}
+        return {
+            row[0]: TaskRow(*row) for row in self._db.execute("SELECT t.* FROM wanted w JOIN tasks t ON t.id = w.id")
+        }
 
     def _add_counts(self, counted: dict[tuple[str, int], int]) -> None:
         for (event, minute), n in counted.items():
@@ -227,41 +224,6 @@ class AuditProjection:
         if isinstance(entry, Claim):
             rows = [(key, UUID(t.id).bytes) for t in entry.tasks]
             self._db.executemany("INSERT OR IGNORE INTO claims VALUES (?, ?)", rows)
-
-
-def _add_event(task: _Task, event: str, record: Record) -> bool:
-    """Adds the event to the task; False for a repeat, or for a start whose attempt cannot be read."""
-    if event == "received":
-        if task.received_ms is not None:
-            return False
-        task.received_ms = record.timestamp_ms
-        try:
-            source = Source.parse(record.text("source", ""))
-            task.source_topic, task.source_partition, task.source_offset = source.topic, source.partition, source.offset
-        except Undecodable:
-            pass  # then only claims and queues can show that the task is alive
-        return True
-    if event == "started":
-        attempt = _attempt(record)
-        if not 0 < attempt <= _MOST_ATTEMPTS:
-            return attempt > 0
-        bit = 1 << attempt
-        if task.starts & bit:
-            return False
-        task.starts |= bit
-        return True
-    if task.ended_ms is not None:
-        return False
-    task.ended_ms, task.ending, task.missed = record.timestamp_ms, event, 0
-    return True
-
-
-def _attempt(record: Record) -> int:
-    """0 when it cannot be read."""
-    try:
-        return record.number("attempt")
-    except Undecodable:
-        return 0
 
 
 def _id_of(record: Record) -> bytes | None:

@@ -11,13 +11,17 @@ from typing import Literal, Protocol
 from headrace.storage.mysql import Database
 from spark_analytics.sinks.mysql import connection, retryable
 
-FindingKind = Literal["lost", "repeated", "unreceived"]
+FindingKind = Literal["lost", "repeated", "unreceived", "resubmitted"]
+_LASTING = ("repeated", "resubmitted")  # what later audits do not resolve
 _KEPT = "INTERVAL 30 DAY"
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One task at fault: lost, repeated or never received. `event` is the event that is missing or repeated."""
+    """One task at fault: lost, repeated or never received. `event` is the event that is missing or repeated.
+
+    `resubmitted` is no fault: several records have the task's id, and the first outcome has decided.
+    """
 
     id: str
     verdict: FindingKind
@@ -44,7 +48,10 @@ class AuditStore(Protocol):
     """Where audits are saved."""
 
     def save(self, audit: Audit) -> None:
-        """Saves an audit and its findings. Earlier findings that it lacks are resolved, except repeats. Idempotent."""
+        """Saves an audit and its findings. Earlier findings that it lacks are resolved, except repeats and copies.
+
+        Idempotent.
+        """
 
     def counts_by_minute(self, first: int, last: int) -> dict[tuple[int, str], int]:
         """Spark's counts: (minute since the epoch, event) -> count, from minute `first` on, before `last`."""
@@ -58,16 +65,17 @@ class MySqlAuditStore:
 
     def save(self, audit: Audit) -> None:
         at = _time(audit.at_ms)
-        lost = [f for f in audit.findings if f.verdict != "repeated"]
-        repeated = len(audit.findings) - len(lost)
+        lost = [f for f in audit.findings if f.verdict not in _LASTING]
+        repeated = sum(f.verdict == "repeated" for f in audit.findings)
         with retryable(), connection(self._database) as c, c.cursor() as cursor:
             cursor.executemany(
                 "INSERT INTO audit_findings (id, verdict, event, found_at, detail) VALUES (%s, %s, %s, %s, %s) "
-                "ON DUPLICATE KEY UPDATE resolved_at = NULL",
+                "ON DUPLICATE KEY UPDATE resolved_at = NULL, detail = VALUES(detail)",
                 [(f.id, f.verdict, f.event, at, f.detail[:500]) for f in audit.findings],
             )
             cursor.execute(
-                "SELECT id, verdict, event FROM audit_findings WHERE verdict <> 'repeated' AND resolved_at IS NULL"
+                "SELECT id, verdict, event FROM audit_findings WHERE verdict NOT IN %s AND resolved_at IS NULL",
+                [_LASTING],
             )
             gone = set(cursor.fetchall()) - {(f.id, f.verdict, f.event) for f in lost}
             cursor.executemany(

@@ -20,12 +20,12 @@ def why(settings: Settings, task_id: str, as_json: bool) -> int:
 
     from headrace.cli.why.search import find_records
     from headrace.cli.why.timeline import timeline_of
-    from headrace.contract.ids import id_of_key
+    from headrace.contract.ids import parse_id
     from headrace.contract.timestamps import format_rfc3339
     from headrace.errors import Retryable
     from headrace.kafka.client import Kafka
 
-    own = id_of_key(task_id.encode())
+    own = parse_id(task_id)
     if own is None:
         raise UsageError(f"{task_id!r} is not a task id: give the UUID that `headrace submit` printed")
     try:

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from headrace.kafka.groups import INTAKE_GROUP
 from headrace.settings import Settings
 from headrace.storage.mysql import Database
 from spark_analytics.audit.auditor import Auditor
+from spark_analytics.audit.projection import WINDOW_MS
 from spark_analytics.audit.store import Audit, MySqlAuditStore
 from spark_analytics.metrics import Metrics
 from spark_analytics.migrate import migrate
@@ -165,6 +167,77 @@ def test_repeats_of_every_event_are_told_and_attempts_are_not_repeats(
     send([ended.completed_event("f", 1, "0" * 64), ended.dead_letter()])
     audits(auditor, 1)
     assert named(database) == {(one.id, "repeated", e) for e in ("started", "received", "dead")}
+
+
+def copy_of(first: Task, partition: int, offset: int) -> Task:
+    """Another record with the same id."""
+    return replace(first, source=Source("tasks.normal", partition, offset))
+
+
+@pytest.mark.parametrize("started_first", [False, True])
+def test_an_id_that_was_submitted_twice_is_noted_and_is_no_fault(
+    send: Sends, auditor: Auditor, database: Database, started_first: bool
+) -> None:
+    one, alone = task(1), task(2)
+    other = copy_of(one, 3, 17)
+    received = [received_event(t, "prime", "demo", "kafka") for t in (one, other)]
+    started = [started_event(t, "prime", "demo", "n", "b") for t in (other, one)]
+    records = [*started, *received] if started_first else [*received, *started]
+    for record in records:  # one at a time: topics have no order among each other
+        send([record])
+        auditor._read_to_ends()
+    ended = outcome(one, attempt=1)
+    send([ended.completed_event("f", 1, "0" * 64), received_event(alone, "prime", "demo", "http")])
+    send([outcome(alone, attempt=1).completed_event("g", 1, "0" * 64)])
+    audit = audits(auditor)
+    assert named(database) == {(one.id, "resubmitted", "received")}
+    [(detail,)] = rows(database, "SELECT detail FROM audit_findings")
+    assert detail.startswith("submitted 2 times (tasks.normal/0/1, tasks.normal/3/17)")
+    assert (audit.received, audit.completed, audit.running, audit.queued) == (2, 2, 0, 0)
+    assert rows(database, "SELECT MAX(lost), MAX(repeated) FROM audits") == [(0, 0)]
+
+    send([received[1]])  # the same record announced again is a repeat, whatever else happened to the id
+    audits(auditor, 1)
+    assert (one.id, "repeated", "received") in named(database)
+
+
+def test_a_copy_that_comes_when_its_task_is_long_forgotten_is_noted(
+    send: Sends, auditor: Auditor, database: Database
+) -> None:
+    one, again = task(1), task(2)
+    send([received_event(t, "prime", "demo", "kafka") for t in (one, again)])
+    send([outcome(t, attempt=1).completed_event("f", 1, "0" * 64) for t in (one, again)])
+    audits(auditor, 1)
+    auditor._projection.forget_closed(int(time.time() * 1000) + 2 * WINDOW_MS)
+    send([received_event(copy_of(one, 3, 17), "prime", "demo", "kafka")])
+    send([received_event(again, "prime", "demo", "kafka")])
+    audit = audits(auditor)
+    assert named(database) == {(one.id, "resubmitted", "received"), (again.id, "repeated", "received")}
+    assert (audit.received, audit.completed) == (2, 2)
+
+
+def test_a_forged_record_on_the_high_queue_does_not_end_the_audit(
+    send: Sends, auditor: Auditor, database: Database
+) -> None:
+    waiting = task(1)
+    send([received_event(waiting, "prime", "demo", "kafka"), Outgoing("tasks.high", b"x", b"{}", (("attempt", b"-"),))])
+    audits(auditor)
+    assert named(database) == {(waiting.id, "lost", "completed")}
+
+
+def outcome(of: Task, attempt: int) -> Outcome:
+    return Outcome(
+        of.id,
+        "completed",
+        b"",
+        attempt=attempt,
+        boot="b",
+        node="n",
+        source=of.source,
+        submitted_ms=1,
+        name="prime",
+        directory="demo",
+    )
 
 
 def test_an_end_that_was_never_received_is_named(send: Sends, auditor: Auditor, database: Database) -> None:
