@@ -17,7 +17,8 @@ from confluent_kafka import Consumer, TopicPartition
 
 from headrace.client import Client
 from headrace.contract.records import Outgoing
-from headrace.kafka.client import Kafka, Sender
+from headrace.kafka.client import Kafka
+from headrace.kafka.sender import Sender
 from infra.local.cluster import LocalCluster
 
 PATIENCE_S = 300.0

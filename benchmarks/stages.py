@@ -22,7 +22,8 @@ from confluent_kafka import Consumer, KafkaError, TopicPartition
 from headrace.client import Client
 from headrace.contract.ids import id_of_key
 from headrace.contract.records import Outgoing, Record
-from headrace.kafka.client import Kafka, Sender
+from headrace.kafka.client import Kafka
+from headrace.kafka.sender import Sender
 from infra.local.cluster import LocalCluster
 
 WARM_UP, TASKS = 400, 300

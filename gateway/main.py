@@ -31,7 +31,8 @@ from gateway.view.notifier import Notifier
 from gateway.view.projector import Projector
 from gateway.view.store import StatusStore
 from headrace.errors import Retryable, UsageError
-from headrace.kafka.client import Kafka, Sender
+from headrace.kafka.client import Kafka
+from headrace.kafka.sender import Sender
 from headrace.process.health import Health, StallDetector
 from headrace.process.host_check import is_loopback
 from headrace.settings import Settings

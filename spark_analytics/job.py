@@ -17,9 +17,10 @@ from pyspark.errors import PySparkException
 from pyspark.sql import SparkSession
 
 from headrace.errors import HeadraceError, Retryable
-from headrace.kafka.client import Kafka, log_throttled
+from headrace.kafka.client import Kafka
 from headrace.kafka.metadata import partitions_of
 from headrace.process.health import Health
+from headrace.process.throttled_log import log_throttled
 from headrace.settings import Settings
 from spark_analytics.metrics import Metrics
 from spark_analytics.query import CHECKPOINT, Query, is_data_loss

@@ -20,7 +20,7 @@ from pyspark.errors import PySparkException
 from pyspark.sql import DataFrame, SparkSession
 
 from headrace.errors import Retryable
-from headrace.kafka.client import log_throttled
+from headrace.process.throttled_log import log_throttled
 from headrace.settings import Settings
 from spark_analytics.counts import count_events
 from spark_analytics.decoder import decode_events

@@ -13,7 +13,8 @@ from typing import Any
 
 import pytest
 
-from headrace.kafka.client import Kafka, Sender
+from headrace.kafka.client import Kafka
+from headrace.kafka.sender import Sender
 from headrace.kafka.topics import apply_topics
 from headrace.settings import Settings
 from infra.image.build import missing_tools

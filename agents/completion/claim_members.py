@@ -8,7 +8,7 @@ import threading
 
 from headrace.contract.journal import Claim
 from headrace.contract.records import Outgoing
-from headrace.kafka.client import Sender, Sent
+from headrace.kafka.sender import Sender, Sent
 
 log = logging.getLogger(__name__)
 

@@ -27,8 +27,9 @@ from headrace.contract.outcome import CHUNK_BYTES, Outcome
 from headrace.contract.records import Outgoing
 from headrace.contract.states import Reason
 from headrace.errors import Retryable
-from headrace.kafka.client import Sender, log_throttled
+from headrace.kafka.sender import Sender
 from headrace.process.failpoints import Failpoint, no_failpoint
+from headrace.process.throttled_log import log_throttled
 
 log = logging.getLogger(__name__)
 

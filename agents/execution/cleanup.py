@@ -17,7 +17,7 @@ from agents.execution.orphans import Orphans
 from agents.execution.slot import PoolSlot
 from agents.execution.slot_health import SlotHealth
 from headrace.child.process_tree import kill_trees
-from headrace.kafka.client import log_throttled
+from headrace.process.throttled_log import log_throttled
 from headrace.storage.attempt_log import keep_log
 
 log = logging.getLogger(__name__)

@@ -19,7 +19,8 @@ from faust.tables import TableManager
 from agents.faust_kit.lenient_headers import install_lenient_reader
 from agents.faust_kit.web_guard import guard
 from headrace.errors import UsageError
-from headrace.kafka.client import Kafka, Throttle
+from headrace.kafka.client import Kafka
+from headrace.process.throttled_log import Throttle
 from headrace.settings import Settings, parse_address
 
 SESSION_S = 10.0  # how long a dead node's partitions wait until another node gets them

@@ -14,9 +14,11 @@ from agents.monitoring.protocol_metrics import ProtocolMetrics
 from headrace.contract.journal import Claim, Tombstone, decode_journal, offsets_to_commit
 from headrace.contract.records import Outgoing, Place, Record, Source
 from headrace.errors import Retryable, Undecodable
-from headrace.kafka.client import Kafka, Sender, Sent, log_throttled
+from headrace.kafka.client import Kafka
 from headrace.kafka.reading import offsets, read_ranges
+from headrace.kafka.sender import Sender, Sent
 from headrace.process.failpoints import Failpoint
+from headrace.process.throttled_log import log_throttled
 
 log = logging.getLogger(__name__)
 

@@ -18,9 +18,10 @@ from agents.intake.deduplication import DedupWindow
 from agents.intake.ready_queue import Pulled, ReadyQueue
 from headrace.contract.records import Place
 from headrace.errors import Retryable, UsageError
-from headrace.kafka.client import Kafka, log_throttled, member_of
+from headrace.kafka.client import Kafka, member_of
 from headrace.kafka.groups import INTAKE_GROUP
 from headrace.kafka.reading import committed, offsets, place_of, words_of
+from headrace.process.throttled_log import log_throttled
 
 log = logging.getLogger(__name__)
 

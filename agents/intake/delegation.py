@@ -28,9 +28,10 @@ from headrace.contract.journal import Claim, ClaimKey
 from headrace.contract.records import Place, Record
 from headrace.contract.states import Reason
 from headrace.errors import Retryable
-from headrace.kafka.client import Kafka, Sender
+from headrace.kafka.client import Kafka
 from headrace.kafka.follower import Follower
 from headrace.kafka.reading import offsets
+from headrace.kafka.sender import Sender
 from headrace.process.failpoints import Failpoint, no_failpoint
 
 log = logging.getLogger(__name__)

@@ -30,10 +30,12 @@ from agents.monitoring.protocol_metrics import ProtocolMetrics
 from headrace.contract.journal import Claim
 from headrace.contract.records import Place
 from headrace.errors import Retryable, UsageError
-from headrace.kafka.client import Kafka, Sender, log_throttled
+from headrace.kafka.client import Kafka
 from headrace.kafka.reading import words_of
+from headrace.kafka.sender import Sender
 from headrace.process.failpoints import Failpoint, no_failpoint
 from headrace.process.health import STALE_S, Watchdog
+from headrace.process.throttled_log import log_throttled
 
 log = logging.getLogger(__name__)
 

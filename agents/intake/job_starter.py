@@ -14,7 +14,7 @@ from agents.intake.cancellations import Cancellations
 from agents.membership.identity import NodeIdentity
 from headrace.contract.records import Place
 from headrace.contract.states import Reason
-from headrace.kafka.client import Sender
+from headrace.kafka.sender import Sender
 from headrace.process.failpoints import Failpoint
 
 LogEnds = dict[Place, Future[Any]]

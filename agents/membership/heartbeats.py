@@ -12,7 +12,7 @@ from typing import Literal
 from agents.membership.identity import NodeIdentity
 from headrace import __version__
 from headrace.contract.cluster import Heartbeat, KindInfo, RunningAttempt
-from headrace.kafka.client import Sender, Sent
+from headrace.kafka.sender import Sender, Sent
 from headrace.process.health import Watchdog
 
 INTERVAL_S = 1.0

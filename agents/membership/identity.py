@@ -19,7 +19,7 @@ from pathlib import Path
 import orjson
 
 from headrace.errors import UsageError
-from headrace.kafka.client import log_throttled
+from headrace.process.throttled_log import log_throttled
 
 _LOCK_WAIT_S = 10.0  # a predecessor that was killed takes a moment to be gone, and its children too
 

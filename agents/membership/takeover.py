@@ -11,7 +11,8 @@ import logging
 from agents.faust_kit.leave_groups import LEAVE_S, leave_groups
 from agents.membership.death_notices import own_death_notice
 from agents.membership.identity import NodeIdentity, Predecessor
-from headrace.kafka.client import Kafka, Sender
+from headrace.kafka.client import Kafka
+from headrace.kafka.sender import Sender
 
 log = logging.getLogger(__name__)
 

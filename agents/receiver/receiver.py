@@ -20,8 +20,10 @@ from headrace.contract.lifecycle import received_event
 from headrace.contract.records import Outgoing, Record
 from headrace.contract.task import Task
 from headrace.errors import Permanent, Retryable, Undecodable
-from headrace.kafka.client import Kafka, Sender, Sent, log_throttled
+from headrace.kafka.client import Kafka
+from headrace.kafka.sender import Sender, Sent
 from headrace.process.health import STALE_S
+from headrace.process.throttled_log import log_throttled
 
 _MAX_IN_FLIGHT = 5000  # records handled and not yet acknowledged
 _RETRY_S = 1.0

@@ -24,12 +24,14 @@ from agents.recovery.trimmer import Trimmer
 from headrace.contract.journal import Claim
 from headrace.contract.records import Place
 from headrace.errors import Retryable
-from headrace.kafka.client import Kafka, Sender, Sent, log_throttled, member_of
+from headrace.kafka.client import Kafka, member_of
 from headrace.kafka.groups import INTAKE_GROUP, REAPER_GROUP
 from headrace.kafka.reading import ANSWER_S, offsets, place_of, read_ranges, words_of
 from headrace.kafka.reading import committed as committed_offsets
+from headrace.kafka.sender import Sender, Sent
 from headrace.process.failpoints import Failpoint, no_failpoint
 from headrace.process.health import Watchdog
+from headrace.process.throttled_log import log_throttled
 
 log = logging.getLogger(__name__)
 

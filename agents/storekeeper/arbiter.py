@@ -23,9 +23,11 @@ from headrace.contract.outcome import Outcome
 from headrace.contract.records import Outgoing, Record, shrink_to_fit
 from headrace.contract.states import Cause, Reason
 from headrace.errors import Retryable, Undecodable
-from headrace.kafka.client import Kafka, Sender, Sent, log_throttled
+from headrace.kafka.client import Kafka
 from headrace.kafka.reading import read_record
+from headrace.kafka.sender import Sender, Sent
 from headrace.process.failpoints import Failpoint, no_failpoint
+from headrace.process.throttled_log import log_throttled
 
 _CHECK_STOP_S = 0.5  # how often a wait for Kafka checks whether the role ends
 _SLOW_S = 3.0  # a wait for Kafka longer than this is reported on `/readyz`

@@ -15,10 +15,11 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Topic
 
 from agents.storekeeper.batch_buffer import BatchBuffer
 from headrace.contract.records import Record
-from headrace.kafka.client import Kafka, log_throttled, member_of
+from headrace.kafka.client import Kafka, member_of
 from headrace.kafka.groups import STOREKEEPER_GROUP
 from headrace.process.failpoints import Failpoint, no_failpoint
 from headrace.process.health import Watchdog
+from headrace.process.throttled_log import log_throttled
 
 log = logging.getLogger(__name__)
 

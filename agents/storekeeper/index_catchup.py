@@ -13,9 +13,10 @@ from agents.storekeeper.terminal_index import OUTPUTS, IndexEntry, TerminalIndex
 from headrace.contract.ids import id_of_key
 from headrace.contract.records import Place
 from headrace.errors import Undecodable
-from headrace.kafka.client import SHORT_FETCH, Kafka, log_throttled
+from headrace.kafka.client import SHORT_FETCH, Kafka
 from headrace.kafka.metadata import installation
 from headrace.kafka.reading import ANSWER_S, log_bounds, read_batches
+from headrace.process.throttled_log import log_throttled
 
 _BATCH = 5000
 

@@ -26,11 +26,12 @@ from agents.storekeeper.metrics import Metrics
 from agents.storekeeper.result_store import ResultStore, RootExchanged
 from agents.storekeeper.retry_until import RetryUntilStopped
 from agents.storekeeper.terminal_index import TerminalIndex
-from headrace.kafka.client import Kafka, log_throttled
+from headrace.kafka.client import Kafka
 from headrace.kafka.groups import STOREKEEPER_GROUP
 from headrace.kafka.lag import LagWatch
 from headrace.process.failpoints import Failpoint, no_failpoint
 from headrace.process.health import STALE_S, Health
+from headrace.process.throttled_log import log_throttled
 from headrace.settings import Settings, parse_address
 from headrace.storage.results_root import ResultsRoot, open_results_root
 

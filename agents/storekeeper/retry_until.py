@@ -13,7 +13,7 @@ from typing import TypeVar
 from confluent_kafka import KafkaException
 
 from headrace.errors import Retryable
-from headrace.kafka.client import log_throttled
+from headrace.process.throttled_log import log_throttled
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")

@@ -29,9 +29,10 @@ from agents.worker.preflight import check_offsets, wait_for_topics
 from agents.worker.status import node_health, node_view
 from headrace.contract.cluster import KindInfo
 from headrace.errors import UsageError
-from headrace.kafka.client import Kafka, Sender
+from headrace.kafka.client import Kafka
 from headrace.kafka.groups import RECEIVER_GROUP
 from headrace.kafka.lag import LagWatch
+from headrace.kafka.sender import Sender
 from headrace.process.failpoints import Failpoint, no_failpoint
 from headrace.settings import Settings, parse_address
 

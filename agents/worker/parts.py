@@ -25,9 +25,10 @@ from agents.recovery.reaper import Reaper
 from agents.recovery.trimmer import Trimmer
 from agents.worker.agent import Worker
 from headrace.contract.cluster import KindInfo
-from headrace.kafka.client import Kafka, Sender
+from headrace.kafka.client import Kafka
 from headrace.kafka.groups import INTAKE_GROUP
 from headrace.kafka.lag import LagWatch
+from headrace.kafka.sender import Sender
 from headrace.process.failpoints import Failpoint
 from headrace.settings import Settings
 

@@ -9,9 +9,10 @@ from collections.abc import Callable, Iterable
 from confluent_kafka import KafkaException
 
 from headrace.errors import Retryable, UsageError
-from headrace.kafka.client import Kafka, log_throttled
+from headrace.kafka.client import Kafka
 from headrace.kafka.lag import LagWatch
 from headrace.kafka.metadata import partitions_of
+from headrace.process.throttled_log import log_throttled
 
 _RETRY_S = 0.5
 

@@ -14,7 +14,8 @@ from confluent_kafka import KafkaError, KafkaException, TopicPartition
 from confluent_kafka.admin import OffsetSpec  # type: ignore[attr-defined]  # exported at run time
 
 from headrace.errors import Retryable
-from headrace.kafka.client import Kafka, log_throttled
+from headrace.kafka.client import Kafka
+from headrace.process.throttled_log import log_throttled
 
 log = logging.getLogger(__name__)
 

@@ -24,8 +24,8 @@ from gateway.view.recent_submissions import RecentSubmissions
 from gateway.view.store import StatusStore
 from headrace.contract.ids import parse_id
 from headrace.errors import Retryable
-from headrace.kafka.client import Sender
 from headrace.kafka.partitioner import partition_of
+from headrace.kafka.sender import Sender
 from headrace.process.health import Health
 from headrace.storage.results_root import ResultsRoot
 

@@ -15,7 +15,7 @@ from headrace.contract.progress import Progress
 from headrace.contract.records import Record
 from headrace.contract.task import Task
 from headrace.errors import Invalid, Undecodable
-from headrace.kafka.client import log_throttled
+from headrace.process.throttled_log import log_throttled
 
 log = logging.getLogger(__name__)
 

@@ -24,7 +24,8 @@ _TIMEOUT_S = 10.0
 @click.option("--id", "task_id", help="Id of the task (UUID); default: a new one.")
 @with_settings(KAFKA)
 def produce(settings: Settings, name: str, payload: str, directory: str, task_id: str | None) -> int:
-    from headrace.kafka.client import Kafka, Sender
+    from headrace.kafka.client import Kafka
+    from headrace.kafka.sender import Sender
 
     own_id = new_id() if task_id is None else parse_id(task_id)
     if own_id is None:

@@ -17,10 +17,11 @@ from confluent_kafka.admin import OffsetSpec  # type: ignore[attr-defined]
 
 from headrace.contract.records import Place, Record
 from headrace.errors import Retryable, Undecodable
-from headrace.kafka.client import Kafka, log_throttled
+from headrace.kafka.client import Kafka
 from headrace.kafka.metadata import partitions_of
 from headrace.kafka.reading import forget_leaders, offsets, place_of, words_of
 from headrace.process.health import Watchdog
+from headrace.process.throttled_log import log_throttled
 
 log = logging.getLogger(__name__)
 

@@ -13,10 +13,11 @@ from confluent_kafka import KafkaException
 
 from headrace.contract.records import Place
 from headrace.errors import Retryable
-from headrace.kafka.client import Kafka, log_throttled
+from headrace.kafka.client import Kafka
 from headrace.kafka.metadata import partitions_of
 from headrace.kafka.reading import committed, offsets, words_of
 from headrace.process.health import StallDetector
+from headrace.process.throttled_log import log_throttled
 
 log = logging.getLogger(__name__)
 

@@ -17,8 +17,10 @@ from confluent_kafka import KafkaException
 from headrace.contract.cluster import RESULTS_ROOT_KEY
 from headrace.contract.records import Outgoing
 from headrace.errors import Retryable, UsageError
-from headrace.kafka.client import SHORT_FETCH, Kafka, Sender, log_throttled
+from headrace.kafka.client import SHORT_FETCH, Kafka
 from headrace.kafka.reading import log_bounds, read_batches
+from headrace.kafka.sender import Sender
+from headrace.process.throttled_log import log_throttled
 from headrace.settings import Settings
 
 MARKER = ".headrace-root"

@@ -29,7 +29,7 @@ def main(settings: Settings, minutes: float = 5.0, seed: int | None = None, coun
     seed = secrets.randbelow(2**31) if seed is None else seed
     count = count or int(minutes * TASKS_A_MINUTE)
     running_roles(settings.data)
-    logging.getLogger("headrace.kafka.client").setLevel(logging.ERROR)  # outages of Kafka are expected
+    logging.getLogger("headrace.process.throttled_log").setLevel(logging.ERROR)  # outages of Kafka are expected
     kafka = settings.kafka or settings.embedded_kafka
     own = replace(settings, kafka=kafka, data=settings.data.absolute(), results=str(settings.results_root.absolute()))
     installation = Installation(own, lambda: running_roles(settings.data))

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from confluent_kafka import KafkaException
 
 from headrace.errors import Retryable
-from headrace.kafka.client import Sender
+from headrace.kafka.sender import Sender
 from infra.chaos.conservation import InjectedFault, Verdict, judge
 from infra.chaos.evidence import Evidence, EvidenceReader, file_sha256
 from infra.chaos.faults import FAULTS, draw

@@ -15,7 +15,7 @@ import orjson
 from headrace.client import tls_context
 from headrace.contract.records import Outgoing
 from headrace.errors import HeadraceError
-from headrace.kafka.client import Sender
+from headrace.kafka.sender import Sender
 
 _BATCH = 200
 _POISON_ATTEMPTS = 100  # above every limit of attempts: it never succeeds

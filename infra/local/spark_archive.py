@@ -21,7 +21,8 @@ from typing import TYPE_CHECKING
 
 from headrace.contract.records import Outgoing, Source
 from headrace.contract.task import Task
-from headrace.kafka.client import Kafka, Sender
+from headrace.kafka.client import Kafka
+from headrace.kafka.sender import Sender
 from headrace.settings import Settings
 from infra.local.artifacts import artifact
 from infra.local.java import SPARK_JAVA, java_version, spark_java_home

@@ -16,8 +16,9 @@ from confluent_kafka import KafkaException
 
 from headrace.contract.records import Place, Record
 from headrace.errors import Retryable
-from headrace.kafka.client import Kafka, log_throttled
+from headrace.kafka.client import Kafka
 from headrace.kafka.groups import INTAKE_GROUP, STOREKEEPER_GROUP
+from headrace.process.throttled_log import log_throttled
 from spark_analytics.audit.log_reader import AuditLog
 from spark_analytics.audit.projection import TOPICS, AuditProjection, PartialTask
 from spark_analytics.audit.store import Audit, AuditStore, Finding

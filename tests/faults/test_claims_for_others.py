@@ -10,7 +10,7 @@ import pytest
 from headrace.contract.cluster import Cancel
 from headrace.contract.journal import Claim, decode_journal
 from headrace.contract.outcome import Outcome
-from headrace.kafka.client import Sender
+from headrace.kafka.sender import Sender
 from headrace.settings import Settings
 from tests.faults.test_naive_variants import Gate, starts, throw_out
 from tests.rigs.core import WORK, Core, Log, cores, other, record, submission

@@ -9,7 +9,7 @@ import pytest
 
 from agents.membership.dead_boots import DeadBoots
 from agents.membership.death_notices import boot_tombstone
-from headrace.kafka.client import Sender
+from headrace.kafka.sender import Sender
 from headrace.settings import Settings
 from tests.faults.processes.victim import Victim
 from tests.rigs.core import Core, Log, cores, record

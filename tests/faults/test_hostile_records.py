@@ -28,9 +28,10 @@ from headrace.contract.journal import ClaimKey, tombstone
 from headrace.contract.outcome import Outcome
 from headrace.contract.records import Outgoing, Source
 from headrace.contract.task import Task
-from headrace.kafka.client import Kafka, Sender
+from headrace.kafka.client import Kafka
 from headrace.kafka.lag import EVERY_S
 from headrace.kafka.partitioner import partition_of
+from headrace.kafka.sender import Sender
 from headrace.kafka.topics import load_topics
 from headrace.process.health import STUCK_S
 from infra.local.cluster import LocalCluster

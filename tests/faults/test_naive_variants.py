@@ -16,8 +16,8 @@ from headrace.contract.journal import Tombstone, decode_journal
 from headrace.contract.lifecycle import Event
 from headrace.contract.outcome import Outcome
 from headrace.contract.records import Outgoing
-from headrace.kafka.client import Sender
 from headrace.kafka.groups import INTAKE_GROUP
+from headrace.kafka.sender import Sender
 from headrace.settings import Settings
 from tests.faults.processes.victim import Victim
 from tests.rigs.core import Core, Log, cores, other, record

@@ -16,7 +16,7 @@ from headrace.contract.records import Source
 from headrace.contract.states import Cause
 from headrace.contract.task import Task
 from headrace.errors import UsageError
-from headrace.kafka.client import Sender
+from headrace.kafka.sender import Sender
 from headrace.settings import Settings
 from tests.faults.processes.victim import Victim
 from tests.rigs.core import Core, Log, cores, other, record

@@ -16,7 +16,7 @@ import orjson
 import pytest
 
 from headrace.contract.records import Outgoing, Record
-from headrace.kafka.client import Sender
+from headrace.kafka.sender import Sender
 from headrace.settings import Settings
 from infra.chaos.conservation import InjectedFault
 from infra.chaos.evidence import EvidenceReader

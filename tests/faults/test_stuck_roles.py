@@ -20,9 +20,10 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]
 from headrace.contract.outcome import Outcome
 from headrace.contract.records import Outgoing, Source
 from headrace.errors import HeadraceError
-from headrace.kafka.client import Kafka, Sender
+from headrace.kafka.client import Kafka
 from headrace.kafka.groups import RECEIVER_GROUP
 from headrace.kafka.lag import EVERY_S
+from headrace.kafka.sender import Sender
 from headrace.process.health import STALE_S, STUCK_S
 from infra.local.cluster import LocalCluster
 from infra.local.roles import Role

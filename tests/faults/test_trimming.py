@@ -12,9 +12,10 @@ from agents.recovery.journal_state import LiveClaim
 from agents.recovery.trimmer import trim_offsets
 from headrace.contract.outcome import Outcome
 from headrace.contract.records import Source
-from headrace.kafka.client import Kafka, Sender
+from headrace.kafka.client import Kafka
 from headrace.kafka.groups import RECEIVER_GROUP
 from headrace.kafka.reading import offsets
+from headrace.kafka.sender import Sender
 from headrace.settings import Settings
 from tests.faults.processes.victim import Victim
 from tests.rigs.core import Core, Log, cores, record

@@ -38,10 +38,11 @@ from agents.recovery.trimmer import Trimmer
 from headrace.contract.cluster import KindInfo
 from headrace.contract.journal import Claim, decode_journal
 from headrace.contract.records import Outgoing, Place, Record
-from headrace.kafka.client import Kafka, Sender
+from headrace.kafka.client import Kafka
 from headrace.kafka.groups import INTAKE_GROUP
 from headrace.kafka.metadata import partitions_of
 from headrace.kafka.reading import offsets, read_ranges
+from headrace.kafka.sender import Sender
 from headrace.process.failpoints import Failpoint, no_failpoint
 from headrace.settings import Settings
 

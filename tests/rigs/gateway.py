@@ -27,7 +27,8 @@ from headrace.contract.records import Outgoing, Record, Source
 from headrace.contract.states import Reason
 from headrace.contract.submission import Submission
 from headrace.contract.task import Task
-from headrace.kafka.client import Kafka, Sender
+from headrace.kafka.client import Kafka
+from headrace.kafka.sender import Sender
 from headrace.settings import Settings
 from headrace.storage.results_root import open_directory
 from tests.rigs.reading import read_until

@@ -18,7 +18,8 @@ from headrace.contract.outcome import Outcome
 from headrace.contract.records import Outgoing, Source
 from headrace.contract.states import Reason
 from headrace.contract.task import Task
-from headrace.kafka.client import Kafka, Sender
+from headrace.kafka.client import Kafka
+from headrace.kafka.sender import Sender
 from headrace.settings import Settings
 from headrace.storage.mysql import Database
 

@@ -19,8 +19,9 @@ from headrace.contract.lifecycle import Event
 from headrace.contract.outcome import CHUNK_BYTES, Outcome
 from headrace.contract.records import Outgoing, Source
 from headrace.contract.states import Reason
-from headrace.kafka.client import Kafka, Sender
+from headrace.kafka.client import Kafka
 from headrace.kafka.groups import STOREKEEPER_GROUP
+from headrace.kafka.sender import Sender
 from headrace.kafka.topics import apply_topics
 from headrace.settings import Settings
 from infra.local.process import free_port

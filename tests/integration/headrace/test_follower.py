@@ -10,8 +10,9 @@ from confluent_kafka.admin import NewPartitions  # type: ignore[attr-defined]
 
 from headrace.contract.records import Outgoing, Place, Record
 from headrace.errors import Retryable, Undecodable
-from headrace.kafka.client import Kafka, Sender
+from headrace.kafka.client import Kafka
 from headrace.kafka.follower import Follower
+from headrace.kafka.sender import Sender
 from headrace.settings import Settings
 from tests.rigs.topics import PARTITIONS
 

@@ -10,9 +10,10 @@ from confluent_kafka import TopicPartition
 from agents.worker.preflight import check_offsets, wait_for_topics
 from headrace.contract.records import Outgoing
 from headrace.errors import UsageError
-from headrace.kafka.client import Kafka, Sender
+from headrace.kafka.client import Kafka
 from headrace.kafka.groups import INTAKE_GROUP
 from headrace.kafka.lag import TOPICS, LagWatch
+from headrace.kafka.sender import Sender
 from headrace.settings import Settings
 
 

@@ -8,8 +8,9 @@ from confluent_kafka import Consumer, KafkaException, Message, Producer, TopicPa
 
 from headrace.contract.records import Outgoing, Place, Source
 from headrace.errors import Retryable
-from headrace.kafka.client import SHORT_FETCH, Kafka, Sender
+from headrace.kafka.client import SHORT_FETCH, Kafka
 from headrace.kafka.reading import fetch_record, log_bounds, read_batches, read_ranges, read_record
+from headrace.kafka.sender import Sender
 from headrace.settings import Settings
 
 ONE, TWO = ("lifecycle.started", 0), ("lifecycle.started", 1)

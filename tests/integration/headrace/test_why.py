@@ -18,7 +18,7 @@ from headrace.contract.progress import Progress
 from headrace.contract.records import Outgoing, Record, Source
 from headrace.contract.states import Cause, Reason
 from headrace.contract.task import Task
-from headrace.kafka.client import Sender
+from headrace.kafka.sender import Sender
 from headrace.settings import Settings
 
 RAW = b'{"name": "fragile", "payload": {}, "directory": "demo"}'

@@ -7,7 +7,8 @@ from confluent_kafka import TopicPartition
 from headrace.contract.lifecycle import received_event
 from headrace.contract.records import Source
 from headrace.contract.task import Task
-from headrace.kafka.client import Kafka, Sender
+from headrace.kafka.client import Kafka
+from headrace.kafka.sender import Sender
 from headrace.settings import Settings
 from infra.chaos.evidence import EvidenceReader
 from tests.rigs.core import record

@@ -14,7 +14,7 @@ from headrace.contract.outcome import CHUNK_BYTES, Outcome
 from headrace.contract.records import Source
 from headrace.contract.states import Cause
 from headrace.contract.task import Task
-from headrace.kafka.client import Sender
+from headrace.kafka.sender import Sender
 from headrace.settings import Settings
 from tests.rigs.core import Core, Log, cores, record, submission
 

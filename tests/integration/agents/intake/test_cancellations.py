@@ -4,7 +4,8 @@ import uuid
 
 from agents.intake.cancellations import Cancellations
 from headrace.contract.cluster import Cancel
-from headrace.kafka.client import Kafka, Sender
+from headrace.kafka.client import Kafka
+from headrace.kafka.sender import Sender
 from headrace.settings import Settings
 from tests.rigs.topics import PARTITIONS
 

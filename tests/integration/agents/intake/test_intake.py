@@ -11,8 +11,8 @@ from agents.intake.ready_queue import PAUSE_RECORDS
 from headrace.contract.cluster import Cancel
 from headrace.contract.outcome import Outcome
 from headrace.contract.records import Outgoing
-from headrace.kafka.client import Sender
 from headrace.kafka.groups import INTAKE_GROUP
+from headrace.kafka.sender import Sender
 from headrace.settings import Settings
 from tests.rigs.core import Core, Log, cores, other, record, submission
 from tests.rigs.topics import PARTITIONS

@@ -6,7 +6,7 @@ from collections import Counter
 from headrace.contract.lifecycle import Event
 from headrace.contract.outcome import Outcome
 from headrace.contract.states import Cause
-from headrace.kafka.client import Sender
+from headrace.kafka.sender import Sender
 from headrace.settings import Settings
 from tests.rigs.core import Core, Log, cores, record
 

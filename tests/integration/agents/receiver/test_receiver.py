@@ -19,8 +19,9 @@ from headrace.contract.lifecycle import Event
 from headrace.contract.records import Outgoing, Source
 from headrace.contract.states import Cause
 from headrace.contract.task import Task
-from headrace.kafka.client import Kafka, Sender
+from headrace.kafka.client import Kafka
 from headrace.kafka.groups import RECEIVER_GROUP
+from headrace.kafka.sender import Sender
 from headrace.settings import Settings
 from infra.local.process import free_port
 from tests.rigs.reading import read_until

@@ -17,9 +17,10 @@ from agents.storekeeper.result_store import ResultStore
 from agents.storekeeper.retry_until import RetryUntilStopped
 from agents.storekeeper.terminal_index import TerminalIndex
 from headrace.contract.records import Outgoing
-from headrace.kafka.client import Kafka, Sender
+from headrace.kafka.client import Kafka
 from headrace.kafka.groups import STOREKEEPER_GROUP
 from headrace.kafka.reading import committed
+from headrace.kafka.sender import Sender
 from headrace.settings import Settings
 from headrace.storage.results_root import open_directory
 from tests.rigs.storekeeper import wait_for

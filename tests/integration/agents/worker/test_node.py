@@ -25,7 +25,8 @@ from headrace.contract.progress import Progress
 from headrace.contract.records import Outgoing
 from headrace.contract.states import Cause
 from headrace.contract.task import Task
-from headrace.kafka.client import Kafka, Sender
+from headrace.kafka.client import Kafka
+from headrace.kafka.sender import Sender
 from headrace.settings import Settings
 from headrace.storage.attempt_log import log_file
 from infra.local.process import free_port

@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from headrace.errors import UsageError
-from headrace.kafka.client import Throttle, load_security
+from headrace.kafka.client import load_security
+from headrace.process.throttled_log import Throttle
 
 
 def test_repeated_errors_are_one_line_a_minute_with_their_count() -> None:
