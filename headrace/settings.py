@@ -136,13 +136,13 @@ class Settings:
         return self.node or f"{socket.gethostname()}-{parse_address(self.stats_http)[1]}"
 
     @classmethod
-    def load(cls, given: Mapping[str, object] | None = None, environ: Mapping[str, str] = os.environ) -> "Settings":
+    def load(cls, options: Mapping[str, object] | None = None, environ: Mapping[str, str] = os.environ) -> "Settings":
         """From the command line's options by field name, then the environment, then the defaults; UsageError."""
-        given = {k: v for k, v in (given or {}).items() if v is not None}
+        options = {k: v for k, v in (options or {}).items() if v is not None}
         values: dict[str, Any] = {}
         for f in fields(cls):
-            if f.name in given:
-                raw: object = given[f.name]
+            if f.name in options:
+                raw: object = options[f.name]
             elif environ.get(f.metadata["env"], "") != "":
                 raw = environ[f.metadata["env"]]
             elif path := environ.get(f.metadata["env"] + "_FILE"):  # as container platforms pass secrets

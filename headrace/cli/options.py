@@ -25,9 +25,9 @@ def with_settings(names: Iterable[str] = ALL) -> Callable[[Callable[..., Any]], 
 
     def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(function)
-        def command(**given: Any) -> Any:
-            settings = Settings.load({name: given.pop(name) for name in names})
-            return function(settings, **given)
+        def command(**options: Any) -> Any:
+            settings = Settings.load({name: options.pop(name) for name in names})
+            return function(settings, **options)
 
         for name in reversed(names):
             _option(_TABLE[name])(command)

@@ -1,7 +1,7 @@
 """What nodes announce and what they are told: heartbeats, task kinds, commands.
 
-Workers send heartbeats and kinds, gateways send commands. Nodes and gateways decode all three; Undecodable for a record
-that is none. Topics `nodes` (key: boot id) and `kinds` (key: kind name) are compacted; `tasks.control` is kept as long
+Workers send heartbeats and kinds, gateways send commands. Nodes and gateways decode all three; Undecodable for anything
+else. Topics `nodes` (key: boot id) and `kinds` (key: kind name) are compacted; `tasks.control` is kept as long
 as the task topics.
 """
 

@@ -57,7 +57,7 @@ OWN_HEADERS = frozenset(
 _SOURCE = re.compile(r"([A-Za-z0-9._-]{1,249})/([0-9]{1,9})/([0-9]{1,19})", re.ASCII)
 
 
-UNREADABLE_NAME = "\x1a"  # begins the name given to a header whose own name is not UTF-8: Kafka accepts any bytes
+UNREADABLE_NAME = "\x1a"  # begins the substitute for a header name that is not UTF-8: Kafka accepts any bytes
 
 
 MAX_RECORD_BYTES = 2_000_000  # value and headers; a little below the topics' max.message.bytes
@@ -160,7 +160,7 @@ def headers_of(values: Mapping[str, object], foreign: Iterable[tuple[str, bytes]
 def shrink_to_fit(record: Outgoing) -> Outgoing:
     """The record; when it is too large, without its foreign headers; when that is not enough, without its value too.
 
-    A producer's compressed batch may hold a submission that fits no record of ours, and its task must still end.
+    A producer's compressed batch may hold a submission too large for later records, and its task must still end.
     """
     if _size(record) <= MAX_RECORD_BYTES:
         return record
