@@ -16,6 +16,7 @@ from typing import Any, Self
 
 import httpx
 import orjson
+from httpx_sse import EventSource
 
 from headrace.contract.states import TERMINAL
 from headrace.errors import HeadraceError, Retryable
@@ -37,7 +38,7 @@ class Refused(HeadraceError):
 
 @dataclass(frozen=True, slots=True)
 class ServerEvent:
-    """One Server-Sent Event: its name, the id to resume after, and its datum."""
+    """One Server-Sent Event: its name, the id to resume after, and its data, a JSON object."""
 
     event: str
     id: str
@@ -130,23 +131,15 @@ class Client:
             if answer.status_code >= 400:
                 answer.read()
                 raise Refused(answer.status_code, _problem(answer))
-            yield from parse_events(answer.iter_lines())
+            if answer.status_code != 204:  # nothing follows the task's last event
+                yield from read_events(answer)
 
 
-def parse_events(lines: Iterator[str]) -> Iterator[ServerEvent]:
-    """Server-Sent Events from lines; comments are passed over."""
-    fields: dict[str, str] = {}
-    for line in lines:
-        if line.startswith(":"):
-            continue
-        if line:
-            name, _, value = line.partition(":")
-            fields[name] = value.removeprefix(" ")
-        elif fields:
-            yield ServerEvent(
-                fields.get("event", "message"), fields.get("id", ""), orjson.loads(fields.get("data", "{}"))
-            )
-            fields = {}
+def read_events(answer: httpx.Response) -> Iterator[ServerEvent]:
+    """The events of a streaming response. httpx.TransportError when the connection breaks or it is no event stream."""
+    for event in EventSource(answer).iter_sse():
+        if event.data:  # httpx-sse also yields the blank line after a comment
+            yield ServerEvent(event.event, event.id, orjson.loads(event.data))
 
 
 def _problem(answer: httpx.Response) -> dict[str, Any]:

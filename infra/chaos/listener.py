@@ -6,11 +6,10 @@ Its counts are evidence: a reader of the event stream must see one terminal even
 import threading
 import time
 from collections import Counter
-from itertools import takewhile
 
 import httpx
 
-from headrace.client import ServerEvent, parse_events, tls_context
+from headrace.client import ServerEvent, read_events, tls_context
 from headrace.contract.states import TERMINAL
 
 _RECONNECT_S = 0.5
@@ -48,7 +47,7 @@ class Listener:
         return True
 
     def close(self) -> None:
-        """Stops listening; the thread ends with the next line from the gateway."""
+        """Stops counting; the thread ends with the next event, or when the connection breaks."""
         self._closing.set()
 
     def _run(self) -> None:
@@ -65,7 +64,9 @@ class Listener:
         with client.stream("GET", f"{self._url}/events", headers=headers) as answer:
             answer.raise_for_status()
             self._connected.set()
-            for event in parse_events(takewhile(lambda _: not self._closing.is_set(), answer.iter_lines())):
+            for event in read_events(answer):
+                if self._closing.is_set():
+                    return
                 self._handle_event(event)
 
     def _handle_event(self, event: ServerEvent) -> None:

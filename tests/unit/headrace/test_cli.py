@@ -8,7 +8,6 @@ import pytest
 from click.testing import CliRunner
 
 from headrace.cli.main import COMMANDS, cli, main
-from headrace.client import parse_events
 from headrace.settings import Settings
 
 HEAVY = ("confluent_kafka", "httpx", "faust", "fastapi", "pydantic", "pyspark", "yaml")
@@ -71,10 +70,3 @@ def test_a_wrong_argument_is_one_sentence_and_exit_code_2(
 def test_a_gateway_that_does_not_answer_is_one_sentence_and_exit_code_1(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["status", "--http", "127.0.0.1:1", "0b1ff0a4-3f0b-4a86-9a3a-5d3c3f7f0a11"]) == 1
     assert "does not answer" in capsys.readouterr().err
-
-
-def test_server_sent_events_are_read_as_they_are_written() -> None:
-    lines = [": alive", "", "event: started", "id: 2", 'data: {"status": "running"}', "", 'data: {"a": 1}', "id:p7", ""]
-    first, second = parse_events(iter(lines))
-    assert (first.event, first.id, first.data) == ("started", "2", {"status": "running"})
-    assert (second.event, second.id, second.data) == ("message", "p7", {"a": 1})
