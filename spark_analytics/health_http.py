@@ -1,4 +1,4 @@
-"""`/healthz`, `/readyz` and `/metrics` of the statistics, served by a thread. They answer from memory."""
+"""`/healthz`, `/readyz` and `/metrics` of the statistics, served by a thread from memory. `main` starts it."""
 
 import json
 import threading
@@ -13,7 +13,7 @@ from spark_analytics.metrics import Metrics
 
 
 class HealthServer:
-    """Listens from its construction on; UsageError when it cannot, or would be open to others without leave."""
+    """Listens from its construction on. UsageError when it cannot, or for an open address without HEADRACE_INSECURE."""
 
     def __init__(self, settings: Settings, health: Health, metrics: Metrics) -> None:
         host, port = parse_address(settings.analytics_http, "HEADRACE_ANALYTICS_HTTP")
@@ -44,7 +44,7 @@ class _Handler(BaseHTTPRequestHandler):
     health: Health
     metrics: Metrics
     any_host: bool
-    timeout = 10  # seconds for a client that says nothing
+    timeout = 10  # seconds for a silent client
 
     def do_GET(self) -> None:
         if not self.any_host and not is_loopback(without_port(self.headers.get("Host", ""))):

@@ -75,8 +75,8 @@ def kill_gateway(installation: Installation, rng: random.Random) -> InjectedFaul
 
 def kill_broker(installation: Installation, rng: random.Random) -> InjectedFault:
     """kill -9 of one broker; waits until all replicas are in sync. Every node may lose acknowledgements."""
-    done = _kill_role(installation, rng.choice(installation.brokers()))
-    return InjectedFault("kill_broker", "", done.begun_ms, done.ended_ms)
+    fault = _kill_role(installation, rng.choice(installation.brokers()))
+    return InjectedFault("kill_broker", "", fault.begun_ms, fault.ended_ms)
 
 
 def add_and_drain_node(installation: Installation, rng: random.Random) -> InjectedFault:

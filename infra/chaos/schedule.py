@@ -92,10 +92,10 @@ def _inject_faults(
     while (left_s := begun + seconds - time.monotonic()) > 0:
         time.sleep(min(rng.uniform(1, 5), left_s))
         name = rng.choice(list(only)) if only else draw(rng)
-        done = FAULTS[name][0](installation, rng)
-        run.faults.append(done)
+        fault = FAULTS[name][0](installation, rng)
+        run.faults.append(fault)
         clock = time.strftime("%M:%S", time.gmtime(time.monotonic() - begun))
-        say(f"{clock} {name:20} {done.node:16} {(done.ended_ms - done.begun_ms) / 1000:5.1f} s")
+        say(f"{clock} {name:20} {fault.node:16} {(fault.ended_ms - fault.begun_ms) / 1000:5.1f} s")
         if time.monotonic() - reported_at > _REPORT_S:
             reported_at = time.monotonic()
             try:

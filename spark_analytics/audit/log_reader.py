@@ -1,6 +1,6 @@
-"""The audit's reading of Kafka: on to the ends of its topics, the groups' committed offsets, and what lies behind them.
+"""How the audit reads Kafka: its topics up to their ends, the groups' committed offsets, and the records behind them.
 
-Everything is read with plain consumers that join no group. KafkaException or Retryable when Kafka does not answer.
+All consumers are plain ones that join no group. KafkaException or Retryable when Kafka does not answer.
 """
 
 import time
@@ -22,8 +22,8 @@ from spark_analytics.audit.task_row import submission_source
 
 _ANSWER_S = 10.0
 _SILENT_S = 30.0
-_CHUNK = 5000
-_COMING_UP = (
+_CHUNK = 5000  # records
+_COORDINATOR_STARTS = (
     KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
     KafkaError.COORDINATOR_NOT_AVAILABLE,
     KafkaError.NOT_COORDINATOR,
@@ -39,7 +39,7 @@ class Story:
 
 
 class AuditLog:
-    """Keeps one consumer for all readings; used by one thread."""
+    """Uses one consumer for all reading; used by one thread. A place is (topic, partition)."""
 
     def __init__(self, kafka: Kafka) -> None:
         self._kafka = kafka
@@ -55,48 +55,50 @@ class AuditLog:
         found = partitions_of(self._admin, names.values(), _ANSWER_S)
         missing = [t for t, name in names.items() if name not in found]
         if missing:
-            raise Retryable(f"there is no topic {missing[0]}")
+            raise Retryable(f"the topic {missing[0]} is missing")
         return [(t, p) for t, name in names.items() for p in found[name]]
 
     def starts(self, places: Sequence[Place]) -> dict[Place, int]:
+        """The first offset of each partition."""
         return offsets(self._kafka, self._admin, places, first=True)
 
     def ends(self, places: Sequence[Place]) -> dict[Place, int]:
+        """The offset after the last record of each partition."""
         return offsets(self._kafka, self._admin, places)
 
     def committed(self, group: str, topics: Sequence[str]) -> dict[Place, int]:
-        """Where the group goes on in each partition; 0 where it has not begun."""
+        """The group's committed offset in each partition; 0 where it has none."""
         places = self.places(topics)
         found = dict.fromkeys(places, 0)
         for p in self._committed(group, [TopicPartition(self._kafka.topic(t), p) for t, p in places]):
             found[self._kafka.unprefixed(p.topic), p.partition] = max(0, p.offset)
         return found
 
-    def _committed(self, group: str, asked: list[TopicPartition]) -> list[TopicPartition]:
-        """Asks again while the group's coordinator is only coming up, as after a broker's start.
+    def _committed(self, group: str, partitions: list[TopicPartition]) -> list[TopicPartition]:
+        """Retries while the group's coordinator is still loading, as after a broker's start.
 
-        By a consumer that never joins: librdkafka 2.16.1 aborts the whole process when a coordinator's connection
-        breaks under the admin client's question (its issues 4605, 5397).
+        Uses a consumer that never joins: librdkafka 2.16.1 aborts the whole process when the connection to a
+        coordinator breaks during the admin client's request (its issues 4605, 5397).
         """
         consumer, deadline = self._kafka.consumer(group), time.monotonic() + _ANSWER_S
         try:
             while True:
                 try:
-                    found: list[TopicPartition] = consumer.committed(asked, timeout=_ANSWER_S)
+                    found: list[TopicPartition] = consumer.committed(partitions, timeout=_ANSWER_S)
                     if broken := [p.error for p in found if p.error is not None]:
                         raise KafkaException(broken[0])
                     return found
                 except KafkaException as e:
-                    if e.args[0].code() not in _COMING_UP or time.monotonic() > deadline:
+                    if e.args[0].code() not in _COORDINATOR_STARTS or time.monotonic() > deadline:
                         raise
                     time.sleep(0.1)
         finally:
             consumer.close()
 
-    def read(self, begins: dict[Place, int], ends: dict[Place, int], take: Callable[[list[Record]], None]) -> None:
-        """Gives `take` all records from `begins` to `ends`, in chunks."""
+    def read(self, begins: dict[Place, int], ends: dict[Place, int], handle: Callable[[list[Record]], None]) -> None:
+        """Passes all records from `begins` to `ends` to `handle`, in chunks."""
         for chunk in self._chunks(begins, ends):
-            take(chunk)
+            handle(chunk)
 
     def tail_ids(self, topic: str, begins: dict[Place, int]) -> set[bytes]:
         """The ids of all tasks in a topic from these offsets to its end."""

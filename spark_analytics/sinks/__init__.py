@@ -16,7 +16,7 @@ def sink_of(url: str) -> Sink:
     scheme = url.partition(":")[0]
     if scheme not in SINKS:
         raise UsageError(
-            "HEADRACE_DATABASE must say where the statistics go: mysql://user:password@host:port/name, "
+            "HEADRACE_DATABASE must name a sink for the statistics: mysql://user:password@host:port/name, "
             "or console: to print them"
         )
     return SINKS[scheme](url)

@@ -1,4 +1,4 @@
-"""The evidence of a run is read once, however often it is looked at, and over what is trimmed meanwhile."""
+"""Each record of a run is read once, however often the evidence is read, and trimmed records are skipped."""
 
 import uuid
 
@@ -14,9 +14,7 @@ from infra.chaos.evidence import EvidenceReader
 from tests.rigs.core import record
 
 
-def test_each_record_counts_once_and_what_was_read_stays_when_it_is_trimmed(
-    kafka_settings: Settings, topics: str
-) -> None:
+def test_each_record_counts_once_and_stays_after_it_is_trimmed(kafka_settings: Settings, topics: str) -> None:
     kafka, ids = Kafka(kafka_settings, "test"), [str(uuid.uuid4()) for _ in range(3)]
     sender, reader = Sender(kafka), EvidenceReader(kafka)
     assert not reader.read().histories
@@ -24,8 +22,8 @@ def test_each_record_counts_once_and_what_was_read_stays_when_it_is_trimmed(
     for _ in range(2):
         assert {i: s.submitted for i, s in reader.read().histories.items()} == {ids[0]: 1}
     sender.send_all([record(ids[1], partition=0), record(ids[2], partition=0)], 60)
-    place = TopicPartition(kafka.topic("tasks.normal"), 0, 2)  # the second goes before anybody has looked
-    admin = kafka.admin()  # kept: with the client its answers would go
+    place = TopicPartition(kafka.topic("tasks.normal"), 0, 2)  # the second is trimmed before it is read
+    admin = kafka.admin()  # kept: its answers need the client alive
     for done in admin.delete_records([place]).values():
         done.result(60)
     told = Task(ids[1], b"{}", attempt=1, source=Source("tasks.normal", 0, 1), submitted_ms=1)

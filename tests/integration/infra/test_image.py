@@ -1,4 +1,4 @@
-"""The image, built without an engine, used in containers against the run's broker; where its tools are there.
+"""The image, built without an engine and used in containers with the run's broker; needs the image tools.
 
 The checks are those of `python -m infra.image.check`. One product serves them all, in this order.
 """

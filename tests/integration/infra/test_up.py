@@ -1,4 +1,4 @@
-"""`headrace up` as a person runs it: a command, its lines, its pages, and nothing left when it has gone."""
+"""`headrace up` as a user runs it: its lines, its pages, and no process left behind."""
 
 import json
 import os
@@ -134,7 +134,7 @@ def test_a_role_that_is_killed_comes_back_and_a_killed_up_leaves_nothing(up: Up)
     _none_left(processes)
 
 
-def test_a_taken_port_is_told_before_anything_starts(tmp_path: Path) -> None:
+def test_a_port_in_use_is_reported_before_anything_starts(tmp_path: Path) -> None:
     made = Up(tmp_path / "data")
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))

@@ -1,4 +1,4 @@
-"""The conservation audit over a real Kafka: what is hidden or repeated is named, and what merely waits is not."""
+"""The conservation audit over a real Kafka: it finds hidden and repeated events, and no task that only waits."""
 
 import time
 from collections.abc import Iterator
@@ -42,9 +42,9 @@ def auditor(kafka_settings: Settings, topics: str, database: Database, tmp_path:
 
 
 def audits(auditor: Auditor, times: int = 3) -> Audit:
-    """As many audits as it takes to be sure, each over what has settled."""
+    """Runs as many audits as a finding needs, each over settled events; returns the last."""
     for _ in range(times):
-        time.sleep(SETTLED_S + 0.05)  # what is judged has to grow old
+        time.sleep(SETTLED_S + 0.05)  # an audit judges settled events only
         audit = auditor.audit()
     return audit
 
@@ -63,7 +63,7 @@ def task(number: int, topic: str = "tasks.normal") -> Task:
     )
 
 
-def test_a_healthy_run_names_nobody(send: Sends, auditor: Auditor, database: Database) -> None:
+def test_a_healthy_run_has_no_findings(send: Sends, auditor: Auditor, database: Database) -> None:
     told = stories(200)
     send(flat(told))
     audit = audits(auditor)
@@ -73,7 +73,7 @@ def test_a_healthy_run_names_nobody(send: Sends, auditor: Auditor, database: Dat
     assert rows(database, "SELECT MAX(lost), MAX(repeated) FROM audits") == [(0, 0)]
 
 
-def test_a_hidden_completion_and_a_repeated_one_are_both_named(
+def test_a_hidden_completion_and_a_repeated_one_are_both_found(
     send: Sends, auditor: Auditor, database: Database
 ) -> None:
     told = [s for s in stories(100, attempts=False) if s[-1].topic == "lifecycle.completed"]
@@ -88,12 +88,12 @@ def test_a_hidden_completion_and_a_repeated_one_are_both_named(
     }
     assert audit.received == audit.completed + audit.dead + audit.running + audit.queued + 1
 
-    send(hidden[-1:])  # it comes after all
+    send(hidden[-1:])  # it arrives late
     audits(auditor, 1)
     assert named(database) == {(key(repeated[0]), "repeated", "completed")}
 
 
-def test_what_waits_runs_or_is_being_stored_is_not_lost(
+def test_a_task_that_waits_runs_or_is_being_stored_is_not_lost(
     send: Sends, auditor: Auditor, database: Database, kafka_settings: Settings
 ) -> None:
     waiting = "11111111-0000-4000-8000-000000000000"
@@ -133,7 +133,7 @@ def test_what_waits_runs_or_is_being_stored_is_not_lost(
     assert not audit.findings
     assert (audit.received, audit.running, audit.queued) == (4, 1, 3)
 
-    # Taken from the queue, its claim over, and no outcome: now it is lost.
+    # Taken from the queue, with its claim ended and without an outcome: now it is lost.
     consumer = kafka.consumer(INTAKE_GROUP)
     from confluent_kafka import TopicPartition
 
@@ -144,7 +144,7 @@ def test_what_waits_runs_or_is_being_stored_is_not_lost(
     assert {(i, v) for i, v, _ in named(database)} == {(waiting, "lost"), (running.id, "lost")}
 
 
-def test_repeats_of_every_event_are_told_and_attempts_are_not_repeats(
+def test_repeats_of_every_event_are_found_and_attempts_are_not_repeats(
     send: Sends, auditor: Auditor, database: Database
 ) -> None:
     one = task(1)
@@ -240,7 +240,7 @@ def outcome(of: Task, attempt: int) -> Outcome:
     )
 
 
-def test_an_end_that_was_never_received_is_named(send: Sends, auditor: Auditor, database: Database) -> None:
+def test_an_ended_task_that_was_never_received_is_found(send: Sends, auditor: Auditor, database: Database) -> None:
     one = task(2)
     ended = Outcome(
         one.id,
@@ -274,7 +274,7 @@ def test_an_audit_that_was_killed_goes_on_where_it_stopped(
     assert not totals[-1].findings
 
 
-def test_tables_that_differ_from_the_log_are_told(
+def test_tables_that_differ_from_the_log_are_reported(
     send: Sends, kafka_settings: Settings, topics: str, database: Database, tmp_path: Path
 ) -> None:
     migrate(database)

@@ -35,7 +35,7 @@ def batch(spark: SparkSession, count: int) -> DataFrame:
 
 
 class Reader:
-    """What a sink holds: KEY -> its counts, however it keeps them."""
+    """A sink's content, KEY -> counts, for each kind of sink."""
 
     def __init__(self, sink: Sink, capsys: pytest.CaptureFixture[str]) -> None:
         self._sink, self._capsys, self._printed = sink, capsys, Found()
@@ -125,6 +125,6 @@ def test_migrations_run_once_and_refuse_tables_of_a_newer_release(database: Data
 
 
 @pytest.mark.parametrize("url", ["", "postgres://a:b@c/d", "mysql://", "mysql://user@host", "mysql://u:p@h:x/n"])
-def test_a_url_that_names_no_sink_is_refused_in_words(url: str) -> None:
+def test_a_url_without_a_sink_is_refused(url: str) -> None:
     with pytest.raises(UsageError, match="HEADRACE_DATABASE"):
         sink_of(url)

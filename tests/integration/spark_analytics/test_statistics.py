@@ -1,4 +1,4 @@
-"""The statistics over a real Kafka and a real MariaDB: the tables say what a recount of the topics says."""
+"""The statistics over a real Kafka and a real MariaDB: the tables equal a recount of the topics."""
 
 import http.client
 import json
@@ -28,17 +28,17 @@ from spark_analytics.sinks import sink_of
 from tests.rigs.lifecycle import Counts, Sends, flat, recount, rows, stories, wait_until_counted
 from tests.rigs.topics import PARTITIONS
 
-# A session and a first batch, with nothing compiled, on a machine that others load.
+# A session and a first batch with nothing compiled take long on a busy machine.
 pytestmark = pytest.mark.timeout(600)
 
 
-PROMISE_S = 10.0  # the contract's, from a role's losing its ability to its saying so
+PROMISE_S = 10.0  # from a role's loss of an ability to its report
 
 
 def wait(condition: Callable[[], bool], timeout_s: float = 180.0) -> None:
     deadline = time.monotonic() + timeout_s
     while not condition():
-        assert time.monotonic() < deadline, "it has not come to pass"
+        assert time.monotonic() < deadline, "the condition has not come true"
         time.sleep(0.05)
 
 
@@ -103,7 +103,7 @@ def test_tables_equal_a_recount_through_repeats_a_dead_database_a_restart_and_a_
     timed = "SELECT measure, SUM(count) FROM durations_hour GROUP BY measure ORDER BY measure"
     assert rows(database, timed) == [("duration", done), ("queued", done)]
 
-    connection = database.connect()  # all that was there is gone: as a new database
+    connection = database.connect()  # everything is gone, as in a new database
     with connection.cursor() as cursor:
         for (table,) in rows(database, "SHOW TABLES"):
             cursor.execute(f"DROP TABLE {table}")
@@ -113,7 +113,7 @@ def test_tables_equal_a_recount_through_repeats_a_dead_database_a_restart_and_a_
     send.close()
 
 
-def test_what_comes_later_than_the_watermark_is_reported(
+def test_events_later_than_the_watermark_are_reported(
     spark: SparkSession, statistics_settings: Settings, topics: str, database: Database, tmp_path: Path
 ) -> None:
     """The broker's clock cannot be turned back, so this topic takes its producers' times."""
@@ -155,7 +155,7 @@ def reasons(role: Role) -> list[str]:
         connection.close()
 
 
-def test_the_process_waits_for_topics_counts_audits_and_ends_when_told(
+def test_the_process_waits_for_topics_counts_audits_and_stops_on_request(
     statistics: Role, statistics_settings: Settings, prefix: str, database: Database
 ) -> None:
     statistics.launch()

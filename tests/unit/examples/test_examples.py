@@ -1,4 +1,4 @@
-"""The examples, called as a pool's child calls them: payload in JSON, checked by their type hints."""
+"""The examples, called as a pool child calls them: with a JSON payload that their type hints check."""
 
 import base64
 import bz2
@@ -59,7 +59,7 @@ def test_prime_agrees_with_trial_division_for_every_small_bound(call: Any) -> No
 
 
 @pytest.mark.parametrize("bound", [-1, 50_000_001, 1.5, "10", None])
-def test_prime_refuses_bounds_that_are_none(call: Any, bound: object) -> None:
+def test_prime_refuses_invalid_bounds(call: Any, bound: object) -> None:
     with pytest.raises(Invalid) as caught:
         call("prime", upper_bound=bound)
     assert caught.value.pointer == "/payload/upper_bound"
@@ -129,7 +129,7 @@ def test_missing_cells_are_null_and_numbers_stay_text_unless_wanted(call: Any) -
     ]
 
 
-def test_what_is_no_table_becomes_one_as_well_as_it_can(call: Any) -> None:
+def test_a_value_that_is_not_a_table_becomes_one(call: Any) -> None:
     def to_csv(value: object) -> str:
         return str(call("conversion", text=json.dumps(value), source="json", target="csv"))
 
@@ -184,7 +184,7 @@ def test_conversion_names_what_it_cannot_read(call: Any, source: str, text: str,
         call("conversion", text=text, source=source, target="json")
 
 
-def test_fragile_goes_wrong_as_often_as_it_was_told(call: Any) -> None:
+def test_fragile_fails_as_often_as_requested(call: Any) -> None:
     for attempt in (1, 2):
         with pytest.raises(RuntimeError, match=f"attempt {attempt}"):
             call("fragile", attempt, how="raise", attempts=2)

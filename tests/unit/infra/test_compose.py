@@ -1,4 +1,4 @@
-"""Every image, command, port, variable and health check that compose names exists in the project and says the same."""
+"""Every image, command, port, variable and health check in compose.yaml exists in the project and agrees with it."""
 
 import importlib.util
 from dataclasses import fields
@@ -56,7 +56,7 @@ def test_images_are_ours_or_of_the_versions_that_up_runs() -> None:
     assert "docker build -t headrace ." in (ROOT / "README.md").read_text()
 
 
-def test_own_kinds_come_with_an_image_and_a_module_of_ones_own() -> None:
+def test_own_kinds_come_with_an_own_image_and_module() -> None:
     given = {"HEADRACE_IMAGE": "mine", "HEADRACE_TASKS": "/tasks/mykinds.py"}
     services = interpolated(COMPOSE_AS_WRITTEN, given)["services"]
     assert {services[name]["image"] for name in OURS} == {"mine"}
@@ -90,7 +90,7 @@ def test_variables_are_settings(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ROLES)
-def test_a_role_runs_as_what_its_health_check_asks_for(name: str) -> None:
+def test_a_role_is_the_one_that_its_health_check_asks(name: str) -> None:
     service = ROLES[name]
     assert service["command"] == [service["environment"]["HEADRACE_ROLE"]]
     assert "healthcheck" not in service, "the image's own asks `headrace health`"
@@ -107,7 +107,7 @@ def test_published_ports_are_those_that_the_role_listens_on_and_loopback_only(na
         assert (host, int(inside)) == ("127.0.0.1", listens)
 
 
-def test_what_must_last_is_on_volumes_and_secrets_come_from_files() -> None:
+def test_lasting_data_is_on_volumes_and_secrets_come_from_files() -> None:
     for service in SERVICES.values():
         for volume in service.get("volumes", []):
             assert volume.split(":")[0] in COMPOSE["volumes"]

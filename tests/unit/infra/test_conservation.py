@@ -1,4 +1,4 @@
-"""The conservation check must see each kind of harm; these feed it evidence with exactly one."""
+"""The conservation check must find each kind of violation; each test has evidence with exactly one."""
 
 import pytest
 
@@ -24,14 +24,14 @@ def healthy() -> TaskHistory:
 
 
 def verdict_on(
-    story: TaskHistory, *faults: InjectedFault, sha256: str | None = "aa", told: int = 1, suicidal: bool = False
+    story: TaskHistory, *faults: InjectedFault, sha256: str | None = "aa", heard: int = 1, suicidal: bool = False
 ) -> Verdict:
     evidence = Evidence()
     evidence.histories[ID] = story
-    return judge([ID], evidence, lambda _: sha256, faults, frozenset({ID} if suicidal else ()), {ID: told})
+    return judge([ID], evidence, lambda _: sha256, faults, frozenset({ID} if suicidal else ()), {ID: heard})
 
 
-def test_a_healthy_task_is_named_nowhere() -> None:
+def test_a_healthy_task_breaks_no_rule() -> None:
     verdict = verdict_on(healthy())
     assert verdict.good
     assert (verdict.tasks, verdict.completed, verdict.dead, verdict.replays) == (1, 1, 0, 0)
@@ -64,7 +64,7 @@ def test_two_terminal_events_that_differ_are_published_twice(second: Event) -> N
 
 
 def test_a_listener_that_heard_the_end_twice_counts() -> None:
-    assert verdict_on(healthy(), told=2).published_twice == [ID]
+    assert verdict_on(healthy(), heard=2).published_twice == [ID]
 
 
 def test_an_attempt_started_from_two_records_is_run_again() -> None:

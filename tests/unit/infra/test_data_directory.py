@@ -1,4 +1,4 @@
-"""One `up` at a time on a directory, and none on what a newer release wrote."""
+"""A directory is for one `up` at a time, and never for an older release than its own."""
 
 import json
 from pathlib import Path
@@ -33,13 +33,13 @@ def test_a_damaged_version_file_is_named(tmp_path: Path) -> None:
         DataDirectory(tmp_path).open()
 
 
-def test_what_cannot_be_written_is_told_with_the_way_out(tmp_path: Path) -> None:
+def test_an_unwritable_directory_is_reported_with_the_remedy(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(UsageError, match=r"file/data cannot be written \(not a directory\).*--data"):
         DataDirectory(tmp_path / "file" / "data").open()
 
 
-def test_the_running_processes_are_written_down_and_forgotten(tmp_path: Path) -> None:
+def test_the_running_processes_are_listed_and_the_list_removed(tmp_path: Path) -> None:
     data = DataDirectory(tmp_path)
     data.write_running({"gateway": 7})
     assert json.loads((tmp_path / "run.json").read_text())["roles"] == {"gateway": 7}

@@ -1,4 +1,4 @@
-"""Children that die with us, ports that are taken, and the last line of a log."""
+"""Children that die with their parent, ports in use, and the last line of a log."""
 
 import signal
 import socket
@@ -51,7 +51,7 @@ def test_a_child_leads_a_group_of_its_own_and_writes_to_the_log(tmp_path: Path) 
     assert log.read_text() == "True\n"
 
 
-def test_a_taken_port_is_told_with_the_setting_that_moves_it() -> None:
+def test_a_port_in_use_is_reported_with_its_setting() -> None:
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
         s.listen()
@@ -63,7 +63,7 @@ def test_a_taken_port_is_told_with_the_setting_that_moves_it() -> None:
     check_port_free(f"127.0.0.1:{free_port()}", "HEADRACE_HTTP", "the gateway")
 
 
-def test_a_process_left_over_is_ended_only_when_it_is_the_one(tmp_path: Path) -> None:
+def test_a_left_over_process_is_killed_only_if_its_command_line_matches(tmp_path: Path) -> None:
     pid_file = tmp_path / "pid"
     code = "import time; print('on', flush=True); time.sleep(600)"
     with subprocess.Popen([sys.executable, "-c", code, "our-mark"], stdout=subprocess.PIPE) as process:
@@ -76,13 +76,13 @@ def test_a_process_left_over_is_ended_only_when_it_is_the_one(tmp_path: Path) ->
         assert process.wait(5) == -signal.SIGKILL
 
 
-def test_no_pid_file_is_no_left_over(tmp_path: Path) -> None:
+def test_without_a_pid_file_nothing_is_killed(tmp_path: Path) -> None:
     end_left_over(tmp_path / "pid", "mark")
     (tmp_path / "pid").write_text("no number")
     end_left_over(tmp_path / "pid", "mark")
 
 
-def test_the_last_line_that_says_something(tmp_path: Path) -> None:
+def test_the_last_line_of_a_log_is_the_last_non_empty_one(tmp_path: Path) -> None:
     log = tmp_path / "log"
     assert last_line(log) == "it has no log"
     log.write_text("\n \n")

@@ -1,4 +1,4 @@
-"""Recovery times are between a harm and what repaired it, each counted for the fault that did it."""
+"""A recovery time lasts from a fault to the next attempt, and counts for the fault that caused it."""
 
 from headrace.contract.ledger import Failure
 from headrace.contract.lifecycle import Event
@@ -22,7 +22,7 @@ def death(attempt: int, ended_ms: int) -> Failure:
     return Failure(attempt, Cause.PROCESS_DEATH, node="node-1", started_ms=ended_ms - 5, ended_ms=ended_ms)
 
 
-def test_of_a_tasks_deaths_the_first_counts_for_the_second_waits_for_its_backoff() -> None:
+def test_only_a_tasks_first_death_counts_because_the_second_waits_for_its_backoff() -> None:
     found = times(story(death(1, 2000), death(2, 3000), starts=(1000, 2200, 4000)), story(starts=(1,)))
     assert found == {CHILD: [0.2], SAME_HOST: [], NODE: [], FROZEN: [], BROKER: []}
 
@@ -57,7 +57,7 @@ def test_a_broker_counts_until_the_next_start_of_any_task() -> None:
     assert times(story(starts=(9000,)), faults=faults)[BROKER] == []
 
 
-def test_they_are_told_with_median_and_longest() -> None:
+def test_times_are_printed_with_median_and_longest() -> None:
     text = format_times({CHILD: [0.1, 0.2, 4.0], NODE: []})
     assert "3 times, median 0.20 s, 95% within 0.20 s, longest 4.00 s" in text
     assert text.splitlines()[1].endswith("not met")

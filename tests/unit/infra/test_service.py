@@ -26,7 +26,7 @@ def test_start_waits_until_it_is_ready_and_stop_ends_it(tmp_path: Path) -> None:
     assert (program.pid, program.returncode) == (0, -15)
 
 
-def test_a_program_that_ends_as_it_starts_is_told_with_its_last_line(tmp_path: Path) -> None:
+def test_a_program_that_ends_during_its_start_is_reported_with_its_last_line(tmp_path: Path) -> None:
     program = Program(tmp_path, "raise SystemExit('the tide is out')", mark="never")
     with pytest.raises(StartError, match=r"program ended during its start: the tide is out .*program\.log"):
         program.start(20)
@@ -39,7 +39,7 @@ def test_a_program_that_is_never_ready_is_killed(tmp_path: Path) -> None:
     assert not program.alive
 
 
-def test_what_does_not_stop_is_killed_and_told(tmp_path: Path) -> None:
+def test_a_program_that_does_not_stop_is_killed_and_reported(tmp_path: Path) -> None:
     program = Program(tmp_path, STUBBORN, mark="on")
     program.start(20)
     assert not program.stop(0.2)

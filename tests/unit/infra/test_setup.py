@@ -1,4 +1,4 @@
-"""`make setup`'s decisions, the downloads' lock and the choice of Java."""
+"""`make setup`'s decisions, the lock of the downloads and the choice of Java."""
 
 import ssl
 import subprocess
@@ -12,7 +12,7 @@ from infra.local import artifacts, java, trust
 from infra.local.kafka import Quorum, new_cluster_id
 
 
-def test_the_cache_lies_where_it_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_the_cache_directory_can_be_set(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.delenv("HEADRACE_CACHE", raising=False)
     assert setup.cache_dir() == tmp_path / "headrace"
@@ -20,7 +20,7 @@ def test_the_cache_lies_where_it_is_told(monkeypatch: pytest.MonkeyPatch, tmp_pa
     assert setup.cache_dir() == tmp_path / "mine"
 
 
-def test_who_pointed_pip_at_an_index_means_uv_too(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_uv_uses_pips_index(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("UV_DEFAULT_INDEX", raising=False)
     monkeypatch.setenv("PIP_INDEX_URL", "https://packages.example/simple")
     assert setup.environ()["UV_DEFAULT_INDEX"] == "https://packages.example/simple"
@@ -28,7 +28,7 @@ def test_who_pointed_pip_at_an_index_means_uv_too(monkeypatch: pytest.MonkeyPatc
     assert setup.environ()["UV_DEFAULT_INDEX"] == "https://uv.example/simple"
 
 
-def test_pips_configuration_is_read_without_pip_and_the_more_special_file_wins(
+def test_pips_configuration_is_read_without_pip_and_the_more_specific_file_wins(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     for variable in ("UV_DEFAULT_INDEX", "PIP_INDEX_URL", "PIP_CERT", "SSL_CERT_FILE"):
@@ -46,13 +46,13 @@ def test_pips_configuration_is_read_without_pip_and_the_more_special_file_wins(
         setup.environ()
 
 
-def test_a_python_that_will_not_do_is_told_what_will(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unsupported_python_names_the_supported_ones(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(setup.sys, "version_info", (3, 14, 0))
     with pytest.raises(setup.SetupError, match=r"3\.11, 3\.12 or 3\.13"):
         setup.check_python()
 
 
-def test_a_python_without_its_venv_module_is_told_the_package(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_python_without_its_venv_module_names_the_package(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(setup.importlib.util, "find_spec", lambda name: None)
     monkeypatch.setattr(setup, "can_apt", lambda: False)
     with pytest.raises(setup.SetupError, match=r"apt install python3\.\d+-venv"):
@@ -76,14 +76,14 @@ def test_every_downloaded_jar_is_the_one_in_the_lock(name: str) -> None:
     assert {j.name: artifacts._sha256(j) for j in jars}.items() <= lock.items()
 
 
-def test_a_java_is_found_and_its_version_told() -> None:
+def test_a_java_is_found_with_its_version() -> None:
     found = java.java_version(Path(java.java()))
     assert found is not None
     assert found >= java.OLDEST_JAVA
     assert java.java_version(Path("/nowhere/java")) is None
 
 
-def test_spark_runs_on_the_java_that_keeps_profiles_where_there_is_one(
+def test_spark_runs_on_a_java_that_keeps_profiles_if_there_is_one(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("HEADRACE_CACHE", str(tmp_path))
@@ -98,7 +98,7 @@ def test_spark_runs_on_the_java_that_keeps_profiles_where_there_is_one(
     assert choose() == Path("/jdk-25")
 
 
-def test_a_java_for_spark_that_cannot_be_had_is_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_java_for_spark_is_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
     def offline() -> Path:
         raise UsageError("no network")
 

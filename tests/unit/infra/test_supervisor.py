@@ -1,4 +1,4 @@
-"""What died is started again, what cannot work is given up, and all is stopped in order."""
+"""A part that dies is restarted, one with a wrong setting is given up, and all are stopped in order."""
 
 import threading
 from collections.abc import Callable, Iterator
@@ -12,21 +12,21 @@ from tests.rigs.programs import STUBBORN, Program
 
 
 class Lines:
-    """What the supervisor says; `wait` waits for a line."""
+    """The supervisor's lines; `wait` waits for one."""
 
     def __init__(self) -> None:
-        self.said: list[str] = []
+        self.lines: list[str] = []
         self._new = threading.Condition()
 
     def __call__(self, text: str) -> None:
         with self._new:
-            self.said.append(text)
+            self.lines.append(text)
             self._new.notify_all()
 
     def wait(self, fits: Callable[[str], bool]) -> str:
         with self._new:
-            assert self._new.wait_for(lambda: any(map(fits, self.said)), 20), self.said
-            return next(filter(fits, self.said))
+            assert self._new.wait_for(lambda: any(map(fits, self.lines)), 20), self.lines
+            return next(filter(fits, self.lines))
 
 
 @pytest.fixture
@@ -49,11 +49,11 @@ def test_a_part_that_was_killed_is_started_again(supervisor: Supervisor, lines: 
     first = program.pid
     program.kill()
     lines.wait(lambda line: line.startswith("program was killed by SIGKILL; starting it again in"))
-    lines.wait(lambda _: sum(line.startswith("program ready on 127.0.0.1:1 in") for line in lines.said) == 2)
+    lines.wait(lambda _: sum(line.startswith("program ready on 127.0.0.1:1 in") for line in lines.lines) == 2)
     assert supervisor.pids()["program"] != first
 
 
-def test_changes_are_told_one_at_a_time(lines: Lines, tmp_path: Path) -> None:
+def test_changes_are_reported_one_at_a_time(lines: Lines, tmp_path: Path) -> None:
     telling, overlapped = threading.Lock(), threading.Event()
 
     def on_change(_: dict[str, int]) -> None:
@@ -70,7 +70,7 @@ def test_changes_are_told_one_at_a_time(lines: Lines, tmp_path: Path) -> None:
     assert not overlapped.is_set(), "two at once would write run.json over each other"
 
 
-def test_one_that_keeps_dying_is_told_with_its_log_and_last_line(
+def test_a_part_that_keeps_dying_is_reported_with_its_log_and_last_line(
     supervisor: Supervisor, lines: Lines, tmp_path: Path
 ) -> None:
     supervisor.watch(Program(tmp_path, "raise SystemExit('no tide')", mark="never"))
@@ -96,7 +96,7 @@ def test_stages_are_stopped_one_after_another_and_the_stubborn_are_killed(lines:
         assert watch.settled.wait(20)
     assert set(made.pids()) == {"worker-1", "worker-2", "kafka", "gateway"}
     assert not made.stop([("worker-", 5), ("gateway", 0.2), ("kafka", 5)], threading.Event())
-    told = [line for line in lines.said if line.startswith(("stopping", "killed"))]
+    told = [line for line in lines.lines if line.startswith(("stopping", "killed"))]
     assert told == [
         "stopping worker-1, worker-2 (up to 5 s)",
         "stopping gateway (up to 0 s)",

@@ -1,4 +1,4 @@
-"""What is counted, on Spark without Kafka: records in Kafka's shape from files, through the functions of the query."""
+"""Decoder, deduplication and counts on Spark without Kafka: the query's functions on records from files."""
 
 import base64
 import itertools
@@ -114,7 +114,7 @@ def test_repeats_of_an_event_count_once_within_a_batch_and_across_batches(log: L
     }
 
 
-def test_starts_are_told_apart_by_attempt_and_tasks_that_started_counted_once(log: Log) -> None:
+def test_starts_count_by_attempt_and_a_started_task_counts_once(log: Log) -> None:
     def start(task_id: str, attempt: int) -> Row:
         return record(
             "lifecycle.started",

@@ -1,4 +1,4 @@
-"""librdkafka's security options, as every other role takes them, in Spark's words."""
+"""librdkafka's security options, as every other role takes them, translated for Spark."""
 
 from pathlib import Path
 
@@ -26,7 +26,7 @@ def test_a_password_with_quotes_stays_one_password() -> None:
     )
 
 
-def test_certificates_are_handed_over_as_text(tmp_path: Path) -> None:
+def test_certificates_are_passed_as_text(tmp_path: Path) -> None:
     (tmp_path / "ca.pem").write_text("CA")
     (tmp_path / "client.pem").write_text("CERTIFICATE")
     (tmp_path / "client.key").write_text("KEY")

@@ -1,4 +1,4 @@
-"""Where Spark's Python workers take their modules from."""
+"""Where Spark's Python workers import their modules from."""
 
 from collections.abc import Iterator
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What HEADRACE_SPARK_JARS names, before Spark is asked."""
+"""The files for HEADRACE_SPARK_JARS, before Spark starts."""
 
 from pathlib import Path
 
