@@ -17,7 +17,7 @@ from headrace.contract.cluster import Cancel
 from headrace.contract.records import Place, Record
 from headrace.kafka.client import Kafka
 from headrace.kafka.follower import Follower
-from headrace.kafka.metadata import installation
+from headrace.kafka.metadata import installation_name
 from headrace.storage.sqlite import adopt, open_or_rebuild
 
 _TABLES = """
@@ -61,7 +61,7 @@ class Cancellations(Follower):
         self._db.close()
 
     def start_positions(self, ends: Mapping[Place, int]) -> Mapping[Place, int]:
-        cluster = installation(self._admin, self._kafka, "tasks.control", 10)
+        cluster = installation_name(self._admin, self._kafka, "tasks.control", 10)
         with self._lock:
             adopt(self._db, cluster, ("cancelled", "position", "cluster"))
             return {("tasks.control", p): at for p, at in self._db.execute("SELECT partition, next FROM position")}

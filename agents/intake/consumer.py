@@ -20,7 +20,7 @@ from headrace.contract.records import Place
 from headrace.errors import Retryable, UsageError
 from headrace.kafka.client import Kafka, member_of
 from headrace.kafka.groups import INTAKE_GROUP
-from headrace.kafka.reading import committed, offsets, place_of, words_of
+from headrace.kafka.reading import committed_offsets, end_offsets, error_text, first_offsets, place_of
 from headrace.process.throttled_log import log_throttled
 
 log = logging.getLogger(__name__)
@@ -103,13 +103,13 @@ class TaskConsumer:
         try:
             answer = self._consumer.commit(offsets=at, asynchronous=False)
         except KafkaException as e:
-            log_throttled("commit", "A commit is in doubt: %s", words_of(e))
+            log_throttled("commit", "A commit is in doubt: %s", error_text(e))
             return False
         return all(a.error is None for a in answer) and self.is_current(membership)
 
     def committed(self, places: Iterable[Place]) -> dict[Place, int]:
         """The group's committed offsets, -1 for a place without one; Retryable."""
-        found = committed(self._kafka, self._consumer, places)
+        found = committed_offsets(self._kafka, self._consumer, places)
         return {place: max(-1, offset) for place, offset in found.items()}
 
     def seek_back(self, starts: Mapping[Place, int]) -> None:
@@ -202,10 +202,10 @@ class TaskConsumer:
     def _read_starts(self, places: list[Place]) -> dict[Place, tuple[int, int]]:
         """Where each partition goes on, and where it ends. Reads their windows of repeats."""
         partitions = {p for _, p in places}
-        journal = offsets(self._kafka, self._admin, [("tasks.running", p) for p in partitions])
+        journal = end_offsets(self._kafka, self._admin, [("tasks.running", p) for p in partitions])
         self.journal_ends = {p: end for (_, p), end in journal.items()}
-        ends = offsets(self._kafka, self._admin, places)
-        first = offsets(self._kafka, self._admin, places, first=True)
+        ends = end_offsets(self._kafka, self._admin, places)
+        first = first_offsets(self._kafka, self._admin, places)
         begins = self.committed(places)
         new = [place for place in places if begins[place] < 0]
         if new:
@@ -227,7 +227,7 @@ class TaskConsumer:
         try:
             self._consumer.commit(offsets=begin, asynchronous=False)
         except KafkaException as e:
-            raise Retryable(f"the first offsets could not be committed: {words_of(e)}") from None
+            raise Retryable(f"the first offsets could not be committed: {error_text(e)}") from None
 
 
 def _lost_offsets_error(kafka: Kafka, places: list[Place], why: str) -> str:

@@ -14,7 +14,7 @@ from agents.intake.deduplication import WINDOW_RECORDS, WINDOW_S, DedupWindow
 from headrace.contract.records import Place
 from headrace.errors import Retryable
 from headrace.kafka.client import Kafka
-from headrace.kafka.reading import ANSWER_S, place_of, read_ranges, words_of
+from headrace.kafka.reading import ANSWER_S, error_text, place_of, read_ranges
 
 _CANONICAL = re.compile(rb"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\Z")
 
@@ -41,7 +41,7 @@ class DedupWindows:
         try:
             recent = consumer.offsets_for_times(asked, timeout=ANSWER_S) if asked else []
         except KafkaException as e:
-            raise Retryable(f"the start of the window of repeats is not known: {words_of(e)}") from None
+            raise Retryable(f"the start of the window of repeats is not known: {error_text(e)}") from None
         young = {(self._kafka.unprefixed(r.topic), r.partition): r.offset for r in recent}
         ranges, windows = {}, {}
         for place, end in committed.items():

@@ -30,7 +30,7 @@ from headrace.contract.states import Reason
 from headrace.errors import Retryable
 from headrace.kafka.client import Kafka
 from headrace.kafka.follower import Follower
-from headrace.kafka.reading import offsets
+from headrace.kafka.reading import end_offsets
 from headrace.kafka.sender import Sender
 from headrace.process.failpoints import Failpoint, no_failpoint
 
@@ -126,7 +126,7 @@ class Delegation(Follower):
         while True:
             try:
                 partitions = self._admin.list_topics(topic, timeout=10).topics[topic].partitions
-                return offsets(self._kafka, self._admin, [("tasks.running", p) for p in partitions])
+                return end_offsets(self._kafka, self._admin, [("tasks.running", p) for p in partitions])
             except (Retryable, KafkaException):
                 if time.monotonic() > deadline:
                     raise Retryable("Kafka does not say where the journal ends") from None

@@ -31,7 +31,7 @@ from headrace.contract.journal import Claim
 from headrace.contract.records import Place
 from headrace.errors import Retryable, UsageError
 from headrace.kafka.client import Kafka
-from headrace.kafka.reading import words_of
+from headrace.kafka.reading import error_text
 from headrace.kafka.sender import Sender
 from headrace.process.failpoints import Failpoint, no_failpoint
 from headrace.process.health import STALE_S, Watchdog
@@ -135,7 +135,7 @@ class Intake:
                 try:
                     self._take_turn()
                 except (Retryable, KafkaException) as e:
-                    words = words_of(e) if isinstance(e, KafkaException) else str(e)
+                    words = error_text(e) if isinstance(e, KafkaException) else str(e)
                     log_throttled("intake", "The intake waits: %s", words)
                     self._stopping.wait(0.2)
         except UsageError as e:

@@ -26,8 +26,15 @@ from headrace.contract.records import Place
 from headrace.errors import Retryable
 from headrace.kafka.client import Kafka, member_of
 from headrace.kafka.groups import INTAKE_GROUP, REAPER_GROUP
-from headrace.kafka.reading import ANSWER_S, offsets, place_of, read_ranges, words_of
-from headrace.kafka.reading import committed as committed_offsets
+from headrace.kafka.reading import (
+    ANSWER_S,
+    committed_offsets,
+    end_offsets,
+    error_text,
+    first_offsets,
+    place_of,
+    read_ranges,
+)
 from headrace.kafka.sender import Sender, Sent
 from headrace.process.failpoints import Failpoint, no_failpoint
 from headrace.process.health import Watchdog
@@ -111,7 +118,7 @@ class Reaper:
                         self._trim(consumer)
                         self._judged_at = time.monotonic()
                 except (Retryable, KafkaException) as e:
-                    words = words_of(e) if isinstance(e, KafkaException) else str(e)
+                    words = error_text(e) if isinstance(e, KafkaException) else str(e)
                     log_throttled("reaper", "The reaper waits: %s", words)
                     self._closing.wait(0.5)
         except Exception as e:
@@ -165,7 +172,7 @@ class Reaper:
 
     def _read_to_end(self, consumer: Consumer, partition: int, state: JournalState) -> bool:
         """Reads the journal to its present end; returns whether that is done and the partition is still ours."""
-        end = offsets(self._kafka, self._admin, [(_TOPIC, partition)])[_TOPIC, partition]
+        end = end_offsets(self._kafka, self._admin, [(_TOPIC, partition)])[_TOPIC, partition]
         deadline = time.monotonic() + ANSWER_S
         while state.next_offset < end and time.monotonic() < deadline and not self._closing.is_set():
             self._read_journal(consumer, 0.02)
@@ -257,7 +264,7 @@ class Reaper:
         self._revoked.clear()
         unread = [(_TOPIC, p.partition) for p in partitions if not self._owned[p.partition].next_offset]
         try:  # asked here, because librdkafka takes half a second to find out where a log begins
-            first = offsets(self._kafka, self._admin, unread, first=True)
+            first = first_offsets(self._kafka, self._admin, unread)
         except Retryable:
             first = {}
         starts = {

@@ -19,7 +19,7 @@ from headrace.contract.records import Place
 from headrace.errors import Retryable
 from headrace.kafka.client import Kafka
 from headrace.kafka.groups import INTAKE_GROUP, RECEIVER_GROUP
-from headrace.kafka.reading import ANSWER_S, committed, offsets
+from headrace.kafka.reading import ANSWER_S, committed_offsets, first_offsets
 from headrace.process.failpoints import Failpoint, no_failpoint
 
 log = logging.getLogger(__name__)
@@ -63,14 +63,14 @@ class Trimmer:
         could not. It is called after the committed offsets are read: a claim is in the journal before its commit."""
         self._trimmed_at[partition] = time.monotonic()
         places = [(topic, partition) for topic in TOPICS]
-        by_group = [committed(self._kafka, group, places) for group in self._groups]
+        by_group = [committed_offsets(self._kafka, group, places) for group in self._groups]
         self._failpoint("trimmer between committed offset and journal")
         live = read_live_claims()
         if live is None:
             return
         ends = {place: min(offsets[place] for offsets in by_group) for place in places}
         before = trim_offsets(ends, live, self._young_offsets(places))
-        first = offsets(self._kafka, self._admin, places, first=True)
+        first = first_offsets(self._kafka, self._admin, places)
         to_trim = {place: at for place, at in before.items() if at > first[place]}
         if to_trim:
             self._failpoint("trimmer before deleting")

@@ -14,7 +14,7 @@ from headrace.contract.ids import id_of_key
 from headrace.contract.records import Place
 from headrace.errors import Undecodable
 from headrace.kafka.client import SHORT_FETCH, Kafka
-from headrace.kafka.metadata import installation
+from headrace.kafka.metadata import installation_name
 from headrace.kafka.reading import ANSWER_S, log_bounds, read_batches
 from headrace.process.throttled_log import log_throttled
 
@@ -33,7 +33,7 @@ class IndexCatchup:
         if self._consumer is None:
             self._consumer = self._kafka.consumer(None, **SHORT_FETCH)
         consumer = self._consumer
-        self._index.adopt(installation(consumer, self._kafka, OUTPUTS[0], ANSWER_S))
+        self._index.adopt(installation_name(consumer, self._kafka, OUTPUTS[0], ANSWER_S))
         known = self._index.positions()
         ranges: dict[Place, tuple[int, int]] = {}
         places = [(topic, p) for topic in OUTPUTS for p in partitions]

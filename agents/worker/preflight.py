@@ -39,7 +39,7 @@ def check_offsets(lag: LagWatch, group: str) -> None:
     """UsageError when the group has read partitions before and no longer has committed offsets for them."""
     while True:
         try:
-            lost = lag.lost()
+            lost = lag.lost_offsets()
             break
         except Retryable as e:
             log_throttled("no kafka", "Waiting for the offsets of group %s: %s", group, e)

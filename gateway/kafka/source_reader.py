@@ -11,7 +11,7 @@ from confluent_kafka import Consumer, KafkaException
 from headrace.contract.records import Record, Source
 from headrace.errors import Retryable
 from headrace.kafka.client import SHORT_FETCH, Kafka
-from headrace.kafka.reading import fetch_record, words_of
+from headrace.kafka.reading import error_text, fetch_record
 
 _TIMEOUT_S = 3.0
 
@@ -31,7 +31,7 @@ class SourceReader:
             try:
                 return fetch_record(self._kafka, self._consumer, source, _TIMEOUT_S)
             except KafkaException as e:
-                raise Retryable(f"Kafka did not return the record {source}: {words_of(e)}") from None
+                raise Retryable(f"Kafka did not return the record {source}: {error_text(e)}") from None
 
     def close(self) -> None:
         with self._lock:

@@ -20,7 +20,7 @@ from headrace.contract.records import Place, Record
 from headrace.errors import Retryable
 from headrace.kafka.client import Kafka
 from headrace.kafka.follower import Follower
-from headrace.kafka.metadata import installation, partitions_of
+from headrace.kafka.metadata import installation_name, partitions_of
 
 log = logging.getLogger(__name__)
 
@@ -102,7 +102,7 @@ class Projector(Follower):
 
     def _adopt_cluster(self) -> bool:
         """False when the stored view was another cluster's; then it is empty now."""
-        if self._store.adopt_cluster(installation(self._admin, self._kafka, TOPICS[0], 5)):
+        if self._store.adopt_cluster(installation_name(self._admin, self._kafka, TOPICS[0], 5)):
             return True
         log.warning("the stored status view belongs to another Kafka cluster: rebuilding it from this cluster's log")
         self.snapshot = Snapshot()

@@ -11,7 +11,7 @@ import orjson
 
 from headrace.cli.options import KAFKA, with_local_kafka, with_settings
 from headrace.errors import UsageError
-from headrace.kafka.acls import ROLES, commands, rules
+from headrace.kafka.acls import ROLES, acl_commands, acl_rules
 from headrace.kafka.topics import Change, apply_topics, diff_topics
 from headrace.settings import Settings
 
@@ -76,7 +76,7 @@ def acls(
 ) -> int:
     who = _principals(roles or ROLES, principals)
     if as_json:
-        for r in rules():
+        for r in acl_rules():
             if r.role in who:
                 row = {
                     "role": r.role,
@@ -89,7 +89,7 @@ def acls(
                 click.echo(orjson.dumps(row).decode())
         return 0
     server, config = shlex.quote(with_local_kafka(settings).kafka), shlex.quote(command_config)
-    for line in commands(
+    for line in acl_commands(
         settings.topic_prefix, who, f"kafka-acls.sh --bootstrap-server {server} --command-config {config}"
     ):
         click.echo(line)

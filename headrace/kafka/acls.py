@@ -1,9 +1,8 @@
-"""What each role may do on Kafka, from `topics.yaml` alone: the rules that Kafka's own access control has to enforce.
+"""The ACLs of each role, derived from `topics.yaml` alone, for Kafka's own access control.
 
-A role may write where the file names it as a producer, read where it names it as a consumer, delete records where it is
-a trimmer, and join or look at the groups that the file gives it. `headrace topics acls` prints the rules; a test runs
-every role under them and no others.
-UsageError when the file names a role that there is none of.
+A role may write to the topics that name it as a producer, read those that name it as a consumer, delete records from
+those that name it as a trimmer, and join or describe the groups that list it. `headrace topics acls` prints the rules;
+a test runs every role with these rights and no others. UsageError when the file names an unknown role.
 """
 
 import shlex
@@ -16,8 +15,8 @@ import yaml
 from headrace.errors import UsageError
 from headrace.kafka.topics import find_topics_yaml, load_topics
 
-# What names in the file's lists of producers and consumers mean. What runs inside a worker acts as the worker.
-_NAMES = {
+# The role behind each name in the file's lists of producers and consumers. The reaper is a part of the worker.
+_ROLE_OF = {
     "gateway": "gateway",
     "worker": "worker",
     "reaper": "worker",
@@ -26,12 +25,18 @@ _NAMES = {
     "Kafka-native producers": "submitter",
 }
 ROLES = ("gateway", "worker", "storekeeper", "analytics", "submitter", "operator")
-_OPERATES = ("Create", "Alter", "AlterConfigs", "DescribeConfigs", "Read")  # topics apply|diff; why reads everything
+_OPERATOR_MAY = (
+    "Create",
+    "Alter",
+    "AlterConfigs",
+    "DescribeConfigs",
+    "Read",
+)  # topics apply and diff; why
 
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """`operations` are allowed to the role on the resource; a `prefixed` name stands for all that begin with it."""
+    """Allows `operations` on one resource to a role; a `prefixed` rule covers every name that begins with `name`."""
 
     role: str
     operations: tuple[str, ...]
@@ -40,18 +45,19 @@ class Rule:
     prefixed: bool = False
 
 
-def rules() -> list[Rule]:
-    """Every rule of every role. Read and Write include Describe, as Kafka has it."""
+def acl_rules() -> list[Rule]:
+    """Every rule of every role. As in Kafka, Read and Write include Describe."""
     return [rule for role in ROLES for rule in (*_on_topics(role), *_on_groups(role))]
 
 
-def commands(prefix: str, principals: Mapping[str, str], command: str) -> Iterator[str]:
-    """Lines for a shell that allow it all: `command` (kafka-acls.sh and how it connects) with a role's rules each.
+def acl_commands(prefix: str, principals: Mapping[str, str], command: str) -> Iterator[str]:
+    """Shell lines that create the rules, with as many rules a line as one call allows.
 
-    `principals`: role -> principal, such as User:headrace-worker; roles that are missing are left out.
+    `command` is kafka-acls.sh with its connection options. `principals` maps a role to its principal, such as
+    User:headrace-worker; roles without one are left out.
     """
     merged: dict[tuple[str, tuple[str, ...], str, bool], list[str]] = {}
-    for rule in rules():
+    for rule in acl_rules():
         if rule.role in principals:
             merged.setdefault((rule.role, rule.operations, rule.kind, rule.prefixed), []).append(prefix + rule.name)
     for (role, operations, kind, prefixed), names in merged.items():
@@ -71,9 +77,9 @@ def commands(prefix: str, principals: Mapping[str, str], command: str) -> Iterat
 def _on_topics(role: str) -> Iterator[Rule]:
     for topic in load_topics().values():
         if role == "operator":
-            yield Rule(role, _OPERATES, "topic", topic.name)
+            yield Rule(role, _OPERATOR_MAY, "topic", topic.name)
             continue
-        named = {"Read": topic.consumers, "Write": topic.producers, "Delete": topic.trimmers}  # Delete: of records
+        named = {"Read": topic.consumers, "Write": topic.producers, "Delete": topic.trimmers}  # Delete: records
         if operations := tuple(o for o, who in named.items() if role in _roles(who)):
             yield Rule(role, operations, "topic", topic.name)
 
@@ -87,11 +93,11 @@ def _on_groups(role: str) -> Iterator[Rule]:
 
 
 def _roles(named: tuple[str, ...]) -> set[str]:
-    """Roles of names such as `worker (receiver)`."""
+    """The roles of names such as `worker (receiver)`."""
     found = set()
     for name in named:
         plain = name.partition(" (")[0]
-        if plain not in _NAMES:
-            raise UsageError(f"topics.yaml names a producer or consumer that there is none of: {name!r}")
-        found.add(_NAMES[plain])
+        if plain not in _ROLE_OF:
+            raise UsageError(f"topics.yaml names an unknown producer or consumer: {name!r}")
+        found.add(_ROLE_OF[plain])
     return found

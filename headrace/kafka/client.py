@@ -1,7 +1,7 @@
-"""Clients of Kafka: one place that knows addresses, security, the partitioner and how records are sent and read.
+"""Makes Kafka clients: the one place that knows addresses, security, the prefix and the clients' options.
 
-Every role makes its plain clients here. `Sender` sends from any thread and answers with futures. What the network does
-is not raised but waited for: librdkafka reconnects by itself, and its complaints are logged once a minute at most.
+Every role makes its consumers, producers and admin clients here. Network errors are not raised: librdkafka reconnects
+by itself, and its messages are logged once a minute at most. UsageError for settings that cannot be used.
 """
 
 import logging
@@ -19,7 +19,7 @@ from headrace.kafka.groups import NO_GROUP
 from headrace.process.throttled_log import log_throttled
 from headrace.settings import Settings
 
-# For a consumer that is assigned again and again: a fetch that finds nothing holds up the next reading so long.
+# For a consumer that is assigned again and again: a fetch that finds nothing delays the next assignment by this time.
 SHORT_FETCH = {"fetch.wait.max.ms": 10}
 
 
@@ -28,7 +28,7 @@ def _on_error(error: KafkaError) -> None:
 
 
 class _ThrottledLogger(logging.Logger):
-    """What librdkafka itself logs, at the rate of `log_throttled`."""
+    """Passes librdkafka's own log lines to `log_throttled`."""
 
     def handle(self, record: logging.LogRecord) -> None:
         text = record.getMessage()
@@ -80,7 +80,10 @@ class Kafka:
         )
 
     def consumer(self, group: str | None = None, **options: Any) -> Consumer:
-        """A consumer that never commits by itself. Without a group its offsets are the caller's own business."""
+        """A consumer that never commits by itself. Without a group it also reports the ends of partitions.
+
+        `group` comes without the installation's prefix; `options` are librdkafka's, and win.
+        """
         return Consumer(
             self._base
             | {
@@ -103,20 +106,20 @@ class Kafka:
         return record_of(message, self.prefix)
 
 
-# Of a name that is no UTF-8 the client makes a pair with a hole, and leaves the exception pending. This way of calling,
-# other than the interpreter's own shortcut, looks for pending ones; whoever went on to use the pair would crash.
+# For a header name that is no UTF-8 the client returns a pair with a NULL in it and leaves the exception pending; using
+# the pair crashes the process. `methodcaller` checks for pending exceptions, the interpreter's method call does not.
 _headers = operator.methodcaller("headers")
 
 
 def record_of(message: Message, prefix: str = "") -> Record:
-    """What a consumed message is to our messages."""
+    """The message as a Record; `prefix` is removed from its topic."""
     key, value = message.key(), message.value()
     topic, partition, offset = place_of_message(message)
-    given: Any
+    pairs: Any
     try:
-        given = _headers(message) or ()  # a list of pairs, also where the client's types say dict
-        headers = tuple((k, v if v is not None else b"") for k, v in given)
-    except (SystemError, UnicodeDecodeError):  # then the client gives none of them
+        pairs = _headers(message) or ()  # a list of pairs, although the client's types say dict
+        headers = tuple((k, v if v is not None else b"") for k, v in pairs)
+    except (SystemError, UnicodeDecodeError):  # then the client returns none of the headers
         headers = ((UNREADABLE_NAME, b""),)
     return Record(
         topic=topic.removeprefix(prefix),
@@ -130,19 +133,20 @@ def record_of(message: Message, prefix: str = "") -> Record:
 
 
 def place_of_message(message: Message) -> tuple[str, int, int]:
-    """(topic with its prefix, partition, offset) of a message or of what a consumer says about a partition."""
+    """(topic with its prefix, partition, offset) of a message or of a partition's event."""
     topic, partition, offset = message.topic(), message.partition(), message.offset()
     return topic or "", -1 if partition is None else partition, -1 if offset is None else offset
 
 
 def member_of(consumer: Consumer) -> tuple[int, str]:
-    """(generation, member id) of a consumer in its group; generation -1 outside one, and in one that closes.
+    """(generation, member id) of a consumer in its group; generation -1 outside a group and while it closes.
 
-    Source: the group metadata as librdkafka writes it for transactions (`CGMDv2:`, int32, texts ended by NUL).
+    Undecodable for another librdkafka. Source: the group metadata as librdkafka serializes it for transactions
+    (`CGMDv2:`, int32, NUL-terminated texts; rdkafka_cgrp.c).
     """
     try:
         raw: bytes = consumer.consumer_group_metadata()
-    except RuntimeError:  # an assignment that arrives during close(): callbacks still run, the membership is gone
+    except RuntimeError:  # in a callback during close(): the membership is gone
         return -1, ""
     if not raw.startswith(b"CGMDv2:"):
         raise Undecodable("librdkafka's group metadata has another format than CGMDv2", raw)
@@ -152,7 +156,7 @@ def member_of(consumer: Consumer) -> tuple[int, str]:
 
 
 def load_security(path: str) -> dict[str, str]:
-    """librdkafka options from a file of `key=value` lines; `#` starts a comment."""
+    """librdkafka options from a file of `key=value` lines; `#` starts a comment. UsageError for any other line."""
     if not path:
         return {}
     try:

@@ -19,7 +19,7 @@ from headrace.contract.records import Place, Record
 from headrace.errors import Retryable, Undecodable
 from headrace.kafka.client import Kafka
 from headrace.kafka.metadata import partitions_of
-from headrace.kafka.reading import forget_leaders, offsets, place_of, words_of
+from headrace.kafka.reading import end_offsets, error_text, first_offsets, place_of, refresh_leaders
 from headrace.process.health import Watchdog
 from headrace.process.throttled_log import log_throttled
 
@@ -122,7 +122,7 @@ class Follower:
         try:
             wanted = {place: f.result(max(0.0, deadline - time.monotonic())).offset for place, f in ends.items()}
         except (KafkaException, TimeoutError):
-            forget_leaders(self._admin)
+            refresh_leaders(self._admin)
             return False
         with self._read:
             return self._read.wait_for(
@@ -146,7 +146,7 @@ class Follower:
             try:
                 self._follow()
             except self.retried_errors as e:
-                self.failure = words_of(e) if isinstance(e, KafkaException) else str(e)
+                self.failure = error_text(e) if isinstance(e, KafkaException) else str(e)
                 log_throttled(self._name, "%s cannot go on, and retries: %s", self._name, self.failure)
                 self._closing.wait(_RETRY_S)
             except Exception:
@@ -171,13 +171,13 @@ class Follower:
 
     def _assign(self, consumer: Consumer) -> None:
         places = self._find_places()
-        ends = offsets(self._kafka, self._admin, places)
+        ends = end_offsets(self._kafka, self._admin, places)
         kept = {place: at for place, at in self.start_positions(ends).items() if place not in self._lost}
         for place in [p for p, at in kept.items() if at > ends.get(p, at)]:
             self._lose_position(place)
             del kept[place]
         # Requested here, because librdkafka takes half a second to find out where a log begins.
-        first = offsets(self._kafka, self._admin, [place for place in places if place not in kept], first=True)
+        first = first_offsets(self._kafka, self._admin, [place for place in places if place not in kept])
         starts = {**first, **kept}
         with self._read:
             self._positions, self._places = kept, tuple(places)

@@ -1,7 +1,8 @@
-"""How far a consumer group is behind on the task topics: what waits, and whether its offsets advance (I8).
+"""The lag of a consumer group: how many records wait, and whether its offsets advance (I8 in docs/invariants.md).
 
-A thread asks Kafka every two seconds, so that neither the event loop nor a consumer's own thread ever waits for the
-answer. When Kafka does not answer the last figures stand, with their age beside them.
+Used by worker and storekeeper for health, metrics and the stats page. A thread asks Kafka every two seconds, so that
+neither the event loop nor a consumer's own thread waits for the answer. When Kafka does not answer, the last figures
+stay, and `age_s` says how old they are.
 """
 
 import logging
@@ -15,7 +16,7 @@ from headrace.contract.records import Place
 from headrace.errors import Retryable
 from headrace.kafka.client import Kafka
 from headrace.kafka.metadata import partitions_of
-from headrace.kafka.reading import committed, offsets, words_of
+from headrace.kafka.reading import committed_offsets, end_offsets, error_text, first_offsets
 from headrace.process.health import StallDetector
 from headrace.process.throttled_log import log_throttled
 
@@ -27,27 +28,27 @@ _ANSWER_S = 5.0
 
 
 class LagWatch:
-    """The lag of `group` (without prefix). `mine` gives the places that this process is to answer for.
+    """The lag of `group` (without prefix) on `topics`. `own_places` gives the places that this process works on.
 
-    `is_excused` says that offsets may stand still at this moment; `ahead` gives, by place, the offset that work has
-    reached beyond a commit that is held back on purpose.
+    `is_excused` says that offsets may stand still at this moment. `ahead` gives, by place, the offset that the work
+    has reached while its commit is held back on purpose.
     """
 
     def __init__(
         self,
         kafka: Kafka,
         group: str,
-        mine: Callable[[], Iterable[Place]],
+        own_places: Callable[[], Iterable[Place]],
         topics: Sequence[str] = TOPICS,
         is_excused: Callable[[], bool] = lambda: False,
         ahead: Callable[[], Mapping[Place, int]] = dict,
     ) -> None:
-        self._kafka, self._group, self._mine, self._topics = kafka, group, mine, topics
+        self._kafka, self._group, self._own_places, self._topics = kafka, group, own_places, topics
         self._is_excused, self._ahead = is_excused, ahead
         self._admin = kafka.admin()
-        self._offsets = kafka.consumer(group)  # asks for its offsets, and never joins it
+        self._offsets = kafka.consumer(group)  # reads its offsets, and never joins it
         self._lag: dict[str, int] | None = None
-        self._asked_at = 0.0
+        self._refreshed_at = 0.0
         self._stall_detector = StallDetector(f"group {kafka.group(group)}")
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._run, name=f"lag-{group}", daemon=True)
@@ -62,59 +63,59 @@ class LagWatch:
         self._offsets.close()
 
     def waiting(self) -> dict[str, int] | None:
-        """Records not yet committed, by topic; None before Kafka has first answered."""
+        """The number of records not yet committed, by topic; None before Kafka's first answer."""
         return self._lag
 
     def age_s(self) -> float | None:
-        """How old `waiting` is."""
-        return time.monotonic() - self._asked_at if self._lag is not None else None
+        """The age of `waiting` in seconds; None before Kafka's first answer."""
+        return time.monotonic() - self._refreshed_at if self._lag is not None else None
 
     def check(self) -> str | None:
-        """For the node's health: offsets of our own partitions stand still although there is lag."""
+        """For health: None, or that the offsets of our own partitions stand still although records wait."""
         return self._stall_detector.check()
 
-    def lost(self) -> list[Place]:
-        """Places that are trimmed, so the group must have read them, and yet have no committed offset; Retryable."""
+    def lost_offsets(self) -> list[Place]:
+        """Places that are trimmed, so the group has read them, but without a committed offset; Retryable."""
         ends = self._ends()
         committed = self._committed(ends)
         return [place for place, (low, _) in ends.items() if low > 0 and place not in committed]
 
-    def ask(self) -> None:
+    def refresh(self) -> None:
         """Asks Kafka once; Retryable when it does not answer."""
         ends = self._ends()
         committed = self._committed(ends)
         lag = dict.fromkeys(self._topics, 0)
         for place, (low, end) in ends.items():
             lag[place[0]] += end - max(low, committed.get(place, low))
-        mine = [place for place in self._mine() if place in ends]
+        own = [place for place in self._own_places() if place in ends]
         ahead = self._ahead()
-        reached = {p: max(ends[p][0], committed.get(p, 0), ahead.get(p, 0)) for p in mine}
+        reached = {p: max(ends[p][0], committed.get(p, 0), ahead.get(p, 0)) for p in own}
         behind = sum(max(0, ends[p][1] - at) for p, at in reached.items())
         self._stall_detector.update(reached, 0 if self._is_excused() else behind)
-        self._lag, self._asked_at = lag, time.monotonic()
+        self._lag, self._refreshed_at = lag, time.monotonic()
 
     def _ends(self) -> dict[Place, tuple[int, int]]:
-        """Each partition's first and next offset."""
+        """The first and the next offset of each partition."""
         names = {t: self._kafka.topic(t) for t in self._topics}
         try:
             known = partitions_of(self._admin, names.values(), _ANSWER_S)
         except KafkaException as e:
-            raise Retryable(f"the topics are not known: {words_of(e)}") from None
+            raise Retryable(f"the topics are not known: {error_text(e)}") from None
         places = [(t, p) for t, name in names.items() for p in known.get(name, ())]
-        first = offsets(self._kafka, self._admin, places, first=True)
-        following = offsets(self._kafka, self._admin, places)
+        first = first_offsets(self._kafka, self._admin, places)
+        following = end_offsets(self._kafka, self._admin, places)
         return {place: (first[place], following[place]) for place in places}
 
     def _committed(self, places: Iterable[Place]) -> dict[Place, int]:
-        found = committed(self._kafka, self._offsets, places, _ANSWER_S)
+        found = committed_offsets(self._kafka, self._offsets, places, _ANSWER_S)
         return {place: offset for place, offset in found.items() if offset >= 0}
 
     def _run(self) -> None:
         while not self._closing.is_set():
             try:
-                self.ask()
+                self.refresh()
             except Retryable as e:
-                log_throttled(f"lag {self._group}", "The lag of group %s is not known: %s", self._group, e)
-                # After a broker's restart this client would go on asking with what it knew before (seen in 2.16.1).
+                log_throttled(f"lag {self._group}", "the lag of group %s is not known: %s", self._group, e)
+                # After a broker's restart librdkafka 2.16.1 would go on with the leaders that it knew before.
                 self._admin = self._kafka.admin()
             self._closing.wait(EVERY_S)

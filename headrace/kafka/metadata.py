@@ -1,6 +1,7 @@
-"""Which topics a cluster has, asked by name: a cluster may have thousands of others, and all of them are megabytes.
+"""Finds topics by name: a cluster may have thousands of others, whose metadata takes megabytes.
 
-`partitions_of` asks an admin client, which makes no topic by asking, as librdkafka's `list_topics(name)` may.
+`partitions_of` uses an admin client, because librdkafka's `list_topics(name)` may create the topic. KafkaException when
+Kafka does not answer.
 """
 
 from collections.abc import Iterable
@@ -14,21 +15,21 @@ _MISSING = (KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC, KafkaEr
 
 
 def partitions_of(admin: AdminClient, topics: Iterable[str], timeout_s: float) -> dict[str, list[int]]:
-    """Topic -> its partitions, without those that there are not, or that we may not know of.
+    """Topic -> its partitions; leaves out topics that do not exist or that we may not describe.
 
-    KafkaException when Kafka does not answer within that time.
+    KafkaException when Kafka does not answer within `timeout_s`.
     """
     names = list(topics)
     try:
         return _described(admin, names, timeout_s / 2)
     except KafkaException:
-        # It waits for one broker, which may be the one that is away; this asks any, and chooses another for next time.
+        # It waits for one broker, which may be the one that is away. This asks any, and then stays with another one.
         every = admin.list_topics(timeout=timeout_s / 2).topics
         return {name: list(every[name].partitions) for name in names if name in every and every[name].error is None}
 
 
-def installation(client: AdminClient | Consumer, kafka: Kafka, topic: str, timeout_s: float) -> str:
-    """Names the cluster and the prefix on it: what is kept of topics belongs to both. `topic`: one that there is."""
+def installation_name(client: AdminClient | Consumer, kafka: Kafka, topic: str, timeout_s: float) -> str:
+    """The cluster's id and our prefix: local copies of the log belong to both. `topic` must exist. KafkaException."""
     return f"{client.list_topics(kafka.topic(topic), timeout=timeout_s).cluster_id} {kafka.prefix}"
 
 

@@ -1,6 +1,6 @@
-"""In which partition an id lies: murmur2, as Java's client, librdkafka's `murmur2_random` and kcat compute it.
+"""The partition of a key: murmur2 by Austin Appleby, as Kafka's Java client and librdkafka's `murmur2_random` use it.
 
-Asked in order to look into the one partition that can hold an id, before anyone is told that there is no such task.
+Used to look into the one partition that can hold an id, before a role answers that there is no such task.
 """
 
 _SEED = 0x9747B28C
@@ -9,7 +9,7 @@ _MASK = 0xFFFFFFFF
 
 
 def partition_of(key: bytes, partitions: int) -> int:
-    """The partition of a record with that key in a topic of so many."""
+    """The partition of a record with that key, in a topic with `partitions` of them."""
     return (_murmur2(key) & 0x7FFFFFFF) % partitions
 
 

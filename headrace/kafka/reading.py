@@ -1,7 +1,7 @@
-"""Reads stretches of the log, single records and offsets, without joining a group: beside whatever consumes the log.
+"""Reads ranges of the log, single records and offsets, without joining a consumer group.
 
-Used by every role. All of it blocks. Retryable when Kafka does not answer in time; some functions let KafkaException
-through, and say so.
+Used by every role. All functions block. Retryable when Kafka does not answer in time; functions that also let
+KafkaException through say so.
 """
 
 import contextlib
@@ -27,49 +27,57 @@ _GONE = (  # errors of a place that the log does not hold
 )
 
 
-def words_of(error: KafkaException) -> str:
+def error_text(error: KafkaException) -> str:
     return str(error.args[0].str())
 
 
 def place_of(kafka: Kafka, message: Message) -> tuple[Place, int]:
-    """Where a message, or the news of a partition's end, belongs: its place and offset."""
+    """The place and offset of a message, or of the event that a partition's end has been reached."""
     partition, offset = message.partition(), message.offset()
     at = -1 if partition is None else partition
     return (kafka.unprefixed(message.topic() or ""), at), -1 if offset is None else offset
 
 
-def offsets(kafka: Kafka, admin: AdminClient, places: Iterable[Place], *, first: bool = False) -> dict[Place, int]:
-    """The offset after the last record of each place (or of its first record); Retryable."""
-    spec = OffsetSpec.earliest() if first else OffsetSpec.latest()  # type: ignore[no-untyped-call]
+def first_offsets(kafka: Kafka, admin: AdminClient, places: Iterable[Place]) -> dict[Place, int]:
+    """The offset of the first record that each place holds; Retryable."""
+    return _list_offsets(kafka, admin, places, OffsetSpec.earliest())  # type: ignore[no-untyped-call]
+
+
+def end_offsets(kafka: Kafka, admin: AdminClient, places: Iterable[Place]) -> dict[Place, int]:
+    """The offset after the last record of each place; Retryable."""
+    return _list_offsets(kafka, admin, places, OffsetSpec.latest())  # type: ignore[no-untyped-call]
+
+
+def _list_offsets(kafka: Kafka, admin: AdminClient, places: Iterable[Place], spec: OffsetSpec) -> dict[Place, int]:
     asked = {TopicPartition(kafka.topic(t), p): spec for t, p in places}
     try:
         answers = admin.list_offsets(asked, request_timeout=ANSWER_S) if asked else {}
         return {(kafka.unprefixed(at.topic), at.partition): f.result().offset for at, f in answers.items()}
     except KafkaException as e:
-        forget_leaders(admin)
-        raise Retryable(f"the ends of the log are not known: {words_of(e)}") from None
+        refresh_leaders(admin)
+        raise Retryable(f"the ends of the log are not known: {error_text(e)}") from None
 
 
-def committed(
+def committed_offsets(
     kafka: Kafka, consumer: Consumer, places: Iterable[Place], timeout_s: float = ANSWER_S
 ) -> dict[Place, int]:
-    """The offsets that the consumer's group has committed, negative where there is none; Retryable.
+    """The committed offsets of the consumer's group, negative where it has committed none; Retryable.
 
-    By a consumer, which need not be a member: librdkafka 2.16.1 aborts the whole process when a coordinator's
-    connection breaks while the admin client asks for the same (its issues 4605, 5397).
+    The consumer need not be a member. The admin client is no substitute: librdkafka 2.16.1 aborts the whole process
+    when a coordinator's connection breaks during its request (its issues 4605 and 5397).
     """
     asked = [TopicPartition(kafka.topic(t), p) for t, p in places]
     try:
         found = consumer.committed(asked, timeout=timeout_s) if asked else []
     except KafkaException as e:
-        raise Retryable(f"the committed offsets are not known: {words_of(e)}") from None
+        raise Retryable(f"the committed offsets are not known: {error_text(e)}") from None
     if broken := [f for f in found if f.error is not None]:
         raise Retryable(f"the committed offsets are not known: {broken[0].error}")
     return {(kafka.unprefixed(f.topic), f.partition): f.offset for f in found}
 
 
-def forget_leaders(admin: AdminClient) -> None:
-    """After a failed `list_offsets`: librdkafka would ask with the leaders' old epochs for ever (seen in 2.16.1)."""
+def refresh_leaders(admin: AdminClient) -> None:
+    """To be called after a failed `list_offsets`: librdkafka 2.16.1 would go on asking with old leader epochs."""
     with contextlib.suppress(KafkaException):
         admin.list_topics(timeout=ANSWER_S)
 
@@ -95,11 +103,11 @@ def read_batches(
 ) -> Iterator[list[Message]]:
     """Yields every message of [begin, end) of each place that the log holds, in batches, in order within a place.
 
-    `consumer` belongs to no group; it is assigned for this reading alone. A batch is what has arrived, at most `most`
-    messages. A place is read to its end when a message or the end of the partition at or behind `end - 1` has come:
-    the last records may be compacted, or markers of transactions. Retryable when nothing comes for `silent_s`, or when
-    the reading takes longer than `timeout_s`. KafkaException for a partition's error, unless `raise_errors` is False:
-    librdkafka repeats the fetch by itself.
+    `consumer` has no group; it is assigned here, and unassigned at the end. A batch is what has arrived, at most `most`
+    messages. A place is finished by its last message or by the event that its partition's end has been reached: the
+    last records may be compacted away, or be transaction markers. Retryable when nothing arrives for `silent_s`, or
+    when the reading takes longer than `timeout_s`. KafkaException for a partition's error, unless `raise_errors` is
+    False; librdkafka then repeats the fetch by itself.
     """
     left = {place: end for place, (begin, end) in ranges.items() if begin < end}
     if not left:
@@ -123,7 +131,7 @@ def read_batches(
 
 
 def _is_within(kafka: Kafka, message: Message, left: dict[Place, int], raise_errors: bool) -> bool:
-    """Whether the message lies in its range; drops from `left` (place -> end) a place that it ends."""
+    """Whether the message lies in its range. Removes its place from `left` (place -> end) when that is finished."""
     error = message.error()
     if error is not None and error.code() != KafkaError._PARTITION_EOF:
         if raise_errors:
@@ -144,7 +152,7 @@ def read_ranges(
     handle: Callable[[Message], None],
     timeout_s: float = 60.0,
 ) -> None:
-    """`read_batches` with a consumer of its own, a message at a time; what is trimmed meanwhile is passed over."""
+    """`read_batches` with a consumer of its own, one message at a time; skips what is trimmed meanwhile."""
     consumer = kafka.consumer(None, **SHORT_FETCH | {"auto.offset.reset": "earliest"})
     try:
         for batch in read_batches(kafka, consumer, ranges, silent_s=math.inf, timeout_s=timeout_s, raise_errors=False):
@@ -155,9 +163,9 @@ def read_ranges(
 
 
 def fetch_record(kafka: Kafka, consumer: Consumer, source: Source, timeout_s: float = ANSWER_S) -> Record | None:
-    """The record at `source`, or None when the log does not hold it (any more).
+    """The record at `source`, or None when the log does not hold it.
 
-    `consumer` belongs to no group. KafkaException for an error of the partition, Retryable when nothing came in time.
+    `consumer` has no group. KafkaException for a partition's error, Retryable when nothing arrives within `timeout_s`.
     """
     consumer.assign([TopicPartition(kafka.topic(source.topic), source.partition, source.offset)])
     deadline = time.monotonic() + timeout_s
@@ -169,7 +177,7 @@ def fetch_record(kafka: Kafka, consumer: Consumer, source: Source, timeout_s: fl
             error = message.error()
             if error is None:
                 record = kafka.record(message)
-                return record if record.offset == source.offset else None  # the next one that there is: ours is gone
+                return record if record.offset == source.offset else None  # else it is the next one: ours is gone
             if error.code() in _GONE:
                 return None
             raise KafkaException(error)
@@ -179,9 +187,9 @@ def fetch_record(kafka: Kafka, consumer: Consumer, source: Source, timeout_s: fl
 
 
 def read_record(kafka: Kafka, source: Source) -> Record | None:
-    """`fetch_record` with a consumer of its own, which first asks whether the log holds that place at all.
+    """`fetch_record` with a consumer of its own, after asking whether the log holds that offset.
 
-    A source may be forged: a partition that does not exist is None at once, where a fetch would wait in vain.
+    A source may be forged: for a partition that does not exist this returns None at once, and a fetch would time out.
     """
     consumer = kafka.consumer(None, **SHORT_FETCH)
     try:

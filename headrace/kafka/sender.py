@@ -1,4 +1,7 @@
-"""Sends records from any thread and answers with futures; every role sends through it."""
+"""Sends records from any thread; a future tells when Kafka has acknowledged each. Every role sends through it.
+
+Outages are waited for, up to the sender's time limit; a future then fails with Retryable.
+"""
 
 import threading
 import time
@@ -19,11 +22,12 @@ _POLL_S = 0.1
 
 
 class Sender:
-    """Sends records from any thread; a future answers each with (topic, partition, offset).
+    """A future for each record gives its (topic, partition, offset).
 
     `timeout_s` None waits through any outage. A future fails with Retryable when Kafka has not acknowledged in time;
-    the record may still have been written. `close()` flushes. With `own_thread` False the answers come in whichever
-    thread calls `serve`: for one that sends and then waits anyway, a thread's turn less.
+    the record may still have been written. `close()` flushes. With `own_thread` False, delivery reports arrive in the
+    thread that calls `serve`: for a caller that sends and then waits anyway this saves a change of threads. `options`
+    are librdkafka's.
     """
 
     def __init__(self, kafka: Kafka, timeout_s: float | None = None, own_thread: bool = True, **options: Any) -> None:
@@ -37,7 +41,7 @@ class Sender:
             self._thread.start()
 
     def serve(self, timeout_s: float) -> None:
-        """Lets answers come in; returns as soon as some have, or after that time."""
+        """Polls delivery reports; returns as soon as some have arrived, or after `timeout_s`."""
         self._producer.poll(timeout_s)
 
     def send(self, record: Outgoing) -> Sent:
@@ -46,42 +50,42 @@ class Sender:
         return done
 
     def _produce(self, record: Outgoing, done: Sent) -> None:
-        def answered(error: KafkaError | None, message: Message) -> None:
+        def on_delivery(error: KafkaError | None, message: Message) -> None:
             topic, partition, offset = place_of_message(message)
             if error is None and offset < 0 and not done.cancelled():
-                # The broker says that it has a later one of ours there, which the client takes for "this one too". Not
-                # so when the first record to a partition was refused for a moment (its leader is new) and the second,
-                # already on its way, was taken: then this one is in no log (seen with 2.16.1). Twice does no harm.
-                log_throttled("in no log", "a record for %s was acknowledged without a place and is sent again", topic)
+                # The broker reports a later sequence number of ours, and librdkafka concludes that it has this record
+                # too. It has not when a new leader refused the first record to a partition and then took the second,
+                # which was already on its way (seen with 2.16.1). Sending it again does no harm: readers drop repeats.
+                log_throttled("no offset", "a record for %s was acknowledged without an offset: sent again", topic)
                 self._produce(record, done)
             elif not done.set_running_or_notify_cancel():
                 return
             elif error is not None:
-                done.set_exception(Retryable(f"Kafka has not taken the record: {error.str()}"))
+                done.set_exception(Retryable(f"Kafka has not accepted the record: {error.str()}"))
             else:
                 done.set_result((self._kafka.unprefixed(topic), partition, offset))
 
-        arguments: dict[str, Any] = {"key": record.key, "headers": list(record.headers), "on_delivery": answered}
+        arguments: dict[str, Any] = {"key": record.key, "headers": list(record.headers), "on_delivery": on_delivery}
         if record.partition >= 0:
             arguments["partition"] = record.partition
         while True:
             try:
                 self._producer.produce(self._kafka.topic(record.topic), record.value, **arguments)
                 return
-            except BufferError:  # the queue is full: answers make room
+            except BufferError:  # the queue is full: delivery reports make room
                 self._producer.poll(0.005)
             except KafkaException as e:
-                done.set_exception(Retryable(f"Kafka has not taken the record: {e.args[0].str()}"))
+                done.set_exception(Retryable(f"Kafka has not accepted the record: {e.args[0].str()}"))
                 return
 
     def send_all(self, records: Iterable[Outgoing], timeout_s: float | None = None) -> list[tuple[str, int, int]]:
-        """Sends and waits for every answer; TimeoutError or Retryable when one is missing."""
+        """Sends all and returns their places once Kafka has acknowledged every one; TimeoutError or Retryable."""
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
         futures = [self.send(r) for r in records]
         return [f.result(None if deadline is None else max(0.0, deadline - time.monotonic())) for f in futures]
 
     def close(self, timeout_s: float = 10.0) -> int:
-        """Flushes; returns how many records are still unsent."""
+        """Flushes for at most `timeout_s`; returns how many records are still unsent."""
         left: int = self._producer.flush(timeout_s)
         self._closing.set()
         if self._thread is not None:

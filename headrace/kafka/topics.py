@@ -1,7 +1,6 @@
-"""`topics.yaml`, loaded and checked in one place, and what makes a cluster match it.
+"""Loads and checks `topics.yaml`, compares a cluster with it, and makes the cluster match.
 
-Used by `headrace topics`, by `up` and by tests. Fails with UsageError when the file or the cluster is not as it must
-be.
+Used by `headrace topics`, by `up` and by tests. UsageError when the file is invalid or the cluster refuses a change.
 """
 
 import time
@@ -28,13 +27,13 @@ from headrace.errors import UsageError
 from headrace.kafka.metadata import partitions_of
 
 _ADMIN_TIMEOUT_S = 30.0
-_LOOK_S = 0.02
-_NOT_YET = frozenset(
+_LEADER_RETRY_S = 0.02
+_NO_LEADER_YET = frozenset(
     {
         "NOT_LEADER_FOR_PARTITION",
         "LEADER_NOT_AVAILABLE",
         "UNKNOWN_TOPIC_OR_PART",
-        "_NOENT",  # the client knows of no leader
+        "_NOENT",  # librdkafka knows of no leader
         "_UNKNOWN_PARTITION",
     }
 )
@@ -54,16 +53,16 @@ class Topic:
     partitions: int
     config: Mapping[str, str]
     example: Mapping[str, Any] = field(hash=False)
-    trimmers: tuple[str, ...] = ()  # who deletes records that nobody needs any more
+    trimmers: tuple[str, ...] = ()  # the roles that delete records
 
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """One way in which the cluster differs from the file."""
+    """One difference between the cluster and the file."""
 
     topic: str
-    what: str  # in words
-    fix: str  # what `apply` does, or why it does not
+    what: str  # the difference, in words
+    fix: str  # what `apply` does about it, or why it refuses
     action: Literal["create", "grow", "configure", "refuse"]
 
     @property
@@ -72,7 +71,7 @@ class Change:
 
 
 def find_topics_yaml() -> Path:
-    """Beside the package in an installed wheel, at the top of the tree in a checkout."""
+    """The file in the package of an installed wheel, or at the top of a checkout; UsageError when it is missing."""
     package = Path(__file__).resolve().parents[1]
     for path in (package / "topics.yaml", package.parent / "topics.yaml"):
         if path.exists():
@@ -82,7 +81,7 @@ def find_topics_yaml() -> Path:
 
 @cache
 def load_topics(path: Path | None = None) -> Mapping[str, Topic]:
-    """Name -> topic, in the file's order; UsageError when a field is missing or of the wrong type."""
+    """Name -> topic, in the file's order; UsageError when a field is missing or has the wrong type."""
     path = path or find_topics_yaml()
     found = yaml.safe_load(path.read_text())
     defaults = found["defaults"]
@@ -115,7 +114,10 @@ def load_topics(path: Path | None = None) -> Mapping[str, Topic]:
 
 
 def diff_topics(admin: AdminClient, prefix: str = "", partitions: int | None = None) -> list[Change]:
-    """What `apply_topics` would do, and what it would refuse. `partitions` overrides the count of keyed topics."""
+    """What `apply_topics` would do and what it would refuse. `partitions` overrides the count of keyed topics.
+
+    KafkaException when Kafka does not answer.
+    """
     topics = load_topics()
     existing = partitions_of(admin, [prefix + name for name in topics], _ADMIN_TIMEOUT_S)
     changes = []
@@ -132,9 +134,9 @@ def diff_topics(admin: AdminClient, prefix: str = "", partitions: int | None = N
                 )
             )
         elif have < wanted:
-            busy = _live_tasks(admin, prefix, existing)
+            busy = _has_tasks(admin, prefix, existing)
             fix = (
-                "refused while tasks live: an id would change its partition"
+                "refused while there are tasks: an id would change its partition"
                 if busy
                 else f"add {wanted - have} partitions"
             )
@@ -148,9 +150,10 @@ def diff_topics(admin: AdminClient, prefix: str = "", partitions: int | None = N
 def apply_topics(
     admin: AdminClient, prefix: str = "", partitions: int | None = None, replication: int = -1
 ) -> list[Change]:
-    """Creates and alters topics until the cluster matches; returns what it did and what it refused.
+    """Creates and alters topics until the cluster matches the file; returns what it did and what it refused.
 
-    Never shrinks a topic, and refuses to repartition while tasks live. `replication` -1 = the broker's default.
+    Never shrinks a topic, and refuses to add partitions while there are tasks. `replication` -1 is the broker's
+    default. UsageError when the cluster refuses a change, KafkaException when it does not answer.
     """
     changes = diff_topics(admin, prefix, partitions)
     topics = load_topics()
@@ -163,7 +166,7 @@ def apply_topics(
     if more:
         _wait(admin.create_partitions(more, operation_timeout=_ADMIN_TIMEOUT_S))
     counts = {t.topic: t.num_partitions for t in new} | {m.topic: m.new_total_count for m in more}
-    _wait_led(admin, [TopicPartition(name, p) for name, count in counts.items() for p in range(count)])
+    _wait_for_leaders(admin, [TopicPartition(name, p) for name, count in counts.items() for p in range(count)])
     for name in {c.topic for c in changes if c.action == "configure"}:
         entries = [
             ConfigEntry(key, value, incremental_operation=AlterConfigOpType.SET)
@@ -188,8 +191,8 @@ def _config_changes(admin: AdminClient, prefix: str, topic: Topic) -> list[Chang
     ]
 
 
-def _live_tasks(admin: AdminClient, prefix: str, existing: Mapping[str, Sequence[int]]) -> bool:
-    """Whether any task topic or the journal holds a record: an id must not change its partition then."""
+def _has_tasks(admin: AdminClient, prefix: str, existing: Mapping[str, Sequence[int]]) -> bool:
+    """Whether a task topic or the journal holds a record. While one does, an id must stay in its partition."""
     places = [
         TopicPartition(prefix + name, p)
         for name in ("tasks.normal", "tasks.high", "tasks.running")
@@ -201,27 +204,26 @@ def _live_tasks(admin: AdminClient, prefix: str, existing: Mapping[str, Sequence
     return any(last[p].result(_ADMIN_TIMEOUT_S).offset > first[p].result(_ADMIN_TIMEOUT_S).offset for p in places)
 
 
-def _wait_led(admin: AdminClient, places: list[TopicPartition]) -> None:
-    """Until all new partitions answer: a broker learns of them a little later than the controller that makes them.
+def _wait_for_leaders(admin: AdminClient, places: list[TopicPartition]) -> None:
+    """Waits until all new partitions have a leader: brokers learn of them a little later than the controller.
 
-    Who asks for their offsets sooner is told that they have no leader. Those that stay without one are no matter of
-    ours: the clients wait for them, and say so.
+    Before that, requests for their offsets fail. Returns after a time limit in any case: clients wait for leaders too.
     """
     deadline = time.monotonic() + _ADMIN_TIMEOUT_S
     while places and time.monotonic() < deadline:
         asked = admin.list_offsets({p: OffsetSpec.latest() for p in places})  # type: ignore[no-untyped-call]
-        places = [p for p, future in asked.items() if _is_not_led(future)]
+        places = [p for p, future in asked.items() if _lacks_leader(future)]
         if places:
             for name in {p.topic for p in places}:
-                admin.list_topics(name, timeout=_ADMIN_TIMEOUT_S)  # else librdkafka asks with the leaders that it knows
-            time.sleep(_LOOK_S)
+                admin.list_topics(name, timeout=_ADMIN_TIMEOUT_S)  # else librdkafka keeps the leaders that it knows
+            time.sleep(_LEADER_RETRY_S)
 
 
-def _is_not_led(answer: Any) -> bool:
+def _lacks_leader(answer: Any) -> bool:
     try:
         answer.result(_ADMIN_TIMEOUT_S)
     except KafkaException as e:
-        return e.args[0].name() in _NOT_YET
+        return e.args[0].name() in _NO_LEADER_YET
     return False
 
 

@@ -1,4 +1,7 @@
-"""Log lines at most once a minute for each kind of trouble: an outage is one line a minute, not fifty a second."""
+"""Warnings at most once a minute for each kind: an outage is one line a minute, not fifty a second.
+
+Used by every role for what repeats while Kafka, the disk or a peer is away.
+"""
 
 import logging
 import time
@@ -10,7 +13,7 @@ _LOG_EVERY_S = 60.0
 
 
 class Throttle:
-    """Lets one message of each kind through a minute, and counts what it held back."""
+    """Lets one message of each kind pass in `every_s`, and counts the others."""
 
     def __init__(self, every_s: float = _LOG_EVERY_S, clock: Callable[[], float] = time.monotonic) -> None:
         self._every_s, self._clock = every_s, clock
@@ -18,7 +21,7 @@ class Throttle:
         self._held: dict[str, int] = {}
 
     def passes(self, kind: str) -> int | None:
-        """How many were held back since the last that passed, or None when this one is held back too."""
+        """How many messages were held back since the last that passed, or None when this one is held back too."""
         now = self._clock()
         if now - self._last.get(kind, -1e9) < self._every_s:
             self._held[kind] = self._held.get(kind, 0) + 1
@@ -31,7 +34,7 @@ _throttle = Throttle()
 
 
 def log_throttled(kind: str, message: str, *args: object) -> None:
-    """Logs a warning, once a minute for each `kind`, and says how many there were in between."""
+    """Logs a warning, once a minute for each `kind`, with the number of warnings held back in between."""
     held = _throttle.passes(kind)
     if held is not None:
         log.warning(message + (f" ({held} more like it since)" if held else ""), *args)

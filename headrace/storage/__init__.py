@@ -1,1 +1,1 @@
-"""What lies on disk or in a database and more than one role uses. Imported by all roles."""
+"""Files on disk and the database, as far as more than one role uses them. Imported by all roles."""

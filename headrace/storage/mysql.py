@@ -1,7 +1,7 @@
-"""The statistics' database, as `HEADRACE_DATABASE` names it: where it is, and a pool of connections to it.
+"""Connections to the statistics' database, which `HEADRACE_DATABASE` names.
 
-Spark's sink writes through it, the gateway's statistics read. Connections speak UTC and utf8mb4, and every wait has an
-end. UsageError for a URL that cannot be one; pymysql's own errors for a database that does not answer.
+Spark's sink writes through them, the gateway reads statistics. Connections use UTC and utf8mb4, and every wait has a
+time limit. UsageError for an invalid URL; pymysql's own errors when the database does not answer.
 """
 
 import ssl
@@ -20,7 +20,7 @@ _FORM = "give mysql://user:password@host:port/name"
 
 @dataclass(frozen=True, slots=True)
 class Database:
-    """One MySQL or MariaDB database. Hashable and picklable, so that an executor can open it too."""
+    """One MySQL or MariaDB database. Hashable and picklable, so that a Spark executor can connect to it too."""
 
     host: str
     port: int
@@ -30,23 +30,23 @@ class Database:
 
     @classmethod
     def parse(cls, url: str) -> "Database":
-        """From `mysql://user:password@host:port/name`; reserved characters are percent-encoded."""
+        """From `mysql://user:password@host:port/name`, reserved characters percent-encoded; UsageError otherwise."""
         parts = urlsplit(url)
         try:
             port = parts.port or 3306
         except ValueError:
-            raise UsageError(f"HEADRACE_DATABASE has a port that is no number: {_FORM}") from None
+            raise UsageError(f"HEADRACE_DATABASE has an invalid port: {_FORM}") from None
         name = unquote(parts.path.removeprefix("/"))
         if parts.scheme != "mysql" or not parts.hostname or not parts.username or not name or "/" in name:
-            raise UsageError(f"HEADRACE_DATABASE is not such a URL: {_FORM}")
+            raise UsageError(f"HEADRACE_DATABASE is not a MySQL URL: {_FORM}")
         return cls(parts.hostname, port, unquote(parts.username), name, unquote(parts.password or ""))
 
     def connect(self, timeout_s: float = 5.0) -> "pymysql.Connection[Any]":
-        """A connection of the caller's own; OperationalError when there is none to be had within `timeout_s`."""
+        """A new connection; OperationalError when the database does not accept one within `timeout_s`."""
         return _connect(**self._arguments(timeout_s))
 
     def pool(self, most: int = 4, timeout_s: float = 5.0) -> PooledDB:
-        """Connections that are tried before use and opened anew when the server has dropped them; `most` at once."""
+        """A pool of at most `most` connections, each checked before use and reopened when the server has closed it."""
         return PooledDB(
             _connect,
             maxconnections=most,
@@ -73,9 +73,9 @@ class Database:
 
 
 class _Connection(pymysql.Connection):
-    """As pymysql makes it, encrypted where the server can, but with one TLS context a process.
+    """pymysql's connection, encrypted where the server supports it, with one TLS context a process.
 
-    Each new context reads all certificates of the machine: 40 ms, for a connection that checks none.
+    A new context reads all certificates of the machine, which takes 40 ms, and these connections check none.
     """
 
     def _create_ssl_ctx(self, sslp: Any) -> ssl.SSLContext:
@@ -86,7 +86,7 @@ def _connect(**arguments: Any) -> _Connection:
     return _Connection(**arguments)
 
 
-_connect.dbapi = pymysql  # type: ignore[attr-defined]  # the pool asks a function for it
+_connect.dbapi = pymysql  # type: ignore[attr-defined]  # the pool looks for it on a function
 
 
 @cache

@@ -1,8 +1,8 @@
-"""The results root: one directory that all storekeepers and gateways share, proved by a marker file in it.
+"""The results root: the directory that all storekeepers and gateways share, identified by a marker file in it.
 
-The marker `.headrace-root` holds a random id. The first role to come records that id in Kafka (topic `nodes`, key
-`results-root/<id>`); a role that finds another root refuses to start with UsageError, as it would write or look for
-results where nobody else does. `ResultsRoot.check` finds a root that was taken away or exchanged later.
+The marker `.headrace-root` holds a random id. The first role to start records the id in Kafka (topic `nodes`, key
+`results-root/<id>`). A role that finds another root refuses to start with UsageError, because the other roles would not
+see its results. `ResultsRoot.check` notices later that the directory was unmounted or replaced.
 """
 
 import os
@@ -24,7 +24,7 @@ from headrace.process.throttled_log import log_throttled
 from headrace.settings import Settings
 
 MARKER = ".headrace-root"
-PRIVATE = ".headrace"  # below the root: what is not finished yet; no task's directory starts with a dot
+PRIVATE = ".headrace"  # below the root, for unfinished files; no task's directory starts with a dot
 _RETRY_S = 1.0
 _ANSWER_S = 5.0
 
@@ -36,13 +36,13 @@ class ResultsRoot:
     path: Path
     fd: int
     id: str
-    openings: int = 1  # rises when `check` has had to open it anew, on another mount of it
+    openings: int = 1  # rises when `check` has reopened it, on another mount of the same root
 
     def check(self) -> str | None:
-        """None while `path` is still this root, else the reason in words. Opens it anew when it has come back."""
+        """None while `path` is this root, else the reason in words. Reopens a root that has come back."""
         try:
-            there, here = os.stat(self.path), stat_open(self.fd)
-            if here is not None and (there.st_dev, there.st_ino) == (here.st_dev, here.st_ino) and here.st_nlink:
+            by_path, by_fd = os.stat(self.path), stat_open(self.fd)
+            if by_fd is not None and os.path.samestat(by_path, by_fd) and by_fd.st_nlink:
                 return None
             fd = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         except OSError as e:
@@ -61,7 +61,7 @@ class ResultsRoot:
 
 
 def stat_open(fd: int) -> os.stat_result | None:
-    """None when the descriptor is of a mount, or a directory on it, that is no more (NFS: ESTALE; FUSE: ENOTCONN)."""
+    """None when the descriptor's mount or directory no longer exists (NFS: ESTALE, FUSE: ENOTCONN)."""
     try:
         return os.fstat(fd)
     except OSError:
@@ -69,27 +69,27 @@ def stat_open(fd: int) -> os.stat_result | None:
 
 
 def open_results_root(settings: Settings, kafka: Kafka, timeout_s: float | None = None) -> ResultsRoot:
-    """Opens (or makes) the root and compares it with the one that Kafka knows.
+    """Opens the root, or creates it, and compares it with the one that Kafka knows.
 
-    Waits for Kafka, at most `timeout_s` (None = for ever; then Retryable). UsageError when this is another root.
+    Waits for Kafka for `timeout_s` (None: without end), then Retryable. UsageError when this is another root.
     """
     root = open_directory(settings.results_root)
     try:
-        known = _agree(kafka, root.id, None if timeout_s is None else time.monotonic() + timeout_s)
+        known = _agree_on_id(kafka, root.id, None if timeout_s is None else time.monotonic() + timeout_s)
     except BaseException:
         root.close()
         raise
     if known != root.id:
         root.close()
         raise UsageError(
-            f"HEADRACE_RESULTS: {root.path.absolute()} is another results root ({root.id}) than this installation "
-            f"began with ({known}): mount that one, or, if this is its copy, put its id into {MARKER}"
+            f"HEADRACE_RESULTS: {root.path.absolute()} is another results root ({root.id}) than the "
+            f"installation's ({known}): mount that one, or, if this is a copy of it, put its id into {MARKER}"
         )
     return root
 
 
 def open_directory(path: Path) -> ResultsRoot:
-    """The root at `path` with its marker, both made when they are missing; Kafka is not asked."""
+    """The root at `path` with its marker, both created when missing; does not ask Kafka. UsageError."""
     try:
         path.mkdir(parents=True, exist_ok=True)
         fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -112,12 +112,12 @@ def _read_marker(fd: int) -> str | None:
             return str(uuid.UUID(orjson.loads(f.read(1000))["id"]))
         except (ValueError, KeyError, TypeError):
             raise UsageError(
-                f"HEADRACE_RESULTS: {MARKER} in the results root is no marker of ours: remove or restore it"
+                f"HEADRACE_RESULTS: {MARKER} in the results root is not a valid marker: remove or restore it"
             ) from None
 
 
 def _make_marker(fd: int) -> str:
-    """Whole or not at all, and the first of several that try at once wins."""
+    """Creates the marker atomically; of several processes that try at once the first wins. Returns the id."""
     own = str(uuid.uuid4())
     temporary = f"{MARKER}.{own}"
     with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644, dir_fd=fd), "wb") as f:
@@ -134,16 +134,16 @@ def _make_marker(fd: int) -> str:
     return _read_marker(fd) or own
 
 
-def _agree(kafka: Kafka, own: str, deadline: float | None) -> str:
-    """The root id that Kafka knows; our own when it knew none and ours was first."""
+def _agree_on_id(kafka: Kafka, own: str, deadline: float | None) -> str:
+    """The root id that Kafka knows, after recording our own when there is none."""
     while True:
         try:
-            ids = _recorded(kafka)
+            ids = _recorded_ids(kafka)
             if not ids:
-                _record(kafka, own)
-                ids = _recorded(kafka)
-            if ids[0] != own and own in ids:  # two first roles at once: the later one takes its word back
-                _record(kafka, own, gone=True)
+                _record_id(kafka, own)
+                ids = _recorded_ids(kafka)
+            if ids[0] != own and own in ids:  # two first roles at once: the later one removes its id
+                _record_id(kafka, own, removed=True)
             return ids[0]
         except (KafkaException, Retryable, TimeoutError, IndexError) as e:
             log_throttled("results root", "waiting for Kafka to compare the results root: %s", e)
@@ -152,8 +152,8 @@ def _agree(kafka: Kafka, own: str, deadline: float | None) -> str:
             time.sleep(_RETRY_S)
 
 
-def _recorded(kafka: Kafka) -> list[str]:
-    """Ids of roots on `nodes`, the first one first."""
+def _recorded_ids(kafka: Kafka) -> list[str]:
+    """The ids of roots on `nodes`, in the order in which they were recorded."""
     consumer, place = kafka.consumer(None, **SHORT_FETCH), ("nodes", 0)
     found: dict[str, None] = {}
     try:
@@ -171,10 +171,10 @@ def _recorded(kafka: Kafka) -> list[str]:
     return list(found)
 
 
-def _record(kafka: Kafka, root_id: str, gone: bool = False) -> None:
-    sender = Sender(kafka, timeout_s=5.0)
+def _record_id(kafka: Kafka, root_id: str, removed: bool = False) -> None:
+    sender = Sender(kafka, timeout_s=_ANSWER_S)
     try:
-        value = None if gone else orjson.dumps({"id": root_id})
+        value = None if removed else orjson.dumps({"id": root_id})
         sender.send_all([Outgoing("nodes", RESULTS_ROOT_KEY + root_id.encode(), value)], timeout_s=10.0)
     finally:
         sender.close()

@@ -20,7 +20,7 @@ from headrace.contract.task import Task
 from headrace.errors import Undecodable
 from headrace.kafka.client import Kafka
 from headrace.kafka.metadata import partitions_of
-from headrace.kafka.reading import ANSWER_S, offsets, place_of, read_ranges
+from headrace.kafka.reading import ANSWER_S, end_offsets, first_offsets, place_of, read_ranges
 
 TOPICS = (
     "tasks.normal",
@@ -72,7 +72,7 @@ class EvidenceReader:
         admin = self._kafka.admin()  # a new client each time: brokers come and go
         found = partitions_of(admin, map(self._kafka.topic, TOPICS), ANSWER_S)
         places = [(name, p) for name in TOPICS for p in found[self._kafka.topic(name)]]
-        begins, ends = offsets(self._kafka, admin, places, first=True), offsets(self._kafka, admin, places)
+        begins, ends = first_offsets(self._kafka, admin, places), end_offsets(self._kafka, admin, places)
         for place in places:  # skip records that were trimmed meanwhile
             self._positions[place] = max(begins[place], self._positions.get(place, 0))
         read_ranges(self._kafka, {p: (self._positions[p], ends[p]) for p in places}, self._add_message, _READ_TIMEOUT_S)

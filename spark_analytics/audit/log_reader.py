@@ -16,7 +16,7 @@ from headrace.contract.task import Task
 from headrace.errors import Retryable
 from headrace.kafka.client import SHORT_FETCH, Kafka
 from headrace.kafka.metadata import partitions_of
-from headrace.kafka.reading import offsets, read_batches
+from headrace.kafka.reading import end_offsets, first_offsets, read_batches
 from spark_analytics.audit.projection import EVENTS
 from spark_analytics.audit.task_row import submission_source
 
@@ -60,11 +60,11 @@ class AuditLog:
 
     def starts(self, places: Sequence[Place]) -> dict[Place, int]:
         """The first offset of each partition."""
-        return offsets(self._kafka, self._admin, places, first=True)
+        return first_offsets(self._kafka, self._admin, places)
 
     def ends(self, places: Sequence[Place]) -> dict[Place, int]:
         """The offset after the last record of each partition."""
-        return offsets(self._kafka, self._admin, places)
+        return end_offsets(self._kafka, self._admin, places)
 
     def committed(self, group: str, topics: Sequence[str]) -> dict[Place, int]:
         """The group's committed offset in each partition; 0 where it has none."""

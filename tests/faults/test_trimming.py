@@ -14,7 +14,7 @@ from headrace.contract.outcome import Outcome
 from headrace.contract.records import Source
 from headrace.kafka.client import Kafka
 from headrace.kafka.groups import RECEIVER_GROUP
-from headrace.kafka.reading import offsets
+from headrace.kafka.reading import first_offsets
 from headrace.kafka.sender import Sender
 from headrace.settings import Settings
 from tests.faults.processes.victim import Victim
@@ -40,7 +40,7 @@ def commit_receiver(settings: Settings, offset: int) -> None:
 def log_start(settings: Settings) -> int:
     """The first offset of `NORMAL` now."""
     kafka = Kafka(settings, "test")
-    return offsets(kafka, kafka.admin(), [NORMAL], first=True)[NORMAL]
+    return first_offsets(kafka, kafka.admin(), [NORMAL])[NORMAL]
 
 
 class Passes:

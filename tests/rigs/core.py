@@ -41,7 +41,7 @@ from headrace.contract.records import Outgoing, Place, Record
 from headrace.kafka.client import Kafka
 from headrace.kafka.groups import INTAKE_GROUP
 from headrace.kafka.metadata import partitions_of
-from headrace.kafka.reading import offsets, read_ranges
+from headrace.kafka.reading import end_offsets, read_ranges
 from headrace.kafka.sender import Sender
 from headrace.process.failpoints import Failpoint, no_failpoint
 from headrace.settings import Settings
@@ -259,7 +259,7 @@ class Log:
     def read(self, topic: str) -> list[Record]:
         """All records, in order within each partition. Waits a little when nothing is new: tests call it in loops."""
         found = self._read.setdefault(topic, [])
-        ends = offsets(self.kafka, self._admin, [(topic, p) for p in self._partitions(topic)])
+        ends = end_offsets(self.kafka, self._admin, [(topic, p) for p in self._partitions(topic)])
         ranges = {place: (self._ends.get(place, 0), end) for place, end in ends.items()}
         if found and all(begin == end for begin, end in ranges.values()):
             time.sleep(0.02)

@@ -42,10 +42,10 @@ def test_what_waits_is_what_is_not_committed_by_topic(kafka: Kafka) -> None:
     watch = LagWatch(kafka, INTAKE_GROUP, list)
     assert (watch.waiting(), watch.age_s()) == (None, None)
     fill(kafka, {("tasks.normal", 0): 5, ("tasks.normal", 1): 2, ("tasks.high", 1): 1})
-    watch.ask()
+    watch.refresh()
     assert watch.waiting() == {"tasks.normal": 7, "tasks.high": 1}
     commit(kafka, {("tasks.normal", 0): 4})
-    watch.ask()
+    watch.refresh()
     assert watch.waiting() == {"tasks.normal": 3, "tasks.high": 1}
     age = watch.age_s()
     assert age is not None
@@ -60,14 +60,14 @@ def test_offsets_that_stand_still_with_lag_are_no_health_on_our_own_partitions(
     ours, theirs = LagWatch(kafka, INTAKE_GROUP, lambda: [("tasks.normal", 0)]), LagWatch(kafka, INTAKE_GROUP, list)
     for watch in (ours, theirs):
         watch._stall_detector._clock = lambda: now
-        watch.ask()
+        watch.refresh()
     now += 20
     for watch in (ours, theirs):
-        watch.ask()
+        watch.refresh()
     assert "stood still for 20 s with 3 records to go" in (ours.check() or "")
     assert theirs.check() is None
     commit(kafka, {("tasks.normal", 0): 1})
-    ours.ask()
+    ours.refresh()
     assert ours.check() is None
 
 
@@ -77,15 +77,15 @@ def test_what_is_done_beyond_a_commit_held_back_is_not_lag_and_what_lies_behind_
     now, ahead = time.monotonic(), {place: 3}
     watch = LagWatch(kafka, INTAKE_GROUP, lambda: [place], ahead=lambda: ahead)
     watch._stall_detector._clock = lambda: now
-    watch.ask()
+    watch.refresh()
     now += 20
-    watch.ask()
+    watch.refresh()
     assert watch.check() is None
     assert watch.waiting() == {"tasks.normal": 3, "tasks.high": 0}
     fill(kafka, {place: 2})
-    watch.ask()
+    watch.refresh()
     now += 20
-    watch.ask()
+    watch.refresh()
     assert "stood still for 20 s with 2 records to go" in (watch.check() or "")
 
 
@@ -123,9 +123,9 @@ def test_a_worker_that_starts_while_kafka_is_away_waits_for_the_offsets(
     class Coming:
         """Kafka as it comes back between one question and the next."""
 
-        def lost(self) -> list[tuple[str, int]]:
+        def lost_offsets(self) -> list[tuple[str, int]]:
             asked.append(watches.pop(0))
-            return asked[-1].lost()
+            return asked[-1].lost_offsets()
 
     check_offsets(Coming(), kafka.group(INTAKE_GROUP))  # type: ignore[arg-type]
     assert len(asked) == 2

@@ -19,7 +19,7 @@ from agents.storekeeper.terminal_index import TerminalIndex
 from headrace.contract.records import Outgoing
 from headrace.kafka.client import Kafka
 from headrace.kafka.groups import STOREKEEPER_GROUP
-from headrace.kafka.reading import committed
+from headrace.kafka.reading import committed_offsets
 from headrace.kafka.sender import Sender
 from headrace.settings import Settings
 from headrace.storage.results_root import open_directory
@@ -75,7 +75,7 @@ def test_a_refused_commit_is_sent_again_though_nothing_has_moved(
 ) -> None:
     sender.send_all([Outgoing("results", b"key", b"", (), 0)], 10)
     asking = kafka.consumer(STOREKEEPER_GROUP)
-    wait_for(lambda: committed(kafka, asking, [PLACE])[PLACE] == 1, "the commit")
+    wait_for(lambda: committed_offsets(kafka, asking, [PLACE])[PLACE] == 1, "the commit")
     asking.close()
     assert committing == ["commit"]
     consumer._on_commit(KafkaError(KafkaError.REQUEST_TIMED_OUT), [TopicPartition(kafka.topic("results"), 0, 1)])

@@ -5,7 +5,7 @@ from click.testing import CliRunner, Result
 
 from headrace.cli.topics import topics
 from headrace.errors import UsageError
-from headrace.kafka.acls import ROLES, rules
+from headrace.kafka.acls import ROLES, acl_rules
 from headrace.kafka.groups import (
     ANALYTICS_GROUP_PREFIX,
     INTAKE_GROUP,
@@ -21,7 +21,7 @@ def run(*arguments: str) -> Result:
 
 
 def may(role: str, operation: str, kind: str = "topic") -> set[str]:
-    return {r.name for r in rules() if r.role == role and operation in r.operations and r.kind == kind}
+    return {r.name for r in acl_rules() if r.role == role and operation in r.operations and r.kind == kind}
 
 
 def test_only_those_who_have_to_may_write_where_a_tasks_end_is_decided() -> None:

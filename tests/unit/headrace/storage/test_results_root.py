@@ -31,7 +31,7 @@ def test_of_many_that_begin_at_once_one_marker_wins(tmp_path: Path) -> None:
 
 def test_a_marker_that_is_none_is_refused_and_left_alone(tmp_path: Path) -> None:
     (tmp_path / MARKER).write_text("something else")
-    with pytest.raises(UsageError, match="no marker of ours"):
+    with pytest.raises(UsageError, match="not a valid marker"):
         open_directory(tmp_path)
     assert (tmp_path / MARKER).read_text() == "something else"
 
