@@ -145,6 +145,8 @@ def _ended(task: TaskView, event: Event, place: int) -> Folded:
         conflict = "" if task.status is status else f"{task.status} and then {status}"
         return Folded(task, conflict=conflict)
     task.status, task.ended_place, task.ended_ms, task.outcome_offset = status, place, event.at_ms, event.outcome_offset
+    # Of an id that was submitted with two bodies, the one that decided is the task, whichever was read first.
+    task.name, task.directory = event.name or task.name, event.directory or task.directory
     task.file, task.size, task.sha256, task.content_type = event.file, event.size, event.sha256, event.content_type
     task.reason, task.error = event.reason or "", event.error
     task.queued_ms, task.duration_ms = event.queued_ms, event.duration_ms

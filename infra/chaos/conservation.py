@@ -123,10 +123,12 @@ def _disagree(history: TaskHistory) -> bool:
 
 
 def _started_twice(history: TaskHistory) -> bool:
+    """Rule D holds within a partition: an id that was submitted to several starts once for each of them."""
     starts: dict[int, set[str]] = {}
     for e in history.started:
         starts.setdefault(e.attempt, set()).add(e.source)
-    return any(len(sources) > 1 for sources in starts.values())
+    allowed = {1: max(1, len(history.submitted_to))}
+    return any(len(sources) > allowed.get(attempt, 1) for attempt, sources in starts.items())
 
 
 def _explained(failure: Failure, faults: Sequence[InjectedFault], suicidal: bool, lease_ms: int) -> bool:

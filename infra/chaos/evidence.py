@@ -44,6 +44,7 @@ class TaskHistory:
     completed: list[Event] = field(default_factory=list)
     dead: list[Event] = field(default_factory=list)
     failures: dict[int, Failure] = field(default_factory=dict)  # attempt -> its failure, from replays and dead letters
+    submitted_to: set[Place] = field(default_factory=set)  # the partitions with a record of attempt 1
 
     @property
     def terminal(self) -> list[Event]:
@@ -103,7 +104,9 @@ def _add_record(evidence: Evidence, record: Record) -> None:
     if record.topic in ("tasks.normal", "tasks.high"):
         task = Task.from_record(record)
         history = evidence.histories[task.id]
-        history.submitted += task.attempt == 1
+        if task.attempt == 1:
+            history.submitted += 1
+            history.submitted_to.add((record.topic, record.partition))
         history.failures.update({f.attempt: f for f in task.ledger})
     elif record.topic == "tasks.running":
         entry = decode_journal(record)

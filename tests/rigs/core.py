@@ -19,7 +19,7 @@ from confluent_kafka import TopicPartition
 
 from agents.completion.claim_members import ClaimMembers
 from agents.completion.finisher import Finisher
-from agents.execution.job import AttemptEnd, Job, Jobs
+from agents.execution.job import AttemptEnd, Job, Jobs, Key
 from agents.execution.slots import Slots
 from agents.intake.cancellations import Cancellations
 from agents.intake.delegation import Delegation
@@ -100,7 +100,7 @@ class Core:
         )
         self.jobs: list[Job] = []
         self.groups: list[list[Job]] = []  # as they were handed over, each for one slot
-        self._unended: dict[tuple[str, int], list[tuple[str, int]]] = {}  # job -> the unended jobs of its group
+        self._unended: dict[Key, list[Key]] = {}  # job -> the unended jobs of its group
         self.on_job: Callable[[Job], None] = lambda _: None
         self._changed = threading.Condition()
         self.delegation = Delegation(
@@ -164,7 +164,7 @@ class Core:
         with self._changed:
             self.jobs += jobs
             self.groups.append(list(jobs))
-            group = [(job.task.id, job.task.attempt) for job in jobs]
+            group = [job.key for job in jobs]
             self._unended |= dict.fromkeys(group, group)
             self._changed.notify_all()
         for job in jobs:
@@ -197,9 +197,8 @@ class Core:
 
     def _free_slot(self, job: Job) -> None:
         """Frees the slot when this was the last of its jobs."""
-        key = (job.task.id, job.task.attempt)
-        group = self._unended.pop(key)
-        group.remove(key)
+        group = self._unended.pop(job.key)
+        group.remove(job.key)
         if not group:
             self.slots.release()
 

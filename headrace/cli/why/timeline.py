@@ -53,7 +53,7 @@ class _Narrator:
     """Describes records one after another. Keeps what the description of later records depends on."""
 
     task_id: str
-    attempts: dict[tuple[int, int], str] = field(default_factory=dict)  # (attempt, partition) -> its source
+    attempts: dict[tuple[int, str, int], str] = field(default_factory=dict)  # attempt, topic, partition -> source
     outcome: str = ""  # source of the outcome that decided
     ended: str = ""  # source of the terminal event
 
@@ -77,7 +77,7 @@ class _Narrator:
 
     def _submission(self, record: Record) -> str:
         task = Task.from_record(record)
-        first = self.attempts.setdefault((task.attempt, record.partition), str(record.source))
+        first = self.attempts.setdefault((task.attempt, record.topic, record.partition), str(record.source))
         if first != str(record.source):
             return f"attempt {task.attempt} once more: dropped, because {first} is earlier (rule D in docs/protocol.md)"
         if task.attempt > 1:
@@ -88,7 +88,9 @@ class _Narrator:
             submission = task.submission()
         except (Undecodable, Invalid) as e:
             return f"submitted, but not valid: {e.detail}"
-        return f"submitted: {submission.name}, results to {submission.directory}"
+        copies = sum(attempt == 1 for attempt, *_ in self.attempts) > 1
+        again = " (once more, in another partition: it runs too, and the first outcome decides)" if copies else ""
+        return f"submitted: {submission.name}, results to {submission.directory}{again}"
 
     def _claim(self, found: Claim | Tombstone) -> str:
         if isinstance(found, Tombstone):

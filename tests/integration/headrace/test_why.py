@@ -18,8 +18,10 @@ from headrace.contract.progress import Progress
 from headrace.contract.records import Outgoing, Record, Source
 from headrace.contract.states import Cause, Reason
 from headrace.contract.task import Task
+from headrace.kafka.partitioner import partition_of
 from headrace.kafka.sender import Sender
 from headrace.settings import Settings
+from tests.rigs.topics import PARTITIONS
 
 RAW = b'{"name": "fragile", "payload": {}, "directory": "demo"}'
 
@@ -120,6 +122,24 @@ def test_the_hihistory_of_a_replayed_task_is_complete_and_in_order(history_of: H
         assert words in line
 
 
+def test_copies_in_two_partitions_are_told_as_such(history_of: History, sender: Sender) -> None:
+    task_id = new_id()
+    home = partition_of(task_id.encode(), PARTITIONS)
+    places = sender.send_all(
+        [
+            Outgoing("tasks.normal", task_id.encode(), RAW, partition=home),
+            Outgoing("tasks.normal", task_id.upper().encode(), RAW, partition=(home + 1) % PARTITIONS),
+        ],
+        10,
+    )
+    for place in places:
+        record = Record(*place, timestamp_ms=1, key=task_id.encode(), value=RAW)
+        sender.send_all([received_event(Task.from_record(record), "fragile", "demo", "kafka")], 10)
+    history = history_of(task_id.upper())
+    assert sum("submitted: fragile" in line for line in history) == 2
+    assert sum("once more, in another partition" in line for line in history) == 1
+
+
 def test_a_task_without_a_key_is_found_by_its_source(history_of: History, sender: Sender) -> None:
     [place] = sender.send_all([Outgoing("tasks.normal", b"no uuid", b"garbage")], 10)
     task_id = id_of_source(*place)
@@ -157,3 +177,13 @@ def test_an_unknown_id_has_no_history(history_of: History) -> None:
 def test_an_argument_that_is_not_an_id_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["why", "not-an-id", "--kafka", "127.0.0.1:1"]) == 2
     assert "is not a task id" in capsys.readouterr().err
+
+
+def test_produce_sends_an_id_in_its_one_form(
+    history_of: History, kafka_settings: Settings, capsys: pytest.CaptureFixture[str]
+) -> None:
+    task_id = new_id()
+    options = ["--kafka", kafka_settings.kafka, "--topic-prefix", kafka_settings.topic_prefix]
+    assert main(["produce", "prime", "{}", "--id", f"{{{task_id.upper()}}}", *options]) == 0
+    assert capsys.readouterr().out.startswith(f"{task_id}  tasks.normal/")
+    assert history_of(task_id) == ["submitted: prime, results to default"]

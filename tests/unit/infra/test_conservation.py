@@ -73,6 +73,15 @@ def test_an_attempt_started_from_two_records_is_run_again() -> None:
     assert verdict_on(story).rerun_without_crash == [ID]
 
 
+def test_an_id_submitted_to_two_partitions_starts_in_each() -> None:
+    history = healthy()
+    history.started.append(started(1, "tasks.normal/1/4"))
+    history.submitted_to = {("tasks.normal", 0), ("tasks.normal", 1)}
+    assert verdict_on(history).good
+    history.started.append(started(1, "tasks.normal/1/5"))
+    assert verdict_on(history).rerun_without_crash == [ID]
+
+
 def test_a_missing_or_broken_file_is_named() -> None:
     assert verdict_on(healthy(), sha256=None).bad_files == [ID]
     assert verdict_on(healthy(), sha256="cc").bad_files == [ID]

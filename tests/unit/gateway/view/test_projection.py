@@ -75,6 +75,20 @@ def essence(task: TaskView) -> tuple[object, ...]:
     return task.name, task.directory, task.status, times, places, task.file, task.source, task.digest, attempts
 
 
+def test_of_two_bodies_under_one_id_the_one_that_decided_is_the_task() -> None:
+    copy = replace(TASK, source=Source("tasks.normal", 1, 4))
+    received = replace(RECEIVED, name="other", directory="elsewhere", source=str(copy.source), offset=2)
+    for order in permutations([TASK, RECEIVED, received, STARTED, COMPLETED]):
+        task = None
+        for record in order:
+            if isinstance(record, Task):
+                task = fold_submission(task, record, "prime", "demo", NONE).task
+            else:
+                task = fold_event(task, record, NONE).task
+        assert task is not None
+        assert (task.name, task.directory, task.status) == ("prime", "demo", Status.COMPLETED)
+
+
 def test_every_order_of_the_topics_leads_to_the_same_task() -> None:
     # Within a topic the order is given: a second start never comes before the first.
     orders = [o for o in permutations([TASK, RECEIVED, STARTED, AGAIN, COMPLETED]) if o.index(STARTED) < o.index(AGAIN)]
