@@ -11,12 +11,13 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
-from gateway.http.guard import Guard
-from gateway.http.problems import Problem
-from gateway.page import routes as page
-from gateway.routes import attempt_logs, cluster, dead_letters, events, health, results, statistics, submit, tasks
-from gateway.routes.dependencies import Dependencies
 from headrace import __version__
+
+from .http.guard import Guard
+from .http.problems import Problem
+from .page import routes as page
+from .routes import attempt_logs, cluster, dead_letters, events, health, results, statistics, submit, tasks
+from .routes.dependencies import Dependencies
 
 log = logging.getLogger(__name__)
 

@@ -18,18 +18,6 @@ import uvicorn
 import uvloop
 from fastapi import FastAPI
 
-from gateway.app import make_app
-from gateway.http.guard import check_address
-from gateway.kafka.broker_probe import BrokerProbe, Offsets
-from gateway.kafka.source_reader import SourceReader
-from gateway.metrics import Metrics
-from gateway.routes.dependencies import Dependencies
-from gateway.statistics_store import StatisticsStore
-from gateway.submission import Submissions
-from gateway.view.cluster import ClusterView
-from gateway.view.notifier import Notifier
-from gateway.view.projector import Projector
-from gateway.view.store import StatusStore
 from headrace.errors import Retryable, UsageError
 from headrace.kafka.client import Kafka
 from headrace.kafka.sender import Sender
@@ -37,6 +25,19 @@ from headrace.process.health import Health, StallDetector
 from headrace.process.host_check import is_loopback
 from headrace.settings import Settings
 from headrace.storage.results_root import ResultsRoot, open_directory, open_results_root
+
+from .app import make_app
+from .http.guard import check_address
+from .kafka.broker_probe import BrokerProbe, Offsets
+from .kafka.source_reader import SourceReader
+from .metrics import Metrics
+from .routes.dependencies import Dependencies
+from .statistics_store import StatisticsStore
+from .submission import Submissions
+from .view.cluster import ClusterView
+from .view.notifier import Notifier
+from .view.projector import Projector
+from .view.store import StatusStore
 
 log = logging.getLogger(__name__)
 

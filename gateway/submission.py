@@ -12,13 +12,14 @@ from typing import Any
 
 import orjson
 
-from gateway.http.problems import Problem
-from gateway.view.batch import DIGEST_HEADER
-from gateway.view.cluster import ClusterView
 from headrace.contract.ids import id_of_idempotency_key, id_of_key_reused, new_id
 from headrace.contract.records import Outgoing
 from headrace.contract.submission import MAX_SUBMISSION_BYTES, Submission
 from headrace.errors import Invalid
+
+from .http.problems import Problem
+from .view.batch import DIGEST_HEADER
+from .view.cluster import ClusterView
 
 _TRACE_HEADERS = ("traceparent", "tracestate")  # the only request headers that the record gets
 MAX_IDEMPOTENCY_KEY_CHARACTERS = 255

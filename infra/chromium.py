@@ -10,7 +10,8 @@ import shutil
 import sys
 
 from headrace.errors import UsageError
-from infra.setup import apt_install, can_apt
+
+from .setup import apt_install, can_apt
 
 _DRIVER_NEEDS = "libatomic.so.1"  # for the Node in Playwright's package; small systems lack it
 _NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")

@@ -11,7 +11,8 @@ from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
 from headrace.contract.duration_bins import GAMMA, MAX_DURATION_MS
-from spark_analytics.deduplication import drop_repeats
+
+from .deduplication import drop_repeats
 
 STATE_WINDOW = "1 hour"  # counts leave the state once the watermark has passed their hour
 KEY = ("measure", "bucket", "event", "reason", "name", "node", "bin")

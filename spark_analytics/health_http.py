@@ -9,7 +9,8 @@ from headrace.errors import UsageError
 from headrace.process.health import Health
 from headrace.process.host_check import is_loopback, without_port
 from headrace.settings import Settings, parse_address
-from spark_analytics.metrics import Metrics
+
+from .metrics import Metrics
 
 
 class HealthServer:

@@ -22,11 +22,12 @@ from headrace.kafka.metadata import partitions_of
 from headrace.process.health import Health
 from headrace.process.throttled_log import log_throttled
 from headrace.settings import Settings
-from spark_analytics.metrics import Metrics
-from spark_analytics.query import CHECKPOINT, Query, is_data_loss
-from spark_analytics.readiness import ANSWER_S, Readiness
-from spark_analytics.sinks.base import Sink
-from spark_analytics.source import TOPICS
+
+from .metrics import Metrics
+from .query import CHECKPOINT, Query, is_data_loss
+from .readiness import ANSWER_S, Readiness
+from .sinks.base import Sink
+from .source import TOPICS
 
 log = logging.getLogger(__name__)
 

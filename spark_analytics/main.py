@@ -24,14 +24,15 @@ from headrace.kafka.client import Kafka
 from headrace.process.health import Health
 from headrace.process.signals import on_signals
 from headrace.settings import Settings
-from spark_analytics.audit.auditor import Auditor
-from spark_analytics.audit.store import MySqlAuditStore
-from spark_analytics.health_http import HealthServer
-from spark_analytics.job import StatisticsJob
-from spark_analytics.metrics import Metrics
-from spark_analytics.session import jvm_pid, start_session
-from spark_analytics.sinks import sink_of
-from spark_analytics.sinks.mysql import MySqlSink
+
+from .audit.auditor import Auditor
+from .audit.store import MySqlAuditStore
+from .health_http import HealthServer
+from .job import StatisticsJob
+from .metrics import Metrics
+from .session import jvm_pid, start_session
+from .sinks import sink_of
+from .sinks.mysql import MySqlSink
 
 log = logging.getLogger(__name__)
 

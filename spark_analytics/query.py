@@ -22,11 +22,12 @@ from pyspark.sql import DataFrame, SparkSession
 from headrace.errors import Retryable
 from headrace.process.throttled_log import log_throttled
 from headrace.settings import Settings
-from spark_analytics.counts import count_events
-from spark_analytics.decoder import decode_events
-from spark_analytics.metrics import Metrics
-from spark_analytics.sinks.base import Sink
-from spark_analytics.source import read_topics
+
+from .counts import count_events
+from .decoder import decode_events
+from .metrics import Metrics
+from .sinks.base import Sink
+from .source import read_topics
 
 log = logging.getLogger(__name__)
 

@@ -12,9 +12,10 @@ from confluent_kafka import KafkaException
 from headrace.kafka.client import Kafka
 from headrace.kafka.metadata import partitions_of
 from headrace.process.health import Health
-from spark_analytics.query import Query
-from spark_analytics.sinks.base import Sink
-from spark_analytics.source import TOPICS
+
+from .query import Query
+from .sinks.base import Sink
+from .source import TOPICS
 
 ANSWER_S = 2.0  # for Kafka and the database to answer a probe
 _SILENT_S = 8.5  # `/readyz` must fail within 10 s of the loss of an ability, and is looked at once a second

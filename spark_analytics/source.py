@@ -3,7 +3,8 @@
 from pyspark.sql import DataFrame, SparkSession
 
 from headrace.settings import Settings
-from spark_analytics.kafka_options import kafka_options
+
+from .kafka_options import kafka_options
 
 TOPICS = ("lifecycle.received", "lifecycle.started", "lifecycle.completed", "tasks.dead")
 _TASKS_A_CORE = 4

@@ -14,12 +14,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import BinaryIO
 
-from agents.completion.claim_members import ClaimMembers
-from agents.completion.delayed_retries import DelayedRetries
-from agents.completion.outcomes import outcome_without_result
-from agents.completion.retry_policy import GiveUp, Retry, after_failure
-from agents.execution.job import AttemptEnd, Job, Key
-from agents.membership.identity import NodeIdentity
 from headrace.contract.journal import Why
 from headrace.contract.ledger import Failure
 from headrace.contract.lifecycle import started_event
@@ -30,6 +24,13 @@ from headrace.errors import Retryable
 from headrace.kafka.sender import Sender
 from headrace.process.failpoints import Failpoint, no_failpoint
 from headrace.process.throttled_log import log_throttled
+
+from ..execution.job import AttemptEnd, Job, Key
+from ..membership.identity import NodeIdentity
+from .claim_members import ClaimMembers
+from .delayed_retries import DelayedRetries
+from .outcomes import outcome_without_result
+from .retry_policy import GiveUp, Retry, after_failure
 
 log = logging.getLogger(__name__)
 

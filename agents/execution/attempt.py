@@ -16,15 +16,16 @@ from typing import Any
 
 import orjson
 
-from agents.execution.child import Child, ChildDied
-from agents.execution.job import AttemptEnd, Job
-from agents.execution.oom import oom_kills
-from agents.execution.slot import PoolSlot
 from headrace.child.process_tree import kill_trees
 from headrace.child.protocol import Ended, Request
 from headrace.child.user import ChildUser
 from headrace.contract.cluster import RunningAttempt
 from headrace.contract.states import Cause
+
+from .child import Child, ChildDied
+from .job import AttemptEnd, Job
+from .oom import oom_kills
+from .slot import PoolSlot
 
 _START_S = 60.0  # for a child to load the kinds and start the attempt
 _NOT_STARTED = f"no process started the attempt within {_START_S:.0f} s: does importing the task kinds hang?"

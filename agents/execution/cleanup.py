@@ -12,13 +12,14 @@ from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
-from agents.execution.attempt import Attempt
-from agents.execution.orphans import Orphans
-from agents.execution.slot import PoolSlot
-from agents.execution.slot_health import SlotHealth
 from headrace.child.process_tree import kill_trees
 from headrace.process.throttled_log import log_throttled
 from headrace.storage.attempt_log import keep_log
+
+from .attempt import Attempt
+from .orphans import Orphans
+from .slot import PoolSlot
+from .slot_health import SlotHealth
 
 log = logging.getLogger(__name__)
 

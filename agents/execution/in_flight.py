@@ -6,10 +6,11 @@ or for its exclusive run.
 
 from collections.abc import Collection
 
-from agents.execution.attempt import Attempt
-from agents.execution.job import Job, Key
 from headrace.contract.cluster import RunningAttempt
 from headrace.contract.states import Cause
+
+from .attempt import Attempt
+from .job import Job, Key
 
 
 class WaitingJob:

@@ -14,16 +14,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from agents.execution.attempt import Attempt
-from agents.execution.child import ChildDied
-from agents.execution.cleanup import Cleanup
-from agents.execution.exclusive_run import ExclusiveRun
-from agents.execution.in_flight import InFlight
-from agents.execution.job import AttemptEnd, Job
-from agents.execution.orphans import Orphans
-from agents.execution.resource_limits import NO_LIMITS, Limits, anonymous_bytes, enforce_limits
-from agents.execution.slot import PoolSlot
-from agents.execution.slot_health import SlotHealth
 from headrace.child.attempt import Setup, parse_kinds
 from headrace.child.context import start_forkserver
 from headrace.child.notifications import Born, NotificationSocket, Reported
@@ -33,6 +23,17 @@ from headrace.contract.cluster import KindInfo, RunningAttempt
 from headrace.contract.progress import Progress
 from headrace.contract.states import Cause
 from headrace.errors import UsageError
+
+from .attempt import Attempt
+from .child import ChildDied
+from .cleanup import Cleanup
+from .exclusive_run import ExclusiveRun
+from .in_flight import InFlight
+from .job import AttemptEnd, Job
+from .orphans import Orphans
+from .resource_limits import NO_LIMITS, Limits, anonymous_bytes, enforce_limits
+from .slot import PoolSlot
+from .slot_health import SlotHealth
 
 log = logging.getLogger(__name__)
 

@@ -13,9 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from agents.execution.job import Job
 from headrace.child.process_tree import descendants, processes
 from headrace.contract.states import Cause
+
+from .job import Job
 
 _MEASURE_EVERY_S = 0.5
 _MIB = 1024 * 1024

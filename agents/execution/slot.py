@@ -13,9 +13,10 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from agents.execution.child import Child
-from agents.execution.output import AttemptOutput
 from headrace.child.attempt import HOME, Setup
+
+from .child import Child
+from .output import AttemptOutput
 
 log = logging.getLogger(__name__)
 

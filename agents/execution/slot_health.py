@@ -10,7 +10,7 @@ import contextlib
 import logging
 from collections.abc import Callable
 
-from agents.execution.slot import PoolSlot
+from .slot import PoolSlot
 
 log = logging.getLogger(__name__)
 

@@ -16,12 +16,13 @@ import faust
 from faust.auth import Credentials, GSSAPICredentials, SASLCredentials, SSLCredentials
 from faust.tables import TableManager
 
-from agents.faust_kit.lenient_headers import install_lenient_reader
-from agents.faust_kit.web_guard import guard
 from headrace.errors import UsageError
 from headrace.kafka.client import Kafka
 from headrace.process.throttled_log import Throttle
 from headrace.settings import Settings, parse_address
+
+from .lenient_headers import install_lenient_reader
+from .web_guard import guard
 
 SESSION_S = 10.0  # how long a dead node's partitions wait until another node gets them
 # A Faust worker that exceeds its poll interval leaves the group for good, so it must not: health checks find a hang.

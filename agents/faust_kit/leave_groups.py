@@ -50,6 +50,6 @@ def _security(kafka: Kafka) -> dict[str, Any]:
         return {}
     from faust.transport.drivers.aiokafka import credentials_to_aiokafka_auth
 
-    from agents.faust_kit.app import credentials
+    from .app import credentials
 
     return dict(credentials_to_aiokafka_auth(credentials(kafka.security)))

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Protocol
 
-from agents.completion.outcomes import outcome_without_result
 from headrace.contract.cluster import KindInfo
 from headrace.contract.payload_check import PayloadCheck
 from headrace.contract.records import Outgoing, Record
@@ -17,6 +16,8 @@ from headrace.contract.states import Reason
 from headrace.contract.submission import Submission
 from headrace.contract.task import Task
 from headrace.errors import Invalid, Undecodable
+
+from ..completion.outcomes import outcome_without_result
 
 
 class KindCatalog(Protocol):

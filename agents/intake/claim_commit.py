@@ -9,8 +9,6 @@ import logging
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
-from agents.intake.consumer import Membership, TaskConsumer
-from agents.monitoring.protocol_metrics import ProtocolMetrics
 from headrace.contract.journal import Claim, Tombstone, decode_journal, offsets_to_commit
 from headrace.contract.records import Outgoing, Place, Record, Source
 from headrace.errors import Retryable, Undecodable
@@ -19,6 +17,9 @@ from headrace.kafka.reading import end_offsets, read_ranges
 from headrace.kafka.sender import Sender, Sent
 from headrace.process.failpoints import Failpoint
 from headrace.process.throttled_log import log_throttled
+
+from ..monitoring.protocol_metrics import ProtocolMetrics
+from .consumer import Membership, TaskConsumer
 
 log = logging.getLogger(__name__)
 

@@ -2,12 +2,13 @@
 
 from dataclasses import dataclass, field
 
-from agents.execution.job import Job
-from agents.intake.consumer import Membership
-from agents.intake.ready_queue import Pulled
 from headrace.contract.journal import Claim
 from headrace.contract.records import Outgoing, Place
 from headrace.contract.task import Task
+
+from ..execution.job import Job
+from .consumer import Membership
+from .ready_queue import Pulled
 
 
 @dataclass(slots=True)

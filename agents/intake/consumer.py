@@ -12,16 +12,17 @@ from collections.abc import Callable, Iterable, Mapping
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
-from agents.intake.admission import decode_task
-from agents.intake.dedup_windows import DedupWindows
-from agents.intake.deduplication import DedupWindow
-from agents.intake.ready_queue import Pulled, ReadyQueue
 from headrace.contract.records import Place
 from headrace.errors import Retryable, UsageError
 from headrace.kafka.client import Kafka, member_of
 from headrace.kafka.groups import INTAKE_GROUP
 from headrace.kafka.reading import committed_offsets, end_offsets, error_text, first_offsets, place_of
 from headrace.process.throttled_log import log_throttled
+
+from .admission import decode_task
+from .dedup_windows import DedupWindows
+from .deduplication import DedupWindow
+from .ready_queue import Pulled, ReadyQueue
 
 log = logging.getLogger(__name__)
 

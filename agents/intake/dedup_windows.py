@@ -9,12 +9,13 @@ from collections.abc import Mapping
 
 from confluent_kafka import Consumer, KafkaException, Message, TopicPartition
 
-from agents.intake.admission import decode_task
-from agents.intake.deduplication import WINDOW_RECORDS, WINDOW_S, DedupWindow
 from headrace.contract.records import Place
 from headrace.errors import Retryable
 from headrace.kafka.client import Kafka
 from headrace.kafka.reading import ANSWER_S, error_text, place_of, read_ranges
+
+from .admission import decode_task
+from .deduplication import WINDOW_RECORDS, WINDOW_S, DedupWindow
 
 _CANONICAL = re.compile(rb"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\Z")
 

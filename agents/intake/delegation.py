@@ -16,13 +16,6 @@ from collections.abc import Callable, Mapping
 
 from confluent_kafka import KafkaException
 
-from agents.completion.claim_members import ClaimMembers, send_unstarted_outcome
-from agents.execution.job import Job, Jobs
-from agents.execution.slots import Slots
-from agents.intake.admission import Admission, Admitted, Refusal, refusal_outcome
-from agents.intake.cancellations import Cancellations
-from agents.membership.identity import NodeIdentity
-from agents.membership.registry import Registry
 from headrace.contract.cluster import Heartbeat
 from headrace.contract.journal import Claim, ClaimKey
 from headrace.contract.records import Place, Record
@@ -33,6 +26,14 @@ from headrace.kafka.follower import Follower
 from headrace.kafka.reading import end_offsets
 from headrace.kafka.sender import Sender
 from headrace.process.failpoints import Failpoint, no_failpoint
+
+from ..completion.claim_members import ClaimMembers, send_unstarted_outcome
+from ..execution.job import Job, Jobs
+from ..execution.slots import Slots
+from ..membership.identity import NodeIdentity
+from ..membership.registry import Registry
+from .admission import Admission, Admitted, Refusal, refusal_outcome
+from .cancellations import Cancellations
 
 log = logging.getLogger(__name__)
 

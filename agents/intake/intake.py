@@ -13,20 +13,6 @@ from collections.abc import Callable
 
 from confluent_kafka import KafkaException
 
-from agents.completion.claim_members import ClaimMembers
-from agents.execution.job import Job, Jobs
-from agents.execution.slots import Slots
-from agents.intake.admission import Admission, Admitted, Elsewhere, KindCatalog, Refusal, refusal_outcome
-from agents.intake.cancellations import Cancellations
-from agents.intake.claim_commit import ClaimCommit
-from agents.intake.commit_batch import CommitBatch
-from agents.intake.consumer import TaskConsumer
-from agents.intake.delegation import Delegation
-from agents.intake.job_starter import JobStarter, LogEnds
-from agents.intake.micro_batching import MicroBatch, MicroBatcher, RunTimes
-from agents.intake.ready_queue import Pulled, ReadyQueue
-from agents.membership.identity import NodeIdentity
-from agents.monitoring.protocol_metrics import ProtocolMetrics
 from headrace.contract.journal import Claim
 from headrace.contract.records import Place
 from headrace.errors import Retryable, UsageError
@@ -36,6 +22,21 @@ from headrace.kafka.sender import Sender
 from headrace.process.failpoints import Failpoint, no_failpoint
 from headrace.process.health import STALE_S, Watchdog
 from headrace.process.throttled_log import log_throttled
+
+from ..completion.claim_members import ClaimMembers
+from ..execution.job import Job, Jobs
+from ..execution.slots import Slots
+from ..membership.identity import NodeIdentity
+from ..monitoring.protocol_metrics import ProtocolMetrics
+from .admission import Admission, Admitted, Elsewhere, KindCatalog, Refusal, refusal_outcome
+from .cancellations import Cancellations
+from .claim_commit import ClaimCommit
+from .commit_batch import CommitBatch
+from .consumer import TaskConsumer
+from .delegation import Delegation
+from .job_starter import JobStarter, LogEnds
+from .micro_batching import MicroBatch, MicroBatcher, RunTimes
+from .ready_queue import Pulled, ReadyQueue
 
 log = logging.getLogger(__name__)
 

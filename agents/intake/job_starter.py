@@ -7,15 +7,16 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from typing import Any
 
-from agents.completion.claim_members import ClaimMembers, send_unstarted_outcome
-from agents.execution.job import Job, Jobs
-from agents.intake.admission import Refusal, refusal_outcome
-from agents.intake.cancellations import Cancellations
-from agents.membership.identity import NodeIdentity
 from headrace.contract.records import Place
 from headrace.contract.states import Reason
 from headrace.kafka.sender import Sender
 from headrace.process.failpoints import Failpoint
+
+from ..completion.claim_members import ClaimMembers, send_unstarted_outcome
+from ..execution.job import Job, Jobs
+from ..membership.identity import NodeIdentity
+from .admission import Refusal, refusal_outcome
+from .cancellations import Cancellations
 
 LogEnds = dict[Place, Future[Any]]
 

@@ -6,10 +6,11 @@ that becomes slow, and takes in one that becomes fast, after a few runs. docs/de
 
 from dataclasses import dataclass, field
 
-from agents.intake.admission import Admitted
-from agents.intake.ready_queue import Pulled
 from headrace.contract.ledger import MAX_LEDGER_BYTES
 from headrace.contract.task import Task
+
+from .admission import Admitted
+from .ready_queue import Pulled
 
 TINY_S = 0.003  # a kind is tiny if its attempts take no longer on average
 MAX_BATCH_S = 0.05  # expected time of a batch's tasks together; a `high` task waits no longer for its slot

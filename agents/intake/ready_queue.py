@@ -11,9 +11,10 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
-from agents.intake.admission import Decision
 from headrace.contract.records import Place, Record
 from headrace.contract.task import Task
+
+from .admission import Decision
 
 PAUSE_RECORDS, PAUSE_BYTES = 512, 512 * 1024  # fetching of a partition pauses when so much of it is queued,
 RESUME_RECORDS, RESUME_BYTES = 256, 256 * 1024  # until so little is left

@@ -7,9 +7,10 @@ heartbeat revives its boot.
 import time
 from dataclasses import replace
 
-from agents.membership.identity import NodeIdentity
 from headrace.contract.cluster import Heartbeat
 from headrace.contract.records import Outgoing, headers_of
+
+from .identity import NodeIdentity
 
 
 def own_death_notice(node: NodeIdentity, boot: str) -> Heartbeat:

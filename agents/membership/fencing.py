@@ -11,8 +11,9 @@ import time
 import uuid
 from collections.abc import Callable
 
-from agents.membership.identity import NodeIdentity
 from headrace.process.health import Watchdog
+
+from .identity import NodeIdentity
 
 log = logging.getLogger(__name__)
 

@@ -9,11 +9,12 @@ import time
 from collections.abc import Callable, Iterable
 from typing import Literal
 
-from agents.membership.identity import NodeIdentity
 from headrace import __version__
 from headrace.contract.cluster import Heartbeat, KindInfo, RunningAttempt
 from headrace.kafka.sender import Sender, Sent
 from headrace.process.health import Watchdog
+
+from .identity import NodeIdentity
 
 INTERVAL_S = 1.0
 KINDS_EVERY_S = 3600.0

@@ -7,14 +7,15 @@ for each boot with a death notice: a node that reads its own fences itself.
 import threading
 from collections.abc import Callable, Collection, Iterable, Mapping
 
-from agents.membership.dead_boots import DeadBoots
-from agents.membership.failure_detector import FailureDetector
 from headrace.contract.cluster import Heartbeat, KindInfo
 from headrace.contract.payload_check import PayloadCheck
 from headrace.contract.records import Record
 from headrace.errors import Undecodable
 from headrace.kafka.client import Kafka
 from headrace.kafka.follower import Follower
+
+from .dead_boots import DeadBoots
+from .failure_detector import FailureDetector
 
 _LOOK_S = 2.0  # how soon a thread that waits for Kafka's answer notices that the node ends
 

@@ -8,11 +8,12 @@ nothing else.
 import asyncio
 import logging
 
-from agents.faust_kit.leave_groups import LEAVE_S, leave_groups
-from agents.membership.death_notices import own_death_notice
-from agents.membership.identity import NodeIdentity, Predecessor
 from headrace.kafka.client import Kafka
 from headrace.kafka.sender import Sender
+
+from ..faust_kit.leave_groups import LEAVE_S, leave_groups
+from .death_notices import own_death_notice
+from .identity import NodeIdentity, Predecessor
 
 log = logging.getLogger(__name__)
 

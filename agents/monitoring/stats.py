@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
-from agents.execution.job import AttemptEnd, Job
+from ..execution.job import AttemptEnd, Job
 
 BUCKET_S = 5
 BUCKETS = 120  # ten minutes

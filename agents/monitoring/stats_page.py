@@ -12,11 +12,12 @@ from typing import Any
 
 import faust
 
-from agents.monitoring.stats import BUCKET_S, Bucket, NodeStats
 from headrace import __version__
 from headrace.contract.cluster import RunningAttempt
 from headrace.contract.timestamps import format_rfc3339
 from headrace.process.health import Health
+
+from .stats import BUCKET_S, Bucket, NodeStats
 
 _FILES = {
     "/": ("stats.html", "text/html"),

@@ -10,11 +10,12 @@ import time
 
 from confluent_kafka import Consumer, KafkaException, Message, TopicPartition
 
-from agents.intake.deduplication import DedupWindow
 from headrace.contract.ids import id_of_key
 from headrace.contract.records import Place
 from headrace.kafka.client import SHORT_FETCH, Kafka
 from headrace.kafka.reading import ANSWER_S, log_bounds, place_of, read_batches
+
+from ..intake.deduplication import DedupWindow
 
 TOPIC = "lifecycle.received"
 # At least so many ids are kept and at most twice as many: 8 MB, and 0.5 s to read back. The protocol's window is

@@ -13,9 +13,6 @@ from typing import Any
 import faust
 from confluent_kafka import KafkaException
 
-from agents.intake.consumer import TOPICS
-from agents.monitoring.protocol_metrics import ProtocolMetrics
-from agents.receiver.received_index import ReceivedIndex
 from headrace.contract.lifecycle import received_event
 from headrace.contract.records import Outgoing, Record
 from headrace.contract.task import Task
@@ -24,6 +21,10 @@ from headrace.kafka.client import Kafka
 from headrace.kafka.sender import Sender, Sent
 from headrace.process.health import STALE_S
 from headrace.process.throttled_log import log_throttled
+
+from ..intake.consumer import TOPICS
+from ..monitoring.protocol_metrics import ProtocolMetrics
+from .received_index import ReceivedIndex
 
 _MAX_IN_FLIGHT = 5000  # records handled and not yet acknowledged
 _RETRY_S = 1.0

@@ -14,13 +14,6 @@ from collections.abc import Callable, Iterable
 
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Message, TopicPartition
 
-from agents.membership.death_notices import boot_tombstone, death_notice
-from agents.membership.identity import NodeIdentity
-from agents.membership.registry import Registry
-from agents.monitoring.protocol_metrics import ProtocolMetrics
-from agents.recovery.journal_state import JournalState, LiveClaim
-from agents.recovery.replay import replay_or_outcome
-from agents.recovery.trimmer import Trimmer
 from headrace.contract.journal import Claim
 from headrace.contract.records import Place
 from headrace.errors import Retryable
@@ -39,6 +32,14 @@ from headrace.kafka.sender import Sender, Sent
 from headrace.process.failpoints import Failpoint, no_failpoint
 from headrace.process.health import Watchdog
 from headrace.process.throttled_log import log_throttled
+
+from ..membership.death_notices import boot_tombstone, death_notice
+from ..membership.identity import NodeIdentity
+from ..membership.registry import Registry
+from ..monitoring.protocol_metrics import ProtocolMetrics
+from .journal_state import JournalState, LiveClaim
+from .replay import replay_or_outcome
+from .trimmer import Trimmer
 
 log = logging.getLogger(__name__)
 

@@ -3,15 +3,16 @@
 import time
 from dataclasses import replace
 
-from agents.completion.outcomes import outcome_without_result
-from agents.completion.retry_policy import GiveUp, after_failure
-from agents.membership.identity import NodeIdentity
 from headrace.contract.journal import Claim
 from headrace.contract.ledger import Failure
 from headrace.contract.records import Outgoing
 from headrace.contract.states import Cause
 from headrace.contract.task import Task
 from headrace.errors import HeadraceError
+
+from ..completion.outcomes import outcome_without_result
+from ..completion.retry_policy import GiveUp, after_failure
+from ..membership.identity import NodeIdentity
 
 _UNCHARGED = 1_000_000  # the loss of a node has no budget of its own: only the cap on all attempts ends it
 

@@ -12,15 +12,16 @@ from collections.abc import Callable, Iterable, Mapping
 
 from confluent_kafka import TopicPartition
 
-from agents.intake.consumer import TOPICS
-from agents.monitoring.protocol_metrics import ProtocolMetrics
-from agents.recovery.journal_state import LiveClaim
 from headrace.contract.records import Place
 from headrace.errors import Retryable
 from headrace.kafka.client import Kafka
 from headrace.kafka.groups import INTAKE_GROUP, RECEIVER_GROUP
 from headrace.kafka.reading import ANSWER_S, committed_offsets, first_offsets
 from headrace.process.failpoints import Failpoint, no_failpoint
+
+from ..intake.consumer import TOPICS
+from ..monitoring.protocol_metrics import ProtocolMetrics
+from .journal_state import LiveClaim
 
 log = logging.getLogger(__name__)
 

@@ -15,16 +15,17 @@ from typing import Any
 
 import faust
 
-from agents.faust_kit.channel import HandOverChannel
-from agents.storekeeper.arbiter import Arbiter
-from agents.storekeeper.batch_buffer import BatchBuffer, OutcomeBatch
-from agents.storekeeper.consumer import OutcomeConsumer, SafeOffsets
-from agents.storekeeper.index_catchup import IndexCatchup
-from agents.storekeeper.retry_until import RetryUntilStopped, Stopped
 from headrace.contract.records import Place
 from headrace.kafka.client import Kafka
 from headrace.process.failpoints import Failpoint, no_failpoint
 from headrace.process.health import STALE_S
+
+from ..faust_kit.channel import HandOverChannel
+from .arbiter import Arbiter
+from .batch_buffer import BatchBuffer, OutcomeBatch
+from .consumer import OutcomeConsumer, SafeOffsets
+from .index_catchup import IndexCatchup
+from .retry_until import RetryUntilStopped, Stopped
 
 log = logging.getLogger(__name__)
 

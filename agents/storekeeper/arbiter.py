@@ -11,13 +11,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
-from agents.storekeeper.metrics import Metrics
-from agents.storekeeper.partial_files import PartialFile
-from agents.storekeeper.partition_check import PartitionCheck
-from agents.storekeeper.result_assembly import ChunkSets, Incomplete
-from agents.storekeeper.result_store import Blocked, ResultStore, StoredResult
-from agents.storekeeper.retry_until import RetryUntilStopped, Stopped
-from agents.storekeeper.terminal_index import IndexEntry, TerminalIndex
 from headrace.contract.ledger import Failure
 from headrace.contract.outcome import Outcome
 from headrace.contract.records import Outgoing, Record, shrink_to_fit
@@ -28,6 +21,14 @@ from headrace.kafka.reading import read_record
 from headrace.kafka.sender import Sender, Sent
 from headrace.process.failpoints import Failpoint, no_failpoint
 from headrace.process.throttled_log import log_throttled
+
+from .metrics import Metrics
+from .partial_files import PartialFile
+from .partition_check import PartitionCheck
+from .result_assembly import ChunkSets, Incomplete
+from .result_store import Blocked, ResultStore, StoredResult
+from .retry_until import RetryUntilStopped, Stopped
+from .terminal_index import IndexEntry, TerminalIndex
 
 _CHECK_STOP_S = 0.5  # how often a wait for Kafka checks whether the role ends
 _SLOW_S = 3.0  # a wait for Kafka longer than this is reported on `/readyz`

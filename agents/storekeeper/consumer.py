@@ -13,13 +13,14 @@ from collections.abc import Callable, Mapping
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
-from agents.storekeeper.batch_buffer import BatchBuffer
 from headrace.contract.records import Record
 from headrace.kafka.client import Kafka, member_of
 from headrace.kafka.groups import STOREKEEPER_GROUP
 from headrace.process.failpoints import Failpoint, no_failpoint
 from headrace.process.health import Watchdog
 from headrace.process.throttled_log import log_throttled
+
+from .batch_buffer import BatchBuffer
 
 log = logging.getLogger(__name__)
 

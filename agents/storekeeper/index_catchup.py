@@ -9,7 +9,6 @@ from collections.abc import Iterable, Sequence
 
 from confluent_kafka import Consumer, Message
 
-from agents.storekeeper.terminal_index import OUTPUTS, IndexEntry, TerminalIndex
 from headrace.contract.ids import id_of_key
 from headrace.contract.records import Place
 from headrace.errors import Undecodable
@@ -17,6 +16,8 @@ from headrace.kafka.client import SHORT_FETCH, Kafka
 from headrace.kafka.metadata import installation_name
 from headrace.kafka.reading import ANSWER_S, log_bounds, read_batches
 from headrace.process.throttled_log import log_throttled
+
+from .terminal_index import OUTPUTS, IndexEntry, TerminalIndex
 
 _BATCH = 5000
 

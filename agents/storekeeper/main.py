@@ -16,16 +16,6 @@ from pathlib import Path
 
 import faust
 
-from agents.faust_kit.app import AppWithoutConsumer, make_app, quiet_logs, running, until_stopped
-from agents.faust_kit.health_routes import add_health_routes
-from agents.faust_kit.leave_groups import leave_groups
-from agents.storekeeper.agent import Storekeeper
-from agents.storekeeper.arbiter import Arbiter
-from agents.storekeeper.index_catchup import IndexCatchup
-from agents.storekeeper.metrics import Metrics
-from agents.storekeeper.result_store import ResultStore, RootExchanged
-from agents.storekeeper.retry_until import RetryUntilStopped
-from agents.storekeeper.terminal_index import TerminalIndex
 from headrace.kafka.client import Kafka
 from headrace.kafka.groups import STOREKEEPER_GROUP
 from headrace.kafka.lag import LagWatch
@@ -34,6 +24,17 @@ from headrace.process.health import STALE_S, Health
 from headrace.process.throttled_log import log_throttled
 from headrace.settings import Settings, parse_address
 from headrace.storage.results_root import ResultsRoot, open_results_root
+
+from ..faust_kit.app import AppWithoutConsumer, make_app, quiet_logs, running, until_stopped
+from ..faust_kit.health_routes import add_health_routes
+from ..faust_kit.leave_groups import leave_groups
+from .agent import Storekeeper
+from .arbiter import Arbiter
+from .index_catchup import IndexCatchup
+from .metrics import Metrics
+from .result_store import ResultStore, RootExchanged
+from .retry_until import RetryUntilStopped
+from .terminal_index import TerminalIndex
 
 log = logging.getLogger(__name__)
 

@@ -9,9 +9,10 @@ partition's owner reads all its chunks again. OSError = the disk does not take t
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from agents.storekeeper.partial_files import PartialFile
 from headrace.contract.outcome import Outcome
 from headrace.contract.records import Source
+
+from .partial_files import PartialFile
 
 # By the log's own clock, so that all storekeepers judge alike. A node that has not reached Kafka for a day was replaced
 # long ago. A set that is never finished must not hold the commit back until retention removes the records after it.

@@ -15,13 +15,14 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from agents.storekeeper.partial_files import PartialFile, sync_partial_files
 from headrace.contract.directory import check_directory
 from headrace.contract.ids import id_of_key
 from headrace.errors import Invalid, Permanent
 from headrace.kinds import is_valid_suffix
 from headrace.storage.results_root import PRIVATE, ResultsRoot, stat_open
 from headrace.storage.safe_open import open_directory_below
+
+from .partial_files import PartialFile, sync_partial_files
 
 _LOCK = "lock"
 _SYNCERS = 4  # more made it slower

@@ -14,12 +14,13 @@ from typing import Any, Protocol
 
 import faust
 
-from agents.execution.job import AttemptEnd, Job, Jobs
-from agents.execution.pool import Pool
-from agents.execution.slots import Slots
-from agents.faust_kit.channel import HandOverChannel
-from agents.intake.micro_batching import RunTimes
 from headrace.contract.states import Cause
+
+from ..execution.job import AttemptEnd, Job, Jobs
+from ..execution.pool import Pool
+from ..execution.slots import Slots
+from ..faust_kit.channel import HandOverChannel
+from ..intake.micro_batching import RunTimes
 
 log = logging.getLogger(__name__)
 

@@ -11,14 +11,15 @@ import sys
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
-from agents.execution.pool import Pool
-from agents.execution.resource_limits import Limits
-from agents.execution.task_users import scratch_folder, task_users
-from agents.membership.identity import NodeIdentity
 from headrace.contract.cluster import KindInfo
 from headrace.errors import UsageError
 from headrace.kafka.client import Kafka
 from headrace.settings import Settings
+
+from ..execution.pool import Pool
+from ..execution.resource_limits import Limits
+from ..execution.task_users import scratch_folder, task_users
+from ..membership.identity import NodeIdentity
 
 log = logging.getLogger(__name__)
 
@@ -33,7 +34,7 @@ def main(settings: Settings, **faults: Any) -> int:
     pool = _make_pool(settings, node)
     with ThreadPoolExecutor(1, thread_name_prefix="start") as starter:
         kinds: Future[list[KindInfo]] = starter.submit(pool.start)
-        from agents.worker.node import run  # here, since importing Faust takes half a second
+        from .node import run  # here, since importing Faust takes half a second
 
         try:
             return run(settings, kafka, node, predecessor, pool, kinds, **faults)

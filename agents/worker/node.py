@@ -15,18 +15,6 @@ from typing import Any
 
 import faust
 
-from agents.execution.pool import Pool
-from agents.execution.progress import ProgressRelay
-from agents.faust_kit.app import make_app, member_id, quiet_logs, running, until_stopped
-from agents.faust_kit.health_routes import add_health_routes
-from agents.membership.death_notices import own_death_notice
-from agents.membership.fencing import Fence
-from agents.membership.identity import NodeIdentity, Predecessor
-from agents.membership.takeover import take_over
-from agents.monitoring.stats_page import add_stats_page
-from agents.worker.parts import NodeResources, WorkerParts
-from agents.worker.preflight import check_offsets, wait_for_topics
-from agents.worker.status import node_health, node_view
 from headrace.contract.cluster import KindInfo
 from headrace.errors import UsageError
 from headrace.kafka.client import Kafka
@@ -35,6 +23,19 @@ from headrace.kafka.lag import LagWatch
 from headrace.kafka.sender import Sender
 from headrace.process.failpoints import Failpoint, no_failpoint
 from headrace.settings import Settings, parse_address
+
+from ..execution.pool import Pool
+from ..execution.progress import ProgressRelay
+from ..faust_kit.app import make_app, member_id, quiet_logs, running, until_stopped
+from ..faust_kit.health_routes import add_health_routes
+from ..membership.death_notices import own_death_notice
+from ..membership.fencing import Fence
+from ..membership.identity import NodeIdentity, Predecessor
+from ..membership.takeover import take_over
+from ..monitoring.stats_page import add_stats_page
+from .parts import NodeResources, WorkerParts
+from .preflight import check_offsets, wait_for_topics
+from .status import node_health, node_view
 
 log = logging.getLogger(__name__)
 

@@ -6,24 +6,6 @@ UsageError when the payload schema of one of the node's own kinds is not valid.
 
 from dataclasses import dataclass
 
-from agents.completion.claim_members import ClaimMembers
-from agents.completion.finisher import Finisher
-from agents.execution.pool import Pool
-from agents.execution.slots import Slots
-from agents.intake.cancellations import Cancellations
-from agents.intake.delegation import Delegation
-from agents.intake.intake import Intake
-from agents.intake.micro_batching import RunTimes
-from agents.membership.failure_detector import FailureDetector
-from agents.membership.heartbeats import Heartbeats
-from agents.membership.identity import NodeIdentity
-from agents.membership.registry import Registry
-from agents.monitoring.protocol_metrics import ProtocolMetrics
-from agents.monitoring.stats import NodeStats
-from agents.receiver.receiver import Receiver
-from agents.recovery.reaper import Reaper
-from agents.recovery.trimmer import Trimmer
-from agents.worker.agent import Worker
 from headrace.contract.cluster import KindInfo
 from headrace.kafka.client import Kafka
 from headrace.kafka.groups import INTAKE_GROUP
@@ -31,6 +13,25 @@ from headrace.kafka.lag import LagWatch
 from headrace.kafka.sender import Sender
 from headrace.process.failpoints import Failpoint
 from headrace.settings import Settings
+
+from ..completion.claim_members import ClaimMembers
+from ..completion.finisher import Finisher
+from ..execution.pool import Pool
+from ..execution.slots import Slots
+from ..intake.cancellations import Cancellations
+from ..intake.delegation import Delegation
+from ..intake.intake import Intake
+from ..intake.micro_batching import RunTimes
+from ..membership.failure_detector import FailureDetector
+from ..membership.heartbeats import Heartbeats
+from ..membership.identity import NodeIdentity
+from ..membership.registry import Registry
+from ..monitoring.protocol_metrics import ProtocolMetrics
+from ..monitoring.stats import NodeStats
+from ..receiver.receiver import Receiver
+from ..recovery.reaper import Reaper
+from ..recovery.trimmer import Trimmer
+from .agent import Worker
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,11 +8,12 @@ from collections.abc import Callable
 
 import faust
 
-from agents.membership.fencing import Fence
-from agents.monitoring.stats_page import NodeView
-from agents.worker.parts import NodeResources, WorkerParts
 from headrace.kafka.lag import LagWatch
 from headrace.process.health import Health
+
+from ..membership.fencing import Fence
+from ..monitoring.stats_page import NodeView
+from .parts import NodeResources, WorkerParts
 
 
 def node_health(

@@ -9,10 +9,11 @@ from urllib.parse import urlsplit
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from gateway.http.problems import Problem
 from headrace.errors import UsageError
 from headrace.process.host_check import is_loopback, without_port
 from headrace.settings import Settings, parse_address
+
+from .problems import Problem
 
 _SECURITY_HEADERS = [(b"x-content-type-options", b"nosniff"), (b"referrer-policy", b"no-referrer")]
 

@@ -8,11 +8,12 @@ import base64
 from collections.abc import Mapping
 from datetime import datetime
 
-from gateway.http.problems import Problem
-from gateway.view.store import TaskFilter
 from headrace.contract.states import Reason, Status
 from headrace.contract.timestamps import parse_rfc3339
 from headrace.errors import Invalid
+
+from ..view.store import TaskFilter
+from .problems import Problem
 
 MAX_LIMIT = 1000
 DEFAULT_LIMIT = 50

@@ -10,8 +10,8 @@ from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 
-from gateway.http.problems import Problem
-from gateway.http.responses import not_modified, page_policy
+from ..http.problems import Problem
+from ..http.responses import not_modified, page_policy
 
 router = APIRouter()
 

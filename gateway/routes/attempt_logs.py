@@ -13,12 +13,13 @@ from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 
-from gateway.http.problems import Problem
-from gateway.http.responses import UNTRUSTED_CONTENT
-from gateway.routes.dependencies import dependencies_of
-from gateway.view.projection import id_text
 from headrace.storage.attempt_log import LOG_BYTES, log_path
 from headrace.storage.safe_open import open_file_below
+
+from ..http.problems import Problem
+from ..http.responses import UNTRUSTED_CONTENT
+from ..view.projection import id_text
+from .dependencies import dependencies_of
 
 router = APIRouter()
 

@@ -6,10 +6,10 @@ from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 
-from gateway.http.responses import json_response
-from gateway.routes.dependencies import dependencies_of
-from gateway.view.cluster import LIVE_S, KnownNode
-from gateway.view.task_events import rfc3339
+from ..http.responses import json_response
+from ..view.cluster import LIVE_S, KnownNode
+from ..view.task_events import rfc3339
+from .dependencies import dependencies_of
 
 router = APIRouter()
 

@@ -13,18 +13,19 @@ from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 
-from gateway.http.problems import Problem
-from gateway.http.query import parse_filter
-from gateway.http.responses import json_response
-from gateway.routes.dependencies import Dependencies, dependencies_of
-from gateway.routes.submit import read_body
-from gateway.routes.tasks import task_page
-from gateway.submission import parse_json
-from gateway.view.projection import TaskView, id_text, partition_and_offset
 from headrace.contract.ids import id_of_redrive
 from headrace.contract.records import Outgoing, Record, Source
 from headrace.contract.submission import Submission
 from headrace.errors import Invalid, Retryable, Undecodable
+
+from ..http.problems import Problem
+from ..http.query import parse_filter
+from ..http.responses import json_response
+from ..submission import parse_json
+from ..view.projection import TaskView, id_text, partition_and_offset
+from .dependencies import Dependencies, dependencies_of
+from .submit import read_body
+from .tasks import task_page
 
 router = APIRouter()
 

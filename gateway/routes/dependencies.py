@@ -9,25 +9,26 @@ from dataclasses import dataclass, field
 
 from starlette.requests import Request
 
-from gateway.http.problems import Problem
-from gateway.kafka.broker_probe import BrokerProbe
-from gateway.kafka.source_reader import SourceReader
-from gateway.metrics import Metrics
-from gateway.statistics_store import StatisticsStore
-from gateway.submission import Submissions
-from gateway.view.cluster import TOPICS as CLUSTER_TOPICS
-from gateway.view.cluster import ClusterView
-from gateway.view.notifier import Notifier
-from gateway.view.projection import TaskView, id_bytes
-from gateway.view.projector import TOPICS, Projector
-from gateway.view.recent_submissions import RecentSubmissions
-from gateway.view.store import StatusStore
 from headrace.contract.ids import parse_id
 from headrace.errors import Retryable
 from headrace.kafka.partitioner import partition_of
 from headrace.kafka.sender import Sender
 from headrace.process.health import Health
 from headrace.storage.results_root import ResultsRoot
+
+from ..http.problems import Problem
+from ..kafka.broker_probe import BrokerProbe
+from ..kafka.source_reader import SourceReader
+from ..metrics import Metrics
+from ..statistics_store import StatisticsStore
+from ..submission import Submissions
+from ..view.cluster import TOPICS as CLUSTER_TOPICS
+from ..view.cluster import ClusterView
+from ..view.notifier import Notifier
+from ..view.projection import TaskView, id_bytes
+from ..view.projector import TOPICS, Projector
+from ..view.recent_submissions import RecentSubmissions
+from ..view.store import StatusStore
 
 FIND_WAIT_S = 2.0  # how long a look-up waits for the view to reach the end of the log before it answers 503
 

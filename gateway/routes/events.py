@@ -15,14 +15,15 @@ from fastapi.sse import EventSourceResponse, format_sse_event
 from starlette.requests import Request
 from starlette.responses import Response
 
-from gateway.http.query import parse_filter
-from gateway.routes.dependencies import Dependencies, dependencies_of
-from gateway.view import position_vector
-from gateway.view.event_stream import EventStream
-from gateway.view.projection import id_bytes, id_text
-from gateway.view.store import EVENT_TOPICS, TaskFilter
-from gateway.view.task_events import ENDED, TaskEvent, is_event_id, progress_offset, remaining_events
 from headrace.errors import Retryable
+
+from ..http.query import parse_filter
+from ..view import position_vector
+from ..view.event_stream import EventStream
+from ..view.projection import id_bytes, id_text
+from ..view.store import EVENT_TOPICS, TaskFilter
+from ..view.task_events import ENDED, TaskEvent, is_event_id, progress_offset, remaining_events
+from .dependencies import Dependencies, dependencies_of
 
 router = APIRouter()
 

@@ -6,7 +6,7 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.requests import Request
 from starlette.responses import Response
 
-from gateway.routes.dependencies import dependencies_of
+from .dependencies import dependencies_of
 
 router = APIRouter()
 

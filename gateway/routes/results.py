@@ -13,14 +13,15 @@ from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
-from gateway.http.problems import Problem
-from gateway.http.responses import UNTRUSTED_CONTENT, not_modified
-from gateway.routes.dependencies import dependencies_of
-from gateway.view.projection import TaskView, id_text
 from headrace.contract.directory import check_directory
 from headrace.contract.states import Status
 from headrace.errors import Invalid
 from headrace.storage.safe_open import open_file_below
+
+from ..http.problems import Problem
+from ..http.responses import UNTRUSTED_CONTENT, not_modified
+from ..view.projection import TaskView, id_text
+from .dependencies import dependencies_of
 
 router = APIRouter()
 

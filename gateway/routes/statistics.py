@@ -21,12 +21,11 @@ from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 
-from gateway.http.problems import Problem
-from gateway.http.query import bad_cursor, bad_parameter, decode_base64, encode_base64, parse_limit, parse_time
-from gateway.http.responses import NO_STORE, json_response, not_modified, page_policy
-from gateway.page.routes import serve_file
-from gateway.routes.dependencies import dependencies_of
-from gateway.statistics_store import (
+from ..http.problems import Problem
+from ..http.query import bad_cursor, bad_parameter, decode_base64, encode_base64, parse_limit, parse_time
+from ..http.responses import NO_STORE, json_response, not_modified, page_policy
+from ..page.routes import serve_file
+from ..statistics_store import (
     BUCKETS,
     DIMENSIONS,
     DatabaseUnavailable,
@@ -34,6 +33,7 @@ from gateway.statistics_store import (
     StatisticsRow,
     StatisticsStore,
 )
+from .dependencies import dependencies_of
 
 router = APIRouter()
 

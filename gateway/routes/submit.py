@@ -15,12 +15,13 @@ from fastapi import APIRouter
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
-from gateway.http.problems import Problem
-from gateway.routes.dependencies import Dependencies, dependencies_of
-from gateway.submission import PreparedSubmission, too_large_problem
-from gateway.view.projection import TaskView, id_bytes
 from headrace.contract.submission import MAX_SUBMISSION_BYTES
 from headrace.errors import Retryable
+
+from ..http.problems import Problem
+from ..submission import PreparedSubmission, too_large_problem
+from ..view.projection import TaskView, id_bytes
+from .dependencies import Dependencies, dependencies_of
 
 router = APIRouter()
 

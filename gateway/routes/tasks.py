@@ -13,19 +13,20 @@ from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 
-from gateway.http.problems import Problem
-from gateway.http.query import encode_cursor, parse_cursor, parse_filter, parse_limit
-from gateway.http.responses import json_response
-from gateway.routes.dependencies import Dependencies, dependencies_of
-from gateway.view.projection import TaskView, id_text
-from gateway.view.store import StoredProgress, TaskFilter
-from gateway.view.task_events import result_json, rfc3339
 from headrace.contract.cluster import Cancel
 from headrace.contract.outcome import Outcome
 from headrace.contract.records import Source
 from headrace.contract.states import Reason, Status
 from headrace.contract.task import Task
 from headrace.errors import Retryable, Undecodable
+
+from ..http.problems import Problem
+from ..http.query import encode_cursor, parse_cursor, parse_filter, parse_limit
+from ..http.responses import json_response
+from ..view.projection import TaskView, id_text
+from ..view.store import StoredProgress, TaskFilter
+from ..view.task_events import result_json, rfc3339
+from .dependencies import Dependencies, dependencies_of
 
 router = APIRouter()
 

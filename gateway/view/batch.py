@@ -7,15 +7,16 @@ import logging
 from collections import Counter
 from collections.abc import Sequence
 
-from gateway.metrics import Metrics
-from gateway.view.projection import Companions, Folded, TaskView, fold_event, fold_submission, id_bytes, id_text
-from gateway.view.store import EVENT_TOPICS, NewEvent, StatusStore, StoredProgress
 from headrace.contract.lifecycle import Event
 from headrace.contract.progress import Progress
 from headrace.contract.records import Record
 from headrace.contract.task import Task
 from headrace.errors import Invalid, Undecodable
 from headrace.process.throttled_log import log_throttled
+
+from ..metrics import Metrics
+from .projection import Companions, Folded, TaskView, fold_event, fold_submission, id_bytes, id_text
+from .store import EVENT_TOPICS, NewEvent, StatusStore, StoredProgress
 
 log = logging.getLogger(__name__)
 

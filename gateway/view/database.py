@@ -10,8 +10,9 @@ import sqlite3
 import threading
 from pathlib import Path
 
-from gateway.view.projection import COLUMNS
 from headrace.storage.sqlite import connect, lock, open_or_rebuild
+
+from .projection import COLUMNS
 
 SCHEMA_VERSION = 1
 _LOCKED_S = 10.0  # how long a connection waits for another one's lock

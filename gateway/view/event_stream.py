@@ -7,12 +7,13 @@ whatever order it has read the topics in, sends a resuming client exactly the ev
 
 from dataclasses import dataclass, field
 
-from gateway.view import task_events
-from gateway.view.position_vector import PositionVector
-from gateway.view.projection import partition_and_offset
-from gateway.view.store import EVENT_TOPICS, StatusStore, StoredEvent, TaskFilter
-from gateway.view.task_events import TaskEvent
 from headrace.contract.states import Status
+
+from . import task_events
+from .position_vector import PositionVector
+from .projection import partition_and_offset
+from .store import EVENT_TOPICS, StatusStore, StoredEvent, TaskFilter
+from .task_events import TaskEvent
 
 _RECEIVED, _STARTED, _PROGRESS, _COMPLETED, _DEAD = range(len(EVENT_TOPICS))
 

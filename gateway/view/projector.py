@@ -13,14 +13,15 @@ from dataclasses import dataclass, field
 
 from confluent_kafka import KafkaError, KafkaException
 
-from gateway.metrics import Metrics
-from gateway.view.batch import EventBatch
-from gateway.view.store import EVENT_TOPICS, StatusStore
 from headrace.contract.records import Place, Record
 from headrace.errors import Retryable
 from headrace.kafka.client import Kafka
 from headrace.kafka.follower import Follower
 from headrace.kafka.metadata import installation_name, partitions_of
+
+from ..metrics import Metrics
+from .batch import EventBatch
+from .store import EVENT_TOPICS, StatusStore
 
 log = logging.getLogger(__name__)
 

@@ -12,10 +12,11 @@ from typing import Any
 
 import orjson
 
-from gateway.view.database import STORED, StatusDatabase
-from gateway.view.projection import COLUMNS, AttemptView, TaskView, id_text, place_of, values_of
 from headrace.contract.states import Status
 from headrace.storage.sqlite import adopt, in_few_lengths
+
+from .database import STORED, StatusDatabase
+from .projection import COLUMNS, AttemptView, TaskView, id_text, place_of, values_of
 
 _COLUMNS = ", ".join(STORED)
 # Not REPLACE: an update leaves the indexes of unchanged columns alone.

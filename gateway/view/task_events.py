@@ -9,10 +9,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from gateway.view.projection import TaskView, id_text
-from gateway.view.store import StoredProgress
 from headrace.contract.states import Status
 from headrace.contract.timestamps import format_rfc3339
+
+from .projection import TaskView, id_text
+from .store import StoredProgress
 
 RECEIVED, STARTED, ENDED = "1", "2", "9"
 

@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 from headrace.contract.ledger import Failure
 from headrace.contract.lifecycle import Event
 from headrace.contract.states import Cause
-from infra.chaos.evidence import Evidence, TaskHistory
+
+from .evidence import Evidence, TaskHistory
 
 _REAPED_WITHIN_MS = 60_000
 # Causes that need an injected fault as explanation; errors and timeouts are the task's own.

@@ -10,8 +10,8 @@ import signal
 import time
 from collections.abc import Callable
 
-from infra.chaos.conservation import InjectedFault
-from infra.chaos.installation import Installation, kill, node_name, pool_children
+from .conservation import InjectedFault
+from .installation import Installation, kill, node_name, pool_children
 
 Fault = Callable[[Installation, random.Random], InjectedFault]
 

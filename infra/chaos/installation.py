@@ -15,8 +15,9 @@ from confluent_kafka import KafkaException
 from headrace.child.process_tree import processes
 from headrace.kafka.client import Kafka
 from headrace.settings import Settings
-from infra.local.process import free_port
-from infra.local.roles import Role, answers, reached_at
+
+from ..local.process import free_port
+from ..local.roles import Role, answers, reached_at
 
 _PATIENCE_S = 120.0  # a supervisor waits up to 30 s before it restarts a role that keeps dying
 _ANSWER_S = 5.0

@@ -13,9 +13,10 @@ import orjson
 
 from headrace.errors import UsageError
 from headrace.settings import Settings
-from infra.chaos.installation import Installation
-from infra.chaos.schedule import run_schedule
-from infra.chaos.workloads import mixture
+
+from .installation import Installation
+from .schedule import run_schedule
+from .workloads import mixture
 
 TASKS_A_MINUTE = 700
 HEAVY_SHARE = 0.05  # share of tasks of seconds: keeps a third of six slots busy, so that killed nodes lose tasks

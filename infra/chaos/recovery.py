@@ -8,8 +8,9 @@ from collections.abc import Iterator, Sequence
 from statistics import median
 
 from headrace.contract.states import Cause
-from infra.chaos.conservation import InjectedFault
-from infra.chaos.evidence import Evidence, TaskHistory
+
+from .conservation import InjectedFault
+from .evidence import Evidence, TaskHistory
 
 CHILD = "child death to its replay"
 SAME_HOST = "node kill -9, back on the same host, to replay"

@@ -15,13 +15,14 @@ from confluent_kafka import KafkaException
 
 from headrace.errors import Retryable
 from headrace.kafka.sender import Sender
-from infra.chaos.conservation import InjectedFault, Verdict, judge
-from infra.chaos.evidence import Evidence, EvidenceReader, file_sha256
-from infra.chaos.faults import FAULTS, draw
-from infra.chaos.installation import Installation
-from infra.chaos.listener import Listener
-from infra.chaos.recovery import format_times, recoveries
-from infra.chaos.workloads import PlannedTask, Submitted, submit_http, submit_native
+
+from .conservation import InjectedFault, Verdict, judge
+from .evidence import Evidence, EvidenceReader, file_sha256
+from .faults import FAULTS, draw
+from .installation import Installation
+from .listener import Listener
+from .recovery import format_times, recoveries
+from .workloads import PlannedTask, Submitted, submit_http, submit_native
 
 QUIET_S = 180.0  # longest wait for the next task to end: a lease, replays, a restart of Kafka
 _SLICE = 200

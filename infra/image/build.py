@@ -18,7 +18,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from headrace.errors import HeadraceError, UsageError
-from infra.setup import ROOT, cache_dir, environ
+
+from ..setup import ROOT, cache_dir, environ
 
 TOOLS = ("debootstrap", "buildah", "runc")
 _SUITE = "bookworm"

@@ -19,11 +19,12 @@ from typing import Any
 from headrace.cli.health import ADDRESSES
 from headrace.client import Client, Refused
 from headrace.errors import HeadraceError, Retryable
-from infra.image.build import build, build_on
-from infra.image.container import COMPOSE, Container, Machine, machine
-from infra.local.database import EmbeddedDatabase
-from infra.local.kafka import EmbeddedKafka
-from infra.local.process import free_port
+
+from ..local.database import EmbeddedDatabase
+from ..local.kafka import EmbeddedKafka
+from ..local.process import free_port
+from .build import build, build_on
+from .container import COMPOSE, Container, Machine, machine
 
 PATIENCE_S = 300.0  # for any wait; the machine may be busy
 _FORBIDDEN_COMMANDS = ("pip", "pip3", "uv", "hatchling", "gcc", "cc", "make", "git", "curl", "wget", "javac")

@@ -20,9 +20,9 @@ from typing import Any
 
 import yaml
 
-from infra.image.build import buildah
-from infra.local.service import Service
-from infra.setup import ROOT, cache_dir
+from ..local.service import Service
+from ..setup import ROOT, cache_dir
+from .build import buildah
 
 COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "infra" / "compose.yaml").read_text())
 _VARIABLE = re.compile(r"\$\{(\w+):-([^}]*)\}")

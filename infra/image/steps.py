@@ -10,7 +10,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from infra.setup import ROOT, environ, find_uv
+from ..setup import ROOT, environ, find_uv
 
 HOME = Path("/opt/headrace")  # the environment in the final stage
 PYTHON = HOME / "bin" / "python"
@@ -28,7 +28,7 @@ def packages() -> None:
 
 def connector() -> None:
     """Copies Spark's Kafka connector to JARS. Needs HOME's Python: the Ivy in its pyspark downloads the jars."""
-    from infra.local.artifacts import artifact
+    from ..local.artifacts import artifact
 
     shutil.copytree(artifact("spark-kafka"), JARS)
 

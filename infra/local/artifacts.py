@@ -21,9 +21,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from headrace.errors import UsageError
-from infra.local.java import java, java_home
-from infra.local.trust import write_trust_store
-from infra.setup import cache_dir
+
+from ..setup import cache_dir
+from .java import java, java_home
+from .trust import write_trust_store
 
 LOCK = Path(__file__).with_name("artifacts.lock")
 

@@ -20,11 +20,12 @@ from agents.execution.task_users import SCRATCH_PARENT, installation_hash
 from headrace.kafka.client import load_security
 from headrace.kafka.topics import apply_topics
 from headrace.settings import Settings
-from infra.local.kafka import EmbeddedKafka, embedded_cluster
-from infra.local.process import bind_error, free_port
-from infra.local.roles import machine_roles
-from infra.local.service import Service, StartError
-from infra.local.supervisor import Supervisor
+
+from .kafka import EmbeddedKafka, embedded_cluster
+from .process import bind_error, free_port
+from .roles import machine_roles
+from .service import Service, StartError
+from .supervisor import Supervisor
 
 _STOP_ORDER = ("worker-", "gateway", "storekeeper", "kafka")
 _HOST = "127.0.0.1"

@@ -20,10 +20,11 @@ import pymysql
 from headrace.errors import UsageError
 from headrace.settings import parse_address
 from headrace.storage.mysql import Database
-from infra.local.artifacts import artifact
-from infra.local.process import end_left_over
-from infra.local.service import Service
-from infra.setup import cache_dir
+
+from ..setup import cache_dir
+from .artifacts import artifact
+from .process import end_left_over
+from .service import Service
 
 _NAME = "headrace"  # the database and its user
 _KEPT = ("bin/mariadbd", "bin/my_print_defaults", "bin/resolveip", "scripts/", "share/english/", "share/charsets/")

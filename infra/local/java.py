@@ -16,7 +16,8 @@ from functools import cache
 from pathlib import Path
 
 from headrace.errors import UsageError
-from infra.setup import cache_dir, environ, find_uv
+
+from ..setup import cache_dir, environ, find_uv
 
 OLDEST_JAVA = 17
 SPARK_JAVA = 25

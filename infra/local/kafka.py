@@ -20,10 +20,11 @@ from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 
 from headrace.settings import parse_address
-from infra.local.artifacts import artifact, kafka_classpath
-from infra.local.java import java, java_home
-from infra.local.process import bind_error, end_left_over, free_port, last_line
-from infra.local.service import Service, StartError
+
+from .artifacts import artifact, kafka_classpath
+from .java import java, java_home
+from .process import bind_error, end_left_over, free_port, last_line
+from .service import Service, StartError
 
 _LOOPBACK = "127.0.0.1"
 

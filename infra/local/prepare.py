@@ -14,13 +14,14 @@ from confluent_kafka.admin import AdminClient
 
 from headrace.errors import HeadraceError
 from headrace.kafka.topics import apply_topics
-from infra.local import spark_archive
-from infra.local.artifacts import ARTIFACTS, artifact, forget_downloads
-from infra.local.database import server_home
-from infra.local.java import fetch_spark_java
-from infra.local.kafka import EmbeddedKafka, class_archive
-from infra.local.process import free_port
-from infra.local.warmup import warm_up
+
+from . import spark_archive
+from .artifacts import ARTIFACTS, artifact, forget_downloads
+from .database import server_home
+from .java import fetch_spark_java
+from .kafka import EmbeddedKafka, class_archive
+from .process import free_port
+from .warmup import warm_up
 
 
 def main() -> int:

@@ -14,7 +14,8 @@ from pathlib import Path
 
 from headrace.errors import UsageError
 from headrace.settings import Settings, parse_address
-from infra.local.service import Service
+
+from .service import Service
 
 _PROBE_TIMEOUT_S = 1.0
 
@@ -78,7 +79,7 @@ def analytics_role(settings: Settings, logs: Path) -> Role | None:
     """The statistics, or None if their package is missing. Downloads missing artifacts; UsageError when that fails."""
     if not _installed("spark_analytics.main"):
         return None
-    from infra.local import spark_archive
+    from . import spark_archive
 
     extra = spark_archive.environ() | {"HEADRACE_SPARK_JARS": spark_archive.connector()}
     return Role("analytics", "analytics", settings, settings.analytics_http, "HEADRACE_ANALYTICS_HTTP", logs, extra)

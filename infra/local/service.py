@@ -12,7 +12,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from headrace.errors import HeadraceError
-from infra.local.process import kill_group, last_line, start_tied
+
+from .process import kill_group, last_line, start_tied
 
 _POLL_S = 0.02
 

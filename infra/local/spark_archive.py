@@ -24,9 +24,10 @@ from headrace.contract.task import Task
 from headrace.kafka.client import Kafka
 from headrace.kafka.sender import Sender
 from headrace.settings import Settings
-from infra.local.artifacts import artifact
-from infra.local.java import SPARK_JAVA, java_version, spark_java_home
-from infra.local.sample_records import completed_task
+
+from .artifacts import artifact
+from .java import SPARK_JAVA, java_version, spark_java_home
+from .sample_records import completed_task
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame

@@ -10,7 +10,8 @@ import time
 from collections.abc import Callable, Sequence
 
 from headrace.errors import HeadraceError, UsageError
-from infra.local.service import Service
+
+from .service import Service
 
 FIRST_DELAY_S = 1.0
 LONGEST_DELAY_S = 30.0

@@ -20,13 +20,14 @@ from headrace.kafka.client import load_security
 from headrace.kafka.topics import apply_topics
 from headrace.process.signals import on_signals
 from headrace.settings import Settings
-from infra.local.data_directory import DataDirectory
-from infra.local.database import EmbeddedDatabase
-from infra.local.kafka import EmbeddedKafka
-from infra.local.process import check_port_free
-from infra.local.roles import Role, analytics_role, check_distinct, machine_roles
-from infra.local.supervisor import Supervisor
-from infra.local.warmup import TIMEOUT_S, warm_up
+
+from .data_directory import DataDirectory
+from .database import EmbeddedDatabase
+from .kafka import EmbeddedKafka
+from .process import check_port_free
+from .roles import Role, analytics_role, check_distinct, machine_roles
+from .supervisor import Supervisor
+from .warmup import TIMEOUT_S, warm_up
 
 _PORT_PATIENCE_S = 3.0  # a process killed a moment ago may still hold its port
 _ROLE_GRACE_S = 20.0

@@ -19,10 +19,11 @@ from headrace.errors import Retryable
 from headrace.kafka.client import Kafka
 from headrace.kafka.groups import INTAKE_GROUP, STOREKEEPER_GROUP
 from headrace.process.throttled_log import log_throttled
-from spark_analytics.audit.log_reader import AuditLog
-from spark_analytics.audit.projection import TOPICS, AuditProjection, PartialTask
-from spark_analytics.audit.store import Audit, AuditStore, Finding
-from spark_analytics.metrics import Metrics
+
+from ..metrics import Metrics
+from .log_reader import AuditLog
+from .projection import TOPICS, AuditProjection, PartialTask
+from .store import Audit, AuditStore, Finding
 
 log = logging.getLogger(__name__)
 

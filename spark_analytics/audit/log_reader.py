@@ -17,8 +17,9 @@ from headrace.errors import Retryable
 from headrace.kafka.client import SHORT_FETCH, Kafka
 from headrace.kafka.metadata import partitions_of
 from headrace.kafka.reading import end_offsets, first_offsets, read_batches
-from spark_analytics.audit.projection import EVENTS
-from spark_analytics.audit.task_row import submission_source
+
+from .projection import EVENTS
+from .task_row import submission_source
 
 _ANSWER_S = 10.0
 _SILENT_S = 30.0

@@ -15,8 +15,9 @@ from headrace.contract.ids import id_of_key
 from headrace.contract.journal import Claim, decode_journal
 from headrace.contract.records import Place, Record
 from headrace.errors import Undecodable
-from spark_analytics.audit.copies import Copies
-from spark_analytics.audit.task_row import TaskRow, attempt_of, submission_source
+
+from .copies import Copies
+from .task_row import TaskRow, attempt_of, submission_source
 
 WINDOW_MS = 600_000  # the protocol (docs/protocol.md): repeats are reported for ten minutes at least
 EVENTS = {

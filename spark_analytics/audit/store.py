@@ -9,7 +9,8 @@ from datetime import UTC, datetime
 from typing import Literal, Protocol
 
 from headrace.storage.mysql import Database
-from spark_analytics.sinks.mysql import connection, retryable
+
+from ..sinks.mysql import connection, retryable
 
 FindingKind = Literal["lost", "repeated", "unreceived", "resubmitted"]
 _LASTING = ("repeated", "resubmitted")  # what later audits do not resolve

@@ -3,10 +3,11 @@
 from collections.abc import Callable, Mapping
 
 from headrace.errors import UsageError
-from spark_analytics.sinks.base import Sink
-from spark_analytics.sinks.console import ConsoleSink
-from spark_analytics.sinks.memory import MemorySink
-from spark_analytics.sinks.mysql import MySqlSink
+
+from .base import Sink
+from .console import ConsoleSink
+from .memory import MemorySink
+from .mysql import MySqlSink
 
 SINKS: Mapping[str, Callable[[str], Sink]] = {"mysql": MySqlSink, "console": ConsoleSink, "memory": MemorySink}
 

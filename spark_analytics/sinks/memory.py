@@ -2,7 +2,7 @@
 
 from pyspark.sql import DataFrame
 
-from spark_analytics.counts import KEY
+from ..counts import KEY
 
 Values = tuple[int, int, int]
 

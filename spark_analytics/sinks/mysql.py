@@ -19,7 +19,8 @@ from pyspark.sql import functions as F
 
 from headrace.errors import Retryable
 from headrace.storage.mysql import Database
-from spark_analytics.migrate import migrate
+
+from ..migrate import migrate
 
 _AWAY = (pymysql.OperationalError, pymysql.InterfaceError)
 _ROWS = 1000  # in one statement
