@@ -55,12 +55,19 @@ class Submissions:
             submission = Submission.from_json(found)
         except Invalid as e:
             raise Problem("invalid-submission", e.detail, [e]) from None
+        topic = self.check(submission)
+        return self._build_record(body, found, submission, topic, headers, key_holder)
+
+    def check(self, submission: Submission) -> str:
+        """The topic that the submission goes to; Problem when its kind does not take it, or priority is not allowed."""
         self._check_kind(submission)
-        if submission.priority == "high" and not self._allow_high_priority:
+        if submission.priority != "high":
+            return "tasks.normal"
+        if not self._allow_high_priority:
             raise Problem(
                 "forbidden", "a gateway that listens beyond loopback does not accept priority 'high': use 'normal'"
             )
-        return self._build_record(body, found, submission, headers, key_holder)
+        return "tasks.high"
 
     def _check_kind(self, submission: Submission) -> None:
         check = self._cluster.find_kind(submission.name)
@@ -73,7 +80,7 @@ class Submissions:
             raise Problem("invalid-payload", f"{problems[0].pointer}: {problems[0].detail}", problems[:50])
 
     def _build_record(
-        self, body: bytes, found: Any, submission: Submission, headers: Mapping[str, str], key_holder: str
+        self, body: bytes, found: Any, submission: Submission, topic: str, headers: Mapping[str, str], key_holder: str
     ) -> PreparedSubmission:
         own = [("via", b"http")]
         own += [(h, headers[h].encode()) for h in _TRACE_HEADERS if h in headers]
@@ -88,7 +95,6 @@ class Submissions:
             digest = hashlib.sha256(orjson.dumps(found, option=orjson.OPT_SORT_KEYS)).hexdigest()
             own.append((DIGEST_HEADER, digest.encode()))
         task_id = task_id or new_id()
-        topic = "tasks.high" if submission.priority == "high" else "tasks.normal"
         return PreparedSubmission(task_id, submission, Outgoing(topic, task_id.encode(), body, tuple(own)), digest)
 
 

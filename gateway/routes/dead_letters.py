@@ -1,10 +1,12 @@
 """GET /dead and POST /dead/redrive: lists the tasks that ended without a result, and submits them again.
 
 A redrive is a new task. Its id is derived from the old id and a count, and a header names the old task. A task that was
-redriven already is skipped unless `again` is set, so repeating a call makes no second task. Raises Problem.
+redriven already is skipped unless `again` is set, so repeating a call makes no second task. A call answers within
+seconds: when tasks are left, the answer has a cursor that the next call goes on from. Raises Problem.
 """
 
 import asyncio
+import time
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,32 +17,25 @@ from starlette.responses import Response
 
 from headrace.contract.ids import id_of_redrive
 from headrace.contract.records import Outgoing, Record, Source
+from headrace.contract.states import Status
 from headrace.contract.submission import Submission
 from headrace.errors import Invalid, Retryable, Undecodable
 
 from ..http.problems import Problem
-from ..http.query import parse_filter
+from ..http.query import encode_cursor, parse_filter
 from ..http.responses import json_response
 from ..submission import parse_json
-from ..view.projection import TaskView, id_text, partition_and_offset
+from ..view.projection import TaskView, id_bytes, id_text, partition_and_offset
 from .dependencies import Dependencies, dependencies_of
+from .redrive_request import RedriveRequest, parse_redrive
 from .submit import read_body
 from .tasks import task_page
 
 router = APIRouter()
 
-MAX_REDRIVE = 10_000  # tasks for each call; call again for more
-_FILTER_FIELDS = ("reason", "name", "directory", "status", "since", "until")
-
-
-@dataclass(frozen=True, slots=True)
-class RedriveRequest:
-    """The options of a redrive."""
-
-    dry_run: bool
-    again: bool
-    rate: float  # tasks a second, 0 = no limit
-    payload: dict[str, Any] | None  # replaces the old payload
+MAX_REDRIVE = 10_000  # tasks that a call looks at
+REDRIVE_S = 15.0  # a call sends no further task after so long: half of what clients usually wait for an answer
+_VIEW_WAIT_S = 2.0
 
 
 @router.get("/dead")
@@ -53,44 +48,108 @@ async def list_dead(request: Request) -> Response:
 async def redrive(request: Request) -> Response:
     """Submits the tasks of the matching dead letters again, as new tasks."""
     deps = dependencies_of(request)
-    body = parse_json(await read_body(request, "application/json") or b"{}")
-    if not isinstance(body, dict):
-        raise Problem("bad-request", "the body must be a JSON object with filters and options")
-    options = _parse_options(body)
-    wanted = parse_filter({k: str(body[k]) for k in _FILTER_FIELDS if body.get(k)}, dead=True)
-    tasks = await asyncio.to_thread(deps.store.list_tasks, wanted, None, MAX_REDRIVE)
+    wanted = parse_redrive(parse_json(await read_body(request, "application/json") or b"{}"))
+    tasks, items, more = await asyncio.to_thread(_find_dead, deps, wanted)
     counts = await asyncio.to_thread(deps.store.redrive_counts, [t.id for t in tasks])
-    due = [t for t in tasks if options.again or not counts.get(t.id)]
-    if options.dry_run:
-        return json_response({"matched": len(tasks), "redriven": 0, "would_redrive": len(due), "items": []})
-    items = []
-    for task in due:
-        items.append(await _redrive_one(deps, task, counts.get(task.id, 0) + 1, options))
-        if options.rate:
-            await asyncio.sleep(1 / options.rate)
-    if items and "id" in items[-1]:
-        await deps.catch_up(items[-1]["id"])  # so that an identical call right after this one skips them
-    return json_response({"matched": len(tasks), "redriven": sum("id" in i for i in items), "items": items}, 202)
+    due = [(t, counts.get(t.id, 0) + 1) for t in tasks if wanted.again or not counts.get(t.id)]
+    matched, after_all = len(tasks), _cursor(tasks[-1]) if more else None
+    if wanted.dry_run:
+        body = {"matched": matched, "redriven": 0, "would_redrive": len(due), "items": items, "next": after_all}
+        return json_response(body)
+    run = _Redrive(deps, wanted, items)
+    await run.send_all(due)
+    left = len(due) - run.handled
+    return json_response(
+        {"matched": matched, "next": run.next_cursor if left else after_all, "left": left} | run.to_json(), 202
+    )
 
 
-async def _redrive_one(deps: Dependencies, task: TaskView, count: int, options: RedriveRequest) -> dict[str, Any]:
+def _find_dead(deps: Dependencies, wanted: RedriveRequest) -> tuple[list[TaskView], list[dict[str, Any]], bool]:
+    """(dead tasks, newest first; errors for named tasks that are not dead; whether more tasks match)."""
+    if not wanted.ids:
+        tasks = deps.store.list_tasks(wanted.filter, wanted.cursor, MAX_REDRIVE + 1)
+        return tasks[:MAX_REDRIVE], [], len(tasks) > MAX_REDRIVE
+    tasks, errors = [], []
+    for task_id in wanted.ids:
+        task = deps.store.get_task(id_bytes(task_id))
+        if task is None:
+            errors.append({"redrive_of": task_id, "error": "no task has this id: list dead letters with GET /dead"})
+        elif task.status not in (Status.FAILED, Status.CANCELLED):
+            errors.append({"redrive_of": task_id, "error": f"the task is {task.status}: only dead ones are redriven"})
+        elif wanted.cursor is None or (task.submitted_ms, task.id) < wanted.cursor:
+            tasks.append(task)
+    return sorted(tasks, key=lambda t: (t.submitted_ms, t.id), reverse=True), errors, False
+
+
+def _cursor(task: TaskView) -> str:
+    return encode_cursor(task.submitted_ms, task.id)
+
+
+@dataclass(slots=True)
+class _Redrive:
+    """One call's redrives: `items` has an answer for each task, `handled` counts those that were tried."""
+
+    deps: Dependencies
+    wanted: RedriveRequest
+    items: list[dict[str, Any]]
+    handled: int = 0
+    next_cursor: str | None = None
+    wait_s: float = 0.0  # until the next task is due by the rate, when tasks are left
+
+    def to_json(self) -> dict[str, Any]:
+        redriven = sum("id" in i for i in self.items)
+        return {"redriven": redriven, "items": self.items, "wait_s": round(self.wait_s, 3)}
+
+    async def send_all(self, due: list[tuple[TaskView, int]]) -> None:
+        """Redrives one task after the other at the rate, until the call's time is over.
+
+        Problem kafka-unavailable, which lists the tasks that were redriven before.
+        """
+        began = time.monotonic()
+        ends: dict[tuple[str, int], int] = {}
+        if due:
+            await self.deps.catch_up_kinds()
+        for number, (task, count) in enumerate(due):
+            due_at = began + (number / self.wanted.rate if self.wanted.rate else 0.0)
+            if number and max(due_at, time.monotonic()) > began + REDRIVE_S:
+                self.wait_s = max(0.0, due_at - time.monotonic())
+                break
+            await asyncio.sleep(due_at - time.monotonic())
+            await self._send(task, count, ends)
+            self.handled, self.next_cursor = number + 1, _cursor(task)
+        # So that the same call right after this one skips them.
+        await self.deps.notifier.wait_until(lambda: self.deps.projector.snapshot.reached(ends), _VIEW_WAIT_S)
+
+    async def _send(self, task: TaskView, count: int, ends: dict[tuple[str, int], int]) -> None:
+        old = id_text(task.id)
+        try:
+            outgoing = await _new_record(self.deps, task, count, self.wanted.payload)
+            topic, partition, offset = await asyncio.wrap_future(self.deps.sender.send(outgoing))
+        except (Undecodable, Invalid, Problem) as e:
+            self.items.append({"redrive_of": old, "error": f"the submission cannot be redriven: {e.detail}"})
+        except Retryable as e:
+            self.deps.broker_probe.report_failure(str(e))
+            raise Problem(
+                "kafka-unavailable",
+                f"not all tasks were redriven: {e}; the same call again redrives the rest",
+                next=self.next_cursor,
+                **self.to_json(),
+            ) from None
+        else:
+            ends[topic, partition] = max(offset + 1, ends.get((topic, partition), 0))
+            self.items.append({"redrive_of": old, "id": (outgoing.key or b"").decode()})
+
+
+async def _new_record(deps: Dependencies, task: TaskView, count: int, payload: dict[str, Any] | None) -> Outgoing:
+    """The record of the new task. Undecodable, Invalid or Problem when it cannot be one; Retryable."""
+    partition, offset = partition_and_offset(task.ended_place)
+    record = await asyncio.to_thread(deps.source_reader.read_record, Source("tasks.dead", partition, offset))
+    if record is None or record.value is None:
+        raise Invalid("Kafka no longer holds the dead letter: submit a new task instead")
+    value = record.value if payload is None else _replace_payload(record.value, payload)
+    topic = deps.submissions.check(Submission.decode(value))
     old = id_text(task.id)
-    try:
-        partition, offset = partition_and_offset(task.ended_place)
-        record = await asyncio.to_thread(deps.source_reader.read_record, Source("tasks.dead", partition, offset))
-        if record is None or record.value is None:
-            return {"redrive_of": old, "error": "Kafka no longer holds the dead letter: submit a new task instead"}
-        value = _replace_payload(record.value, options.payload)
-        new = id_of_redrive(old, count)
-        await asyncio.wrap_future(
-            deps.sender.send(Outgoing("tasks.normal", new.encode(), value, _headers(record, old)))
-        )
-    except (Undecodable, Invalid) as e:
-        return {"redrive_of": old, "error": f"the submission cannot be redriven: {e.detail}"}
-    except Retryable as e:
-        deps.broker_probe.report_failure(str(e))
-        raise Problem("kafka-unavailable", f"not all tasks were redriven: {e}; call again for the rest") from None
-    return {"redrive_of": old, "id": new}
+    return Outgoing(topic, id_of_redrive(old, count).encode(), value, _headers(record, old))
 
 
 def _headers(record: Record, old: str) -> tuple[tuple[str, bytes], ...]:
@@ -99,21 +158,6 @@ def _headers(record: Record, old: str) -> tuple[tuple[str, bytes], ...]:
     return (("via", b"http"), ("redrive-of", old.encode()), *kept)
 
 
-def _replace_payload(raw: bytes, payload: dict[str, Any] | None) -> bytes:
-    if payload is None:
-        return raw
+def _replace_payload(raw: bytes, payload: dict[str, Any]) -> bytes:
     Submission.decode(raw)
-    value = orjson.dumps(orjson.loads(raw) | {"payload": payload})
-    Submission.decode(value)
-    return value
-
-
-def _parse_options(body: dict[str, Any]) -> RedriveRequest:
-    rate, payload = body.get("rate", 0), body.get("payload")
-    if isinstance(rate, bool) or not isinstance(rate, int | float) or not 0 <= rate <= 100_000:
-        detail = "rate must be a number of tasks a second, from 0 to 100000"
-        raise Problem("bad-request", detail, [Invalid(detail, "/rate")])
-    if payload is not None and not isinstance(payload, dict):
-        detail = "payload must be an object: it replaces the payload of the old task"
-        raise Problem("bad-request", detail, [Invalid(detail, "/payload")])
-    return RedriveRequest(body.get("dry_run") is True, body.get("again") is True, float(rate), payload)
+    return orjson.dumps(orjson.loads(raw) | {"payload": payload})

@@ -6,7 +6,7 @@ Problem. When Kafka is unavailable the answer is 503, at once if the probe knows
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from concurrent.futures import Future
 from typing import Any
 
@@ -56,9 +56,8 @@ async def _prepare(deps: Dependencies, body: bytes, request: Request) -> Prepare
     try:
         return deps.submissions.prepare(body, headers)
     except Problem as e:
-        if e.type not in ("unknown-kind", "invalid-payload"):
+        if not _may_be_outdated(e):
             raise
-    # The kind may have been announced a moment ago, or with a new schema: read all announcements before refusing.
     await deps.catch_up_kinds()
     return deps.submissions.prepare(body, headers)
 
@@ -154,16 +153,33 @@ async def submit_batch(request: Request) -> Response:
 
 async def _submit_window(deps: Dependencies, lines: Sequence[bytes], request: Request) -> list[bytes]:
     """One answer for each line. Sends all records before it waits for any."""
-    sent: list[tuple[str, Future[Any]] | Problem] = []
     headers = {h: v for h, v in request.headers.items() if h != "idempotency-key"}
-    for line in lines:
+    prepared = [_prepare_line(deps, line, headers) for line in lines]
+    if any(_may_be_outdated(p) for p in prepared):
         try:
-            prepared = deps.submissions.prepare(line, headers)
-            sent.append((prepared.id, deps.sender.send(prepared.record)))
+            await deps.catch_up_kinds()
         except Problem as e:
-            sent.append(e)
+            prepared = [e if _may_be_outdated(p) else p for p in prepared]
+        else:
+            prepared = [
+                _prepare_line(deps, line, headers) if _may_be_outdated(p) else p
+                for line, p in zip(lines, prepared, strict=True)
+            ]
+    sent = [p if isinstance(p, Problem) else (p.id, deps.sender.send(p.record)) for p in prepared]
     answers = await asyncio.to_thread(lambda: [_answer(deps, s) for s in sent])
     return [orjson.dumps(a, option=orjson.OPT_APPEND_NEWLINE) for a in answers]
+
+
+def _prepare_line(deps: Dependencies, line: bytes, headers: Mapping[str, str]) -> PreparedSubmission | Problem:
+    try:
+        return deps.submissions.prepare(line, headers)
+    except Problem as e:
+        return e
+
+
+def _may_be_outdated(prepared: PreparedSubmission | Problem) -> bool:
+    """Whether it was refused because of its kind, which may have been announced a moment ago, or with a new schema."""
+    return isinstance(prepared, Problem) and prepared.type in ("unknown-kind", "invalid-payload")
 
 
 def _answer(deps: Dependencies, sent: "tuple[str, Future[Any]] | Problem") -> dict[str, Any]:

@@ -47,5 +47,15 @@ def _line(item: dict[str, Any]) -> str:
 def redrive(settings: Settings, dry_run: bool, **filters: str | None) -> int:
     body: dict[str, Any] = {k: v for k, v in filters.items() if v} | {"dry_run": dry_run}
     with client_of(settings) as client:
-        print_json(client.request("POST", "/dead/redrive", json=body))
+        answer = client.request("POST", "/dead/redrive", json=body)
+        while answer["next"] is not None:  # a call answers within seconds, and the next one goes on
+            more = client.request("POST", "/dead/redrive", json=body | {"cursor": answer["next"]})
+            answer = {k: _joined(v, answer.get(k)) for k, v in more.items()}
+        print_json({k: v for k, v in answer.items() if k not in ("next", "left", "wait_s")})
     return 0
+
+
+def _joined(last: Any, before: Any) -> Any:
+    """Counts and lists of several answers add up; the cursor is the last one's."""
+    adds_up = isinstance(last, int | list) and not isinstance(last, bool) and before is not None
+    return before + last if adds_up else last

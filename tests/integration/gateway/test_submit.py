@@ -89,6 +89,17 @@ def test_a_kind_announced_a_moment_ago_is_known(gw: Gateway, stage: Stage) -> No
         assert post(gw, submission(name=f"kind-{n}")).status_code == 202
 
 
+def test_a_kind_announced_a_moment_ago_is_known_in_a_batch(gw: Gateway, stage: Stage) -> None:
+    for n in range(5):
+        stage.roles.announce(f"batch-kind-{n}", {"type": "object"})
+        lines = [submission(), submission(name=f"batch-kind-{n}"), submission(name="nothing")]
+        answer = gw.http.post("/tasks/batch", content=b"\n".join(lines), headers={"content-type": "application/jsonl"})
+        first, fresh, unknown = [orjson.loads(line) for line in answer.content.splitlines()]
+        assert "id" in first
+        assert "id" in fresh
+        assert unknown["error"]["type"] == "/problems/unknown-kind"
+
+
 def test_only_json_is_accepted(gw: Gateway) -> None:
     answer = gw.http.post("/tasks", content=submission(), headers={"content-type": "text/plain"})
     assert (answer.status_code, answer.json()["type"]) == (415, "/problems/unsupported-media-type")
