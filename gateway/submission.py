@@ -5,17 +5,15 @@ The record's value is the body unchanged, so Kafka holds what the client sent.
 """
 
 import hashlib
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-import orjson
-
+from headrace.contract.exact_json import encode_json, parse_json
 from headrace.contract.ids import id_of_idempotency_key, id_of_key_reused, new_id
 from headrace.contract.records import Outgoing
 from headrace.contract.submission import MAX_SUBMISSION_BYTES, Submission
-from headrace.errors import Invalid
+from headrace.errors import Invalid, Undecodable
 
 from .http.problems import Problem
 from .view.batch import DIGEST_HEADER
@@ -50,7 +48,7 @@ class Submissions:
         """Checks a body and builds its record; raises Problem. Each `key_holder` has Idempotency-Keys of its own."""
         if len(body) > MAX_SUBMISSION_BYTES:
             raise too_large_problem()
-        found = parse_json(body)
+        found = parse_body(body)
         try:
             submission = Submission.from_json(found)
         except Invalid as e:
@@ -92,7 +90,7 @@ class Submissions:
                 )
             task_id = id_of_idempotency_key(key_holder, key)
             # Of the parsed body with sorted keys, so that formatting and the order of keys do not matter.
-            digest = hashlib.sha256(orjson.dumps(found, option=orjson.OPT_SORT_KEYS)).hexdigest()
+            digest = hashlib.sha256(encode_json(found, sort_keys=True)).hexdigest()
             own.append((DIGEST_HEADER, digest.encode()))
         task_id = task_id or new_id()
         return PreparedSubmission(task_id, submission, Outgoing(topic, task_id.encode(), body, tuple(own)), digest)
@@ -104,22 +102,11 @@ def too_large_problem() -> Problem:
     )
 
 
-def parse_json(body: bytes) -> Any:
-    """Parses JSON; Problem bad-json for anything else, and for duplicate keys."""
+def parse_body(body: bytes) -> Any:
+    """Parses JSON, integers exact. Problem: bad-json for anything else, invalid-submission for JSON beyond a limit."""
     try:
-        found = orjson.loads(body)
-        # Of two equal keys one reader of the record takes the first, another the last: they would run different tasks.
-        # The fast check: each key has a colon, and without \u escapes encoding adds none. Equal counts: no dropped key.
-        if b"\\u" in body or body.count(b":") != orjson.dumps(found).count(b":"):
-            json.loads(body, object_pairs_hook=_reject_duplicate_keys)
-    except (ValueError, RecursionError, TypeError) as e:  # TypeError: nested deeper than orjson encodes
-        raise Problem("bad-json", f"the body is not valid JSON: {e}") from None
-    return found
-
-
-def _reject_duplicate_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        keys = [k for k, _ in pairs]
-        raise ValueError(f"the key {next(k for k in keys if keys.count(k) > 1)!r} appears twice in one object")
-    return found
+        return parse_json(body)
+    except Undecodable as e:
+        raise Problem("bad-json", f"the body is not valid JSON: {e.detail.removeprefix('not JSON: ')}") from None
+    except Invalid as e:
+        raise Problem("invalid-submission", e.detail, [e]) from None

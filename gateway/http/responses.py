@@ -5,9 +5,10 @@ Imported by routes and the page. Nothing here fails.
 
 from collections.abc import Mapping
 
-import orjson
 from starlette.requests import Request
 from starlette.responses import Response
+
+from headrace.contract.exact_json import encode_json
 
 NO_STORE = {"Cache-Control": "no-store"}
 # Tasks write results and logs: a browser must neither guess their type nor run scripts in them.
@@ -16,7 +17,7 @@ UNTRUSTED_CONTENT = {"X-Content-Type-Options": "nosniff", "Content-Security-Poli
 
 def json_response(body: object, status: int = 200) -> Response:
     """`body` as JSON that no cache may keep."""
-    return Response(orjson.dumps(body), status, media_type="application/json", headers=NO_STORE)
+    return Response(encode_json(body), status, media_type="application/json", headers=NO_STORE)
 
 
 def not_modified(request: Request, headers: Mapping[str, str]) -> Response | None:

@@ -10,11 +10,11 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
-import orjson
 from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 
+from headrace.contract.exact_json import encode_json, parse_json
 from headrace.contract.ids import id_of_redrive
 from headrace.contract.records import Outgoing, Record, Source
 from headrace.contract.states import Status
@@ -24,7 +24,7 @@ from headrace.errors import Invalid, Retryable, Undecodable
 from ..http.problems import Problem
 from ..http.query import encode_cursor, parse_filter
 from ..http.responses import json_response
-from ..submission import parse_json
+from ..submission import parse_body
 from ..view.projection import TaskView, id_bytes, id_text, partition_and_offset
 from .dependencies import Dependencies, dependencies_of
 from .redrive_request import RedriveRequest, parse_redrive
@@ -48,7 +48,7 @@ async def list_dead(request: Request) -> Response:
 async def redrive(request: Request) -> Response:
     """Submits the tasks of the matching dead letters again, as new tasks."""
     deps = dependencies_of(request)
-    wanted = parse_redrive(parse_json(await read_body(request, "application/json") or b"{}"))
+    wanted = parse_redrive(parse_body(await read_body(request, "application/json") or b"{}"))
     tasks, items, more = await asyncio.to_thread(_find_dead, deps, wanted)
     counts = await asyncio.to_thread(deps.store.redrive_counts, [t.id for t in tasks])
     due = [(t, counts.get(t.id, 0) + 1) for t in tasks if wanted.again or not counts.get(t.id)]
@@ -160,4 +160,4 @@ def _headers(record: Record, old: str) -> tuple[tuple[str, bytes], ...]:
 
 def _replace_payload(raw: bytes, payload: dict[str, Any]) -> bytes:
     Submission.decode(raw)
-    return orjson.dumps(orjson.loads(raw) | {"payload": payload})
+    return encode_json(parse_json(raw) | {"payload": payload})

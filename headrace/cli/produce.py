@@ -1,10 +1,10 @@
 """`headrace produce`: sends a task to Kafka without the gateway, as any Kafka producer can."""
 
 import click
-import orjson
 
 from headrace.cli.options import KAFKA, with_local_kafka, with_settings
 from headrace.cli.tasks import parse_payload
+from headrace.contract.exact_json import encode_json
 from headrace.contract.ids import new_id, parse_id
 from headrace.contract.records import Outgoing
 from headrace.contract.submission import Submission
@@ -32,12 +32,15 @@ def produce(settings: Settings, name: str, payload: str, directory: str, task_id
         raise UsageError(f"{task_id!r} is not a UUID: give one, or leave out --id")
     body = {"name": name, "payload": parse_payload(payload), "directory": directory}
     try:
-        Submission.from_json(body)
+        value = encode_json(body)
+        Submission.decode(value)
+    except UnicodeEncodeError:
+        raise UsageError("the name of the kind and the directory must be UTF-8") from None
     except Invalid as e:
         raise UsageError(f"{e.pointer or 'the submission'}: {e.detail}") from None
     sender = Sender(Kafka(with_local_kafka(settings), "headrace-produce"), timeout_s=_TIMEOUT_S)
     try:
-        [place] = sender.send_all([Outgoing("tasks.normal", own_id.encode(), orjson.dumps(body))])
+        [place] = sender.send_all([Outgoing("tasks.normal", own_id.encode(), value)])
     finally:
         sender.close(1)
     click.echo(f"{own_id}  {place[0]}/{place[1]}/{place[2]}")

@@ -14,8 +14,9 @@ import orjson
 
 from headrace.cli.options import GATEWAY, with_settings
 from headrace.client import Client, ServerEvent
+from headrace.contract.exact_json import parse_json
 from headrace.contract.states import TERMINAL
-from headrace.errors import UsageError
+from headrace.errors import Invalid, Undecodable, UsageError
 from headrace.settings import Settings
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
@@ -34,9 +35,14 @@ def parse_payload(text: str) -> dict[str, Any]:
     if text.startswith("@"):
         text = sys.stdin.read() if text == "@-" else Path(text[1:]).read_text()
     try:
-        found = orjson.loads(text)
-    except orjson.JSONDecodeError as e:
-        raise UsageError(f"the payload is not JSON ({e}): give an object such as '{{\"upper_bound\": 100}}'") from None
+        found = parse_json(text.encode(errors="surrogateescape"))  # arguments may hold bytes that are no UTF-8
+    except Undecodable as e:
+        why = e.detail.removeprefix("not JSON: ")
+        raise UsageError(
+            f"the payload is not JSON ({why}): give an object such as '{{\"upper_bound\": 100}}'"
+        ) from None
+    except Invalid as e:
+        raise UsageError(f"the payload cannot be sent: {e.pointer or 'it'}: {e.detail}") from None
     if not isinstance(found, dict):
         raise UsageError("the payload must be a JSON object with the kind's parameters")
     return found

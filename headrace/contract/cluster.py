@@ -11,9 +11,10 @@ from typing import Any, Literal
 import orjson
 
 from headrace.contract.bounds import MAX_ATTEMPTS, MAX_TIME_MS, whole_number
+from headrace.contract.exact_json import encode_json, parse_json
 from headrace.contract.ids import id_of_key
 from headrace.contract.records import Outgoing, Record, headers_of
-from headrace.errors import Undecodable
+from headrace.errors import Invalid, Undecodable
 
 # Such keys on `nodes` are no boots: headrace.storage.results_root stores there which results root is in use.
 RESULTS_ROOT_KEY = b"results-root/"
@@ -107,7 +108,7 @@ class KindInfo:
     version: str = ""  # hash of the source: it changes with the code
 
     def encode(self) -> Outgoing:
-        return Outgoing("kinds", self.name.encode(), orjson.dumps(self.to_json()), headers_of({}))
+        return Outgoing("kinds", self.name.encode(), encode_json(self.to_json()), headers_of({}))
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -138,9 +139,9 @@ class KindInfo:
     @classmethod
     def decode(cls, record: Record) -> "KindInfo":
         try:
-            kind = cls.from_json(orjson.loads(record.value or b""))
-        except orjson.JSONDecodeError as e:
-            raise Undecodable(f"not a kind: {e}", record.value) from None
+            kind = cls.from_json(parse_json(record.value or b""))
+        except (Undecodable, Invalid) as e:
+            raise Undecodable(f"not a kind: {e.detail.removeprefix('not a kind: ')}", record.value) from None
         if kind.name.encode() != record.key:
             raise Undecodable("the key of a kind must be its name", record.value)
         return kind

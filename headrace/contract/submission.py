@@ -8,9 +8,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
 
-import orjson
-
 from headrace.contract.directory import check_directory
+from headrace.contract.exact_json import parse_json
 from headrace.contract.timestamps import parse_rfc3339
 from headrace.errors import Invalid, Undecodable
 
@@ -32,16 +31,12 @@ class Submission:
 
     @classmethod
     def decode(cls, raw: bytes | None) -> "Submission":
-        """From JSON bytes. Undecodable when they are not JSON; Invalid names the field that breaks a rule."""
+        """From JSON bytes. Undecodable when they are not JSON; Invalid names the field that breaks a rule or limit."""
         if raw is None:
             raise Undecodable("the record is empty: a submission is a JSON object", raw)
         if len(raw) > MAX_SUBMISSION_BYTES:
             raise Invalid(f"the submission has {len(raw)} bytes: {MAX_SUBMISSION_BYTES} at most")
-        try:
-            found = orjson.loads(raw)
-        except orjson.JSONDecodeError as e:
-            raise Undecodable(f"not JSON: {e}", raw) from None
-        return cls.from_json(found)
+        return cls.from_json(parse_json(raw))
 
     @classmethod
     def from_json(cls, found: object) -> "Submission":

@@ -48,6 +48,18 @@ def test_a_redrive_keeps_the_priority_of_the_submission(stage: Stage) -> None:
     assert not [r for r in records_on(stage.settings, "tasks.normal") if r.key == item["id"].encode()]
 
 
+def test_integers_stay_exact_in_a_redrive_and_in_its_edited_payload(stage: Stage) -> None:
+    as_it_was = submission(payload={"upper_bound": 1}).replace(b":1}", b":%d}" % 2**70)
+    kind, _ = make_dead(stage, 1, as_it_was)
+    ids = [redrive(stage, name=kind)["items"][0]["id"]]
+    body = b'{"name": "%s", "again": true, "payload": {"upper_bound": %d}}' % (kind.encode(), 2**80)
+    answer = stage.gw.http.post("/dead/redrive", content=body, headers={"content-type": "application/json"})
+    ids += [answer.json()["items"][0]["id"]]
+    sent = {r.key: r.value or b"" for r in records_on(stage.settings, "tasks.normal")}
+    assert sent[ids[0].encode()] == as_it_was
+    assert b'"upper_bound":%d}' % 2**80 in sent[ids[1].encode()]
+
+
 def test_a_call_at_a_low_rate_answers_at_once_and_says_where_to_go_on(stage: Stage) -> None:
     kind, ids = make_dead(stage, 3)
     began = time.monotonic()

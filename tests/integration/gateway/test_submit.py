@@ -57,8 +57,17 @@ def test_no_gateway_answers_404_after_a_202(gw: Gateway, other: Gateway) -> None
         (b'{"name": NaN}', 400, "bad-json", None),
         (b'{"name": "prime", "name": "prime"}', 400, "bad-json", None),
         (b'{"name": "prime", "payload": {"\\u0061": 1, "a": 2}}', 400, "bad-json", None),
-        (b'{"payload":' * 3000 + b"1" + b"}" * 3000, 400, "bad-json", None),
-        (b'{"payload":' * 500 + b"1" + b"}" * 500, 400, "bad-json", None),
+        (b'{"payload":' * 3000 + b"1" + b"}" * 3000, 422, "invalid-submission", "/payload/payload"),
+        (b'{"payload":' * 500 + b"1" + b"}" * 500, 422, "invalid-submission", "/payload/payload"),
+        (
+            b'{"payload": {"a": "\\u0061", "b": ' + b"[" * 253 + b"]" * 253 + b"}}",
+            422,
+            "invalid-submission",
+            "/payload/b",
+        ),
+        (b'{"payload": {"n": ' + b"9" * 4301 + b"}}", 422, "invalid-submission", "/payload/n"),
+        (b'{"name": "prime", "payload": {"upper_bound": 99999999999999999999, "a": NaN}}', 400, "bad-json", None),
+        (b'{"name": "\\ud800"}', 400, "bad-json", None),
         (b"\xff\xfe", 400, "bad-json", None),
         (b"[]", 422, "invalid-submission", ""),
         (orjson.dumps(BODY | {"directory": "../etc"}), 422, "invalid-submission", "/directory"),
@@ -81,6 +90,38 @@ def test_an_invalid_body_is_refused_with_a_problem_that_names_the_field(
     if kind == "unknown-kind":
         assert "prime" in problem["kinds"]
         assert "prime" in problem["detail"]
+
+
+@pytest.mark.parametrize("number", [2**64, 2**70, 10**4299])
+def test_an_integer_of_any_size_is_accepted_and_logged_as_it_was_sent(gw: Gateway, stage: Stage, number: int) -> None:
+    body = b'{"name": "prime", "payload": {"upper_bound": %d}, "directory": "demo"}' % number
+    answers = [post(gw, body, idempotency_key=f"big-{number % 997}") for _ in range(2)]
+    assert [a.status_code for a in answers] == [202, 202]
+    [task_id] = {a.json()["id"] for a in answers}
+    [record] = records_of(stage, "tasks.normal", task_id)
+    assert record.value == body
+    other = post(gw, body.replace(b"%d" % number, b"%d" % (number + 1)), idempotency_key=f"big-{number % 997}")
+    assert other.json()["type"] == "/problems/idempotency-conflict"
+
+
+def test_each_line_of_a_batch_has_its_own_limits(gw: Gateway) -> None:
+    deep = b'{"name": "prime", "payload": {"a": ' + b"[" * 300 + b"]" * 300 + b'}, "directory": "demo"}'
+    big = b'{"name": "prime", "payload": {"upper_bound": 123456789012345678901234567890}, "directory": "demo"}'
+    answer = gw.http.post(
+        "/tasks/batch", content=b"\n".join([big, deep, big]), headers={"content-type": "application/jsonl"}
+    )
+    first, refused, last = [orjson.loads(line) for line in answer.content.splitlines()]
+    assert "id" in first
+    assert "id" in last
+    assert refused["error"]["errors"][0]["pointer"] == "/payload/a"
+
+
+def test_a_schema_with_big_integers_is_shown_and_checked_exactly(gw: Gateway, stage: Stage) -> None:
+    stage.roles.announce("big", {"type": "object", "properties": {"n": {"type": "integer", "maximum": 2**70}}})
+    body = b'{"name": "big", "payload": {"n": %d}, "directory": "demo"}'
+    assert post(gw, body % 2**70).status_code == 202
+    assert post(gw, body % (2**70 + 1)).status_code == 422
+    assert str(2**70) in gw.http.get("/kinds").text
 
 
 def test_a_kind_announced_a_moment_ago_is_known(gw: Gateway, stage: Stage) -> None:

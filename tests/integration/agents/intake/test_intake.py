@@ -105,6 +105,19 @@ REFUSED = {
     "no object": (b"[]", "invalid", "JSON object"),
     "a way out of the root": (submission(directory="../etc"), "invalid", "/directory"),
     "a payload that fails its schema": (submission(payload={"x": "text"}), "invalid", "/payload/x"),
+    "one that is nested too deep": (
+        submission(payload={"x": 1})[:-1] + b',"a":' + b"[" * 300 + b"]" * 300 + b"}",
+        "invalid",
+        "/a/0: ",
+    ),
+    "one that is nested beyond every parser": (b"[" * 100_000, "invalid", "levels deep"),
+    "an integer that is too long": (
+        b'{"name": "work", "payload": {"x": ' + b"9" * 5000 + b"}}",
+        "invalid",
+        "/payload/x: ",
+    ),
+    "a number that is none": (b'{"name": "work", "payload": {"x": NaN}}', "invalid", "not JSON"),
+    "a repeated key": (b'{"name": "work", "name": "work"}', "invalid", "'name' appears twice"),
     "an unknown kind": (submission("nobody-has-it"), "unknown-kind", "there are work"),
     "one that has expired": (submission(expires_at="2020-01-01T00:00:00Z"), "expired", "2020-01-01"),
 }

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from gateway.http.problems import Problem
 from gateway.http.query import parse_cursor
-from gateway.submission import parse_json
+from gateway.submission import parse_body
 from gateway.view.task_events import rfc3339
 from headrace.contract.bounds import MAX_ATTEMPTS
 from headrace.contract.ids import id_of_key
@@ -37,7 +37,7 @@ BYTES_DECODERS: dict[str, Callable[[bytes], Any]] = {
     "claim key": ClaimKey.parse,
     "task id": id_of_key,
     "ledger": decode_ledger,
-    "body": parse_json,
+    "body": parse_body,
     "cursor": lambda raw: parse_cursor({"cursor": raw.decode("latin-1")}),
 }
 
