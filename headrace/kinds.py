@@ -4,18 +4,23 @@ Authors write `@task`. Only the pool's children load task modules and call the f
 by its `KindInfo`. UsageError at the decorator for a function that cannot be a kind, so that its author sees it first.
 """
 
+import contextlib
 import hashlib
-import importlib
-import importlib.util
 import inspect
-import sys
+import math
 import typing
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from types import CodeType
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
+from headrace.contract.printable import printable
+from headrace.contract.progress import MAX_MESSAGE_CHARACTERS
 from headrace.errors import Invalid, UsageError
+from headrace.event_loop import run_coroutine
+from headrace.kind_imports import import_kinds
+from headrace.kind_rules import check_function, check_limits, code_of, place_of
 
 if TYPE_CHECKING:
     from headrace.contract.cluster import KindInfo
@@ -38,10 +43,20 @@ class Context:
         self.attempt = attempt
         self.scratch = scratch
         self._report = report
+        self._fraction = 0.0
 
     def progress(self, fraction: float, message: str = "") -> None:
-        """Reports to listeners how far the attempt is: `fraction` from 0 to 1. Never blocks and never fails."""
-        self._report(min(1.0, max(0.0, float(fraction))), str(message))
+        """Reports to listeners how far the attempt is: `fraction` from 0 to 1. Never blocks and never fails.
+
+        With a fraction that is no number, the last one stands. The message is cut to 1,000 characters.
+        """
+        with contextlib.suppress(Exception):  # whatever the methods of its arguments raise
+            number = float(fraction)
+            self._fraction = self._fraction if math.isnan(number) else min(1.0, max(0.0, number))
+        text = ""
+        with contextlib.suppress(Exception):
+            text = "" if message is None else printable(str(message), MAX_MESSAGE_CHARACTERS)
+        self._report(self._fraction, text)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,7 +86,8 @@ class Kind:
         arguments = {name: getattr(model, field) for field, name in _arguments(self.model)}
         if self.context_parameter:
             arguments[self.context_parameter] = context
-        return self.function(**arguments)
+        value = self.function(**arguments)
+        return run_coroutine(value) if inspect.iscoroutine(value) else value
 
     def info(self) -> "KindInfo":
         """What a node announces about the kind."""
@@ -122,22 +138,15 @@ def task(
 
     An attempt may take `timeout_s` seconds and `memory_mb` MiB; a task has at most `max_attempts`. `content_type` and
     `suffix` (such as .csv) are those of the result; by default bytes are .bin, text is .txt, anything else is JSON.
-    UsageError for a function or a limit that cannot work.
+    The function may be an `async def`. UsageError, with file and line, for a function or a limit that cannot work.
     """
 
     def register(f: F) -> F:
-        kind_name = name or f.__name__
-        if timeout_s <= 0 or max_attempts < 1 or (memory_mb is not None and memory_mb < 16):
-            raise UsageError(
-                f"@task {kind_name}: timeout_s must be above 0, max_attempts at least 1, memory_mb at least 16"
-            )
-        if suffix is not None and not is_valid_suffix(suffix):
-            raise UsageError(
-                f"@task {kind_name}: suffix {suffix!r} must be a dot and 1 to 16 letters or digits, such as .csv"
-            )
-        model, context_parameter = _payload_model(kind_name, f)
-        if kind_name in _registry and _registry[kind_name].function.__code__.co_filename != f.__code__.co_filename:
-            raise UsageError(f"@task {kind_name}: two modules register this name: rename one of them")
+        kind_name = check_function(f, name)
+        where = f"{kind_name}{place_of(f)}"
+        check_limits(where, timeout_s, max_attempts, memory_mb, suffix, content_type)
+        model, context_parameter = _payload_model(kind_name, where, f)
+        _check_unique(kind_name, f)
         _registry[kind_name] = Kind(
             name=kind_name,
             function=f,
@@ -154,14 +163,6 @@ def task(
     return register(function) if function is not None else register
 
 
-def is_valid_suffix(suffix: str) -> bool:
-    """Whether it is one or two times a dot and 1 to 16 ASCII letters or digits (`.csv`, `.tar.gz`)."""
-    parts = suffix.split(".")
-    return (
-        len(parts) in (2, 3) and parts[0] == "" and all(p.isascii() and p.isalnum() and len(p) <= 16 for p in parts[1:])
-    )
-
-
 def load_kinds(tasks: str) -> dict[str, Kind]:
     """Imports the modules or files in HEADRACE_TASKS (comma-separated; empty = the examples); returns kinds by name.
 
@@ -170,15 +171,7 @@ def load_kinds(tasks: str) -> dict[str, Kind]:
     """
     names = [t.strip() for t in tasks.split(",") if t.strip()] or example_files()
     for item in names:
-        try:
-            if item.endswith(".py") or "/" in item:
-                _load_file(Path(item))
-            else:
-                importlib.import_module(item)
-        except UsageError:
-            raise
-        except Exception as e:
-            raise UsageError(f"HEADRACE_TASKS: {item} cannot be imported: {type(e).__name__}: {e}") from e
+        import_kinds(item)
     if not _registry:
         raise UsageError(f"HEADRACE_TASKS: {tasks} registers no task kind: decorate a function with @task")
     return dict(_registry)
@@ -195,33 +188,40 @@ def forget_kinds() -> None:
     _registry.clear()
 
 
-def _load_file(path: Path) -> None:
-    if not path.is_file():
-        raise UsageError(f"HEADRACE_TASKS: no file {path}")
-    name = f"headrace_tasks_{path.stem}_{hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:8]}"
-    spec = importlib.util.spec_from_file_location(name, path)
-    if spec is None or spec.loader is None:
-        raise UsageError(f"HEADRACE_TASKS: {path} is no Python file")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module  # pickling and type hints look modules up by name
-    spec.loader.exec_module(module)
+def _check_unique(name: str, function: Callable[..., Any]) -> None:
+    """UsageError when another function has the name. A module that is imported again registers the same function."""
+    there, code = _registry.get(name), code_of(function)
+    if there is None:
+        return
+    before = code_of(there.function)
+    is_again = code is not before and _line_of(code) == _line_of(before)
+    if not is_again and (code, before) != (None, None):
+        raise UsageError(
+            f"@task {name}{place_of(function)}: this name is taken{place_of(there.function)}: rename one of the two, "
+            "or give one of them a name of its own with @task(name=...)"
+        )
 
 
-def _payload_model(name: str, function: Callable[..., Any]) -> tuple[Any, str | None]:
-    """(pydantic model of the payload, name of the parameter that takes the Context)."""
+def _line_of(code: CodeType | None) -> tuple[str, int] | None:
+    return None if code is None else (code.co_filename, code.co_firstlineno)
+
+
+def _payload_model(name: str, where: str, function: Callable[..., Any]) -> tuple[Any, str | None]:
+    """(pydantic model of the payload, name of the parameter that takes the Context); `where` is for UsageError."""
     from pydantic import ConfigDict, Field, create_model
 
     try:
         hints = typing.get_type_hints(function, include_extras=True)
-    except Exception as e:  # noqa: BLE001 - evaluating an author's hints may raise anything
-        raise UsageError(f"@task {name}: type hints cannot be resolved: {e}") from None
+        parameters = inspect.signature(function).parameters.values()
+    except Exception as e:  # noqa: BLE001 - evaluating a person's hints may raise anything
+        raise UsageError(f"@task {where}: type hints cannot be resolved: {e}") from None
     fields: dict[str, Any] = {}
     context_parameter = None
-    for p in inspect.signature(function).parameters.values():
+    for p in parameters:
         if p.kind in (p.VAR_POSITIONAL, p.VAR_KEYWORD, p.POSITIONAL_ONLY):
             raise UsageError(f"@task {name}: parameter {p.name} must be passable by name, so no *args, **kwargs or /")
         hint = hints.get(p.name, Any)
-        if hint is Context:
+        if _is_context(hint, p, where, context_parameter):
             context_parameter = p.name
             continue
         default = ... if p.default is p.empty else p.default
@@ -233,6 +233,21 @@ def _payload_model(name: str, function: Callable[..., Any]) -> tuple[Any, str | 
     except Exception as e:  # noqa: BLE001 - pydantic and an author's types may raise anything
         raise UsageError(f"@task {name}: its type hints have no JSON Schema: {e}") from None
     return model, context_parameter
+
+
+def _is_context(hint: Any, parameter: inspect.Parameter, where: str, other: str | None) -> bool:
+    """Whether the parameter takes the Context; UsageError where it is meant to and its annotation does not say so."""
+    name = parameter.name
+    if hint is Context:
+        if other is not None:
+            raise UsageError(f"@task {where}: parameters {other} and {name} both take the Context: keep one")
+        return True
+    if (name == "context" and parameter.annotation is parameter.empty) or Context in typing.get_args(hint):
+        raise UsageError(
+            f"@task {where}: annotate the parameter as `{name}: headrace.Context` to get the attempt's context, or "
+            "with the type of its JSON"
+        )
+    return False
 
 
 def _arguments(model: Any) -> Iterable[tuple[str, str]]:

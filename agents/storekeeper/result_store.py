@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from headrace.contract.directory import check_directory
 from headrace.contract.ids import id_of_key
 from headrace.errors import Invalid, Permanent
-from headrace.kinds import is_valid_suffix
+from headrace.kind_rules import is_valid_suffix
 from headrace.storage.results_root import PRIVATE, ResultsRoot, stat_open
 from headrace.storage.safe_open import open_directory_below
 

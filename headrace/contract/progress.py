@@ -9,6 +9,8 @@ from headrace.contract.ids import id_of_key
 from headrace.contract.records import Outgoing, Record
 from headrace.errors import Undecodable
 
+MAX_MESSAGE_CHARACTERS = 1000
+
 
 @dataclass(frozen=True, slots=True)
 class Progress:
@@ -35,7 +37,7 @@ class Progress:
                 task_id,
                 whole_number(found["attempt"], MAX_ATTEMPTS),
                 min(1.0, max(0.0, float(found["fraction"]))),
-                str(found.get("message", ""))[:1000],
+                str(found.get("message", ""))[:MAX_MESSAGE_CHARACTERS],
             )
         except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as e:
             raise Undecodable(f"not a progress report: {e}", record.value) from None

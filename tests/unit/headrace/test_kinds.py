@@ -9,8 +9,9 @@ import pytest
 from headrace import Context, task
 from headrace.contract.payload_check import PayloadCheck
 from headrace.errors import Invalid, UsageError
+from headrace.kind_rules import is_valid_suffix
 from headrace.kinds import _registry as registry
-from headrace.kinds import forget_kinds, is_valid_suffix, load_kinds
+from headrace.kinds import forget_kinds, load_kinds
 
 
 @pytest.fixture(autouse=True)
@@ -129,5 +130,5 @@ def test_modules_and_files_are_loaded_and_a_broken_one_is_named(tmp_path: Path) 
 def test_two_files_must_not_register_the_same_name(tmp_path: Path) -> None:
     for name in ("one", "two"):
         (tmp_path / f"{name}.py").write_text("from headrace import task\n@task\ndef same() -> None: ...\n")
-    with pytest.raises(UsageError, match="two modules"):
+    with pytest.raises(UsageError, match=r"two\.py:2.*this name is taken .*one\.py:2"):
         load_kinds(f"{tmp_path / 'one.py'},{tmp_path / 'two.py'}")

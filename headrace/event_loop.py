@@ -1,0 +1,35 @@
+"""The event loop of an `async def` kind, one for each attempt. Used by `headrace.kinds`. Raises what the task does."""
+
+import asyncio
+import contextlib
+from collections.abc import Coroutine
+from typing import Any
+
+_GRACE_S = 5.0  # for what the task has left running to react to its cancellation
+
+
+def run_coroutine(coroutine: Coroutine[Any, Any, Any]) -> Any:
+    """Runs it in a new event loop and returns its result.
+
+    As `asyncio.run`, it cancels the tasks that are left and closes asynchronous generators. But it waits neither for
+    threads nor, after a grace, for tasks that ignore their cancellation: the attempt's end must not depend on them.
+    """
+    loop = asyncio.new_event_loop()
+    asyncio.set_event_loop(loop)
+    try:
+        return loop.run_until_complete(coroutine)
+    finally:
+        with contextlib.suppress(TimeoutError):
+            loop.run_until_complete(_end_leftovers(loop))
+        asyncio.set_event_loop(None)
+        loop.close()
+
+
+async def _end_leftovers(loop: asyncio.AbstractEventLoop) -> None:
+    async with asyncio.timeout(_GRACE_S):
+        left = asyncio.all_tasks(loop) - {asyncio.current_task(loop)}
+        for task in left:
+            task.cancel()
+        if left:
+            await asyncio.wait(left, timeout=_GRACE_S)
+        await loop.shutdown_asyncgens()
