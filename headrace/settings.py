@@ -42,6 +42,7 @@ class Settings:
     tasks: str = _setting(
         "HEADRACE_TASKS", "modules or files with task kinds, comma-separated; empty = the examples", ""
     )
+    import_s: float = _setting("HEADRACE_IMPORT_S", "seconds that importing the task kinds may take", 60.0)
     task_user: str = _setting(
         "HEADRACE_TASK_USER",
         "user that tasks run as when the worker is root: `auto` = a user id of its own for each slot, `same` = the "
@@ -173,6 +174,8 @@ class Settings:
             raise UsageError(
                 "HEADRACE_SLOT_MEMORY_MB must be 0 or at least 16 (MiB), and HEADRACE_SCRATCH_MB at least 0"
             )
+        if not 0 < self.import_s < 86_400:
+            raise UsageError("HEADRACE_IMPORT_S must be above 0 seconds and less than a day")
         if self.lease_s < 7:
             raise UsageError(
                 "HEADRACE_LEASE_S must be at least 7: the consumer group's session of 6 s must end before the lease"

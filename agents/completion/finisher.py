@@ -18,6 +18,7 @@ from headrace.contract.journal import Why
 from headrace.contract.ledger import Failure
 from headrace.contract.lifecycle import started_event
 from headrace.contract.outcome import CHUNK_BYTES, Outcome
+from headrace.contract.printable import printable
 from headrace.contract.records import Outgoing
 from headrace.contract.states import Reason
 from headrace.errors import Retryable
@@ -107,13 +108,13 @@ class Finisher:
             node=self._node.name,
             started_ms=end.started_ms,
             ended_ms=end.ended_ms,
-            detail=end.detail,
+            detail=printable(end.detail),
         )
         if self._is_cancelled(job.task.id):
             await self._send_outcome(job, GiveUp(failure, Reason.CANCELLED), end)
             await self._end_claim(job, "done")
             return
-        follows = after_failure(job.task, failure, job.max_attempts, invalid=end.invalid)
+        follows = after_failure(job.task, failure, job.max_attempts, invalid=end.invalid, permanent=end.permanent)
         if isinstance(follows, GiveUp):
             await self._send_outcome(job, follows, end)
             await self._end_claim(job, "done")

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from headrace.contract.ledger import Failure
 from headrace.contract.outcome import Outcome, OutcomeStatus
+from headrace.contract.printable import printable
 from headrace.contract.records import Outgoing, shrink_to_fit
 from headrace.contract.states import Reason
 from headrace.contract.task import Task
@@ -43,7 +44,7 @@ def outcome_without_result(
         name=name,
         directory=directory,
         reason=reason,
-        error=error.encode()[-MAX_ERROR_BYTES:].decode(errors="ignore"),
+        error=printable(error).encode()[-MAX_ERROR_BYTES:].decode(errors="ignore"),
         started_ms=started_ms,
         ended_ms=ended_ms,
         ledger=tuple(task.ledger if ledger is None else ledger),

@@ -35,14 +35,18 @@ class GiveUp:
     reason: Reason
 
 
-def after_failure(task: Task, failure: Failure, max_attempts: int, *, invalid: bool = False) -> Retry | GiveUp:
+def after_failure(
+    task: Task, failure: Failure, max_attempts: int, *, invalid: bool = False, permanent: bool = False
+) -> Retry | GiveUp:
     """What follows when this attempt of `task` ended by `failure`.
 
     `failure` is not yet in the task's ledger. `max_attempts` is each budget's size. `invalid`: the payload is at fault,
-    so that no retry can help.
+    `permanent`: what was returned cannot be stored. In neither case can a retry help.
     """
     if invalid:
         return GiveUp(failure, Reason.INVALID)
+    if permanent:
+        return GiveUp(failure, Reason.FAILED)
     if failure.cause in _ERRORS:
         charged, reason = _ERRORS, Reason.TIMEOUT if failure.cause is Cause.TIMEOUT else Reason.FAILED
     else:

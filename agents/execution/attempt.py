@@ -14,28 +14,27 @@ import time
 from pathlib import Path
 from typing import Any
 
-import orjson
-
 from headrace.child.process_tree import kill_trees
 from headrace.child.protocol import Ended, Request
 from headrace.child.user import ChildUser
 from headrace.contract.cluster import RunningAttempt
+from headrace.contract.exact_json import encode_json
 from headrace.contract.states import Cause
+from headrace.kind_imports import too_slow_import
 
 from .child import Child, ChildDied
 from .job import AttemptEnd, Job
 from .oom import oom_kills
 from .slot import PoolSlot
 
-_START_S = 60.0  # for a child to load the kinds and start the attempt
-_NOT_STARTED = f"no process started the attempt within {_START_S:.0f} s: does importing the task kinds hang?"
+IMPORT_S = 60.0  # for a child to import the kinds, machine-learning packages included, and to start the attempt
 _MAX_STARTS = 3  # an idle child may be killed once, hardly twice
 
 
 class Attempt:
     """Call `run` once; `stop` ends it from outside."""
 
-    def __init__(self, job: Job, slot: PoolSlot, scratch: Path, result_file: Path) -> None:
+    def __init__(self, job: Job, slot: PoolSlot, scratch: Path, result_file: Path, import_s: float = IMPORT_S) -> None:
         """`result_file`: where a large result ends up, in a directory that no child can reach."""
         self.job, self.slot, self.scratch = job, slot, scratch
         self.child: Child | None = None  # the one that runs it
@@ -47,7 +46,9 @@ class Attempt:
         self._started_ms = _now_ms()
         self._loop = asyncio.get_running_loop()
         self._stopped: asyncio.Future[tuple[Cause, str]] = self._loop.create_future()
-        self._time_limit = self._loop.call_later(_START_S, self.stop, Cause.PROCESS_DEATH, _NOT_STARTED)
+        self._time_limit = self._loop.call_later(
+            import_s, self.stop, Cause.PROCESS_DEATH, f"no process started the attempt: {too_slow_import(import_s)}"
+        )
         self._oom_kills_before = oom_kills()
 
     @property
@@ -100,7 +101,14 @@ class Attempt:
         now = _now_ms()
         if not ended.ok:
             cause = Cause.OUT_OF_MEMORY if ended.out_of_memory else Cause.ERROR
-            return AttemptEnd(self._started_ms, now, cause=cause, detail=ended.error, invalid=ended.invalid)
+            return AttemptEnd(
+                self._started_ms,
+                now,
+                cause=cause,
+                detail=ended.error,
+                invalid=ended.invalid,
+                permanent=ended.permanent,
+            )
         file = self._result_file if ended.value is None else None
         if file is not None and not self._take_result_file():
             error = "the result file is missing, or is not a regular file that the task's user owns"
@@ -153,7 +161,7 @@ class Attempt:
             id=task.id,
             attempt=task.attempt,
             name=submission.name,
-            payload=orjson.dumps(submission.payload),
+            payload=encode_json(submission.payload),
             scratch=str(self.scratch),
             result_file=str(self._child_result_file),
             output=str(self.slot.output.path),

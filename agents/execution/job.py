@@ -55,6 +55,7 @@ class AttemptEnd:
     detail: str = ""  # the last lines of the traceback, the signal, or the exceeded limit
     begun: bool = True  # False: stopped before it ran, and lifecycle.started is not sent
     invalid: bool = False  # cause error, because of the payload: a retry cannot help
+    permanent: bool = False  # cause error, because of what was returned: a retry cannot help either
     oom_victim: bool = False  # cause out-of-memory, by the kernel's choice: another attempt may have taken the memory
 
     @classmethod

@@ -23,8 +23,9 @@ from headrace.contract.cluster import KindInfo, RunningAttempt
 from headrace.contract.progress import Progress
 from headrace.contract.states import Cause
 from headrace.errors import UsageError
+from headrace.kind_imports import too_slow_import
 
-from .attempt import Attempt
+from .attempt import IMPORT_S, Attempt
 from .child import ChildDied
 from .cleanup import Cleanup
 from .exclusive_run import ExclusiveRun
@@ -36,8 +37,6 @@ from .slot import PoolSlot
 from .slot_health import SlotHealth
 
 log = logging.getLogger(__name__)
-
-_LOAD_S = 60.0  # for importing the task kinds, machine-learning packages included
 
 
 class Pool:
@@ -55,10 +54,12 @@ class Pool:
         users: Sequence[ChildUser] = (),
         limits: Limits = NO_LIMITS,
         adopts: bool = False,
+        import_s: float = IMPORT_S,
     ) -> None:
         """`tasks`: the setting HEADRACE_TASKS. `folder` is the pool's own and is emptied. Logs go below `results_root`.
 
         `users`: the user of each slot's child; empty = the node's own user. `adopts`: see `Orphans`.
+        `import_s`: how long importing the kinds may take.
         """
         self._folder = folder.resolve()
         self._results = self._folder / "results"
@@ -74,7 +75,7 @@ class Pool:
             memory_mb=limits.memory_mb,
             scratch_mb=limits.scratch_mb,
         )
-        self._users, self._limits, self._slot_count = users, limits, slots
+        self._users, self._limits, self._slot_count, self._import_s = users, limits, slots, import_s
         self._slots: list[PoolSlot] = []
         self._free: asyncio.LifoQueue[PoolSlot] = asyncio.LifoQueue()
         self._in_flight = InFlight()
@@ -107,11 +108,11 @@ class Pool:
         """The first child's answer. A child that dies of the import is not replaced: the next would die of it too."""
         setting = f"HEADRACE_TASKS: {self._setup.tasks or 'the examples'}"
         try:
-            return self._slots[0].child.describe_kinds(_LOAD_S)
+            return self._slots[0].child.describe_kinds(self._import_s)
         except ChildDied:
             raise UsageError(f"{setting} cannot be imported: the import ended the process") from None
         except TimeoutError:
-            raise UsageError(f"{setting} cannot be imported: the import takes more than {_LOAD_S:.0f} s") from None
+            raise UsageError(f"{setting} cannot be imported: {too_slow_import(self._import_s)}") from None
 
     def listen(self, on_progress: Callable[[Progress], None] = lambda _: None) -> None:
         """Joins the running event loop: from now on reads what children report and tasks print."""
@@ -212,7 +213,7 @@ class Pool:
         name = f"{job.task.id}-{job.task.attempt}-{next(self._attempt_numbers)}"
         scratch = slot.new_scratch(name)
         slot.output.take_tail()
-        attempt = Attempt(job, slot, scratch, self._results / name)
+        attempt = Attempt(job, slot, scratch, self._results / name, self._import_s)
         if job.kind.memory_mb or self._limits.memory_mb:
             attempt.memory_before = anonymous_bytes([slot.child.pid])
         self._in_flight.add_running(attempt)

@@ -16,7 +16,6 @@ import shutil
 import signal
 import sys
 import tempfile
-import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,15 +23,18 @@ from typing import Any
 
 import orjson
 
+from headrace.child.encoding import Unencodable, encode_result
+from headrace.child.errors import MAX_BYTES, describe_error
 from headrace.child.notifications import Born, Reported, send_notification
 from headrace.child.process_tree import adopt_orphans, descendants, kill_trees, processes, reap, set_death_signal
 from headrace.child.protocol import INLINE_BYTES, Ended, Request
 from headrace.child.user import ChildUser, drop_privileges
 from headrace.contract.cluster import KindInfo
+from headrace.contract.exact_json import encode_json, parse_json
+from headrace.contract.printable import printable
 from headrace.errors import Invalid, UsageError
 from headrace.kinds import Context, Kind, load_kinds
 
-TRACEBACK_LINES = 20
 HOME = "home"  # in a slot's folder: a link to the scratch of its running attempt
 _MIB = 1024 * 1024
 _OOM_SCORE = "500"  # when memory runs out the kernel kills tasks before the node and other processes
@@ -111,17 +113,17 @@ def die_with_parent() -> None:
 def describe_kinds() -> bytes:
     """JSON: a list of each kind's KindInfo, or `{"error": …}` for the person who started the node."""
     try:
-        return orjson.dumps([kind.info().to_json() for kind in _load_once().values()])
+        return encode_json([kind.info().to_json() for kind in _load_once().values()])
     except UsageError as e:
-        return orjson.dumps({"error": str(e)})
+        return orjson.dumps({"error": printable(str(e))})
     except BaseException as e:  # noqa: BLE001 - a module can raise anything while it is imported
         tasks = _setup.tasks if _setup else ""
-        return orjson.dumps({"error": f"HEADRACE_TASKS: {tasks} cannot be imported: {_last_lines(e)}"})
+        return orjson.dumps({"error": f"HEADRACE_TASKS: {tasks} cannot be imported: {describe_error(e)}"})
 
 
 def parse_kinds(described: bytes) -> list[KindInfo]:
     """In the node: the kinds that `describe_kinds` returned; UsageError when the child could not load them."""
-    found = orjson.loads(described)
+    found = parse_json(described)
     if isinstance(found, dict):
         raise UsageError(found["error"])
     return [KindInfo.from_json(kind) for kind in found]
@@ -157,42 +159,19 @@ def _use_scratch(scratch: str) -> None:
     tempfile.tempdir = None  # the attempt before may have set it
 
 
-def encode_result(value: Any, kind: Kind) -> tuple[bytes, str, str]:
-    """(bytes, content type, suffix): bytes as they are, text as UTF-8, anything else as JSON.
-
-    TypeError when the value is neither and has no JSON form.
-    """
-    if isinstance(value, bytes | bytearray | memoryview):
-        raw, content_type, suffix = bytes(value), "application/octet-stream", ".bin"
-    elif isinstance(value, str):
-        raw, content_type, suffix = value.encode(), "text/plain; charset=utf-8", ".txt"
-    else:
-        raw = orjson.dumps(value, default=_to_jsonable, option=orjson.OPT_NON_STR_KEYS | orjson.OPT_SERIALIZE_NUMPY)
-        content_type, suffix = "application/json", ".json"
-    return raw, kind.content_type or content_type, kind.suffix or suffix
-
-
 def _attempt(request: Request) -> Ended:
     try:
         kind = _load_once()[request.name]
         context = Context(request.id, request.attempt, Path(request.scratch), _reporter(request))
         return _store_result(kind, kind.call(request.payload, context), request)
     except Invalid as e:
-        return Ended(False, invalid=True, error=_exact_str(e.detail))
+        return Ended(False, invalid=True, error=_exact_str(printable(e.detail, MAX_BYTES)))
+    except Unencodable as e:
+        return Ended(False, permanent=True, error=printable(str(e), MAX_BYTES))
     except MemoryError as e:
-        return Ended(False, out_of_memory=True, error=_last_lines(e))
+        return Ended(False, out_of_memory=True, error=describe_error(e))
     except BaseException as e:  # noqa: BLE001 - a task's SystemExit or KeyboardInterrupt ends its attempt, not the child
-        return Ended(False, error=_last_lines(e))
-
-
-def _to_jsonable(value: Any) -> Any:
-    if hasattr(value, "model_dump"):
-        return value.model_dump(mode="json")
-    if isinstance(value, set | frozenset):
-        return sorted(value)
-    raise TypeError(
-        f"a result of type {type(value).__name__} cannot be encoded as JSON: return bytes, str or JSON values"
-    )
+        return Ended(False, error=describe_error(e))
 
 
 def _store_result(kind: Kind, value: Any, request: Request) -> Ended:
@@ -279,8 +258,3 @@ def _reap_zombies(spare: set[int]) -> None:
 def _exact_str(text: str) -> str:
     """The text as an exact `str`. TypeError for anything else, which the node would refuse as a broken frame."""
     return "".join((text, " "))[:-1]
-
-
-def _last_lines(error: BaseException) -> str:
-    lines = "".join(traceback.format_exception(error)).rstrip().splitlines()
-    return "\n".join(lines[-TRACEBACK_LINES:])

@@ -52,7 +52,7 @@ _NAMES = {notification_type: name for name, notification_type in _TYPES.items()}
 
 def send_notification(address: str, notification: Notification) -> None:
     """Sends it if the node's socket has room. Never blocks and never fails."""
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as out, contextlib.suppress(OSError):
+    with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as out:
         out.setblocking(False)
         out.sendto(orjson.dumps({"news": _NAMES[type(notification)]} | asdict(notification)), _socket_name(address))
 

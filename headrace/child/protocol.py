@@ -56,6 +56,7 @@ class Ended:
     content_type: str = ""
     suffix: str = ""
     invalid: bool = False  # the payload does not match the kind's schema: a retry cannot help
+    permanent: bool = False  # the result cannot be stored: a retry cannot help either
     out_of_memory: bool = False
     error: str = ""  # last lines of the traceback
 

@@ -1,5 +1,6 @@
 """Worker nodes as processes against a real broker: from a submission in Kafka to its outcome, and how nodes end."""
 
+import json
 import os
 import signal
 import subprocess
@@ -13,11 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-import orjson
 import pytest
 
 from headrace.child.process_tree import processes
 from headrace.contract.cluster import Heartbeat
+from headrace.contract.exact_json import encode_json, parse_json
 from headrace.contract.journal import Claim, Tombstone, decode_journal
 from headrace.contract.lifecycle import Event
 from headrace.contract.outcome import Outcome
@@ -35,6 +36,7 @@ from tests.rigs.pool import Kernel, alive
 from tests.rigs.reading import read_until
 
 HARD = str(Path(__file__).parents[3] / "rigs" / "hard_tasks.py")
+ODD = str(Path(__file__).parents[3] / "rigs" / "odd_values.py")
 ROOT = Path(__file__).parents[4]
 
 
@@ -112,7 +114,7 @@ def submit(kafka: Kafka) -> Iterator[Callable[..., str]]:
 
     def send(name: str, **payload: object) -> str:
         task_id = str(uuid.uuid4())
-        value = orjson.dumps({"name": name, "payload": payload, "directory": "demo"})
+        value = encode_json({"name": name, "payload": payload, "directory": "demo"})
         sender.send(Outgoing("tasks.normal", task_id.encode(), value)).result(60)
         return task_id
 
@@ -162,6 +164,22 @@ def test_a_task_in_kafka_becomes_an_outcome_and_the_node_ends_in_order(
     last = [Heartbeat.decode(r) for r in read_until(kafka, "nodes", 2) if r.value][-1]
     assert (last.state, last.node) == ("dead", node.settings.node_name)
     assert "ERROR" not in node.log.read_text()
+
+
+def test_odd_numbers_and_errors_keep_their_value_from_kafka_to_the_outcome(
+    nodes: Nodes, kafka: Kafka, submit: Callable[..., str]
+) -> None:
+    nodes.start(tasks=ODD)
+    big, nan, words = submit("exact", n=2**70), submit("returns", what="nan"), submit("fails", what="surrogate")
+    deep = submit("exact", n=json.loads("[" * 200 + "]" * 200))
+    found = {o.id: o for o in outcomes(kafka, 4)}
+    assert parse_json(found[big].value)["n"] == 2**70
+    assert (found[nan].reason, [f.attempt for f in found[nan].ledger]) == ("failed", [1])
+    assert "/a/1 nan" in found[nan].error
+    assert (found[words].reason, [f.cause for f in found[words].ledger]) == ("failed", [Cause.ERROR] * 3)
+    assert found[words].error.endswith("ValueError: caf\\udce9")
+    assert (found[deep].reason, found[deep].ledger) == ("invalid", ())
+    assert "/payload/n: " in found[deep].error
 
 
 def test_a_node_that_cannot_begin_attempts_says_so_and_ends_no_task(

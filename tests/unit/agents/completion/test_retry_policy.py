@@ -69,6 +69,12 @@ def test_an_invalid_payload_is_not_tried_again() -> None:
     assert follows.reason is Reason.INVALID
 
 
+def test_a_result_that_cannot_be_stored_is_not_computed_again() -> None:
+    follows = after_failure(task(), failed(Cause.ERROR), 3, permanent=True)
+    assert isinstance(follows, GiveUp)
+    assert follows.reason is Reason.FAILED
+
+
 @pytest.mark.parametrize("cause", [Cause.PROCESS_DEATH, Cause.NODE_LOSS])
 def test_the_first_replay_goes_at_once_and_later_ones_wait_longer_and_longer(cause: Cause) -> None:
     waits = []

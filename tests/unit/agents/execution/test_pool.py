@@ -130,7 +130,8 @@ async def test_a_path_outside_scratch_is_refused(bench: Bench, kind: str) -> Non
 async def test_a_result_that_is_not_json_is_an_error_that_says_so(bench: Bench) -> None:
     end = await bench.run("no_json")
     assert end.cause is Cause.ERROR
-    assert "a result of type object cannot be encoded as JSON" in end.detail
+    assert "a value of type object, which has no JSON form" in end.detail
+    assert end.permanent
 
 
 async def test_an_error_carries_the_last_lines_of_its_traceback(bench: Bench) -> None:
@@ -157,7 +158,7 @@ async def test_an_error_that_cannot_be_formatted_ends_its_attempt_and_not_the_ch
     end = await bench.run("indescribable_error")
     assert (end.cause, end.detail) == (
         Cause.ERROR,
-        "RuntimeError: the error that ended the attempt could not be formatted",
+        "Indescribable: the error's text could not be formatted",
     )
 
 
