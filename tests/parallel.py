@@ -19,7 +19,11 @@ GROUPS = {
         "tests/integration/spark_analytics/test_sinks.py",
         "tests/unit/spark_analytics/",
     ),
-    "faults": ("tests/faults/test_random_schedule.py", "tests/faults/test_one_fault.py"),
+    "faults": (
+        "tests/faults/test_random_schedule.py",
+        "tests/faults/test_one_fault.py",
+        "tests/faults/test_copies_of_an_id.py",
+    ),
     "standalone": ("tests/integration/spark_analytics/test_spark_cluster.py",),
     "kills": ("tests/faults/test_statistics_kills.py",),
     "image": ("tests/integration/infra/test_image.py",),
