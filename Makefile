@@ -47,7 +47,7 @@ bench: setup
 # Run after a change of pyproject.toml. The locks have hashes for every platform and name no registry.
 lock:
 	uv pip compile --quiet --generate-hashes --universal --no-emit-index-url --no-header --python-version 3.11 pyproject.toml --extra dev -o requirements.lock
-	uv pip compile --quiet --generate-hashes --universal --no-emit-index-url --no-header --python-version 3.11 pyproject.toml --extra build -o requirements-image.lock
+	uv pip compile --quiet --generate-hashes --universal --no-emit-index-url --no-header --python-version 3.11 pyproject.toml --extra all --extra build -o requirements-image.lock
 
 # Run after a change of version in infra/local/artifacts.py: downloads all artifacts again.
 lock-artifacts:

@@ -40,9 +40,9 @@ from infra.local.database import EmbeddedDatabase
 from infra.local.java import java_home
 from infra.local.kafka import EmbeddedKafka
 from infra.local.process import free_port
-from infra.local.sample_records import completed_task
 from spark_analytics.job import StatisticsJob
 from spark_analytics.metrics import Metrics
+from spark_analytics.sample_records import completed_task
 from spark_analytics.session import start_session
 from spark_analytics.sinks import sink_of
 

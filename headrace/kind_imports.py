@@ -35,8 +35,8 @@ def import_kinds(item: str) -> None:
 def too_slow_import(limit_s: float) -> str:
     """What to say when importing the kinds took longer than HEADRACE_IMPORT_S."""
     return (
-        f"importing the task kinds takes more than {limit_s:g} s: raise HEADRACE_IMPORT_S, or import slow packages inside "
-        "the functions that need it"
+        f"importing the task kinds takes more than {limit_s:g} s: raise HEADRACE_IMPORT_S, or import slow packages "
+        "inside the functions that need them"
     )
 
 

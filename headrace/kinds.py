@@ -19,6 +19,7 @@ from headrace.contract.printable import printable
 from headrace.contract.progress import MAX_MESSAGE_CHARACTERS
 from headrace.errors import Invalid, UsageError
 from headrace.event_loop import run_coroutine
+from headrace.installation import part_folder
 from headrace.kind_imports import import_kinds
 from headrace.kind_rules import check_function, check_limits, code_of, place_of
 
@@ -179,8 +180,7 @@ def load_kinds(tasks: str) -> dict[str, Kind]:
 
 def example_files() -> list[str]:
     """The examples as files, because a package with their names could hide one of the user's."""
-    folder = Path(__file__).resolve().parent.parent / "examples"
-    return [str(folder / f"{name}.py") for name in EXAMPLES]
+    return [str(part_folder("examples") / f"{name}.py") for name in EXAMPLES]
 
 
 def forget_kinds() -> None:

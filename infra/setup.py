@@ -21,7 +21,7 @@ ROOT = Path(__file__).resolve().parent.parent
 VENV = ROOT / ".venv"
 STAMP = VENV / ".headrace-setup"
 LOCK = ROOT / "requirements.lock"
-UV_LOCK = ROOT / "infra" / "requirements-uv.lock"
+UV_LOCK = Path(__file__).with_name("requirements-uv.lock")
 INPUTS = (
     LOCK,
     UV_LOCK,

@@ -1,4 +1,4 @@
-"""Spark's standalone master and worker from the pip package: `python -m infra.spark master|worker …`.
+"""Spark's standalone master and worker from the pip package: `python -m headrace.infra.spark master|worker …`.
 
 Replaces itself by the Java process, so that a container or a supervisor signals Java directly. `check host:port` fails
 unless a master accepts connections there.
@@ -18,7 +18,7 @@ def main(arguments: list[str]) -> int:
         with socket.create_connection((host, int(port)), timeout=3):
             return 0
     if not arguments or arguments[0] not in CLASSES:
-        print("usage: python -m infra.spark master|worker [Spark's own options]", file=sys.stderr)
+        print(f"usage: python -m {__spec__.name} master|worker [Spark's own options]", file=sys.stderr)
         return 2
     import pyspark
 

@@ -19,6 +19,6 @@ if __name__ == "__main__":
     import pyspark.worker  # noqa: F401 - for the workers
     from pyspark.daemon import manager
 
-    import spark_analytics.sinks.mysql  # noqa: F401 - for the workers
+    from .sinks import mysql  # noqa: F401 - for the workers
 
     manager()

@@ -55,7 +55,7 @@ OPTIONS = {
     "spark.cleaner.referenceTracking.cleanCheckpoints": "false",
     "spark.task.maxFailures": "8",
     "spark.python.worker.reuse": "true",
-    "spark.python.daemon.module": "spark_analytics.python_daemon",
+    "spark.python.daemon.module": f"{__package__}.python_daemon",
 }
 
 # A small initial metaspace costs collections of the whole heap at every start. Java's second compiler (C2) took a third

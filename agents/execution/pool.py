@@ -17,7 +17,7 @@ from pathlib import Path
 from headrace.child.attempt import Setup, parse_kinds
 from headrace.child.context import start_forkserver
 from headrace.child.notifications import Born, NotificationSocket, Reported
-from headrace.child.process_tree import kill_trees
+from headrace.child.process_tree import anonymous_bytes, kill_trees
 from headrace.child.user import ChildUser
 from headrace.contract.cluster import KindInfo, RunningAttempt
 from headrace.contract.progress import Progress
@@ -32,7 +32,7 @@ from .exclusive_run import ExclusiveRun
 from .in_flight import InFlight
 from .job import AttemptEnd, Job
 from .orphans import Orphans
-from .resource_limits import NO_LIMITS, Limits, anonymous_bytes, enforce_limits
+from .resource_limits import NO_LIMITS, Limits, enforce_limits
 from .slot import PoolSlot
 from .slot_health import SlotHealth
 

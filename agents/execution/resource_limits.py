@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from headrace.child.process_tree import descendants, processes
+from headrace.child.process_tree import anonymous_bytes, descendants, processes
 from headrace.contract.states import Cause
 
 from .job import Job
@@ -64,17 +64,6 @@ def directory_bytes(path: Path) -> int:
         for name in files:
             with contextlib.suppress(OSError):
                 total += os.lstat(os.path.join(folder, name)).st_blocks * 512
-    return total
-
-
-def anonymous_bytes(pids: Iterable[int]) -> int:
-    """Memory of the processes that is not backed by a file, swap included; shared pages count once."""
-    total = 0
-    for pid in pids:
-        with contextlib.suppress(OSError, ValueError), open(f"/proc/{pid}/smaps_rollup", "rb") as f:
-            for line in f:
-                if line.startswith((b"Pss_Anon:", b"Pss_Shmem:", b"SwapPss:")):
-                    total += int(line.split()[1]) * 1024
     return total
 
 

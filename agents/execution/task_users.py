@@ -6,20 +6,24 @@ instance), the setting `auto` runs tasks as root and logs a warning; for a user 
 Called by `agents.worker.main`.
 """
 
-import hashlib
 import logging
 import os
 import stat
 from collections.abc import Sequence
 from pathlib import Path
 
-from headrace.child.user import ChildUser, blocking_path, close_to_others, unreadable_path, users_for
+from headrace.child.user import (
+    ChildUser,
+    blocking_path,
+    close_to_others,
+    shared_scratch,
+    unreadable_path,
+    users_for,
+)
 from headrace.errors import UsageError
 from headrace.settings import Settings, parse_address
 
 log = logging.getLogger(__name__)
-
-SCRATCH_PARENT = Path("/var/tmp")  # noqa: S108 - on disk, where /tmp may be memory; our folder's owner is checked
 
 
 def task_users(settings: Settings) -> list[ChildUser]:
@@ -51,7 +55,7 @@ def scratch_folder(settings: Settings, node: str, users: Sequence[ChildUser]) ->
     if settings.scratch:
         folder = Path(settings.scratch) / node
     elif users:
-        folder = SCRATCH_PARENT / f"headrace-{node}-{installation_hash(settings)}"
+        folder = shared_scratch(settings.data, node)
         _check_owner(folder)
     else:
         folder = settings.data / "scratch" / node
@@ -63,11 +67,6 @@ def scratch_folder(settings: Settings, node: str, users: Sequence[ChildUser]) ->
                 "Name a directory that every user may enter"
             )
     return folder
-
-
-def installation_hash(settings: Settings) -> str:
-    """A short hash of the data directory: several installations on one machine have different folders."""
-    return hashlib.sha256(str(settings.data.resolve()).encode()).hexdigest()[:8]
 
 
 def _check_owner(folder: Path) -> None:

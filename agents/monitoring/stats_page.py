@@ -54,7 +54,7 @@ class NodeView:
 def add_stats_page(app: faust.App, view: NodeView) -> None:
     """Adds the routes of the page; call it before the app starts."""
     for path, (name, content_type) in _FILES.items():
-        _add_file(app, path, resources.files("agents.monitoring").joinpath("page", name).read_bytes(), content_type)
+        _add_file(app, path, resources.files(__package__).joinpath("page", name).read_bytes(), content_type)
 
     @app.page("/stats.json")
     async def stats_json(web: Any, _request: Any) -> Any:

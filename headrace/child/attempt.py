@@ -33,6 +33,7 @@ from headrace.contract.cluster import KindInfo
 from headrace.contract.exact_json import encode_json, parse_json
 from headrace.contract.printable import printable
 from headrace.errors import Invalid, UsageError
+from headrace.installation import path_for_kinds
 from headrace.kinds import Context, Kind, load_kinds
 
 HOME = "home"  # in a slot's folder: a link to the scratch of its running attempt
@@ -81,9 +82,7 @@ def initialize(setup: Setup) -> None:
         os.dup2(null, number)
     os.close(null)
     faulthandler.enable(file=2)  # the traceback of a crash in native code goes to the attempt's log
-    # Without our own directory: a user's package may be named `agents` or `gateway`. `headrace` is imported by now.
-    own = str(Path(__file__).resolve().parents[2])
-    sys.path[:] = [setup.import_path, *(p for p in sys.path if p and os.path.realpath(p) != own)]
+    sys.path[:] = path_for_kinds(setup.import_path, sys.path)
     with contextlib.suppress(BaseException):  # a module may call sys.exit
         _load_once()
 

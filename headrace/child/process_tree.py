@@ -53,6 +53,17 @@ def processes() -> dict[int, ProcessInfo]:
     return found
 
 
+def anonymous_bytes(pids: Iterable[int]) -> int:
+    """Memory of the processes that is not backed by a file, swap included; shared pages count once."""
+    total = 0
+    for pid in pids:
+        with contextlib.suppress(OSError, ValueError), open(f"/proc/{pid}/smaps_rollup", "rb") as f:
+            for line in f:
+                if line.startswith((b"Pss_Anon:", b"Pss_Shmem:", b"SwapPss:")):
+                    total += int(line.split()[1]) * 1024
+    return total
+
+
 def descendants(roots: Iterable[int], seen: dict[int, ProcessInfo]) -> set[int]:
     """Pids of all descendants of the roots and all members of the sessions they lead, without the roots."""
     roots = set(roots)

@@ -7,6 +7,7 @@ in /etc/passwd. Where the node is not root, children run as the node's own user.
 
 import contextlib
 import ctypes
+import hashlib
 import os
 import pwd
 import resource
@@ -19,6 +20,7 @@ from pathlib import Path
 from headrace.errors import UsageError
 
 FIRST_ID = 61_184  # to 65,519: systemd's range for dynamic users, free of login users
+SCRATCH_PARENT = Path("/var/tmp")  # noqa: S108 - on disk, where /tmp may be memory; our folder's owner is checked
 _NODES, _SLOTS = 64, 64  # each node has a range of ids, by its port; beyond 64 slots they share ids
 _MAX_PROCESSES = 4096  # of one user: more than numeric libraries start on big machines, and the end of a fork bomb
 _PR_SET_DUMPABLE, _PR_SET_NO_NEW_PRIVS = 4, 38
@@ -93,6 +95,14 @@ def blocking_path(user: ChildUser, path: Path, right: int = stat.S_IROTH) -> Pat
         if not _may(user, directory, stat.S_IXOTH):
             return directory
     return None if _may(user, real, right) else real
+
+
+def shared_scratch(data: Path, node: str) -> Path:
+    """The node's folder for the scratch of tasks that run as users of their own: outside the data directory.
+
+    A hash of the data directory's path tells several installations on one machine apart.
+    """
+    return SCRATCH_PARENT / f"headrace-{node}-{hashlib.sha256(str(data.resolve()).encode()).hexdigest()[:8]}"
 
 
 def close_to_others(paths: Iterable[Path]) -> list[Path]:

@@ -1,32 +1,36 @@
 """The commands that run one role in this process, or all roles (`up`).
 
-A role is found by its name in the entry point group `headrace.roles`, because `headrace` imports no role. UsageError
-when a role is not installed.
+`headrace` imports no role: each is named here with its module, and loaded when it runs. UsageError names the extra to
+install when a role's packages are missing.
 """
 
 import logging
 import sys
-from collections.abc import Callable
-from importlib.metadata import entry_points
 
 import click
 
 from headrace.cli.options import with_settings
-from headrace.errors import UsageError
+from headrace.installation import check_extra, load_part
 from headrace.process.malloc import limit_malloc_arenas
 from headrace.settings import Settings
+
+# Role -> its module, as a checkout names it, and the extras that it needs. `up` also runs without the statistics.
+ROLES: dict[str, tuple[str, tuple[str, ...]]] = {
+    "up": ("infra.local.up", ("gateway", "worker")),
+    "gateway": ("gateway.main", ("gateway",)),
+    "worker": ("agents.worker.main", ("worker",)),
+    "storekeeper": ("agents.storekeeper.main", ("worker",)),
+    "analytics": ("spark_analytics.main", ("analytics",)),
+    "chaos": ("infra.chaos.main", ("gateway", "worker")),
+}
 
 
 def run_role(name: str, settings: Settings, **options: object) -> int:
     """Runs the role until it ends and returns its exit code."""
-    found = entry_points(group="headrace.roles", name=name)
-    if not found:
-        raise UsageError(
-            f"the role {name!r} is not part of this installation: install the whole package (pip install headrace)"
-        )
+    module, extras = ROLES[name]
+    check_extra(f"headrace {name}", *extras)
     limit_malloc_arenas()
-    main: Callable[..., int] = next(iter(found)).load()
-    return main(settings, **options)
+    return int(load_part(module).main(settings, **options))
 
 
 def _log_to_stderr() -> None:

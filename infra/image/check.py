@@ -28,6 +28,7 @@ from .container import COMPOSE, Container, Machine, machine
 
 PATIENCE_S = 300.0  # for any wait; the machine may be busy
 _FORBIDDEN_COMMANDS = ("pip", "pip3", "uv", "hatchling", "gcc", "cc", "make", "git", "curl", "wget", "javac")
+_FORBIDDEN_MODULES = "pip setuptools hatchling pytest mypy agents gateway infra examples"  # tools; names of the user's
 
 # Runs in the image's Python and prints what the container's user finds.
 _INSPECTION = """
@@ -40,8 +41,8 @@ def writable(path):
         return False
 print(json.dumps({
     "ids": [os.getuid(), os.getgid()],
-    "commands": [c for c in sys.argv[1:] if shutil.which(c)],
-    "modules": [m for m in ("pip", "setuptools", "hatchling", "pytest", "mypy") if importlib.util.find_spec(m)],
+    "commands": [c for c in sys.argv[2:] if shutil.which(c)],
+    "modules": [m for m in sys.argv[1].split() if importlib.util.find_spec(m)],
     "writable": [p for p in ("/", "/tasks", "/opt/headrace", "/results", "/var/lib/headrace", "/tmp") if writable(p)],
 }))
 """
@@ -133,7 +134,9 @@ def product(on: Machine, kafka: str, prefix: str, database: str) -> Iterator[Pro
 
 def check_contents(on: Machine) -> str:
     """The user is not root, finds no build tools, and can write only where intended."""
-    found = json.loads(on.once(["-c", _INSPECTION, *_FORBIDDEN_COMMANDS], entrypoint=["/opt/headrace/bin/python"]))
+    found = json.loads(
+        on.once(["-c", _INSPECTION, _FORBIDDEN_MODULES, *_FORBIDDEN_COMMANDS], entrypoint=["/opt/headrace/bin/python"])
+    )
     assert found == {"ids": [10001, 10001], "commands": [], "modules": [], "writable": ["/tmp"]}, found  # noqa: S108
     return "user 10001, no build tools, root file system read-only"
 

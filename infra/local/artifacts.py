@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from headrace.errors import UsageError
+from headrace.installation import check_extra
 
 from ..setup import cache_dir
 from .java import java, java_home
@@ -88,7 +89,7 @@ def _fetch(a: Artifact, lock: dict[str, str] | None) -> dict[str, str]:
         if done.returncode or not list(jars.glob(f"{a.module}-{a.version}*.jar")):
             tail = "\n".join((done.stdout + done.stderr).splitlines()[-5:])
             raise UsageError(
-                f"{a.name} {a.version} could not be downloaded: check the network, then run `make setup` again; "
+                f"{a.name} {a.version} could not be downloaded: check the network, then try again; "
                 f"finished downloads are kept.\n{tail}"
             )
         digests = {p.name: _sha256(p) for p in sorted(jars.iterdir())}
@@ -126,7 +127,7 @@ def _check_digests(a: Artifact, digests: dict[str, str], lock: dict[str, str]) -
         shutil.rmtree(_ivy_cache(), ignore_errors=True)  # the next try must download them again
         raise UsageError(
             f"{a.name} {a.version} arrived damaged ({', '.join(wrong)} differs from {LOCK.name}): "
-            "run `make setup` again; if it happens again, something on the network changes your downloads"
+            "try again; if it happens again, something on the network changes your downloads"
         )
 
 
@@ -153,11 +154,12 @@ def _trust(store: Path) -> list[str]:
 
 
 def _ivy_jar() -> Path:
+    check_extra("the download (its Ivy comes with Spark)", "analytics")
     import pyspark
 
     found = sorted((Path(pyspark.__file__).parent / "jars").glob("ivy-*.jar"))
     if not found:
-        raise UsageError("pyspark's jars lack Ivy: run `make setup` again")
+        raise UsageError("pyspark's jars lack Ivy: install pyspark again")
     return found[-1]
 
 

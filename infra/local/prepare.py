@@ -1,9 +1,13 @@
-"""The last step of `make setup`: Java, the downloaded artifacts, and the class archives made from them.
+"""Java, the downloaded artifacts, and the class archives made from them: what the first start of `up` needs.
 
-`python -m infra.local.prepare`; exits with 2 and a message when a download fails. `up` itself fetches what is missing
-later, for example after the cache was cleared.
+The last step of `make setup` (`python -m infra.local.prepare`, which exits with 2 when a download fails), and the first
+step of the first `up` of an installation from a wheel. `up` itself fetches what is missing later, for example after the
+cache was cleared.
 """
 
+import contextlib
+import hashlib
+import signal
 import subprocess
 import sys
 import tempfile
@@ -12,11 +16,15 @@ from pathlib import Path
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 
+from headrace import __version__
 from headrace.errors import HeadraceError
+from headrace.installation import missing_packages
 from headrace.kafka.topics import apply_topics
+from headrace.settings import Settings
 
+from ..setup import cache_dir
 from . import spark_archive
-from .artifacts import ARTIFACTS, artifact, forget_downloads
+from .artifacts import ARTIFACTS, LOCK, artifact, forget_downloads
 from .database import server_home
 from .java import fetch_spark_java
 from .kafka import EmbeddedKafka, class_archive
@@ -26,19 +34,62 @@ from .warmup import warm_up
 
 def main() -> int:
     try:
-        for name in ARTIFACTS:
-            artifact(name)
-        forget_downloads()
-        train_class_archive()
-        train_spark()
+        prepare(kafka=True, database=True, statistics=True)
     except HeadraceError as e:
         print(f"setup: {e}", file=sys.stderr)
         return 2
-    try:
-        server_home()
-    except HeadraceError as e:
-        print(f"setup: {e}", file=sys.stderr)  # the rest works without it
     return 0
+
+
+def prepare_once(settings: Settings) -> None:
+    """Prepares what an `up` with these settings needs, at the first one of an installation; UsageError as `prepare`.
+
+    A wheel has no setup step of its own. Must be called in the main thread: a stop signal ends the downloads too.
+    """
+    stamp = _stamp()
+    if stamp.exists():
+        return
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.default_int_handler)
+    prepare(
+        kafka=not settings.kafka,
+        database=not settings.database,
+        statistics=not missing_packages("analytics"),
+    )
+
+
+def prepare(*, kafka: bool, database: bool, statistics: bool) -> None:
+    """Downloads what is missing and trains the class archives, each once.
+
+    UsageError when Kafka cannot be downloaded; what only the statistics need may be missing, and is reported.
+    """
+    wanted = [*(("kafka", "kafka-logging") if kafka else ()), *(("mariadb",) if database else ())]
+    wanted += ["spark-kafka"] if statistics else []
+    if any(not ARTIFACTS[name].folder.is_dir() for name in wanted):
+        print("setup: the first start downloads what it needs, once; this takes some minutes", flush=True)
+    if kafka:
+        artifact("kafka")
+        artifact("kafka-logging")
+        train_class_archive()
+    try:
+        for name in wanted:
+            artifact(name)
+        forget_downloads()
+        if statistics and kafka:
+            train_spark()
+        if database:
+            server_home()
+    except HeadraceError as e:
+        print(f"setup: {e}", file=sys.stderr, flush=True)
+        return  # the rest works without it, and the next start tries again
+    with contextlib.suppress(OSError):  # a cache that this user may only read
+        _stamp().touch()
+
+
+def _stamp() -> Path:
+    """Exists once this installation, as it is now, was prepared."""
+    parts = (sys.prefix, __version__, LOCK.read_text())
+    return cache_dir() / f"prepared-{hashlib.sha256(repr(parts).encode()).hexdigest()[:12]}"
 
 
 def train_class_archive() -> None:

@@ -4,7 +4,6 @@ The supervisor and the tests start them. A role is ready when its `/readyz` answ
 """
 
 import http.client
-import importlib.util
 import os
 import socket
 import sys
@@ -13,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from headrace.errors import UsageError
+from headrace.installation import check_extra
 from headrace.settings import Settings, parse_address
 
 from .service import Service
@@ -49,7 +49,8 @@ class Role(Service):
         return f"http://{f'[{host}]' if ':' in host else host}:{port}"
 
     def command(self) -> list[str]:
-        return [sys.executable, "-m", "headrace.cli.main", self._role]
+        # -P: a file of the user's in the current directory, such as random.py, must not be the role's module.
+        return [sys.executable, "-P", "-m", "headrace.cli.main", self._role]
 
     def environ(self) -> Mapping[str, str]:
         """Our environment, in which the role's settings replace ours."""
@@ -75,10 +76,9 @@ def machine_roles(settings: Settings, logs: Path) -> list[Role]:
     return roles
 
 
-def analytics_role(settings: Settings, logs: Path) -> Role | None:
-    """The statistics, or None if their package is missing. Downloads missing artifacts; UsageError when that fails."""
-    if not _installed("spark_analytics.main"):
-        return None
+def analytics_role(settings: Settings, logs: Path) -> Role:
+    """The statistics. Downloads missing artifacts; UsageError when that fails or the packages are missing."""
+    check_extra("Spark", "analytics")
     from . import spark_archive
 
     extra = spark_archive.environ() | {"HEADRACE_SPARK_JARS": spark_archive.connector()}
@@ -115,13 +115,6 @@ def _setting_names() -> set[str]:
     from dataclasses import fields
 
     return {f.metadata["env"] for f in fields(Settings)}
-
-
-def _installed(module: str) -> bool:
-    try:
-        return importlib.util.find_spec(module) is not None
-    except ModuleNotFoundError:
-        return False
 
 
 def check_distinct(roles: list[Role]) -> None:

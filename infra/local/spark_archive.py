@@ -11,30 +11,15 @@ import os
 import subprocess
 import sys
 import tempfile
-import threading
-import time
-from collections.abc import Iterator
-from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from headrace.contract.records import Outgoing, Source
-from headrace.contract.task import Task
-from headrace.kafka.client import Kafka
-from headrace.kafka.sender import Sender
-from headrace.settings import Settings
+from headrace.installation import module_name
 
 from .artifacts import artifact
 from .java import SPARK_JAVA, java_version, spark_java_home
-from .sample_records import completed_task
-
-if TYPE_CHECKING:
-    from pyspark.sql import DataFrame
 
 _LONGEST_S = 300.0  # of a training run
-_TASKS = 40_000  # for the training, in slices
-_SLICE = 4_000
 
 
 def class_archive() -> Path:
@@ -74,7 +59,7 @@ def train(bootstrap: str) -> None:
         made = Path(name) / "archive"
         option = "AOTCacheOutput" if _keeps_profiles() else "ArchiveClassesAtExit"
         own = _java() | {"SPARK_SUBMIT_OPTS": f"-XX:{option}={made}"}
-        command = [sys.executable, "-m", "infra.local.spark_archive", bootstrap, name]
+        command = [sys.executable, "-P", "-m", module_name("spark_analytics.training"), bootstrap, connector(), name]
         subprocess.run(command, check=True, timeout=_LONGEST_S, env={**os.environ, **own}, capture_output=True)
         if made.exists():
             made.replace(archive)
@@ -87,64 +72,3 @@ def _java() -> dict[str, str]:
 
 def _keeps_profiles() -> bool:
     return (java_version(spark_java_home() / "bin" / "java") or 0) >= SPARK_JAVA
-
-
-def main(arguments: list[str]) -> int:
-    """The training, in a process of its own: events through the query, then an orderly end of the JVM."""
-    from spark_analytics.job import StatisticsJob
-    from spark_analytics.metrics import Metrics
-    from spark_analytics.session import start_session
-    from spark_analytics.sinks.memory import MemorySink
-
-    class TrainingSink(MemorySink):
-        """Sends rows to Python workers too, as the MySQL sink does."""
-
-        def write(self, batch: "DataFrame", batch_id: int) -> None:
-            super().write(batch, batch_id)
-            batch.foreachPartition(_ignore)
-
-    [bootstrap, folder] = arguments
-    settings = replace(Settings(), kafka=bootstrap, spark_jars=connector(), trigger_s=0.2, data=Path(folder))
-    kafka, sink = Kafka(settings, "train"), TrainingSink()
-    sender = Sender(kafka)
-    for first in range(0, _TASKS, _SLICE):
-        sender.send_all([e for i in range(first, first + _SLICE) for e in _task_records(i)], 60)
-    spark = start_session(settings, settings.data)
-    process = spark.sparkContext._gateway.proc  # type: ignore[union-attr]
-    job = StatisticsJob(spark, settings, kafka, sink, settings.data, Metrics())
-    thread = threading.Thread(target=job.run)
-    thread.start()
-    deadline, more = time.monotonic() + _LONGEST_S, _TASKS
-    while len(sink.batches) < 3 and time.monotonic() < deadline:  # the first batch alone has no state yet to exercise
-        sender.send_all(_task_records(more), 30)
-        more += 1
-        time.sleep(settings.trigger_s)
-    job.stop()
-    thread.join()
-    sender.close()
-    spark.stop()
-    process.stdin.close()  # the JVM ends with its input, and writes the archive
-    return int(process.wait(_LONGEST_S))
-
-
-def _task_records(i: int) -> list[Outgoing]:
-    now, task_id = int(time.time() * 1000), f"{i * 2654435761 % 2**32:08x}-0000-4000-8000-{i:012x}"
-    task = Task(task_id, b"{}", attempt=1, source=Source("tasks.normal", 0, i), submitted_ms=now)
-    return completed_task(
-        task,
-        f"kind-{i % 3}",
-        f"node-{i % 4}",
-        started_ms=now + i % 50,
-        ended_ms=now + i % 3000,
-        size=i % 10_000,
-        offset=i,
-    )
-
-
-def _ignore(rows: Iterator[object]) -> None:
-    for _ in rows:
-        pass
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))

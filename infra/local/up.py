@@ -24,6 +24,7 @@ from headrace.settings import Settings
 from .data_directory import DataDirectory
 from .database import EmbeddedDatabase
 from .kafka import EmbeddedKafka
+from .prepare import prepare_once
 from .process import check_port_free
 from .roles import Role, analytics_role, check_distinct, machine_roles
 from .supervisor import Supervisor
@@ -37,6 +38,7 @@ _KAFKA_GRACE_S = 20.0
 
 def main(settings: Settings) -> int:
     """Runs until SIGINT, SIGTERM or SIGHUP; 0 after a clean stop, 1 when something had to be killed."""
+    prepare_once(settings)
     machine = Machine(settings)
     on_signals((signal.SIGINT, signal.SIGTERM, signal.SIGHUP), machine.request_stop)
     machine.data.open()
@@ -194,7 +196,8 @@ class Machine:
             while not self._ready.wait(0.2):
                 if self._stop_requested.is_set():
                     return
-            if not self._stop_requested.is_set() and (role := analytics_role(self.settings, self.data.logs)):
+            if not self._stop_requested.is_set():
+                role = analytics_role(self.settings, self.data.logs)
                 self._supervisor.watch(role, role.listens)
         except HeadraceError as e:
             say(f"the statistics do not run: {e}")

@@ -21,9 +21,8 @@ import pytest_asyncio
 from agents.execution.child import Child
 from agents.execution.job import AttemptEnd
 from agents.execution.pool import Pool
-from agents.execution.resource_limits import anonymous_bytes
 from agents.execution.slot import PoolSlot
-from headrace.child.process_tree import processes
+from headrace.child.process_tree import anonymous_bytes, processes
 from headrace.child.protocol import DescribeKinds, pack_frame
 from headrace.contract.progress import Progress
 from headrace.contract.records import Source

@@ -253,7 +253,7 @@ if IS_ROOT:  # only root can become another user; the tests above cover the rest
     def test_a_directory_of_another_user_is_not_used_for_scratch(
         monkeypatch: pytest.MonkeyPatch, open_folder: Path
     ) -> None:
-        monkeypatch.setattr("agents.execution.task_users.SCRATCH_PARENT", open_folder)
+        monkeypatch.setattr("headrace.child.user.SCRATCH_PARENT", open_folder)
         user = [ChildUser(61_184, 61_184)]
         planted = scratch_folder(Settings(), "n", user)
         planted.mkdir()
