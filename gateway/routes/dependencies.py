@@ -26,7 +26,7 @@ from ..view.cluster import TOPICS as CLUSTER_TOPICS
 from ..view.cluster import ClusterView
 from ..view.notifier import Notifier
 from ..view.projection import TaskView, id_bytes
-from ..view.projector import TOPICS, Projector
+from ..view.projector import TASK_TOPICS, TOPICS, Projector
 from ..view.recent_submissions import RecentSubmissions
 from ..view.store import StatusStore
 
@@ -61,22 +61,27 @@ class Dependencies:
             await self.notifier.wait_until(lambda: self.projector.snapshot.reached(ends), FIND_WAIT_S / 2)
             task = self.store.get_task(id_bytes(task_id))
         if task is None:
-            await self.catch_up(task_id)
+            await self.catch_up(task_id, submitted_anywhere=True)
             task = self.store.get_task(id_bytes(task_id))
         if task is None:
             raise no_such_task(text)
         return task
 
-    async def catch_up(self, task_id: str) -> None:
+    async def catch_up(self, task_id: str, *, submitted_anywhere: bool = False) -> None:
         """Waits until the view has read everything that the log holds of the task by now.
 
-        Problem kafka-unavailable, or catching-up after two seconds.
+        `submitted_anywhere`: the submission may lie in any partition, because its record had no key, a key that is
+        spelt otherwise, or a producer with another partitioner. Problem kafka-unavailable, or catching-up after two
+        seconds.
         """
-        if not self.projector.partition_count:
+        count = self.projector.partition_count
+        if not count:
             raise Problem("catching-up", "the gateway has not read the topics yet: try again in a moment")
-        partition = partition_of(task_id.encode(), self.projector.partition_count)
+        places = {(topic, partition_of(task_id.encode(), count)) for topic in TOPICS}
+        if submitted_anywhere:
+            places.update((topic, partition) for topic in TASK_TOPICS for partition in range(count))
         try:
-            ends = await self.broker_probe.end_offsets([(topic, partition) for topic in TOPICS])
+            ends = await self.broker_probe.end_offsets(places)
         except Retryable as e:
             raise Problem("kafka-unavailable", str(e)) from None
         if not await self.notifier.wait_until(lambda: self.projector.snapshot.reached(ends), FIND_WAIT_S):

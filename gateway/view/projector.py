@@ -26,7 +26,8 @@ from .store import EVENT_TOPICS, StatusStore
 log = logging.getLogger(__name__)
 
 # With the task topics, every gateway knows a submission as soon as Kafka has acknowledged it.
-TOPICS = ("tasks.normal", "tasks.high", *EVENT_TOPICS)
+TASK_TOPICS = ("tasks.normal", "tasks.high")
+TOPICS = (*TASK_TOPICS, *EVENT_TOPICS)
 MAX_BATCH = 4000
 _LOOK_EVERY_S = 30.0  # for new partitions
 _PROGRESS_KEPT_MS = 7 * 86_400_000  # the retention of its topic

@@ -9,9 +9,12 @@ import httpx
 import orjson
 import pytest
 
-from headrace.contract.ids import id_of_idempotency_key
+from headrace.contract.ids import id_of_idempotency_key, id_of_source, new_id
 from headrace.contract.records import Outgoing, Record
+from headrace.kafka.client import Kafka
+from headrace.kafka.sender import Sender
 from tests.rigs.gateway import BODY, Gateway, Stage, records_on, submission
+from tests.rigs.topics import PARTITIONS
 
 JSON = {"content-type": "application/json"}
 
@@ -48,6 +51,17 @@ def test_no_gateway_answers_404_after_a_202(gw: Gateway, other: Gateway) -> None
         task_id = post(gw).json()["id"]
         assert other.http.get(f"/tasks/{task_id}").status_code == 200
         assert gw.http.get(f"/tasks/{task_id}").json()["status"] == "queued"
+
+
+def test_a_native_task_is_found_at_once_wherever_its_record_lies(gw: Gateway, stage: Stage) -> None:
+    sender = Sender(Kafka(stage.settings, "native"))
+    for n in range(30):
+        task_id = new_id()
+        key = None if n % 3 == 0 else task_id.upper().encode()
+        [place] = sender.send_all([Outgoing("tasks.normal", key, submission(), partition=n % PARTITIONS)], 10)
+        own = task_id if key else id_of_source(*place)
+        assert gw.http.get(f"/tasks/{own.upper()}").json()["id"] == own
+    sender.close()
 
 
 @pytest.mark.parametrize(
