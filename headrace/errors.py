@@ -5,11 +5,18 @@ Raised by decoders, loaders, settings and Kafka clients. Roles and commands catc
 
 
 class HeadraceError(Exception):
-    """Base of all errors of Headrace. The message tells the person who can fix it what to change."""
+    """Base of all errors of Headrace. The message tells the person who can fix it what to change.
+
+    `exit_code` is that of a command which ends with the error.
+    """
+
+    exit_code = 1
 
 
 class UsageError(HeadraceError):
     """A setting, file or argument is wrong. The role or command does not start."""
+
+    exit_code = 2
 
 
 class Permanent(HeadraceError):
@@ -40,3 +47,9 @@ class Retryable(HeadraceError):
     def __init__(self, detail: str, delay_s: float = 1.0) -> None:
         super().__init__(detail)
         self.delay_s = delay_s
+
+
+class Unreachable(Retryable):
+    """The gateway or Kafka does not answer a client."""
+
+    exit_code = 5

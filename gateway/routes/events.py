@@ -47,7 +47,10 @@ async def task_events(task_id: str, request: Request) -> Response:
 
 @router.get("/events")
 async def all_events(request: Request) -> Response:
-    """The events of all tasks from now on, or after Last-Event-ID."""
+    """The events of all tasks from now on, or after Last-Event-ID.
+
+    The header Last-Event-ID of the answer is the stream's begin: a client that heard no event yet resumes from there.
+    """
     deps = dependencies_of(request)
     task_filter = parse_filter(request.query_params, times=False)
     last = request.headers.get("last-event-id", "")
@@ -62,7 +65,8 @@ async def all_events(request: Request) -> Response:
         except ValueError:
             reason = "Last-Event-ID is not an id of this stream: the stream goes on from now"
             first = _encode("reset", {"reason": reason}, position_vector.encode(vector))
-    return EventSourceResponse(_stream_all(deps, vector, task_filter, first), headers=_HEADERS)
+    headers = _HEADERS | {"Last-Event-ID": position_vector.encode(vector)}
+    return EventSourceResponse(_stream_all(deps, vector, task_filter, first), headers=headers)
 
 
 async def _stream_task(deps: Dependencies, task_id: str, after: str) -> AsyncIterator[bytes]:
