@@ -8,6 +8,7 @@ Refused when the gateway answers with a problem: its message has the problem's d
 a Retryable, when the gateway does not answer. Event streams outlive its restart.
 """
 
+import re
 import ssl
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -21,7 +22,7 @@ import orjson
 from httpx_sse import EventSource
 
 from headrace.contract.states import TERMINAL
-from headrace.errors import HeadraceError, Unreachable
+from headrace.errors import HeadraceError, Unreachable, UsageError
 from headrace.reconnect import Outage
 
 _TIMEOUT_S = 30.0
@@ -200,15 +201,20 @@ class Client:
         try:
             yield
         except (httpx.HTTPError, httpx.InvalidURL) as e:
+            why = re.sub(r"^\[Errno -?\d+\] ", "", str(e)) or type(e).__name__
             raise Unreachable(
-                f"{self._url} does not answer ({str(e) or type(e).__name__}): is the gateway up? Start it with "
+                f"{self._url} does not answer ({why}): is the gateway up? Start it with "
                 "`headrace up`, or give its address in HEADRACE_HTTP"
             ) from None
+        except UnicodeEncodeError:
+            raise UsageError("the name of the kind, the directory and all options must be UTF-8") from None
         except orjson.JSONDecodeError:
             raise self._no_gateway() from None
 
     def _no_gateway(self) -> HeadraceError:
-        return HeadraceError(f"what answers at {self._url} is no gateway of Headrace: give its address in HEADRACE_HTTP")
+        return HeadraceError(
+            f"what answers at {self._url} is no gateway of Headrace: give its address in HEADRACE_HTTP"
+        )
 
 
 def task_path(task_id: str) -> str:

@@ -201,6 +201,8 @@ def _read_secret(env: str, path: str) -> str:
         return Path(path).read_text().strip()
     except OSError as e:
         raise UsageError(f"{env}: cannot read {path}: {e.strerror}") from None
+    except UnicodeDecodeError:
+        raise UsageError(f"{env}: {path} is no text file") from None
 
 
 def _convert(env: str, raw: object, default: object) -> object:

@@ -73,7 +73,8 @@ def _find_dead(deps: Dependencies, wanted: RedriveRequest) -> tuple[list[TaskVie
     for task_id in wanted.ids:
         task = deps.store.get_task(id_bytes(task_id))
         if task is None:
-            errors.append({"redrive_of": task_id, "error": "no task has this id: list dead letters with GET /dead"})
+            error = "no task has this id: list dead letters with GET /dead"
+            errors.append({"redrive_of": task_id, "error": error, "type": "/problems/no-such-task"})
         elif task.status not in (Status.FAILED, Status.CANCELLED):
             errors.append({"redrive_of": task_id, "error": f"the task is {task.status}: only dead ones are redriven"})
         elif wanted.cursor is None or (task.submitted_ms, task.id) < wanted.cursor:

@@ -1,15 +1,18 @@
 """`headrace …`: finds the command, imports only its module, and reports an error in one sentence.
 
-Exit codes: 0 done, 1 the task or the request failed, 2 a setting or an argument is wrong, 130 interrupted.
+Exit codes: 0 done; 1 an error of another kind; 2 a setting or an argument is wrong; 3 the task failed or was cancelled;
+4 no such task or kind; 5 the gateway or Kafka does not answer; 130 interrupted.
 """
 
+import difflib
+import errno
 import importlib
 import sys
 
 import click
 
 from headrace import __version__
-from headrace.errors import HeadraceError, UsageError
+from headrace.errors import HeadraceError
 
 # Command -> module:attribute. Importing all of them would take longer than most commands do.
 COMMANDS: dict[str, str] = {
@@ -49,6 +52,14 @@ class LazyGroup(click.Group):
         command: click.Command = getattr(importlib.import_module(module), attribute)
         return command
 
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        near = difflib.get_close_matches(args[0], COMMANDS, 1)
+        if args[0] not in COMMANDS and near:
+            ctx.fail(f"No such command {args[0]!r}. Did you mean {near[0]!r}?")
+        return super().resolve_command(ctx, args)
+
 
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(__version__, message="%(prog)s %(version)s")
@@ -57,6 +68,9 @@ def cli() -> None:
 
     Start with `headrace up`, then `headrace submit`. Every option is also an environment variable; see the help of each
     command.
+
+    Exit codes: 0; 1 an error of another kind; 2 usage; 3 the task failed or was cancelled; 4 no such task or kind; 5
+    the gateway or Kafka does not answer.
     """
 
 
@@ -70,15 +84,17 @@ def main(arguments: list[str] | None = None) -> int:
     except click.ClickException as e:
         e.show()
         return e.exit_code
-    except UsageError as e:
-        click.echo(f"headrace: {e}", err=True)
-        return 2
     except HeadraceError as e:
         click.echo(f"headrace: {e}", err=True)
-        return 1
+        return e.exit_code
     except BrokenPipeError:  # as in `headrace events | head`
         sys.stderr.close()
         return 0
+    except OSError as e:
+        if e.errno != errno.ENOSPC:
+            raise
+        click.echo(f"headrace: cannot write {e.filename or 'the output'} ({e.strerror}): make room", err=True)
+        return 1
 
 
 if __name__ == "__main__":

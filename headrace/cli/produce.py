@@ -2,7 +2,7 @@
 
 import click
 
-from headrace.cli.options import KAFKA, with_local_kafka, with_settings
+from headrace.cli.options import KAFKA, with_settings
 from headrace.cli.tasks import parse_payload
 from headrace.contract.exact_json import encode_json
 from headrace.contract.ids import new_id, parse_id
@@ -24,7 +24,7 @@ _TIMEOUT_S = 10.0
 @click.option("--id", "task_id", help="Id of the task (UUID); default: a new one.")
 @with_settings(KAFKA)
 def produce(settings: Settings, name: str, payload: str, directory: str, task_id: str | None) -> int:
-    from headrace.kafka.client import Kafka
+    from headrace.cli.kafka import reached_kafka
     from headrace.kafka.sender import Sender
 
     own_id = new_id() if task_id is None else parse_id(task_id)
@@ -38,10 +38,11 @@ def produce(settings: Settings, name: str, payload: str, directory: str, task_id
         raise UsageError("the name of the kind and the directory must be UTF-8") from None
     except Invalid as e:
         raise UsageError(f"{e.pointer or 'the submission'}: {e.detail}") from None
-    sender = Sender(Kafka(with_local_kafka(settings), "headrace-produce"), timeout_s=_TIMEOUT_S)
-    try:
-        [place] = sender.send_all([Outgoing("tasks.normal", own_id.encode(), value)])
-    finally:
-        sender.close(1)
+    with reached_kafka(settings, "headrace-produce") as kafka:
+        sender = Sender(kafka, timeout_s=_TIMEOUT_S)
+        try:
+            [place] = sender.send_all([Outgoing("tasks.normal", own_id.encode(), value)])
+        finally:
+            sender.close(1)
     click.echo(f"{own_id}  {place[0]}/{place[1]}/{place[2]}")
     return 0

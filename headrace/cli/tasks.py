@@ -1,11 +1,10 @@
 """The commands that talk to the gateway at HEADRACE_HTTP: submit, status, events, result, log, cancel, kinds, nodes.
 
-They print lines for people, or with `--json` the gateway's answer. UsageError for a payload that is no JSON object;
-Refused and Retryable as in `headrace.client`.
+They print lines for people, or with `--json` the gateway's answer. UsageError for a payload that is no JSON object, a
+text that is no task id, or a file that cannot be used; Refused and Unreachable as in `headrace.client`.
 """
 
-import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +12,10 @@ import click
 import orjson
 
 from headrace.cli.options import GATEWAY, with_settings
-from headrace.client import Client, ServerEvent
+from headrace.cli.output_file import write_file
+from headrace.client import Client, ServerEvent, task_path
 from headrace.contract.exact_json import parse_json
+from headrace.contract.ids import parse_id
 from headrace.contract.states import TERMINAL
 from headrace.errors import Invalid, Undecodable, UsageError
 from headrace.settings import Settings
@@ -30,12 +31,18 @@ def print_json(found: Any) -> None:
     click.echo(orjson.dumps(found, option=orjson.OPT_INDENT_2).decode())
 
 
+def task_id_of(text: str) -> str:
+    """The task id in its canonical form; UsageError for a text that is none."""
+    if (task_id := parse_id(text)) is None:
+        raise UsageError(f"{text!r} is not a task id: give the UUID that `headrace submit` printed")
+    return task_id
+
+
 def parse_payload(text: str) -> dict[str, Any]:
     """A JSON object from the text, from the file in `@file`, or from standard input for `@-`; UsageError."""
-    if text.startswith("@"):
-        text = sys.stdin.read() if text == "@-" else Path(text[1:]).read_text()
+    raw = _read_payload(text[1:]) if text.startswith("@") else text.encode(errors="surrogateescape")  # arguments may be no UTF-8
     try:
-        found = parse_json(text.encode(errors="surrogateescape"))  # arguments may hold bytes that are no UTF-8
+        found = parse_json(raw)
     except Undecodable as e:
         why = e.detail.removeprefix("not JSON: ")
         raise UsageError(
@@ -48,6 +55,16 @@ def parse_payload(text: str) -> dict[str, Any]:
     return found
 
 
+def _read_payload(file: str) -> bytes:
+    if file == "-":
+        return click.get_binary_stream("stdin").read()
+    try:
+        return Path(file).read_bytes()
+    except (OSError, ValueError) as e:  # ValueError: a path with a null character
+        why = e.strerror if isinstance(e, OSError) else str(e)
+        raise UsageError(f"the payload's file {file!r} cannot be read ({why}): give a readable file after @") from None
+
+
 @click.command("submit", help="Submit a task of kind NAME with PAYLOAD (a JSON object, @file, or @- for stdin).")
 @click.argument("name")
 @click.argument("payload", default="{}")
@@ -56,13 +73,14 @@ def parse_payload(text: str) -> dict[str, Any]:
 @click.option("--max-attempts", type=int, help="Largest number of attempts; default: the kind's.")
 @click.option("--expires-at", help="Do not start the task after this time (RFC 3339).")
 @click.option("--priority", type=click.Choice(["normal", "high"]), help="high: before all normal tasks.")
-@click.option("--wait", is_flag=True, help="Follow the task to its end; exit code 1 unless it completes.")
+@click.option("--wait", is_flag=True, help="Follow the task to its end; exit code 3 unless it completes.")
 @json_option
 @with_settings(GATEWAY)
 def submit(settings: Settings, name: str, payload: str, wait: bool, as_json: bool, **more: Any) -> int:
     directory = more.pop("directory")
+    checked = parse_payload(payload)
     with client_of(settings) as client:
-        answer = client.submit(name, parse_payload(payload), directory, **more)
+        answer = client.submit(name, checked, directory, **more)
         if not wait:
             print_json(answer) if as_json else click.echo(answer["id"])
             return 0
@@ -75,7 +93,7 @@ def submit(settings: Settings, name: str, payload: str, wait: bool, as_json: boo
 @with_settings(GATEWAY)
 def status(settings: Settings, task_id: str, as_json: bool) -> int:
     with client_of(settings) as client:
-        task = client.request("GET", f"/tasks/{task_id}")
+        task = client.request("GET", task_path(task_id_of(task_id)))
     if as_json:
         print_json(task)
         return 0
@@ -98,8 +116,11 @@ def status(settings: Settings, task_id: str, as_json: bool) -> int:
 @with_settings(GATEWAY)
 def events(settings: Settings, task_id: str | None, name: str | None, directory: str | None, as_json: bool) -> int:
     wanted = {k: v for k, v in {"name": name, "directory": directory}.items() if v}
+    if task_id and wanted:
+        raise UsageError("--name and --directory choose among all tasks: leave them out, or leave out TASK_ID")
+    task_id = task_id_of(task_id) if task_id else None
     with client_of(settings) as client:
-        for event in client.events(task_id, wanted):
+        for event in client.events(task_id, wanted, say=_say):
             _print_event(event, as_json)
     return 0
 
@@ -109,14 +130,23 @@ def events(settings: Settings, task_id: str | None, name: str | None, directory:
 @click.option("--output", "-o", type=click.Path(dir_okay=False, path_type=Path), help="File; default: standard output.")
 @with_settings(GATEWAY)
 def result(settings: Settings, task_id: str, output: Path | None) -> int:
+    task_id = task_id_of(task_id)
     with client_of(settings) as client:
         pieces = client.result(task_id)
         first = next(pieces, b"")  # a problem is raised before the file is opened
-        with output.open("wb") if output else click.get_binary_stream("stdout") as out:
-            out.write(first)
-            for piece in pieces:
-                out.write(piece)
+        if output is not None:
+            write_file(output, _with_first(first, pieces))
+            return 0
+        out = click.get_binary_stream("stdout")
+        for piece in _with_first(first, pieces):
+            out.write(piece)
+        out.flush()
     return 0
+
+
+def _with_first(first: bytes, rest: Iterator[bytes]) -> Iterator[bytes]:
+    yield first
+    yield from rest
 
 
 @click.command("log", help="What an attempt of a task printed: the last 256 KiB.")
@@ -124,9 +154,10 @@ def result(settings: Settings, task_id: str, output: Path | None) -> int:
 @click.option("--attempt", "-a", type=click.IntRange(min=1), help="Number of the attempt; default: the last one.")
 @with_settings(GATEWAY)
 def log(settings: Settings, task_id: str, attempt: int | None) -> int:
+    task_id = task_id_of(task_id)
     with client_of(settings) as client:
         if attempt is None:
-            attempts = client.request("GET", f"/tasks/{task_id}")["attempts"]
+            attempts = client.request("GET", task_path(task_id))["attempts"]
             attempt = max((a["attempt"] for a in attempts), default=1)
         click.get_binary_stream("stdout").write(client.attempt_log(task_id, attempt))
     return 0
@@ -136,8 +167,9 @@ def log(settings: Settings, task_id: str, attempt: int | None) -> int:
 @click.argument("task_id")
 @with_settings(GATEWAY)
 def cancel(settings: Settings, task_id: str) -> int:
+    task_id = task_id_of(task_id)
     with client_of(settings) as client:
-        client.request("DELETE", f"/tasks/{task_id}")
+        client.request("DELETE", task_path(task_id))
     click.echo(f"{task_id} is being cancelled")
     return 0
 
@@ -160,14 +192,24 @@ def print_items(
     settings: Settings, path: str, as_json: bool, line: Callable[[dict[str, Any]], str], **params: str | None
 ) -> int:
     """Prints what the gateway lists at `path`: JSON, or one line an item. Returns the exit code."""
+    given = {k: v for k, v in params.items() if v}
     with client_of(settings) as client:
-        items = client.request("GET", path, params={k: v for k, v in params.items() if v})["items"]
-    if as_json:
-        print_json(items)
-        return 0
-    for item in items:
-        click.echo(line(item))
+        items = _all_items(client, path, given)
+        if as_json:
+            print_json(list(items))
+            return 0
+        for item in items:
+            click.echo(line(item))
     return 0
+
+
+def _all_items(client: Client, path: str, params: dict[str, str]) -> Iterator[dict[str, Any]]:
+    """The items of all pages."""
+    page = client.request("GET", path, params=params)
+    yield from page["items"]
+    while page.get("next"):
+        page = client.request("GET", path, params=params | {"cursor": page["next"]})
+        yield from page["items"]
 
 
 def _kind_line(kind: dict[str, Any]) -> str:
@@ -183,12 +225,16 @@ def _node_line(node: dict[str, Any]) -> str:
     )
 
 
+def _say(line: str) -> None:
+    click.echo(f"headrace: {line}", err=True)
+
+
 def _follow(client: Client, task_id: str, as_json: bool) -> int:
     last = ""
-    for event in client.events(task_id):
+    for event in client.events(task_id, say=_say):
         _print_event(event, as_json)
         last = event.event
-    return 0 if last == "completed" else 1
+    return 0 if last == "completed" else 3
 
 
 def _print_event(event: ServerEvent, as_json: bool) -> None:
@@ -196,6 +242,9 @@ def _print_event(event: ServerEvent, as_json: bool) -> None:
         click.echo(orjson.dumps({"event": event.event} | event.data).decode())
         return
     data = event.data
+    if event.event == "reset":
+        _say(f"some events are missing: {data.get('reason') or 'Kafka no longer holds them'}")
+        return
     more = {
         "progress": lambda: f"{data.get('fraction', 0):.0%} {data.get('message', '')}",
         "failed": lambda: str(data.get("error") or data.get("reason") or ""),

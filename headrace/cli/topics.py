@@ -1,6 +1,7 @@
 """`headrace topics apply|diff|acls`: make a cluster match `topics.yaml`, show the differences, or print access rights.
 
-`diff` exits with 1 when there is a difference, `apply` when it refused a change.
+`diff` exits with 1 when there is a difference, `apply` when it refused a change. Unreachable when Kafka does not
+answer.
 """
 
 import shlex
@@ -31,10 +32,10 @@ def topics() -> None: ...
 @_options[1]
 @with_settings(KAFKA)
 def apply(settings: Settings, partitions: int | None, replication: int, as_json: bool) -> int:
-    from headrace.kafka.client import Kafka
+    from headrace.cli.kafka import reached_kafka
 
-    admin = Kafka(with_local_kafka(settings), "headrace-topics").admin()
-    changes = apply_topics(admin, settings.topic_prefix, partitions, replication)
+    with reached_kafka(settings, "headrace-topics") as kafka:
+        changes = apply_topics(kafka.admin(), settings.topic_prefix, partitions, replication)
     _print_changes(changes, as_json)
     return int(any(c.refused for c in changes))
 
@@ -44,11 +45,10 @@ def apply(settings: Settings, partitions: int | None, replication: int, as_json:
 @_options[1]
 @with_settings(KAFKA)
 def diff(settings: Settings, partitions: int | None, as_json: bool) -> int:
-    from headrace.kafka.client import Kafka
+    from headrace.cli.kafka import reached_kafka
 
-    changes = diff_topics(
-        Kafka(with_local_kafka(settings), "headrace-topics").admin(), settings.topic_prefix, partitions
-    )
+    with reached_kafka(settings, "headrace-topics") as kafka:
+        changes = diff_topics(kafka.admin(), settings.topic_prefix, partitions)
     _print_changes(changes, as_json)
     return int(bool(changes))
 

@@ -10,7 +10,7 @@ import struct
 from pathlib import Path
 from typing import Any
 
-from confluent_kafka import Consumer, KafkaError, Message
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message
 from confluent_kafka.admin import AdminClient
 
 from headrace.contract.records import UNREADABLE_NAME, Record
@@ -56,6 +56,8 @@ class Kafka:
             "reconnect.backoff.max.ms": 1000,  # back within a second of the broker
             **self.security,
         }
+        if self.security:
+            _check_options(self._base, settings.kafka_security)
 
     def topic(self, name: str) -> str:
         return self.prefix + name
@@ -155,6 +157,14 @@ def member_of(consumer: Consumer) -> tuple[int, str]:
     return generation, member.decode()
 
 
+def _check_options(options: dict[str, Any], path: str) -> None:
+    """UsageError when librdkafka does not take the options: an unknown name, a wrong value, a missing certificate."""
+    try:
+        AdminClient(options)
+    except KafkaException as e:
+        raise UsageError(f"HEADRACE_KAFKA_SECURITY: {path}: {e.args[0].str()}") from None
+
+
 def load_security(path: str) -> dict[str, str]:
     """librdkafka options from a file of `key=value` lines; `#` starts a comment. UsageError for any other line."""
     if not path:
@@ -163,6 +173,8 @@ def load_security(path: str) -> dict[str, str]:
         lines = Path(path).read_text().splitlines()
     except OSError as e:
         raise UsageError(f"HEADRACE_KAFKA_SECURITY: cannot read {path}: {e.strerror}") from None
+    except UnicodeDecodeError:
+        raise UsageError(f"HEADRACE_KAFKA_SECURITY: {path} is no text file: give lines of key=value") from None
     options = {}
     for number, line in enumerate(lines, 1):
         line = line.strip()

@@ -1,11 +1,11 @@
 """`headrace why`: the history of one task, read from Kafka alone, without gateway or database.
 
-UsageError for what is not a task id, Retryable when Kafka does not answer; exit code 1 when no record was found.
+UsageError for what is not a task id, Unreachable when Kafka does not answer; exit code 4 when no record was found.
 """
 
 import click
 
-from headrace.cli.options import KAFKA, with_local_kafka, with_settings
+from headrace.cli.options import KAFKA, with_settings
 from headrace.errors import UsageError
 from headrace.settings import Settings
 
@@ -16,22 +16,18 @@ from headrace.settings import Settings
 @with_settings(KAFKA)
 def why(settings: Settings, task_id: str, as_json: bool) -> int:
     import orjson
-    from confluent_kafka import KafkaException
 
+    from headrace.cli.kafka import reached_kafka
     from headrace.cli.why.search import find_records
     from headrace.cli.why.timeline import timeline_of
     from headrace.contract.ids import parse_id
     from headrace.contract.timestamps import format_rfc3339
-    from headrace.errors import Retryable
-    from headrace.kafka.client import Kafka
 
     own = parse_id(task_id)
     if own is None:
         raise UsageError(f"{task_id!r} is not a task id: give the UUID that `headrace submit` printed")
-    try:
-        lines = timeline_of(find_records(Kafka(with_local_kafka(settings), "headrace-why"), own), own)
-    except KafkaException as e:
-        raise Retryable(f"Kafka does not answer: {e.args[0].str()}") from None
+    with reached_kafka(settings, "headrace-why") as kafka:
+        lines = timeline_of(find_records(kafka, own), own)
     if as_json:
         found = [{"at": format_rfc3339(line.at_ms), "place": line.source, "what": line.text} for line in lines]
         click.echo(orjson.dumps(found, option=orjson.OPT_INDENT_2).decode())
@@ -41,4 +37,4 @@ def why(settings: Settings, task_id: str, as_json: bool) -> int:
             click.echo(f"{format_rfc3339(line.at_ms)}  {line.source:{width}}  {line.text}")
     else:
         click.echo(f"Kafka has no record of task {own}", err=True)
-    return 0 if lines else 1
+    return 0 if lines else 4
