@@ -171,7 +171,7 @@ def test_records_that_cannot_be_read_are_part_of_the_history(history_of: History
 
 
 def test_an_unknown_id_has_no_history(history_of: History) -> None:
-    assert history_of(new_id(), 1) == []
+    assert history_of(new_id(), 4) == []
 
 
 def test_an_argument_that_is_not_an_id_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
