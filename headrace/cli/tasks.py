@@ -40,7 +40,9 @@ def task_id_of(text: str) -> str:
 
 def parse_payload(text: str) -> dict[str, Any]:
     """A JSON object from the text, from the file in `@file`, or from standard input for `@-`; UsageError."""
-    raw = _read_payload(text[1:]) if text.startswith("@") else text.encode(errors="surrogateescape")  # arguments may be no UTF-8
+    raw = (
+        _read_payload(text[1:]) if text.startswith("@") else text.encode(errors="surrogateescape")
+    )  # arguments may be no UTF-8
     try:
         found = parse_json(raw)
     except Undecodable as e:

@@ -60,6 +60,8 @@ def test_a_roles_help_names_every_setting_with_its_variable_and_default() -> Non
         (["gateway", "--http", "8000"], "host:port"),
         (["no-such-command"], "No such command"),
         (["submit"], "Missing argument"),
+        (["submit", "pr\udce9me", "{}"], "must be UTF-8"),
+        (["produce", "pr\udce9me", "{}"], "must be UTF-8"),
     ],
 )
 def test_a_wrong_argument_is_one_sentence_and_exit_code_2(
