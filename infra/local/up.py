@@ -1,7 +1,8 @@
 """`headrace up`: the whole product on this machine, from the broker to the statistics, until Ctrl-C.
 
-Starts the embedded Kafka, makes the topics, then starts all roles side by side. MariaDB and the statistics start beside
-them and delay nothing. UsageError for a wrong setting, if possible before anything starts.
+Imports the user's task kinds once, starts the embedded Kafka, makes the topics, then starts all roles side by side.
+MariaDB and the statistics start beside them and delay nothing. UsageError for a wrong setting, if possible before
+anything starts.
 """
 
 import contextlib
@@ -24,6 +25,7 @@ from headrace.settings import Settings
 from .data_directory import DataDirectory
 from .database import EmbeddedDatabase
 from .kafka import EmbeddedKafka
+from .kind_check import check_kinds
 from .prepare import prepare_once
 from .process import check_port_free
 from .roles import Role, analytics_role, check_distinct, machine_roles
@@ -103,6 +105,7 @@ class Machine:
             self.settings = replace(self.settings, database=self._database.url)
         roles = machine_roles(self.settings, self.data.logs)
         self._check_ports(roles)
+        check_kinds(self.settings, self.data.logs, self._stop_requested.is_set)
         if self._kafka is not None:
             self._start_kafka(self._kafka)
         if self._stop_requested.is_set():

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -48,6 +49,16 @@ class Up:
         )
         threading.Thread(target=self._read, daemon=True).start()
         return self.wait(lambda line: line.startswith("ready"))
+
+    def run(self) -> subprocess.CompletedProcess[str]:
+        """For an `up` that ends by itself."""
+        return subprocess.run(
+            [sys.executable, "-m", "headrace.cli.main", "up"],
+            env={**os.environ, **self.environ},
+            capture_output=True,
+            text=True,
+            timeout=_PATIENCE_S,
+        )
 
     def wait(self, fits: Callable[[str], bool]) -> str:
         deadline = time.monotonic() + _PATIENCE_S
@@ -140,15 +151,38 @@ def test_a_port_in_use_is_reported_before_anything_starts(tmp_path: Path) -> Non
         s.bind(("127.0.0.1", 0))
         s.listen()
         made.environ["HEADRACE_HTTP"] = f"127.0.0.1:{s.getsockname()[1]}"
-        done = subprocess.run(
-            [sys.executable, "-m", "headrace.cli.main", "up"],
-            env={**os.environ, **made.environ},
-            capture_output=True,
-            text=True,
-            timeout=_PATIENCE_S,
-        )
+        done = made.run()
     assert done.returncode == 2
     assert "gateway cannot listen on" in done.stderr
     assert "HEADRACE_HTTP" in done.stderr
     assert "Traceback" not in done.stderr
     assert not (made.data / "kafka").exists()
+
+
+BROKEN_KINDS = {
+    "import no_such_package_anywhere": (
+        r"ModuleNotFoundError: No module named 'no_such_package_anywhere' \(\S+kinds\.py, line 2\)\. .*"
+        r" -m pip install no_such_package_anywhere$"
+    ),
+    "def f(:": r"SyntaxError: invalid syntax \(\S+kinds\.py, line 2\)",
+    "1 / 0": r"ZeroDivisionError: division by zero \(\S+kinds\.py, line 2\)",
+    "import sys; sys.exit('no')": r"it calls sys\.exit \(SystemExit: no\) \(\S+kinds\.py, line 2\)",
+    "raise ValueError('caf\\udce9')": r"ValueError: caf\\udce9 \(",
+    "task(lambda: None)": r"@task <lambda> \(\S+kinds\.py:2\): a lambda cannot be a task kind",
+    "import os; print('last words', flush=True); os._exit(7)": r"ended with exit code 7; .*ends with: last words$",
+    "import os, signal; os.kill(os.getpid(), signal.SIGSEGV)": r"was killed by SIGSEGV",
+    "while True: pass": r"takes more than 3 s: raise HEADRACE_IMPORT_S",
+}
+
+
+@pytest.mark.parametrize("line", BROKEN_KINDS)
+def test_kinds_that_cannot_be_imported_are_told_before_anything_starts(tmp_path: Path, line: str) -> None:
+    kinds, made = tmp_path / "kinds.py", Up(tmp_path / "data")
+    kinds.write_text(f"from headrace import task\n{line}\n")
+    limit = "3" if line.startswith("while") else "60"
+    made.environ |= {"HEADRACE_TASKS": str(kinds), "HEADRACE_IMPORT_S": limit}
+    done = made.run()
+    assert done.returncode == 2
+    assert re.search(BROKEN_KINDS[line], done.stderr.strip()), done.stderr
+    assert "Traceback" not in done.stderr
+    assert [p.name for p in made.data.rglob("*.log")] == ["kinds.log"]

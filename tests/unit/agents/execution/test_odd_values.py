@@ -14,6 +14,7 @@ from agents.execution.pool import Pool
 from headrace.contract.exact_json import parse_json
 from headrace.contract.progress import Progress
 from headrace.contract.states import Cause
+from headrace.errors import UsageError
 from tests.rigs.pool import Bench, until
 
 ODD = Path(__file__).parents[3] / "rigs" / "odd_values.py"
@@ -192,3 +193,19 @@ async def test_numpy_values_are_stored_or_refused_like_pythons(bench: Bench, wha
     else:
         assert end.cause is None, end.detail
         assert orjson.loads(end.value or b"") == stored
+
+
+async def test_an_import_that_takes_too_long_says_what_to_raise(tmp_path: Path) -> None:
+    kinds = tmp_path / "slow.py"
+    kinds.write_text("import time\nfrom headrace import task\ntime.sleep(60)\n")
+    pool = Pool(str(kinds), 1, tmp_path / "pool", import_s=1.5)
+    with pytest.raises(UsageError, match=r"takes more than 1\.5 s: raise HEADRACE_IMPORT_S"):
+        pool.start()
+
+
+async def test_an_import_error_with_a_lone_surrogate_is_told(tmp_path: Path) -> None:
+    kinds = tmp_path / "broken.py"
+    kinds.write_text("raise ValueError('caf\\udce9' + 'x' * 100_000)\n")
+    pool = Pool(str(kinds), 1, tmp_path / "pool")
+    with pytest.raises(UsageError, match=r"ValueError: caf\\udce9x+… \(.*broken\.py, line 1\)"):
+        pool.start()
