@@ -6,9 +6,9 @@ Called by a worker node and by the storekeeper as they start. A failure costs th
 import asyncio
 import logging
 from collections.abc import Mapping
-from typing import Any
 
 from headrace.kafka.client import Kafka
+from headrace.kafka.raw_client import raw_client
 
 log = logging.getLogger(__name__)
 
@@ -27,29 +27,12 @@ async def leave_groups(kafka: Kafka, members: Mapping[str, str]) -> None:
 
 
 async def _leave(kafka: Kafka, members: Mapping[str, str]) -> None:
-    from aiokafka.client import AIOKafkaClient
     from aiokafka.protocol.group import LeaveGroupRequest
 
-    client = AIOKafkaClient(
-        bootstrap_servers=kafka.bootstrap.split(","), request_timeout_ms=int(LEAVE_S * 1000), **_security(kafka)
-    )
-    await client.bootstrap()
-    try:
+    async with raw_client(kafka, LEAVE_S) as client:
         for group, member in members.items():
             name = kafka.group(group)
             coordinator = await client.coordinator_lookup(0, name)
             answer = await client.send(coordinator, LeaveGroupRequest(name, member), group=1)
             if answer.error_code not in (0, 25):  # 25: UNKNOWN_MEMBER_ID, it is gone already
                 log.info("Group %s did not remove the old member: error %d", name, answer.error_code)
-    finally:
-        await client.close()
-
-
-def _security(kafka: Kafka) -> dict[str, Any]:
-    if not kafka.security:
-        return {}
-    from faust.transport.drivers.aiokafka import credentials_to_aiokafka_auth
-
-    from .app import credentials
-
-    return dict(credentials_to_aiokafka_auth(credentials(kafka.security)))

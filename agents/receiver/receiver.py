@@ -1,20 +1,22 @@
 """The receiver agent: announces on `lifecycle.received` each task that comes into the platform, whoever produced it.
 
-A Faust agent on both task topics, in a group of its own. It announces first attempts only, also those that cannot be
-decoded (the intake ends them at once), and leaves out repeats. It acknowledges offsets in order, each after Kafka has
-the lifecycle record. After a crash the same records come again, and `ReceivedIndex` recognises those already announced.
+A Faust agent on an in-memory channel, fed by `ReceiverConsumer`, which reads both task topics in a group of its own. It
+announces first attempts only, also those that cannot be decoded (the intake ends them at once), and leaves out repeats.
+It settles offsets in order, each after Kafka has the lifecycle record. After a crash the same records come again, and
+`ReceivedIndex` recognises those already announced.
 """
 
 import asyncio
 import contextlib
 import time
+from collections.abc import Callable
 from typing import Any
 
 import faust
 from confluent_kafka import KafkaException
 
 from headrace.contract.lifecycle import received_event
-from headrace.contract.records import Outgoing, Record
+from headrace.contract.records import Outgoing, Place, Record
 from headrace.contract.task import Task
 from headrace.errors import Permanent, Retryable, Undecodable
 from headrace.kafka.client import Kafka
@@ -22,56 +24,93 @@ from headrace.kafka.sender import Sender, Sent
 from headrace.process.health import STALE_S
 from headrace.process.throttled_log import log_throttled
 
-from ..intake.consumer import TOPICS
+from ..faust_kit.channel import HandOverChannel
 from ..monitoring.protocol_metrics import ProtocolMetrics
+from .consumer import MOST_UNSETTLED, ReceiverConsumer, Step, StepBatch
 from .received_index import ReceivedIndex
 
-_MAX_IN_FLIGHT = 5000  # records handled and not yet acknowledged
 _RETRY_S = 1.0
 
-_InFlight = asyncio.Queue[tuple[Any, Outgoing | None, Sent | None]]  # event, what was sent for it, the answer to it
+_InFlight = asyncio.Queue[tuple[int, Step, Outgoing | None, Sent | None]]  # generation, what was sent, the answer to it
 
 
 class Receiver:
-    """Call `attach` once, before the app starts."""
+    """Call `attach` once, in the event loop, before the app starts; then `start`, and `close` at the end."""
 
-    def __init__(self, kafka: Kafka, sender: Sender, metrics: ProtocolMetrics | None = None) -> None:
+    def __init__(
+        self,
+        kafka: Kafka,
+        sender: Sender,
+        metrics: ProtocolMetrics | None = None,
+        on_member: Callable[[str, str], None] = lambda _, __: None,
+    ) -> None:
+        """`on_member` is called with the group and the member id of each new membership, in a thread."""
         self._kafka, self._sender, self._metrics = kafka, sender, metrics or ProtocolMetrics()
         self._index = ReceivedIndex(kafka)
-        self._generation: int | None = None
+        self._consumer = ReceiverConsumer(kafka, self._hand_over, on_member)
+        self._indexed: int | None = None  # the generation for which the index has caught up
         self._waiting_since: float | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._channel: HandOverChannel | None = None
 
     def attach(self, app: faust.App) -> None:
-        names = [self._kafka.topic(t) for t in TOPICS]
-        topic = app.topic(*names, key_type=bytes, value_type=bytes, key_serializer="raw", value_serializer="raw")
-        app.agent(topic, name="receiver")(self._receive)
+        """Gives the app its agent."""
+        self._loop = asyncio.get_running_loop()
+        self._channel = HandOverChannel(app)
+        app.agent(self._channel, name="receiver")(self._receive)
+
+    def start(self) -> None:
+        """Joins the group."""
+        self._consumer.start()
+
+    @property
+    def places(self) -> tuple[Place, ...]:
+        """The partitions that this node owns."""
+        return self._consumer.places
 
     def check(self) -> str | None:
         """For the node's health: why it makes no progress, or None."""
         since = self._waiting_since
         if since is not None and time.monotonic() - since > STALE_S:
             return f"Kafka has not taken a lifecycle record for {time.monotonic() - since:.0f} s"
-        return None
+        return self._consumer.check()
 
     def close(self) -> None:
+        """Commits what is announced and leaves the group."""
+        self._consumer.close()
         self._index.close()
 
+    def _hand_over(self, batch: StepBatch) -> None:
+        """Called in the consumer's thread."""
+        if self._channel is not None and self._loop is not None and not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._channel.hand_over, batch)
+
     async def _receive(self, stream: Any) -> None:
-        in_flight: _InFlight = asyncio.Queue(_MAX_IN_FLIGHT)
+        in_flight: _InFlight = asyncio.Queue(MOST_UNSETTLED)
         acknowledging = asyncio.create_task(self._acknowledge(in_flight))
         try:
-            async for event in stream.noack().events():
-                if event.message.generation_id != self._generation:
-                    await self._catch_up()
-                    self._generation = event.message.generation_id
-                outgoing = self._announcement(record_of_message(event.message, self._kafka.prefix))
-                await in_flight.put((event, outgoing, self._sender.send(outgoing) if outgoing else None))
+            async for batch in stream:
+                await self._announce(batch, in_flight)
                 if acknowledging.done():
                     acknowledging.result()  # raises the error that has ended it
+        except BaseException:
+            # What is in flight will not be settled, so nothing behind it may be: its offset would be committed.
+            self._consumer.read_again()
+            raise
         finally:
             acknowledging.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await acknowledging
+
+    async def _announce(self, batch: StepBatch, in_flight: _InFlight) -> None:
+        if batch.generation != self._indexed and self._consumer.is_current(batch.generation):
+            await self._catch_up()
+            self._indexed = batch.generation
+        for step in batch.steps:
+            if not self._consumer.is_current(batch.generation):
+                return  # the partition's owner reads it again
+            outgoing = self._announcement(step.record) if step.record is not None else None
+            await in_flight.put((batch.generation, step, outgoing, self._sender.send(outgoing) if outgoing else None))
 
     def _announcement(self, record: Record) -> Outgoing | None:
         """The event for a record of a task topic; None for replays and repeats."""
@@ -100,7 +139,7 @@ class Receiver:
 
     async def _acknowledge(self, in_flight: _InFlight) -> None:
         while True:
-            event, outgoing, sent = await in_flight.get()
+            generation, step, outgoing, sent = await in_flight.get()
             while outgoing is not None and sent is not None:
                 if not sent.done():
                     self._waiting_since = self._waiting_since or time.monotonic()
@@ -112,22 +151,7 @@ class Receiver:
                     await asyncio.sleep(e.delay_s)
                     sent = self._sender.send(outgoing)
             self._waiting_since = None
-            event.ack()
-
-
-def record_of_message(message: Any, prefix: str) -> Record:
-    """The record in a message that Faust has consumed; `prefix` is the installation's, of its topics."""
-    headers = message.headers or ()
-    pairs = headers.items() if isinstance(headers, dict) else headers
-    return Record(
-        topic=message.topic.removeprefix(prefix),
-        partition=message.partition,
-        offset=message.offset,
-        timestamp_ms=round(message.timestamp * 1000),
-        key=message.key,
-        value=message.value,
-        headers=tuple((k, v if v is not None else b"") for k, v in pairs),
-    )
+            self._consumer.settle(generation, step)
 
 
 def _decode_task(record: Record) -> Task:

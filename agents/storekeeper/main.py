@@ -25,7 +25,7 @@ from headrace.process.throttled_log import log_throttled
 from headrace.settings import Settings, parse_address
 from headrace.storage.results_root import ResultsRoot, open_results_root
 
-from ..faust_kit.app import AppWithoutConsumer, make_app, quiet_logs, running, until_stopped
+from ..faust_kit.app import make_app, quiet_logs, running, until_stopped
 from ..faust_kit.health_routes import add_health_routes
 from ..faust_kit.leave_groups import leave_groups
 from .agent import Storekeeper
@@ -106,7 +106,7 @@ async def _make_parts(
         ahead = storekeeper.handled_past_commit
         lag = LagWatch(kafka, STOREKEEPER_GROUP, storekeeper.partitions, ("results",), ahead=ahead)
         closing.callback(lag.close)
-        app = make_app(STOREKEEPER_GROUP, settings, kafka, settings.storekeeper_http, own, app=AppWithoutConsumer)
+        app = make_app(STOREKEEPER_GROUP, settings, kafka, settings.storekeeper_http, own)
         storekeeper.attach(app)
         metrics.lag.set_function(lambda: float(sum((lag.waiting() or {}).values())))
         add_health_routes(app, _health(storekeeper, retry, lag), metrics.registry)

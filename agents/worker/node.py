@@ -26,7 +26,7 @@ from headrace.settings import Settings, parse_address
 
 from ..execution.pool import Pool
 from ..execution.progress import ProgressRelay
-from ..faust_kit.app import make_app, member_id, quiet_logs, running, until_stopped
+from ..faust_kit.app import make_app, quiet_logs, running, until_stopped
 from ..faust_kit.health_routes import add_health_routes
 from ..membership.death_notices import own_death_notice
 from ..membership.fencing import Fence
@@ -93,9 +93,8 @@ class WorkerNode:
         self._pool = resources.pool
         self._fence = Fence(self._node, self._settings.lease_s, [self._end_boot, self._send_death_notice])
         self._parts.registry.on_declared_dead = self._fence.declared_dead
-        self._receiver_lag = LagWatch(self._kafka, RECEIVER_GROUP, self._receiver_places)
+        self._receiver_lag = LagWatch(self._kafka, RECEIVER_GROUP, lambda: self._parts.receiver.places)
         self._is_draining = False
-        self._app: faust.App | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
 
     async def serve(self) -> int:
@@ -106,7 +105,7 @@ class WorkerNode:
         parts.intake.on_failure = lambda _: self._in_loop(stop.set)
         parts.reaper.on_failure = lambda _: self._in_loop(stop.set)
         parts.cancellations.on_cancel = lambda task_id: self._in_loop(self._pool.cancel, task_id)
-        app = self._app = self._make_app()
+        app = self._make_app()
         async with self._started(app):
             await until_stopped(app, stop)
             if not app.should_stop:
@@ -119,20 +118,11 @@ class WorkerNode:
 
     def _make_app(self) -> faust.App:
         folder = self._settings.data / f"worker-{parse_address(self._settings.stats_http)[1]}"
-        app = make_app(
-            RECEIVER_GROUP,
-            self._settings,
-            self._kafka,
-            self._settings.stats_http,
-            folder,
-            consumer_auto_offset_reset="earliest",
-            broker_commit_interval=1.0,
-        )
+        app = make_app(RECEIVER_GROUP, self._settings, self._kafka, self._settings.stats_http, folder)
         parts = self._parts
         parts.worker.attach(app)
         parts.receiver.attach(app)
-        app.on_partitions_assigned.connect(self._remember_member)  # type: ignore[arg-type]
-        health = node_health(parts, self._resources, self._fence, self._receiver_lag, app)
+        health = node_health(parts, self._resources, self._fence, self._receiver_lag)
         add_stats_page(app, node_view(parts, self._resources, health, lambda: self._is_draining))
         add_health_routes(app, health, parts.stats.registry, lambda: parts.stats.ready.set(not health.reasons()))
         return app
@@ -144,7 +134,7 @@ class WorkerNode:
         self._pool.on_exclusive = parts.slots.hold
         self._pool.listen(ProgressRelay(self._resources.sender.send).report)
         first = (parts.registry, parts.cancellations, parts.delegation, parts.heartbeats, self._fence)
-        last = (parts.reaper, parts.task_lag, self._receiver_lag)
+        last = (parts.receiver, parts.reaper, parts.task_lag, self._receiver_lag)
         for part in first:
             part.start()
         await app.agents["worker"].start()
@@ -159,7 +149,7 @@ class WorkerNode:
             sampling.cancel()
             await asyncio.to_thread(parts.intake.drain)
             await self._pool.close()
-            for ending in (*last, *reversed(first), parts.receiver):
+            for ending in (*last, *reversed(first)):
                 await asyncio.to_thread(ending.close)
 
     async def _drain(self, hurry: asyncio.Event) -> None:
@@ -206,18 +196,6 @@ class WorkerNode:
         while True:
             parts.stats.sample(parts.slots.used, parts.slots.total, parts.task_lag.waiting())
             await asyncio.sleep(_SAMPLE_S)
-
-    async def _remember_member(self, app: Any, *_: Any, signal: Any, **__: Any) -> None:
-        """Stores the receiver's member id: after a crash the next process removes it and need not wait for its session.
-
-        Connected to Faust's signal of an assignment, which passes itself as `signal`.
-        """
-        self._node.remember_member(RECEIVER_GROUP, member_id(app))
-
-    def _receiver_places(self) -> list[tuple[str, int]]:
-        if self._app is None or not self._app.started:
-            return []
-        return [(self._kafka.unprefixed(at.topic), at.partition) for at in self._app.consumer.assignment()]
 
     def _in_loop(self, call: Callable[..., Any], *arguments: Any) -> None:
         if self._loop is not None and not self._loop.is_closed():

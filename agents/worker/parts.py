@@ -66,7 +66,7 @@ class WorkerParts:
             r.sender, r.node, slots=self.slots.total, kinds=r.kinds, running=r.pool.running, stats_url=stats_url
         )
         self.reaper = self._make_reaper()
-        self.receiver = Receiver(r.kafka, r.sender, self._metrics)
+        self.receiver = Receiver(r.kafka, r.sender, self._metrics, r.node.remember_member)
         self.task_lag = self._make_task_lag()
         for reader in (self.registry, self.cancellations, self.delegation, self.reaper):
             reader.on_undecodable = self.stats.count_undecodable

@@ -6,8 +6,6 @@ loop, and answer from memory.
 
 from collections.abc import Callable
 
-import faust
-
 from headrace.kafka.lag import LagWatch
 from headrace.process.health import Health
 
@@ -16,9 +14,7 @@ from ..monitoring.stats_page import NodeView
 from .parts import NodeResources, WorkerParts
 
 
-def node_health(
-    parts: WorkerParts, resources: NodeResources, fence: Fence, receiver_lag: LagWatch, app: faust.App
-) -> Health:
+def node_health(parts: WorkerParts, resources: NodeResources, fence: Fence, receiver_lag: LagWatch) -> Health:
     """The checks behind `/readyz`, each under the name that its reasons begin with."""
     health = Health()
     health.add_check("intake", lambda: parts.intake.check() or parts.task_lag.check())
@@ -31,7 +27,6 @@ def node_health(
     health.add_check("pool", resources.pool.check)
     health.add_check("receiver", parts.receiver.check)
     health.add_check("receiver's offsets", receiver_lag.check)
-    health.add_check("receiver group", lambda: None if app.started and not app.rebalancing else "has not joined yet")
     health.add_check("worker agent", lambda: None if parts.slots.is_open else "is not running: no task can start")
     return health
 

@@ -43,8 +43,9 @@ async def receiving(kafka: Kafka, settings: Settings, folder: Path) -> AsyncIter
     receiver = Receiver(kafka, sender, metrics)
     receiver.attach(app)
     async with running(app):
+        receiver.start()
         yield metrics
-    receiver.close()
+    await asyncio.to_thread(receiver.close)
     sender.close()
 
 

@@ -102,7 +102,6 @@ async def node(kafka_settings: Settings, topics: str, tmp_path: Path) -> AsyncIt
     cancelled = set[str]()
     worker = Worker(slots, pool, ends, stats, is_cancelled=lambda task_id: task_id in cancelled)
     worker.attach(app)
-    app.agent(app.topic(kafka.topic("tasks.control")), name="other")(_nothing)  # an app must follow some topic
     view = NodeView(
         node="test-node",
         boot=lambda: "5d3c3f7f-0a11-4a86-9a3a",
@@ -128,11 +127,6 @@ async def node(kafka_settings: Settings, topics: str, tmp_path: Path) -> AsyncIt
             app, worker, slots, pool, ends, health, f"http://{http}", {k.name: k for k in kinds}, state, cancelled
         )
     await pool.close()
-
-
-async def _nothing(stream: Any) -> None:
-    async for _ in stream:
-        pass
 
 
 async def test_the_agent_runs_its_jobs_and_releases_their_slots(node: Node) -> None:
