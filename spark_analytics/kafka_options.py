@@ -30,6 +30,7 @@ def kafka_options(settings: Settings) -> dict[str, str]:
     """Options of Spark's Kafka source: brokers, a group prefix with the topics' prefix, security."""
     found = {
         "kafka.bootstrap.servers": settings.kafka,
+        "kafka.isolation.level": "read_committed",  # as librdkafka's consumers, whose default it is
         "groupIdPrefix": f"{settings.topic_prefix}{ANALYTICS_GROUP_PREFIX}",
     }
     return found | {f"kafka.{k}": v for k, v in java_security(load_security(settings.kafka_security)).items()}

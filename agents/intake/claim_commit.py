@@ -13,7 +13,7 @@ from headrace.contract.journal import Claim, Tombstone, decode_journal, offsets_
 from headrace.contract.records import Outgoing, Place, Record, Source
 from headrace.errors import Retryable, Undecodable
 from headrace.kafka.client import Kafka
-from headrace.kafka.reading import end_offsets, read_ranges
+from headrace.kafka.reading import read_ranges, readable_whole
 from headrace.kafka.sender import Sender, Sent
 from headrace.process.failpoints import Failpoint
 from headrace.process.throttled_log import log_throttled
@@ -107,7 +107,7 @@ class ClaimCommit:
             return []
         committed = self._consumer.committed(offsets_to_commit(claims))
         journal = [("tasks.running", p) for p in {c.tasks[0].source.partition for c in claims}]
-        ends = end_offsets(self._kafka, self._admin, journal)
+        ends = readable_whole(self._kafka, self._admin, journal)
         generations = HighestGenerations()
         read_ranges(
             self._kafka,

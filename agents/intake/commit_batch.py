@@ -18,7 +18,7 @@ class CommitBatch:
     membership: Membership
     boot: str
     starts: dict[Place, int] = field(default_factory=dict)  # offset of each partition's first record in the batch
-    ends: dict[Place, int] = field(default_factory=dict)  # offsets to commit: one past its last record
+    ends: dict[Place, int] = field(default_factory=dict)  # offsets to commit: past its last record, or markers after it
     groups: list[list[Job]] = field(default_factory=list)  # the jobs for one slot each
     delegated: list[Claim] = field(default_factory=list)  # for other nodes
     outcomes: list[Outgoing] = field(default_factory=list)

@@ -170,6 +170,7 @@ class Intake:
         finally:
             if reserved > used:
                 self._slots.release(reserved - used)
+        batch.ends |= self._queue.uncommitted_ends()
         if not batch.is_empty:
             self._commit_and_start(batch)
 
@@ -280,6 +281,7 @@ class Intake:
         effective = self._claims.commit(batch.membership, batch.claims, batch.ends)
         if effective is None:
             return self._claims.resolve(batch.claims)
+        self._queue.mark_committed(batch.ends)
         for task in batch.tasks:
             window = self._consumer.window_of((task.source.topic, task.source.partition))
             window.add_task(task.id, task.attempt, task.source.offset)

@@ -8,7 +8,7 @@ hold records that have not arrived: otherwise a backlog of many partitions would
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from headrace.contract.records import Place, Record
@@ -47,6 +47,7 @@ class _Partition:
     paused: bool = False
     next_offset: int = 0  # of the record that Kafka will give next
     known_end: int = 0  # the partition's end, as the broker last reported it
+    settled: int = 0  # the offset that is committed
     waiting_since: float | None = None  # set while it is empty although records exist
     held_until: float = 0.0  # its head does not leave before
 
@@ -63,7 +64,9 @@ class ReadyQueue:
 
     def assign(self, starts: dict[Place, tuple[int, int]]) -> None:
         """Starts afresh with the owned partitions: place -> (offset of its next record, known end)."""
-        self._partitions = {place: _Partition(next_offset=at, known_end=end) for place, (at, end) in starts.items()}
+        self._partitions = {
+            place: _Partition(next_offset=at, known_end=end, settled=at) for place, (at, end) in starts.items()
+        }
 
     def clear(self) -> list[Place]:
         """For a rebalance: drops all records and partitions. Returns those that were paused."""
@@ -99,7 +102,23 @@ class ReadyQueue:
     def rewind(self, place: Place, offset: int) -> None:
         """Drops a partition's records; it goes on at the earlier `offset`."""
         if p := self._partitions.get(place):
-            self._partitions[place] = _Partition(paused=p.paused, next_offset=offset, known_end=p.known_end)
+            self._partitions[place] = _Partition(
+                paused=p.paused, next_offset=offset, known_end=p.known_end, settled=p.settled
+            )
+
+    def uncommitted_ends(self) -> dict[Place, int]:
+        """Where partitions without queued records have been read to, if that is beyond what is committed.
+
+        Kafka delivers neither the markers of transactions nor the records of aborted ones: nothing has to be done for
+        them, and their offsets are to be committed with what came before.
+        """
+        return {k: p.next_offset for k, p in self._partitions.items() if not p.records and p.next_offset > p.settled}
+
+    def mark_committed(self, ends: Mapping[Place, int]) -> None:
+        """These offsets are committed."""
+        for place, end in ends.items():
+            if p := self._partitions.get(place):
+                p.settled = end
 
     def to_pause(self) -> list[Place]:
         """The partitions that have become full; they count as paused from now on."""

@@ -80,6 +80,7 @@ class ReceiverConsumer:
         self._unsettled = 0
         self._rejoining = False
         self._committed: dict[Place, int] = {}
+        self._read: dict[Place, int] = {}
         self._commit_at = 0.0
         self._paused = False
         self._closing = threading.Event()
@@ -159,8 +160,12 @@ class ReceiverConsumer:
         error = message.error()
         place, offset = place_of(self._kafka, message)
         if error is None:
+            self._read[place] = offset + 1
             return Step(place, offset + 1, self._kafka.record(message))
         if error.code() == KafkaError._PARTITION_EOF:
+            if offset <= self._read.get(place, 0):
+                return None
+            self._read[place] = offset
             return Step(place, offset, None)
         log_throttled(f"receiver {error.name()}", "The receiver cannot read %s: %s", place[0], error.str())
         return None
@@ -178,7 +183,7 @@ class ReceiverConsumer:
         generation, member = member_of(consumer)
         with self._lock:
             self._generation, self._settled, self._unsettled = generation, {}, 0
-        self._committed = {}
+        self._committed, self._read = {}, {}
         self.places = tuple((self._kafka.unprefixed(p.topic), p.partition) for p in partitions)
         self._on_member(RECEIVER_GROUP, member)
         log.info("generation %d: %d partitions", generation, len(partitions))

@@ -22,11 +22,11 @@ from headrace.kafka.groups import INTAKE_GROUP, REAPER_GROUP
 from headrace.kafka.reading import (
     ANSWER_S,
     committed_offsets,
-    end_offsets,
     error_text,
     first_offsets,
     place_of,
     read_ranges,
+    readable_whole,
 )
 from headrace.kafka.sender import Sender, Sent
 from headrace.process.failpoints import Failpoint, no_failpoint
@@ -173,7 +173,7 @@ class Reaper:
 
     def _read_to_end(self, consumer: Consumer, partition: int, state: JournalState) -> bool:
         """Reads the journal to its present end; returns whether that is done and the partition is still ours."""
-        end = end_offsets(self._kafka, self._admin, [(_TOPIC, partition)])[_TOPIC, partition]
+        end = readable_whole(self._kafka, self._admin, [(_TOPIC, partition)])[_TOPIC, partition]
         deadline = time.monotonic() + ANSWER_S
         while state.next_offset < end and time.monotonic() < deadline and not self._closing.is_set():
             self._read_journal(consumer, 0.02)

@@ -171,6 +171,8 @@ class Storekeeper:
         self._arbiter.handle_batch(batch.records)
         for record in batch.records:
             self._progress.handled[record.partition] = record.offset + 1
+        for partition, end in batch.ends.items():
+            self._progress.handled[partition] = max(end, self._progress.handled.get(partition, 0))
         # Only between batches: during one, a chunk set that has just become whole no longer holds the commit back, and
         # its event is not sent yet.
         self._progress.safe = {p: self._safe_offset(p, handled) for p, handled in self._progress.handled.items()}

@@ -6,8 +6,9 @@ here are dropped: nothing commits them, so their partitions' next owner reads th
 
 import threading
 import time
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
 
 from headrace.contract.records import Record
 
@@ -17,11 +18,15 @@ MOST_BYTES = 16 * 1024 * 1024
 
 @dataclass(frozen=True, slots=True)
 class OutcomeBatch:
-    """Everything that was in the buffer. `new_partitions`: assigned in this generation and not in an earlier batch."""
+    """Everything that was in the buffer. `new_partitions`: assigned in this generation and not in an earlier batch.
+
+    `ends`: partition -> offset to which it has been read beyond its last record.
+    """
 
     generation: int
     new_partitions: frozenset[int]
     records: list[Record]
+    ends: dict[int, int] = field(default_factory=dict)
 
 
 class BatchBuffer:
@@ -32,6 +37,7 @@ class BatchBuffer:
         self._generation = -1
         self._new_partitions: frozenset[int] = frozenset()
         self._records: list[Record] = []
+        self._ends: dict[int, int] = {}
         self._bytes = 0
         self._taken_at: float | None = None  # None while no batch is being worked on
         self._closed = False
@@ -40,7 +46,7 @@ class BatchBuffer:
         """A new generation of the group begins, with these partitions assigned."""
         with self._changed:
             self._generation, self._new_partitions = generation, frozenset(partitions)
-            self._records, self._bytes = [], 0
+            self._records, self._ends, self._bytes = [], {}, 0
             self._changed.notify_all()
 
     def end_generation(self) -> None:
@@ -49,9 +55,11 @@ class BatchBuffer:
             self._clear()
             self._changed.notify_all()
 
-    def put_records(self, records: list[Record]) -> None:
+    def put_records(self, records: list[Record], ends: Mapping[int, int] = MappingProxyType({})) -> None:
+        """`ends`: partition -> offset to which it has been read beyond its last record, over transactions' markers."""
         with self._changed:
             self._records += records
+            self._ends |= ends
             self._bytes += sum(len(r.value or b"") for r in records)
 
     @property
@@ -66,12 +74,12 @@ class BatchBuffer:
     def take_batch(self) -> OutcomeBatch | None:
         """Everything in the buffer; the caller calls `finish_batch` when it is handled.
 
-        None when the buffer has neither records nor new partitions, and after `close`.
+        None when the buffer has nothing new, and after `close`.
         """
         with self._changed:
-            if self._closed or not (self._records or self._new_partitions):
+            if self._closed or not (self._records or self._ends or self._new_partitions):
                 return None
-            batch = OutcomeBatch(self._generation, self._new_partitions, self._records)
+            batch = OutcomeBatch(self._generation, self._new_partitions, self._records, self._ends)
             self._clear()
             self._taken_at = time.monotonic()
             self._changed.notify_all()
@@ -99,4 +107,4 @@ class BatchBuffer:
             self._closed = True
 
     def _clear(self) -> None:
-        self._new_partitions, self._records, self._bytes = frozenset(), [], 0
+        self._new_partitions, self._records, self._ends, self._bytes = frozenset(), [], {}, 0

@@ -16,6 +16,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Topic
 from headrace.contract.records import Record
 from headrace.kafka.client import Kafka, member_of
 from headrace.kafka.groups import STOREKEEPER_GROUP
+from headrace.kafka.reading import place_of
 from headrace.process.failpoints import Failpoint, no_failpoint
 from headrace.process.health import Watchdog
 from headrace.process.throttled_log import log_throttled
@@ -36,7 +37,7 @@ _OPTIONS = {
     "max.poll.interval.ms": 30_000,
     # No outcome may be skipped. Reading all of them again is harmless: tasks that have ended are passed over.
     "auto.offset.reset": "earliest",
-    "enable.partition.eof": False,
+    "enable.partition.eof": True,  # offsets of transactions' markers are committed too
     "fetch.wait.max.ms": 100,  # how long a partition that is resumed may wait for its turn
 }
 
@@ -66,6 +67,7 @@ class OutcomeConsumer:
         self._consumer: Consumer = kafka.consumer(STOREKEEPER_GROUP, on_commit=self._on_commit, **_OPTIONS)
         self._generation: int | None = None  # None outside the group
         self._committed: dict[int, int] = {}
+        self._read: dict[int, int] = {}  # partition -> offset to which it has been read
         self._commit_at = 0.0
         self._paused = False
         self._closing = threading.Event()
@@ -107,23 +109,30 @@ class OutcomeConsumer:
     def _poll_records(self) -> None:
         message = self._consumer.poll(_POLL_S)
         records: list[Record] = []
+        ends: dict[int, int] = {}
         size, generation = 0, self._generation
         # `poll` and not `consume`: one message belongs to the current assignment, a batch might span two of them.
         while message is not None:
             if generation != self._generation:
-                records, size, generation = [], 0, self._generation
-            if (record := self._record_of(message)) is not None:
+                records, ends, size, generation = [], {}, 0, self._generation
+            if (record := self._record_of(message, ends)) is not None:
                 records.append(record)
                 size += len(record.value or b"")
             message = self._consumer.poll(0) if len(records) < _BATCH and size < _BATCH_BYTES else None
-        if records and generation == self._generation is not None:
-            self._buffer.put_records(records)
+        if (records or ends) and generation == self._generation is not None:
+            self._buffer.put_records(records, ends)
             self._on_records()
 
-    def _record_of(self, message: Message) -> Record | None:
+    def _record_of(self, message: Message, ends: dict[int, int]) -> Record | None:
+        """The record in it, if any; adds to `ends` a partition's end that lies beyond its last record."""
+        (_, partition), offset = place_of(self._kafka, message)
         if (error := message.error()) is None:
+            self._read[partition] = offset + 1
             return self._kafka.record(message)
-        if error.code() != KafkaError._PARTITION_EOF:
+        if error.code() == KafkaError._PARTITION_EOF:
+            if offset > self._read.get(partition, 0):
+                self._read[partition] = ends[partition] = offset
+        else:
             log_throttled(f"outcomes {error.name()}", "The storekeeper cannot read %s: %s", _TOPIC, error.str())
         return None
 
@@ -140,7 +149,7 @@ class OutcomeConsumer:
     def _on_assign(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         self.partitions = frozenset(p.partition for p in partitions)
         self._generation, member = member_of(consumer)
-        self._committed = {}
+        self._committed, self._read = {}, {}
         self._buffer.begin_generation(self._generation, self.partitions)
         self._on_member(member)
         self._on_records()

@@ -14,7 +14,7 @@ from headrace.contract.records import Place
 from headrace.errors import Undecodable
 from headrace.kafka.client import SHORT_FETCH, Kafka
 from headrace.kafka.metadata import installation_name
-from headrace.kafka.reading import ANSWER_S, log_bounds, read_batches
+from headrace.kafka.reading import ANSWER_S, log_bounds, read_batches, readable_whole
 from headrace.process.throttled_log import log_throttled
 
 from .terminal_index import OUTPUTS, IndexEntry, TerminalIndex
@@ -27,6 +27,7 @@ class IndexCatchup:
 
     def __init__(self, kafka: Kafka, index: TerminalIndex) -> None:
         self._kafka, self._index = kafka, index
+        self._admin = kafka.admin()
         self._consumer: Consumer | None = None
 
     def catch_up(self, partitions: Iterable[int]) -> int:
@@ -35,9 +36,11 @@ class IndexCatchup:
             self._consumer = self._kafka.consumer(None, **SHORT_FETCH)
         consumer = self._consumer
         self._index.adopt(installation_name(consumer, self._kafka, OUTPUTS[0], ANSWER_S))
+        places = [(topic, p) for topic in OUTPUTS for p in partitions]
+        # A terminal event that an open transaction hides would be sent a second time.
+        readable_whole(self._kafka, self._admin, places)
         known = self._index.positions()
         ranges: dict[Place, tuple[int, int]] = {}
-        places = [(topic, p) for topic in OUTPUTS for p in partitions]
         for place, (low, high) in log_bounds(self._kafka, consumer, places).items():
             ranges[place] = max(low, min(known.get(place, low), high)), high
             if low > 0 and known.get(place, 0) < low:

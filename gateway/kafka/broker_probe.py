@@ -10,7 +10,7 @@ import threading
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from confluent_kafka import KafkaError, KafkaException, TopicPartition
+from confluent_kafka import IsolationLevel, KafkaError, KafkaException, TopicPartition
 from confluent_kafka.admin import OffsetSpec  # type: ignore[attr-defined]  # exported at run time
 
 from headrace.errors import Retryable
@@ -34,7 +34,8 @@ Offsets = dict[tuple[str, int], int]  # by (topic, partition)
 
 
 class BrokerProbe:
-    """The probing thread. `partitions` names the ones to probe; `on_end_offsets` gets their ends after each probe."""
+    """The probing thread. `partitions` names the ones to probe; `on_end_offsets` gets, after each probe,
+    the offsets up to which they can be read."""
 
     def __init__(
         self,
@@ -64,7 +65,11 @@ class BrokerProbe:
         self.unavailable = self.unavailable or reason
 
     async def end_offsets(self, partitions: Iterable[tuple[str, int]]) -> Offsets:
-        """The offset after the last record of each partition, as of now; Retryable when Kafka does not answer."""
+        """The offset after the last record of each partition, as of now; Retryable when Kafka does not answer.
+
+        Also where an open transaction still hides the last records from readers: an answer that depends on them must
+        wait.
+        """
         return await self._list_offsets(partitions, _LATEST)
 
     async def start_offsets(self, partitions: Iterable[tuple[str, int]]) -> Offsets:
@@ -88,10 +93,17 @@ class BrokerProbe:
     async def _await_offsets(self, partitions: list[tuple[str, int]], spec: Any) -> Offsets:
         return {p: (await asyncio.wrap_future(f)).offset for p, f in self._request_offsets(partitions, spec).items()}
 
-    def _request_offsets(self, partitions: list[tuple[str, int]], spec: Any) -> dict[tuple[str, int], Any]:
+    def _request_offsets(
+        self,
+        partitions: list[tuple[str, int]],
+        spec: Any,
+        isolation: IsolationLevel = IsolationLevel.READ_UNCOMMITTED,
+    ) -> dict[tuple[str, int], Any]:
         """A future for each partition."""
         wanted = {TopicPartition(self._kafka.topic(t), p): spec for t, p in partitions}
-        found = self._admin.list_offsets(wanted, request_timeout=_TIMEOUT_S) if wanted else {}
+        found = (
+            self._admin.list_offsets(wanted, request_timeout=_TIMEOUT_S, isolation_level=isolation) if wanted else {}
+        )
         return {(self._kafka.unprefixed(p.topic), p.partition): f for p, f in found.items()}
 
     def _renew_client(self, error: KafkaException) -> None:
@@ -119,7 +131,7 @@ class BrokerProbe:
         if not partitions:
             self._admin.list_topics(timeout=_TIMEOUT_S)
             return
-        requested = self._request_offsets(partitions, _LATEST)
+        requested = self._request_offsets(partitions, _LATEST, IsolationLevel.READ_COMMITTED)
         self._on_end_offsets({p: f.result(_TIMEOUT_S + 0.5).offset for p, f in requested.items()})
 
 

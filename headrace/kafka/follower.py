@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from typing import Any
 
-from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
+from confluent_kafka import Consumer, IsolationLevel, KafkaError, KafkaException, Message, TopicPartition
 from confluent_kafka.admin import OffsetSpec  # type: ignore[attr-defined]
 
 from headrace.contract.records import Place, Record
@@ -111,7 +111,7 @@ class Follower:
         asked = {TopicPartition(self._kafka.topic(t), p): spec for t, p in self._places}
         if not asked:
             return {}
-        answers = self._admin.list_offsets(asked, request_timeout=10)
+        answers = self._admin.list_offsets(asked, request_timeout=10, isolation_level=IsolationLevel.READ_COMMITTED)
         return {(self._kafka.unprefixed(at.topic), at.partition): f for at, f in answers.items()}
 
     def wait_read(self, ends: "Mapping[Place, Future[Any]]", timeout_s: float) -> bool:

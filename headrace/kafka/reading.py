@@ -9,7 +9,7 @@ import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 
-from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
+from confluent_kafka import Consumer, IsolationLevel, KafkaError, KafkaException, Message, TopicPartition
 from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-defined]
 
 from headrace.contract.records import Place, Record, Source
@@ -44,14 +44,48 @@ def first_offsets(kafka: Kafka, admin: AdminClient, places: Iterable[Place]) -> 
 
 
 def end_offsets(kafka: Kafka, admin: AdminClient, places: Iterable[Place]) -> dict[Place, int]:
-    """The offset after the last record of each place; Retryable."""
+    """The offset up to which each place can be read now (Kafka's last stable offset); Retryable.
+
+    It lies after the last record, or at the first record of a transaction that is still open. A reader that waits for
+    it must also count the event that a partition's end has been reached: markers of transactions and the records of
+    aborted ones are never delivered.
+    """
     return _list_offsets(kafka, admin, places, OffsetSpec.latest())  # type: ignore[no-untyped-call]
 
 
-def _list_offsets(kafka: Kafka, admin: AdminClient, places: Iterable[Place], spec: OffsetSpec) -> dict[Place, int]:
+def high_watermarks(kafka: Kafka, admin: AdminClient, places: Iterable[Place]) -> dict[Place, int]:
+    """The offset after the last record of each place, also where an open transaction keeps it from readers; Retryable.
+
+    For those to whom a record that cannot be read yet matters: no reader gets there before the transaction has ended.
+    """
+    spec = OffsetSpec.latest()  # type: ignore[no-untyped-call]
+    return _list_offsets(kafka, admin, places, spec, IsolationLevel.READ_UNCOMMITTED)
+
+
+def readable_whole(kafka: Kafka, admin: AdminClient, places: Iterable[Place]) -> dict[Place, int]:
+    """The ends of places that can be read to their last record; Retryable while an open transaction prevents that.
+
+    For those who decide by what the log does not hold, and would be wrong if it were only hidden.
+    """
+    wanted = list(places)
+    readable = end_offsets(kafka, admin, wanted)
+    written = high_watermarks(kafka, admin, wanted)
+    for (topic, partition), end in readable.items():
+        if end < written[topic, partition]:
+            raise Retryable(f"an open transaction hides what {topic}/{partition} holds from offset {end} on")
+    return readable
+
+
+def _list_offsets(
+    kafka: Kafka,
+    admin: AdminClient,
+    places: Iterable[Place],
+    spec: OffsetSpec,
+    isolation: IsolationLevel = IsolationLevel.READ_COMMITTED,
+) -> dict[Place, int]:
     asked = {TopicPartition(kafka.topic(t), p): spec for t, p in places}
     try:
-        answers = admin.list_offsets(asked, request_timeout=ANSWER_S) if asked else {}
+        answers = admin.list_offsets(asked, request_timeout=ANSWER_S, isolation_level=isolation) if asked else {}
         return {(kafka.unprefixed(at.topic), at.partition): f.result().offset for at, f in answers.items()}
     except KafkaException as e:
         refresh_leaders(admin)
@@ -85,7 +119,8 @@ def refresh_leaders(admin: AdminClient) -> None:
 def log_bounds(
     kafka: Kafka, consumer: Consumer, places: Iterable[Place], timeout_s: float = ANSWER_S
 ) -> dict[Place, tuple[int, int]]:
-    """The first and the next offset of each place, asked one after another; KafkaException."""
+    """The first offset of each place and the one up to which it can be read (as `end_offsets`), asked one after
+    another; KafkaException."""
     return {
         (t, p): consumer.get_watermark_offsets(TopicPartition(kafka.topic(t), p), timeout=timeout_s) for t, p in places
     }
