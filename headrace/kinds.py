@@ -9,7 +9,7 @@ import hashlib
 import inspect
 import math
 import typing
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from types import CodeType
@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from headrace.contract.printable import printable
 from headrace.contract.progress import MAX_MESSAGE_CHARACTERS
-from headrace.errors import Invalid, UsageError
+from headrace.errors import UsageError
 from headrace.event_loop import run_coroutine
 from headrace.installation import part_folder
 from headrace.kind_imports import import_kinds
@@ -25,6 +25,7 @@ from headrace.kind_rules import check_function, check_limits, code_of, place_of
 
 if TYPE_CHECKING:
     from headrace.contract.cluster import KindInfo
+    from headrace.payload.model import PayloadModel
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -72,19 +73,11 @@ class Kind:
     suffix: str | None
     memory_mb: int | None
     context_parameter: str | None
-    model: Any  # pydantic model of the payload
+    payload: "PayloadModel"
 
     def call(self, payload: bytes, context: Context) -> Any:
         """Runs the function on a payload (JSON bytes). Invalid names the field that does not match the type hints."""
-        from pydantic import ValidationError
-
-        try:
-            model = self.model.model_validate_json(payload, strict=True)
-        except ValidationError as e:
-            first = e.errors(include_url=False)[0]
-            pointer = "/payload" + "".join(f"/{part}" for part in first["loc"])
-            raise Invalid(f"{pointer}: {first['msg']}", pointer) from None
-        arguments = {name: getattr(model, field) for field, name in _arguments(self.model)}
+        arguments = self.payload.read(payload)
         if self.context_parameter:
             arguments[self.context_parameter] = context
         value = self.function(**arguments)
@@ -94,11 +87,9 @@ class Kind:
         """What a node announces about the kind."""
         from headrace.contract.cluster import KindInfo
 
-        schema = self.model.model_json_schema()
-        schema.pop("title", None)
         return KindInfo(
             self.name,
-            schema,
+            self.payload.schema.schema,
             timeout_s=self.timeout_s,
             max_attempts=self.max_attempts,
             content_type=self.content_type,
@@ -106,6 +97,7 @@ class Kind:
             memory_mb=self.memory_mb,
             description=inspect.getdoc(self.function) or "",
             version=_version(self.function),
+            checked_on_node=not self.payload.schema.is_complete,
         )
 
 
@@ -146,7 +138,7 @@ def task(
         kind_name = check_function(f, name)
         where = f"{kind_name}{place_of(f)}"
         check_limits(where, timeout_s, max_attempts, memory_mb, suffix, content_type)
-        model, context_parameter = _payload_model(kind_name, where, f)
+        payload, context_parameter = _payload_model(kind_name, where, f)
         _check_unique(kind_name, f)
         _registry[kind_name] = Kind(
             name=kind_name,
@@ -157,7 +149,7 @@ def task(
             suffix=suffix,
             memory_mb=memory_mb,
             context_parameter=context_parameter,
-            model=model,
+            payload=payload,
         )
         return f
 
@@ -206,9 +198,11 @@ def _line_of(code: CodeType | None) -> tuple[str, int] | None:
     return None if code is None else (code.co_filename, code.co_firstlineno)
 
 
-def _payload_model(name: str, where: str, function: Callable[..., Any]) -> tuple[Any, str | None]:
-    """(pydantic model of the payload, name of the parameter that takes the Context); `where` is for UsageError."""
+def _payload_model(name: str, where: str, function: Callable[..., Any]) -> tuple["PayloadModel", str | None]:
+    """(the model of the payload, name of the parameter that takes the Context); `where` is for UsageError."""
     from pydantic import ConfigDict, Field, create_model
+
+    from headrace.payload.model import PayloadModel
 
     try:
         hints = typing.get_type_hints(function, include_extras=True)
@@ -229,10 +223,9 @@ def _payload_model(name: str, where: str, function: Callable[..., Any]) -> tuple
         fields[f"p_{p.name}"] = (hint, Field(default, alias=p.name))
     try:
         model = create_model(name, __config__=ConfigDict(extra="forbid", arbitrary_types_allowed=False), **fields)
-        model.model_json_schema()
+        return PayloadModel(model), context_parameter
     except Exception as e:  # noqa: BLE001 - pydantic and an author's types may raise anything
         raise UsageError(f"@task {name}: its type hints have no JSON Schema: {e}") from None
-    return model, context_parameter
 
 
 def _is_context(hint: Any, parameter: inspect.Parameter, where: str, other: str | None) -> bool:
@@ -248,10 +241,6 @@ def _is_context(hint: Any, parameter: inspect.Parameter, where: str, other: str 
             "with the type of its JSON"
         )
     return False
-
-
-def _arguments(model: Any) -> Iterable[tuple[str, str]]:
-    return ((field, info.alias) for field, info in model.model_fields.items())
 
 
 def _version(function: Callable[..., Any]) -> str:

@@ -106,6 +106,9 @@ class KindInfo:
     memory_mb: int | None = None  # MiB of one attempt; None = the slot's
     description: str = ""
     version: str = ""  # hash of the source: it changes with the code
+    # The kind checks more than its schema can say, such as a validator of the author's: a payload that passes the
+    # schema may still be refused by the first attempt, which ends the task as `invalid`.
+    checked_on_node: bool = False
 
     def encode(self) -> Outgoing:
         return Outgoing("kinds", self.name.encode(), encode_json(self.to_json()), headers_of({}))
@@ -132,6 +135,7 @@ class KindInfo:
                 memory_mb=None if memory is None else whole_number(memory),
                 description=str(f.get("description", "")),
                 version=str(f.get("version", "")),
+                checked_on_node=f.get("checked_on_node") is not False,  # an older node's schema says less
             )
         except (ValueError, KeyError, TypeError, OverflowError, AttributeError) as e:
             raise Undecodable(f"not a kind: {e}") from None
