@@ -4,15 +4,20 @@ import threading
 import time
 import uuid
 from concurrent.futures import ThreadPoolExecutor
+from datetime import date
+from uuid import UUID
 
 import httpx
 import orjson
 import pytest
 
+from headrace import task
 from headrace.contract.ids import id_of_idempotency_key, id_of_source, new_id
 from headrace.contract.records import Outgoing, Record
 from headrace.kafka.client import Kafka
 from headrace.kafka.sender import Sender
+from headrace.kinds import _registry as registry
+from headrace.kinds import forget_kinds
 from tests.rigs.gateway import BODY, Gateway, Stage, records_on, submission
 from tests.rigs.topics import PARTITIONS
 
@@ -153,6 +158,25 @@ def test_a_kind_announced_a_moment_ago_is_known_in_a_batch(gw: Gateway, stage: S
         assert "id" in first
         assert "id" in fresh
         assert unknown["error"]["type"] == "/problems/unknown-kind"
+
+
+def test_a_payload_that_its_kind_would_refuse_gets_no_202(gw: Gateway, stage: Stage) -> None:
+    def book(day: date, seats: int, names: dict[int, UUID]) -> None: ...
+
+    forget_kinds()
+    task(book)
+    kind = registry["book"].info()
+    forget_kinds()
+    stage.roles.announce(kind.name, kind.schema)
+    stage.roles.send(kind.encode())
+    good = {"day": "2020-02-29", "seats": 2.0, "names": {"1": str(uuid.uuid4())}}
+    assert post(gw, submission(name="book", payload=good)).status_code == 202
+    wrong = {"day": "2020-02-30", "seats": 2.5, "names": {"x": "nope"}}
+    problem = post(gw, submission(name="book", payload=wrong)).json()
+    assert problem["type"] == "/problems/invalid-payload"
+    found = {e["pointer"] for e in problem["errors"]}
+    assert found == {"/payload/day", "/payload/seats", "/payload/names", "/payload/names/x"}
+    assert not next(k for k in gw.http.get("/kinds").json()["items"] if k["name"] == "book")["checked_on_node"]
 
 
 def test_only_json_is_accepted(gw: Gateway) -> None:

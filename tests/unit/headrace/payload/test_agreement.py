@@ -310,12 +310,12 @@ NOT_SAID: list[Any] = [
 ]
 
 
-@pytest.mark.parametrize("hint", SAID, ids=str)
+@pytest.mark.parametrize("hint", SAID)
 def test_a_type_that_a_schema_can_state_is_not_checked_again(hint: Any) -> None:
     assert not kind_of(hint).info().checked_on_node
 
 
-@pytest.mark.parametrize("hint", NOT_SAID, ids=str)
+@pytest.mark.parametrize("hint", NOT_SAID)
 def test_a_kind_says_that_it_checks_more_on_its_node(hint: Any) -> None:
     assert kind_of(hint).info().checked_on_node
 
@@ -343,7 +343,6 @@ def test_a_kind_says_that_it_checks_more_on_its_node(hint: Any) -> None:
         (ipaddress.IPv4Network, ["192.0.2.0/24"], ["192.0.2.1/24", "x"]),
         (pydantic.Base64Bytes, ["d2F0ZXI="], ["d2F0Z"]),
     ],
-    ids=str,
 )
 def test_what_people_send_is_judged_before_it_waits(hint: Any, good: list[Any], bad: list[Any]) -> None:
     kind = kind_of(hint)
@@ -396,7 +395,6 @@ class Looking(BaseModel):
         (set[int], "[1.0, 2]", {1, 2}),
         (tuple[int, float], "[1e0, 1]", (1, 1.0)),
     ],
-    ids=str,
 )
 def test_the_function_gets_the_type_of_its_hint(hint: Any, written: str, expected: Any) -> None:
     kind = kind_of(hint)
@@ -428,7 +426,6 @@ def test_text_that_looks_like_a_number_stays_as_it_is() -> None:
         (int | date, "x", ["integer", "date", "; or "]),
         (Annotated[str, Field(pattern="^a$")], "b", ["'b'", "'^a$'"]),
     ],
-    ids=str,
 )
 def test_a_refusal_says_what_the_field_should_be(hint: Any, value: Any, words: list[str]) -> None:
     [problem] = PayloadCheck(kind_of(hint).info()).problems({"v": value})
