@@ -76,8 +76,10 @@ class Auditor:
         settled_ms = now_ms - int(self._every_s * 1000)
         missing = self._find_missing(settled_ms, committed)
         unreceived = self._projection.find_unreceived(settled_ms)
-        self._projection.count_missed(t.id for t in (*missing, *unreceived))
+        only_started = self._projection.find_only_started()
+        self._projection.count_missed(t.id for t in (*missing, *unreceived, *only_started))
         findings = [*self._report_lost(missing, now_ms), *self._report_unreceived(unreceived, now_ms)]
+        self._settle_only_started(only_started, now_ms)
         repeats = self._projection.unreported_repeats()
         findings += [
             Finding(str(UUID(bytes=i)), "repeated", event, f"lifecycle event {event} came more than once")
@@ -149,6 +151,17 @@ class Auditor:
                 detail = "ended without a lifecycle.received record"
                 found.append(Finding(str(UUID(bytes=task_id)), "unreceived", "received", detail))
         return found
+
+    def _settle_only_started(self, started: list[PartialTask], now_ms: int) -> None:
+        """Drops tasks that had ended and been forgotten before another attempt, or another copy of them, started."""
+        suspects = {t.id: t.partition for t in started if t.missed + 1 >= _AUDITS_TO_REPORT}
+        for task_id, story in self._log.story(suspects).items() if suspects else ():
+            if not story.events & {"completed", "dead"}:
+                continue
+            if len(story.sources) > 1:
+                self._projection.replace_by_repeat(task_id, "started", now_ms, story.sources)
+            else:
+                self._projection.forget(task_id)
 
     def _compare_tables(self, settled_ms: int) -> bool | None:
         """Whether Spark's tables and the projection agree on the last settled minutes; None = unknown."""

@@ -38,6 +38,7 @@ CREATE TABLE IF NOT EXISTS tasks (
 CREATE INDEX IF NOT EXISTS closed ON tasks (ended) WHERE ended IS NOT NULL AND received IS NOT NULL;
 CREATE INDEX IF NOT EXISTS unended ON tasks (received) WHERE ended IS NULL;
 CREATE INDEX IF NOT EXISTS unreceived ON tasks (ended) WHERE received IS NULL;
+CREATE INDEX IF NOT EXISTS only_started ON tasks (id) WHERE received IS NULL AND ended IS NULL;
 CREATE INDEX IF NOT EXISTS missed ON tasks (missed) WHERE missed > 0;
 CREATE TABLE IF NOT EXISTS claims (key TEXT, id BLOB, PRIMARY KEY (key, id)) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS claimed ON claims (id);
@@ -139,6 +140,11 @@ class AuditProjection:
         )
         return [PartialTask(*row) for row in found]
 
+    def find_only_started(self) -> list[PartialTask]:
+        """Tasks of which only starts have been read."""
+        found = self._db.execute("SELECT id, partition, missed FROM tasks WHERE received IS NULL AND ended IS NULL")
+        return [PartialTask(*row) for row in found]
+
     def count_missed(self, ids: Iterable[bytes]) -> None:
         """Counts one more audit that missed these tasks; the count of all others starts over."""
         wanted = [(i,) for i in ids]
@@ -160,6 +166,9 @@ class AuditProjection:
             self._db.execute("INSERT OR IGNORE INTO repeats VALUES (?, ?, ?)", (task_id, event, at_ms))
         self._db.execute("DELETE FROM tasks WHERE id = ?", (task_id,))
         self._db.execute("UPDATE totals SET n = n - 1 WHERE event = ?", (event,))
+
+    def forget(self, task_id: bytes) -> None:
+        self._db.execute("DELETE FROM tasks WHERE id = ?", (task_id,))
 
     def totals(self) -> dict[str, int]:
         """Distinct events since the beginning, by name; and the present numbers of `running` and `open` tasks."""

@@ -216,6 +216,21 @@ def test_a_copy_that_comes_when_its_task_is_long_forgotten_is_noted(
     assert (audit.received, audit.completed) == (2, 2)
 
 
+def test_starts_of_tasks_that_are_long_forgotten_are_not_kept(
+    send: Sends, auditor: Auditor, database: Database
+) -> None:
+    again, copied = task(1), task(2)
+    send([received_event(t, "prime", "demo", "kafka") for t in (again, copied)])
+    send([outcome(t, attempt=1).completed_event("f", 1, "0" * 64) for t in (again, copied)])
+    audits(auditor, 1)
+    auditor._projection.forget_closed(int(time.time() * 1000) + 2 * WINDOW_MS)
+    second = replace(again, attempt=2)  # in vain, as after a node that died between outcome and tombstone
+    send([started_event(t, "prime", "demo", "n", "b") for t in (second, copy_of(copied, 3, 17))])
+    audits(auditor)
+    assert named(database) == {(copied.id, "resubmitted", "received")}
+    assert not auditor._projection.find_only_started()
+
+
 def test_a_forged_record_on_the_high_queue_does_not_end_the_audit(
     send: Sends, auditor: Auditor, database: Database
 ) -> None:
