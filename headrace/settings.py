@@ -174,6 +174,8 @@ class Settings:
             raise UsageError(
                 "HEADRACE_SLOT_MEMORY_MB must be 0 or at least 16 (MiB), and HEADRACE_SCRATCH_MB at least 0"
             )
+        if not self.node.isprintable():
+            raise UsageError(f"HEADRACE_NODE is {self.node!a}: give printable text in UTF-8")
         if not 0 < self.import_s < 86_400:
             raise UsageError("HEADRACE_IMPORT_S must be above 0 seconds and less than a day")
         if self.lease_s < 7:

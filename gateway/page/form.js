@@ -1,5 +1,6 @@
 // Builds form fields from the JSON Schema of a kind, and a payload from the fields.
 import { el } from "./dom.js";
+import { parseExact } from "./json.js";
 
 /** The fields of a schema: `nodes` to show, and `readPayload()`, which throws FieldError. */
 export function fieldsOf(schema) {
@@ -83,13 +84,13 @@ function readValue(input, schema, required, pointer) {
     if (required) throw new FieldError(pointer, "enter a value");
     return undefined;
   }
-  if (input.type === "number") {
+  if (input.type === "number" && !/^-?[1-9]\d*$/.test(text)) {
     const number = Number(text);
     if (Number.isNaN(number)) throw new FieldError(pointer, "enter a number");
     return number;
   }
   try {
-    return JSON.parse(text);
+    return parseExact(text);
   } catch (error) {
     throw new FieldError(pointer, `enter valid JSON: ${error.message}`);
   }

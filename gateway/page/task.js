@@ -1,6 +1,7 @@
 // The selected task: its steps as their events arrive, and then its result.
 import * as api from "./api.js";
 import { between, byId, clock, el, size, span } from "./dom.js";
+import { isPlain, parseExact } from "./json.js";
 
 const PREVIEW_BYTES = 64 * 1024;
 const LABELS = { received: "Received", started: "Started", completed: "Completed", failed: "Failed", cancelled: "Cancelled" };
@@ -98,8 +99,8 @@ async function preview(answer, about) {
   if (about.bytes > PREVIEW_BYTES) return `${text}\n… the first ${size(PREVIEW_BYTES)} of ${size(about.bytes)}`;
   if (!about.content_type.includes("json")) return text;
   try {
-    const value = JSON.parse(text);
-    const flat = Array.isArray(value) && value.every((v) => typeof v !== "object" || v === null);
+    const value = parseExact(text);
+    const flat = Array.isArray(value) && value.every(isPlain);
     return flat ? `[${value.map((v) => JSON.stringify(v)).join(", ")}]` : JSON.stringify(value, null, 2);
   } catch {
     return text;

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 import pytest
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Browser, Error, Page, expect
 
 from infra.local.cluster import LocalCluster
 from tests.acceptance.conftest import PAGE_TIMEOUT_MS, open_page
@@ -49,6 +49,17 @@ def test_an_invalid_field_shows_its_error(page: Page) -> None:
     page.get_by_label("Directory").fill("demo")
     page.get_by_role("button", name="Run", exact=True).click()
     expect(page.locator(".way .completed")).to_be_visible(timeout=PAGE_TIMEOUT_MS)
+
+
+def test_a_big_integer_keeps_all_its_digits(page: Page) -> None:
+    choose(page, "prime")
+    page.get_by_label("upper_bound").fill(f"{2**53 + 1}")
+    page.get_by_role("button", name="Run", exact=True).click()
+    expect(page.locator("#payload .error")).to_contain_text(f"{2**53 + 1} is greater", timeout=PAGE_TIMEOUT_MS)
+    round_trip = "async (text) => JSON.stringify((await import('/page/json.js')).parseExact(text))"
+    assert page.evaluate(round_trip, f'{{"a":[{2**70},-0.5]}}') == f'{{"a":[{2**70},-0.5]}}'
+    with pytest.raises(Error, match="a number is too large"):
+        page.evaluate(round_trip, "[1e400]")
 
 
 def test_a_task_that_fails_shows_why(page: Page) -> None:

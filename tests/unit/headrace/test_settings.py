@@ -39,6 +39,10 @@ def test_settings_pass_through_a_childs_environment(tmp_path: Path) -> None:
         ("HEADRACE_HTTP", "8000", "host:port"),
         ("HEADRACE_HTTP", "localhost:99999", "host:port"),
         ("HEADRACE_TRIGGER_S", "0", "above 0"),
+        ("HEADRACE_IMPORT_S", "0", "above 0"),
+        ("HEADRACE_IMPORT_S", "nan", "above 0"),
+        ("HEADRACE_NODE", "caf\udce9", "printable"),
+        ("HEADRACE_NODE", "a\nb", "printable"),
         ("HEADRACE_KAFKA_FILE", "/no/such/file", "cannot read"),
     ],
 )
