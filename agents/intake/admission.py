@@ -11,6 +11,7 @@ from typing import Protocol
 
 from headrace.contract.cluster import KindInfo
 from headrace.contract.payload_check import PayloadCheck
+from headrace.contract.printable import printable
 from headrace.contract.records import Outgoing, Record
 from headrace.contract.states import Reason
 from headrace.contract.submission import Submission
@@ -18,6 +19,8 @@ from headrace.contract.task import Task
 from headrace.errors import Invalid, Undecodable
 
 from ..completion.outcomes import outcome_without_result
+
+_MAX_ERROR_CHARACTERS = 1300  # of a refusal: less than what an outcome keeps, which cuts the beginning
 
 
 class KindCatalog(Protocol):
@@ -101,14 +104,15 @@ class Admission:
         try:
             submission = task.submission()
         except Undecodable as e:
-            return Refusal(Reason.INVALID, e.detail)
+            return Refusal(Reason.INVALID, printable(e.detail, _MAX_ERROR_CHARACTERS))
         except Invalid as e:
-            return Refusal(Reason.INVALID, f"{e.pointer}: {e.detail}" if e.pointer else e.detail)
+            error = f"{e.pointer}: {e.detail}" if e.pointer else e.detail
+            return Refusal(Reason.INVALID, printable(error, _MAX_ERROR_CHARACTERS))
         check = self._kinds.own.get(submission.name)
         if check is None:
             return self._judge_foreign_kind(submission)
         if problems := check.problems(submission.payload):
-            error = "; ".join(f"{p.pointer}: {p.detail}" for p in problems[:10])
+            error = printable("; ".join(f"{p.pointer}: {p.detail}" for p in problems[:10]), _MAX_ERROR_CHARACTERS)
             return Refusal(Reason.INVALID, error, submission.name, submission.directory)
         return Admitted(submission, check.kind)
 

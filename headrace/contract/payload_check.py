@@ -12,9 +12,11 @@ import jsonschema_rs
 from headrace.contract.cluster import KindInfo
 from headrace.contract.exact_json import pointer_segment
 from headrace.contract.payload_formats import PydanticPattern, example_of, format_checks
+from headrace.contract.printable import printable
 from headrace.errors import Invalid, UsageError
 
 _MAX_ALTERNATIVES = 5  # of a union, in one message
+_BEGINNING, _END = 200, 300  # characters kept of a message, which quotes the value at fault: perhaps all of a payload
 
 
 def _refuse(uri: str) -> Any:
@@ -39,11 +41,18 @@ class PayloadCheck:
 
     def problems(self, payload: dict[str, Any]) -> list[Invalid]:
         """Every violation of the schema, with the JSON Pointer of its field below /payload; empty when valid."""
-        return [Invalid(_message(e), _pointer(e)) for e in self._validator.iter_errors(payload)]
+        return [Invalid(_shortened(_message(e)), _pointer(e)) for e in self._validator.iter_errors(payload)]
 
 
 def _pointer(error: jsonschema_rs.ValidationError) -> str:
     return "/payload" + "".join(map(pointer_segment, error.instance_path))
+
+
+def _shortened(message: str) -> str:
+    """The message without the middle of a long value: what is wrong with it comes last."""
+    if len(message) <= _BEGINNING + _END:
+        return printable(message)
+    return printable(f"{message[:_BEGINNING]} … {message[-_END:]}")
 
 
 def _message(error: jsonschema_rs.ValidationError) -> str:

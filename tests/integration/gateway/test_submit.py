@@ -123,6 +123,14 @@ def test_an_integer_of_any_size_is_accepted_and_logged_as_it_was_sent(gw: Gatewa
     assert other.json()["type"] == "/problems/idempotency-conflict"
 
 
+def test_a_long_value_at_fault_is_not_sent_back_whole(gw: Gateway) -> None:
+    answer = post(gw, submission(payload={"upper_bound": "x" * 800_000}))
+    [error] = answer.json()["errors"]
+    assert error["pointer"] == "/payload/upper_bound"
+    assert 'xxx" is not of type "integer"' in error["detail"]
+    assert len(answer.content) < 2000
+
+
 def test_each_line_of_a_batch_has_its_own_limits(gw: Gateway) -> None:
     deep = b'{"name": "prime", "payload": {"a": ' + b"[" * 300 + b"]" * 300 + b'}, "directory": "demo"}'
     big = b'{"name": "prime", "payload": {"upper_bound": 123456789012345678901234567890}, "directory": "demo"}'
