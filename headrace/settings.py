@@ -15,6 +15,9 @@ from headrace.errors import UsageError
 
 T = TypeVar("T")
 
+# Settings that are a host:port on which a part of `up` listens.
+ADDRESSES = ("http", "stats_http", "storekeeper_http", "analytics_http", "embedded_kafka", "embedded_database")
+
 
 def _setting(env: str, help: str, default: T, hidden: bool = False) -> T:
     return field(default=default, metadata={"env": env, "help": help, "hidden": hidden})
@@ -155,6 +158,16 @@ class Settings:
         settings.check()
         return settings
 
+    @classmethod
+    def given(cls, options: Mapping[str, object], environ: Mapping[str, str] = os.environ) -> frozenset[str]:
+        """The names of the settings that `load` takes from options or the environment, and not from the defaults."""
+        variables = {f.name: f.metadata["env"] for f in fields(cls)}
+        return frozenset(
+            name
+            for name, env in variables.items()
+            if options.get(name) is not None or environ.get(env) or environ.get(env + "_FILE")
+        )
+
     def environ(self) -> dict[str, str]:
         """The environment for a child role with these settings; defaults are left out."""
         found = {}
@@ -166,7 +179,7 @@ class Settings:
 
     def check(self) -> None:
         """UsageError names the first setting with a value out of range."""
-        for name in ("embedded_kafka", "embedded_database", "http", "stats_http", "storekeeper_http", "analytics_http"):
+        for name in ADDRESSES:
             parse_address(getattr(self, name), f"HEADRACE_{name.upper()}")
         if self.workers < 0 or self.slots < 0:
             raise UsageError("HEADRACE_WORKERS and HEADRACE_SLOTS must not be negative")

@@ -47,7 +47,13 @@ def _role(name: str, text: str) -> click.Command:
     return command
 
 
-up = _role("up", "Run everything on this machine until Ctrl-C: broker, database, topics and all roles.")
+@click.command("up", help="Run everything on this machine until Ctrl-C: broker, database, topics and all roles.")
+@with_settings(pass_given=True)
+def up(settings: Settings, given: frozenset[str]) -> int:
+    _log_to_stderr()
+    return run_role("up", settings, given=given)
+
+
 gateway = _role("gateway", "The HTTP interface: submissions, status, events, results and the web page.")
 worker = _role("worker", "A worker node: claims tasks and runs them in its process pool.")
 storekeeper = _role("storekeeper", "The storekeeper: writes results to disk and decides each task's terminal state.")

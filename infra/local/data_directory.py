@@ -18,11 +18,12 @@ class DataDirectory:
     """Locked from `open()` to `close()`; the kernel releases the lock if the process dies.
 
     `logs/` has a log for each part; `kafka/`, `database/` and `results/` belong to those parts; `run.json` lists the
-    running processes: `{"pid": of up, "roles": {"gateway": pid, …}}`.
+    running processes and their addresses: `{"pid": of up, "roles": {"gateway": pid, …}, "addresses": {"http": …}}`.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path.absolute()
+        self.addresses: Mapping[str, str] = {}  # setting -> host:port, as the parts listen
         self._lock: int | None = None
 
     @property
@@ -59,7 +60,9 @@ class DataDirectory:
 
     def write_running(self, roles: Mapping[str, int]) -> None:
         """Writes the process ids by role to `run.json`, for `headrace chaos` and other observers of a running `up`."""
-        _write_whole(self.path / "run.json", {"pid": os.getpid(), "roles": dict(roles)})
+        _write_whole(
+            self.path / "run.json", {"pid": os.getpid(), "roles": dict(roles), "addresses": dict(self.addresses)}
+        )
 
     def forget_running(self) -> None:
         """Removes `run.json`."""

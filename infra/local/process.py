@@ -1,6 +1,6 @@
 """Processes, ports and logs, below `service`: children that die with their parent, free ports, a log's last line.
 
-Called by `service`, by the embedded parts and by tests. UsageError names the setting of a port that is in use.
+Called by `service`, by the embedded parts and by tests.
 """
 
 import contextlib
@@ -16,7 +16,6 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from headrace.errors import UsageError
-from headrace.settings import parse_address
 
 _FIRST_PORT = 10_000  # the lowest port of free_port: well-known services have lower ones
 _LOG_MAX_BYTES = 8 * 2**20  # a larger log is rotated when its process starts
@@ -127,15 +126,6 @@ def bind_error(host: str, port: int) -> str:
     except OSError as e:
         return e.strerror or str(e)
     return ""
-
-
-def check_port_free(host_port: str, setting: str, what: str) -> None:
-    """Raises UsageError, with the name of the setting, if `what` could not listen there."""
-    if why := bind_error(*parse_address(host_port, setting)):
-        raise UsageError(
-            f"{what} cannot listen on {host_port} ({why.lower()}): "
-            f"end the process that uses that port, or give another address in {setting}"
-        )
 
 
 def rotate_log(log: Path) -> None:

@@ -11,7 +11,6 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from headrace.errors import UsageError
 from headrace.installation import check_extra
 from headrace.settings import Settings, parse_address
 
@@ -115,15 +114,3 @@ def _setting_names() -> set[str]:
     from dataclasses import fields
 
     return {f.metadata["env"] for f in fields(Settings)}
-
-
-def check_distinct(roles: list[Role]) -> None:
-    """Raises UsageError if two roles have the same address."""
-    seen: dict[tuple[str, int], Role] = {}
-    for role in roles:
-        other = seen.setdefault(reached_at(role.listens), role)
-        if other is not role:
-            raise UsageError(
-                f"{other.name} and {role.name} would both listen on {role.listens}: "
-                f"change {other.setting} or {role.setting}"
-            )

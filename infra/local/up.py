@@ -10,6 +10,7 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,28 +21,31 @@ from headrace.errors import HeadraceError, UsageError
 from headrace.kafka.client import load_security
 from headrace.kafka.topics import apply_topics
 from headrace.process.signals import on_signals
-from headrace.settings import Settings
+from headrace.settings import ADDRESSES, Settings
 
+from .addresses import Addresses
 from .data_directory import DataDirectory
 from .database import EmbeddedDatabase
 from .kafka import EmbeddedKafka
 from .kind_check import check_kinds
 from .prepare import prepare_once
-from .process import check_port_free
-from .roles import Role, analytics_role, check_distinct, machine_roles
+from .roles import Role, analytics_role, machine_roles
 from .supervisor import Supervisor
 from .warmup import TIMEOUT_S, warm_up
 
-_PORT_PATIENCE_S = 3.0  # a process killed a moment ago may still hold its port
 _ROLE_GRACE_S = 20.0
 _SAME_REQUEST_S = 0.5
 _KAFKA_GRACE_S = 20.0
 
 
-def main(settings: Settings) -> int:
-    """Runs until SIGINT, SIGTERM or SIGHUP; 0 after a clean stop, 1 when something had to be killed."""
+def main(settings: Settings, given: Collection[str] = ADDRESSES) -> int:
+    """Runs until SIGINT, SIGTERM or SIGHUP; 0 after a clean stop, 1 when something had to be killed.
+
+    `given`: the settings that a person chose. Addresses that are not among them move to a free port when theirs is in
+    use.
+    """
     prepare_once(settings)
-    machine = Machine(settings)
+    machine = Machine(settings, given)
     on_signals((signal.SIGINT, signal.SIGTERM, signal.SIGHUP), machine.request_stop)
     machine.data.open()
     try:
@@ -63,30 +67,17 @@ def say(text: str) -> None:
 class Machine:
     """All parts of one machine. `start()` returns when they are ready; `stop()` leaves no process behind."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, given: Collection[str] = ADDRESSES) -> None:
+        """`given` as in `main`."""
         self.data = DataDirectory(settings.data)
-        self._kafka = None
-        if not settings.kafka:
-            self._kafka = EmbeddedKafka(self.data.path / "kafka", settings.embedded_kafka, logs=self.data.logs)
-        self._database = None
-        if not settings.database:
-            self._database = EmbeddedDatabase(
-                self.data.path / "database", settings.embedded_database, logs=self.data.logs
-            )
-        self.settings = self._role_settings(settings)
+        self.settings = replace(settings, data=self.data.path, results=str(settings.results_root.absolute()))
+        self._given, self._addresses = given, Addresses(say)
+        self._kafka: EmbeddedKafka | None = None
+        self._database: EmbeddedDatabase | None = None
         self._supervisor = Supervisor(say, self.data.write_running)
         self._stop_requested, self._forced = threading.Event(), threading.Event()
         self._stop_requested_at = 0.0
         self._ready = threading.Event()
-
-    def _role_settings(self, settings: Settings) -> Settings:
-        """The roles' settings: addresses of the embedded parts, and absolute paths."""
-        return replace(
-            settings,
-            data=self.data.path,
-            results=str(settings.results_root.absolute()),
-            kafka=settings.kafka or (self._kafka.bootstrap if self._kafka else ""),
-        )
 
     def request_stop(self) -> None:
         """The first call requests an orderly stop, a second one kills what is left.
@@ -101,10 +92,8 @@ class Machine:
 
     def start(self) -> None:
         begun = time.monotonic()
-        if self._database is not None:
-            self.settings = replace(self.settings, database=self._database.url)
+        self._make_embedded_parts()
         roles = machine_roles(self.settings, self.data.logs)
-        self._check_ports(roles)
         check_kinds(self.settings, self.data.logs, self._stop_requested.is_set)
         if self._kafka is not None:
             self._start_kafka(self._kafka)
@@ -145,26 +134,23 @@ class Machine:
             self._forced,
         )
         self.data.forget_running()
+        self._addresses.release()
         say("stopped")
         return clean
 
-    def _check_ports(self, roles: list[Role]) -> None:
-        check_distinct(roles)
-        wanted = [(r.listens, r.setting, r.name) for r in roles]
-        if self._kafka is not None:
-            wanted.append((self.settings.embedded_kafka, "HEADRACE_EMBEDDED_KAFKA", "the embedded Kafka"))
-        if self._database is not None:
-            wanted.append((self.settings.embedded_database, "HEADRACE_EMBEDDED_DATABASE", "the embedded database"))
-        deadline = time.monotonic() + _PORT_PATIENCE_S
-        for listens, setting, what in wanted:
-            while True:
-                try:
-                    check_port_free(listens, setting, what)
-                    break
-                except UsageError:
-                    if time.monotonic() > deadline:
-                        raise
-                    time.sleep(0.1)
+    def _make_embedded_parts(self) -> None:
+        """Settles all addresses, and gives the roles those of the embedded parts."""
+        settled = self._addresses.settle(self.settings, self._given)
+        if not settled.kafka:
+            self._kafka = EmbeddedKafka(self.data.path / "kafka", settled.embedded_kafka, logs=self.data.logs)
+            settled = replace(settled, kafka=self._kafka.bootstrap)
+        if not settled.database:
+            self._database = EmbeddedDatabase(
+                self.data.path / "database", settled.embedded_database, logs=self.data.logs
+            )
+            settled = replace(settled, database=self._database.url)
+        self.settings = settled
+        self.data.addresses = {name: getattr(settled, name) for name in ADDRESSES}
 
     def _start_kafka(self, kafka: EmbeddedKafka) -> None:
         watch = self._supervisor.watch(kafka, kafka.bootstrap)

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import httpx
@@ -25,9 +25,20 @@ _PATIENCE_S = 100.0
 class Up:
     """A running `headrace up` on a directory, with ports of its own that it keeps over restarts."""
 
-    def __init__(self, data: Path) -> None:
+    def __init__(
+        self,
+        data: Path,
+        names: Sequence[str] = (
+            "EMBEDDED_KAFKA",
+            "EMBEDDED_DATABASE",
+            "HTTP",
+            "STATS_HTTP",
+            "STOREKEEPER_HTTP",
+            "ANALYTICS_HTTP",
+        ),
+    ) -> None:
+        """`names`: the addresses that it is given."""
         self.data = data
-        names = ("EMBEDDED_KAFKA", "EMBEDDED_DATABASE", "HTTP", "STATS_HTTP", "STOREKEEPER_HTTP", "ANALYTICS_HTTP")
         self.environ = {f"HEADRACE_{name}": f"127.0.0.1:{free_port()}" for name in names}
         self.environ |= {"HEADRACE_DATA": str(data), "HEADRACE_SLOTS": "1", "HEADRACE_SPARK_MASTER": "local[1]"}
         self.lines: list[str] = []
@@ -39,6 +50,10 @@ class Up:
 
     def start(self) -> str:
         """Returns the line that says it is ready."""
+        self.launch()
+        return self.wait(lambda line: line.startswith("ready"))
+
+    def launch(self) -> None:
         self.lines = []
         self.process = subprocess.Popen(
             [sys.executable, "-m", "headrace.cli.main", "up"],
@@ -48,7 +63,6 @@ class Up:
             text=True,
         )
         threading.Thread(target=self._read, daemon=True).start()
-        return self.wait(lambda line: line.startswith("ready"))
 
     def run(self) -> subprocess.CompletedProcess[str]:
         """For an `up` that ends by itself."""
@@ -73,6 +87,10 @@ class Up:
 
     def pid(self, role: str) -> int:
         found: int = json.loads((self.data / "run.json").read_text())["roles"][role]
+        return found
+
+    def addresses(self) -> dict[str, str]:
+        found: dict[str, str] = json.loads((self.data / "run.json").read_text())["addresses"]
         return found
 
     def end(self, number: int) -> int:
@@ -143,6 +161,38 @@ def test_a_role_that_is_killed_comes_back_and_a_killed_up_leaves_nothing(up: Up)
     processes = up.below()
     assert up.end(signal.SIGKILL) == -signal.SIGKILL
     _none_left(processes)
+
+
+@pytest.mark.timeout(240)
+def test_two_side_by_side_need_only_the_ports_that_they_are_given(tmp_path: Path) -> None:
+    given = ("EMBEDDED_KAFKA", "EMBEDDED_DATABASE", "HTTP", "STATS_HTTP")
+    both = [Up(tmp_path / name, given) for name in ("one", "two")]
+    try:
+        for each in both:
+            each.launch()  # at the same moment: both find the default ports free
+        for each in both:
+            ready = each.wait(lambda line: line.startswith("ready"))
+            assert each.environ["HEADRACE_HTTP"] in ready
+            each.wait(lambda line: line.startswith("analytics ready"))
+        moved = [line for each in both for line in each.lines if "moves to" in line]
+        assert {line.split()[0] for line in moved} >= {"storekeeper", "analytics"}
+        for line in moved:
+            assert "is in use (HEADRACE_" in line
+        roles = {role for each in both for role in each.addresses().items()}
+        assert len({address for _, address in roles}) == 2 * 6
+        for each in both:
+            body = {"name": "prime", "payload": {"upper_bound": 20}, "directory": "up"}
+            task_id = httpx.post(f"{each.url}/tasks", json=body).json()["id"]
+            assert _completed(each.url, task_id)
+            addresses = each.addresses()
+            for part in ("storekeeper_http", "analytics_http"):
+                assert get(f"http://{addresses[part]}/readyz").status_code == 200
+        for each in both:
+            assert each.end(signal.SIGINT) == 0
+    finally:
+        for each in both:
+            each.process.kill()
+            each.process.wait()
 
 
 def test_a_port_in_use_is_reported_before_anything_starts(tmp_path: Path) -> None:

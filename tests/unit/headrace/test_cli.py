@@ -2,6 +2,7 @@
 
 import http.server
 import io
+import re
 import subprocess
 import sys
 import threading
@@ -12,6 +13,7 @@ import pytest
 from click.testing import CliRunner
 
 from headrace.cli.main import COMMANDS, cli, main
+from headrace.cli.options import unknown_variables
 from headrace.settings import Settings
 
 HEAVY = ("confluent_kafka", "httpx", "faust", "fastapi", "pydantic", "pyspark", "yaml")
@@ -236,3 +238,30 @@ def test_a_server_that_is_no_gateway_is_told_as_such(capsys: pytest.CaptureFixtu
             assert main([*command, "--http", f"127.0.0.1:{server.server_port}"]) == 1
             assert "is no gateway of Headrace" in told(capsys)
         server.shutdown()
+
+
+@pytest.mark.parametrize("command", [["worker", "--lease-s", "1"], ["up", "--lease-s", "1"], ["status", TASK]])
+def test_a_variable_that_nothing_reads_is_named_with_the_nearest_one(
+    command: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HEADRACE_HTTP", NOWHERE)
+    monkeypatch.setenv("HEADRACE_WORKER", "2")
+    monkeypatch.setenv("HEADRACE_XYZZY", "2")
+    for known in ("HEADRACE_DATABASE_FILE", "HEADRACE_CACHE", "HEADRACE_ROLE", "HEADRACE_TEST_KAFKA"):
+        monkeypatch.setenv(known, "")
+    main(command)
+    warnings = [line for line in capsys.readouterr().err.splitlines() if "warning" in line]
+    assert warnings == [
+        "headrace: warning: no setting is called HEADRACE_WORKER: did you mean HEADRACE_WORKERS?",
+        "headrace: warning: no setting is called HEADRACE_XYZZY; `headrace up --help` lists those there are",
+    ]
+
+
+def test_every_variable_that_the_code_reads_is_known() -> None:
+    root = Path(__file__).parents[3]
+    files = [*(root / "infra").rglob("*.yaml"), root / "Dockerfile"]
+    files += [
+        f for part in ("headrace", "gateway", "agents", "spark_analytics", "infra") for f in (root / part).rglob("*.py")
+    ]
+    used = {name for file in files for name in re.findall(r"HEADRACE_[A-Z_]*[A-Z]\b(?!_)", file.read_text())}
+    assert unknown_variables(used) == []

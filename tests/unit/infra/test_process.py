@@ -1,17 +1,14 @@
 """Children that die with their parent, ports in use, and the last line of a log."""
 
 import signal
-import socket
 import subprocess
 import sys
 import time
 from pathlib import Path
 
 import psutil
-import pytest
 
-from headrace.errors import UsageError
-from infra.local.process import check_port_free, end_left_over, free_port, last_line, rotate_log, start_tied
+from infra.local.process import end_left_over, last_line, rotate_log, start_tied
 
 _PARENT = """
 import sys, time
@@ -49,18 +46,6 @@ def test_a_child_leads_a_group_of_its_own_and_writes_to_the_log(tmp_path: Path) 
     child = start_tied([sys.executable, "-c", "import os; print(os.getpgid(0) == os.getpid())"], log)
     assert child.wait(10) == 0
     assert log.read_text() == "True\n"
-
-
-def test_a_port_in_use_is_reported_with_its_setting() -> None:
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        s.listen()
-        at = f"127.0.0.1:{s.getsockname()[1]}"
-        with pytest.raises(
-            UsageError, match=rf"the gateway cannot listen on {at} \(address already in use\).*HEADRACE_HTTP"
-        ):
-            check_port_free(at, "HEADRACE_HTTP", "the gateway")
-    check_port_free(f"127.0.0.1:{free_port()}", "HEADRACE_HTTP", "the gateway")
 
 
 def test_a_left_over_process_is_killed_only_if_its_command_line_matches(tmp_path: Path) -> None:

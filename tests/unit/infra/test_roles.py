@@ -7,7 +7,7 @@ import pytest
 
 from headrace.errors import UsageError
 from headrace.settings import Settings
-from infra.local.roles import check_distinct, machine_roles, reached_at
+from infra.local.roles import machine_roles, reached_at
 
 SETTINGS = Settings(workers=3, kafka="127.0.0.1:9092", stats_http="127.0.0.1:7000")
 
@@ -37,12 +37,6 @@ def test_a_role_gets_its_settings_and_not_those_of_our_environment(
     environ = machine_roles(SETTINGS, tmp_path)[0].environ()
     assert "HEADRACE_HTTP" not in environ
     assert environ["UNRELATED"] == "kept"
-
-
-def test_two_roles_on_one_address_are_refused(tmp_path: Path) -> None:
-    clash = replace(SETTINGS, http="127.0.0.1:7001")
-    with pytest.raises(UsageError, match=r"gateway and worker-2 would both listen on 127\.0\.0\.1:7001.*HEADRACE_HTTP"):
-        check_distinct(machine_roles(clash, tmp_path))
 
 
 def test_a_last_port_beyond_the_range_is_refused(tmp_path: Path) -> None:
