@@ -11,9 +11,9 @@ from collections.abc import Callable
 from types import CodeType
 from typing import Any
 
+from headrace.contract.submission import MAX_NAME_CHARACTERS
 from headrace.errors import UsageError
 
-MAX_NAME_CHARACTERS = 200
 MAX_ATTEMPTS = 100  # as a submission may ask for
 
 _CONTENT_TYPE = re.compile(r"[\w.+-]+/[\w.+-]+( *; *[\w-]+=[\w.+:\"-]+)*", re.ASCII)

@@ -16,6 +16,7 @@ from typing import Any
 
 import orjson
 
+from headrace.contract.printable import printable
 from headrace.errors import Invalid, Undecodable
 
 MAX_DEPTH = 200  # levels of objects and lists in one document; pydantic's parser takes one more
@@ -81,7 +82,7 @@ def _parse_exactly(raw: bytes) -> Any:
         raise _too_deep(raw)
     if too_long:
         detail = f"an integer has {too_long[0].digits} digits: {MAX_INT_DIGITS} at most; send it as text"
-        raise Invalid(detail, _pointer_of(found, too_long[0]))
+        raise Invalid(detail, printable(_pointer_of(found, too_long[0])))  # a key may have half of a surrogate pair
     if _SURROGATE.search(raw):
         _check_surrogates(found)
     return found
@@ -174,6 +175,14 @@ def _too_deep(raw: bytes) -> Invalid:
     )
 
 
+def _unescaped(key: bytes) -> str:
+    """A key as its reader sees it; as it is written where it cannot be read."""
+    try:
+        return printable(json.loads(b'"%b"' % key))
+    except ValueError:
+        return printable(key.decode(errors="replace"))
+
+
 def _pointer_too_deep(raw: bytes) -> str:
     """The beginning of the JSON Pointer of what is too deep. Reads the text, which may be too deep to be parsed."""
     place: list[object] = []  # the current key or index of each level above the current one
@@ -192,7 +201,7 @@ def _pointer_too_deep(raw: bytes) -> str:
             depth -= 1
         elif depth <= _POINTER_SEGMENTS and place:
             if text == b":":
-                place[-1] = key.decode(errors="replace")
+                place[-1] = _unescaped(key)
             elif text == b"," and isinstance(place[-1], int):
                 place[-1] += 1
         key = token[1] or b""

@@ -44,8 +44,8 @@ class Submission:
         if not isinstance(found, dict):
             raise Invalid("a submission is a JSON object with name, payload and directory")
         name = found.get("name")
-        if not isinstance(name, str) or not name or len(name) > MAX_NAME_CHARACTERS:
-            raise Invalid(f"name must be a task kind's name, 1 to {MAX_NAME_CHARACTERS} characters", "/name")
+        if not isinstance(name, str) or not 1 <= len(name) <= MAX_NAME_CHARACTERS or not name.isprintable():
+            raise Invalid(f"name must be a task kind's name, 1 to {MAX_NAME_CHARACTERS} printable characters", "/name")
         payload = found.get("payload", {})
         if not isinstance(payload, dict):
             raise Invalid("payload must be a JSON object with the kind's parameters", "/payload")

@@ -94,6 +94,8 @@ def test_a_native_task_is_found_at_once_wherever_its_record_lies(gw: Gateway, st
         (orjson.dumps(BODY | {"timeout_s": -1}), 422, "invalid-submission", "/timeout_s"),
         (orjson.dumps(BODY | {"payload": {"upper_bound": "x"}}), 422, "invalid-payload", "/payload/upper_bound"),
         (orjson.dumps(BODY | {"payload": {}}), 422, "invalid-payload", "/payload"),
+        (orjson.dumps(BODY | {"name": "\x1b[2J"}), 422, "invalid-submission", "/name"),
+        (b'{"payload": {"\\ud800": ' + b"9" * 4301 + b"}}", 422, "invalid-submission", "/payload/\\ud800"),
         (orjson.dumps(BODY | {"name": "nothing"}), 422, "unknown-kind", "/name"),
     ],
 )

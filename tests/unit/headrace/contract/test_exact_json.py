@@ -50,6 +50,23 @@ def test_what_is_nested_too_deep_is_refused_with_its_field(levels: int, escaped:
     assert caught.value.pointer == "/payload/deep~0er"
 
 
+@pytest.mark.parametrize(
+    ("key", "value", "segment"),
+    [
+        (b"\\u0061", nested(300), "a"),
+        (b"\\u0061", b"9" * 5000, "a"),
+        (b"\\ud800", nested(5000) + b",", "\\ud800"),
+        (b"\\ud800", b"9" * 5000, "\\ud800"),
+        (b"\x7f", nested(300), "\\x7f"),
+        (b'\\"[', nested(300), '"['),
+    ],
+)
+def test_a_pointer_can_be_sent_and_shown_whatever_the_key_is(key: bytes, value: bytes, segment: str) -> None:
+    with pytest.raises(Invalid) as caught:
+        parse_json(b'{"payload": {"n": 99999999999999999999, "' + key + b'": ' + value + b"}}")
+    assert caught.value.pointer == f"/payload/{segment}"
+
+
 def test_the_pointer_names_the_item_of_a_list() -> None:
     with pytest.raises(Invalid) as caught:
         parse_json(b"[1, [2, [[3], 4], " + nested(MAX_DEPTH) + b"]]")
