@@ -20,8 +20,8 @@ COPY infra/image/__init__.py infra/image/steps.py infra/image/
 RUN --mount=type=cache,target=/cache --mount=type=secret,id=pip,target=/etc/pip.conf \
     python3 -m venv /opt/headrace && python3 -m infra.image.steps packages
 # Spark's Kafka connector, so that nothing is downloaded at run time. Its download needs only these files of Headrace.
-COPY headrace/errors.py headrace/installation.py headrace/
-COPY infra/local/__init__.py infra/local/artifacts.py infra/local/artifacts.lock infra/local/java.py infra/local/trust.py infra/local/
+COPY headrace/errors.py headrace/installation.py headrace/settings.py headrace/
+COPY infra/local/__init__.py infra/local/artifacts.py infra/local/artifacts.lock infra/local/java.py infra/local/process.py infra/local/trust.py infra/local/
 RUN --mount=type=cache,target=/cache /opt/headrace/bin/python -m infra.image.steps connector
 
 # Headrace itself is a layer apart from its packages, so that a new version is a small layer.

@@ -65,17 +65,18 @@ def missing_packages(extra: str) -> list[str]:
     return sorted({name for name in _required(extra) if not _is_installed(name)})
 
 
-def check_extra(what: str, *extras: str) -> None:
-    """Raises UsageError, with the command that helps, when `what` lacks packages of one of the extras."""
+def check_extras(what: str, extras: Sequence[str], install: str = "") -> None:
+    """Raises UsageError when `what` lacks packages of one of the extras; it says to install the extra `install`.
+
+    Without `install` it names the extras that lack something.
+    """
     wanted = {extra: missing for extra in extras if (missing := missing_packages(extra))}
     if wanted:
         names = ", ".join(sorted({name for missing in wanted.values() for name in missing}))
-        raise UsageError(f"{what} needs packages that are not installed ({names}): {install_command(*wanted)}")
-
-
-def install_command(*extras: str) -> str:
-    """What to tell a person whose environment lacks extras."""
-    return f"pip install 'headrace[{','.join(sorted(extras))}]'"
+        raise UsageError(
+            f"{what} needs packages that are not installed ({names}): "
+            f"pip install 'headrace[{install or ','.join(sorted(wanted))}]'"
+        )
 
 
 def _required(extra: str) -> list[str]:

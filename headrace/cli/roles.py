@@ -10,7 +10,7 @@ import sys
 import click
 
 from headrace.cli.options import with_settings
-from headrace.installation import check_extra, load_part
+from headrace.installation import check_extras, load_part
 from headrace.process.malloc import limit_malloc_arenas
 from headrace.settings import Settings
 
@@ -28,7 +28,7 @@ ROLES: dict[str, tuple[str, tuple[str, ...]]] = {
 def run_role(name: str, settings: Settings, **options: object) -> int:
     """Runs the role until it ends and returns its exit code."""
     module, extras = ROLES[name]
-    check_extra(f"headrace {name}", *extras)
+    check_extras(f"headrace {name}", extras, "all" if len(extras) > 1 else "")
     limit_malloc_arenas()
     return int(load_part(module).main(settings, **options))
 

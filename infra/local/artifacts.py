@@ -10,7 +10,6 @@ import fcntl
 import hashlib
 import os
 import shutil
-import subprocess
 import sys
 import tempfile
 import threading
@@ -21,10 +20,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from headrace.errors import UsageError
-from headrace.installation import check_extra
+from headrace.installation import check_extras
 
 from ..setup import cache_dir
 from .java import java, java_home
+from .process import run_tied
 from .trust import write_trust_store
 
 LOCK = Path(__file__).with_name("artifacts.lock")
@@ -85,7 +85,7 @@ def _fetch(a: Artifact, lock: dict[str, str] | None) -> dict[str, str]:
     with tempfile.TemporaryDirectory(dir=a.folder.parent, prefix=".fetch-") as name:
         jars = Path(name) / "jars"
         with _progress(a, _ivy_cache()):
-            done = subprocess.run(_ivy_command(a, Path(name), jars), capture_output=True, text=True)
+            done = run_tied(_ivy_command(a, Path(name), jars))
         if done.returncode or not list(jars.glob(f"{a.module}-{a.version}*.jar")):
             tail = "\n".join((done.stdout + done.stderr).splitlines()[-5:])
             raise UsageError(
@@ -154,7 +154,7 @@ def _trust(store: Path) -> list[str]:
 
 
 def _ivy_jar() -> Path:
-    check_extra("the download (its Ivy comes with Spark)", "analytics")
+    check_extras("the download (its Ivy comes with Spark)", ["analytics"])
     import pyspark
 
     found = sorted((Path(pyspark.__file__).parent / "jars").glob("ivy-*.jar"))

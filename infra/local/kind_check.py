@@ -59,7 +59,7 @@ class _KindCheck(Service):
         here = str(Path.cwd())
         user = _task_user(self._settings)
         ids = [str(user.uid), str(user.gid)] if user else []
-        return [sys.executable, "-m", "headrace.child.import_check", self._settings.tasks, here, *ids]
+        return [sys.executable, "-P", "-m", "headrace.child.import_check", self._settings.tasks, here, *ids]
 
     def environ(self) -> Mapping[str, str]:
         return {name: value for name, value in os.environ.items() if not SECRET.search(name)}

@@ -1,8 +1,8 @@
 """Java, the downloaded artifacts, and the class archives made from them: what the first start of `up` needs.
 
-The last step of `make setup` (`python -m infra.local.prepare`, which exits with 2 when a download fails), and the first
-step of the first `up` of an installation from a wheel. `up` itself fetches what is missing later, for example after the
-cache was cleared.
+The last step of `make setup`: `python -m infra.local.prepare`, which exits with 2 and a message when a download fails.
+An installation from a wheel has no setup: there `up` calls `prepare_kafka` and `prepare_statistics`. It also fetches
+what is missing later, for example after the cache was cleared.
 """
 
 import contextlib
@@ -18,9 +18,7 @@ from confluent_kafka.admin import AdminClient
 
 from headrace import __version__
 from headrace.errors import HeadraceError
-from headrace.installation import missing_packages
 from headrace.kafka.topics import apply_topics
-from headrace.settings import Settings
 
 from ..setup import cache_dir
 from . import spark_archive
@@ -34,62 +32,63 @@ from .warmup import warm_up
 
 def main() -> int:
     try:
-        prepare(kafka=True, database=True, statistics=True)
+        for name in ARTIFACTS:
+            artifact(name)
+        forget_downloads()
+        train_class_archive()
+        train_spark()
     except HeadraceError as e:
         print(f"setup: {e}", file=sys.stderr)
         return 2
+    try:
+        server_home()
+    except HeadraceError as e:
+        print(f"setup: {e}", file=sys.stderr)  # the rest works without it
     return 0
 
 
-def prepare_once(settings: Settings) -> None:
-    """Prepares what an `up` with these settings needs, at the first one of an installation; UsageError as `prepare`.
+def prepare_kafka() -> None:
+    """Before `up` starts its broker: downloads Kafka, once, and trains its class archive.
 
-    A wheel has no setup step of its own. Must be called in the main thread: a stop signal ends the downloads too.
+    UsageError when the download fails. Must be called in the main thread: SIGTERM ends a download as Ctrl-C does.
     """
-    stamp = _stamp()
-    if stamp.exists():
+    if _is_prepared("kafka"):
         return
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.default_int_handler)
-    prepare(
-        kafka=not settings.kafka,
-        database=not settings.database,
-        statistics=not missing_packages("analytics"),
-    )
+    if not ARTIFACTS["kafka"].folder.is_dir():
+        print("setup: the first start downloads what it needs, once", flush=True)
+    artifact("kafka")
+    artifact("kafka-logging")
+    train_class_archive()
+    _set_prepared("kafka")
 
 
-def prepare(*, kafka: bool, database: bool, statistics: bool) -> None:
-    """Downloads what is missing and trains the class archives, each once.
+def prepare_statistics() -> None:
+    """Before `up` starts the statistics, and beside all else: the same for Spark. UsageError when a download fails."""
+    if _is_prepared("statistics"):
+        return
+    artifact("spark-kafka")
+    if ARTIFACTS["kafka"].folder.is_dir():  # the training's broker; an `up` on another Kafka need not download one
+        train_spark()
+    forget_downloads()
+    _set_prepared("statistics")
 
-    UsageError when Kafka cannot be downloaded; what only the statistics need may be missing, and is reported.
-    """
-    wanted = [*(("kafka", "kafka-logging") if kafka else ()), *(("mariadb",) if database else ())]
-    wanted += ["spark-kafka"] if statistics else []
-    if any(not ARTIFACTS[name].folder.is_dir() for name in wanted):
-        print("setup: the first start downloads what it needs, once; this takes some minutes", flush=True)
-    if kafka:
-        artifact("kafka")
-        artifact("kafka-logging")
-        train_class_archive()
-    try:
-        for name in wanted:
-            artifact(name)
-        forget_downloads()
-        if statistics and kafka:
-            train_spark()
-        if database:
-            server_home()
-    except HeadraceError as e:
-        print(f"setup: {e}", file=sys.stderr, flush=True)
-        return  # the rest works without it, and the next start tries again
+
+def _is_prepared(what: str) -> bool:
+    return _stamp(what).exists()
+
+
+def _set_prepared(what: str) -> None:
+    """A training that failed is not tried again at every start."""
     with contextlib.suppress(OSError):  # a cache that this user may only read
-        _stamp().touch()
+        _stamp(what).touch()
 
 
-def _stamp() -> Path:
-    """Exists once this installation, as it is now, was prepared."""
+def _stamp(what: str) -> Path:
+    """Its existence says that this installation, as it is now, was prepared."""
     parts = (sys.prefix, __version__, LOCK.read_text())
-    return cache_dir() / f"prepared-{hashlib.sha256(repr(parts).encode()).hexdigest()[:12]}"
+    return cache_dir() / f"prepared-{what}-{hashlib.sha256(repr(parts).encode()).hexdigest()[:12]}"
 
 
 def train_class_archive() -> None:

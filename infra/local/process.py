@@ -42,17 +42,42 @@ def start_tied(command: Sequence[str], log: Path, env: Mapping[str, str] | None 
     """
     log.parent.mkdir(parents=True, exist_ok=True)
     rotate_log(log)
-    tied = [sys.executable, "-I", "-S", "-c", _TIED, str(os.getpid()), *command]
     with log.open("ab") as out:
         return _spawner.submit(
             subprocess.Popen,
-            tied,
+            _tied(command),
             env=env,
             stdin=subprocess.DEVNULL,
             stdout=out,
             stderr=out,
             start_new_session=True,
         ).result()
+
+
+def run_tied(
+    command: Sequence[str], *, timeout_s: float | None = None, env: Mapping[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Runs `command` to its end and returns its exit code and output; it dies with this process, as in `start_tied`.
+
+    TimeoutExpired, after it was killed, when it takes longer than `timeout_s`.
+    """
+    process = _spawner.submit(lambda: _captured(_tied(command), env)).result()
+    try:
+        out, err = process.communicate(timeout=timeout_s)
+    except BaseException:  # Ctrl-C too
+        process.kill()
+        process.wait()
+        raise
+    return subprocess.CompletedProcess(command, process.returncode, out, err)
+
+
+def _captured(command: list[str], env: Mapping[str, str] | None) -> subprocess.Popen[str]:
+    pipe = subprocess.PIPE
+    return subprocess.Popen(command, env=env, stdin=subprocess.DEVNULL, stdout=pipe, stderr=pipe, text=True)
+
+
+def _tied(command: Sequence[str]) -> list[str]:
+    return [sys.executable, "-I", "-S", "-c", _TIED, str(os.getpid()), *command]
 
 
 def kill_group(process: subprocess.Popen[bytes]) -> None:

@@ -11,7 +11,6 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from headrace.installation import check_extra
 from headrace.settings import Settings, parse_address
 
 from .service import Service
@@ -76,8 +75,7 @@ def machine_roles(settings: Settings, logs: Path) -> list[Role]:
 
 
 def analytics_role(settings: Settings, logs: Path) -> Role:
-    """The statistics. Downloads missing artifacts; UsageError when that fails or the packages are missing."""
-    check_extra("Spark", "analytics")
+    """The statistics. Downloads missing artifacts; UsageError when that fails."""
     from . import spark_archive
 
     extra = spark_archive.environ() | {"HEADRACE_SPARK_JARS": spark_archive.connector()}

@@ -8,26 +8,33 @@ broker and lets the JVM write an archive at its exit: the classes and, from Java
 
 import hashlib
 import os
-import subprocess
+import shutil
 import sys
 import tempfile
+import time
 from importlib.metadata import version
 from pathlib import Path
 
 from headrace.installation import module_name
 
+from ..setup import cache_dir
 from .artifacts import artifact
 from .java import SPARK_JAVA, java_version, spark_java_home
+from .process import run_tied
 
 _LONGEST_S = 300.0  # of a training run
 
 
 def class_archive() -> Path:
-    """Path of the archive for this environment's Spark and Java; in the environment, so that both go together."""
+    """Path of the archive for this environment's Spark and Java; in the environment, so that both go together.
+
+    Where Python is the system's own, in the cache.
+    """
     home, release = spark_java_home(), spark_java_home() / "release"
     parts = (str(home), release.read_text() if release.exists() else "", version("pyspark"), connector())
     digest = hashlib.sha256("\0".join(parts).encode()).hexdigest()
-    return Path(sys.prefix) / f"headrace-spark-{digest[:12]}.archive"
+    folder = cache_dir() if sys.prefix == sys.base_prefix else Path(sys.prefix)
+    return folder / f"headrace-spark-{digest[:12]}.archive"
 
 
 def options() -> list[str]:
@@ -55,12 +62,15 @@ def train(bootstrap: str) -> None:
     archive = class_archive()
     for older in archive.parent.glob("headrace-spark-*"):
         older.unlink()
+    for left in archive.parent.glob(".train-*"):  # of a training that was killed
+        if time.time() - left.stat().st_mtime > 2 * _LONGEST_S:
+            shutil.rmtree(left, ignore_errors=True)
     with tempfile.TemporaryDirectory(dir=archive.parent, prefix=".train-") as name:
         made = Path(name) / "archive"
         option = "AOTCacheOutput" if _keeps_profiles() else "ArchiveClassesAtExit"
         own = _java() | {"SPARK_SUBMIT_OPTS": f"-XX:{option}={made}"}
         command = [sys.executable, "-P", "-m", module_name("spark_analytics.training"), bootstrap, connector(), name]
-        subprocess.run(command, check=True, timeout=_LONGEST_S, env={**os.environ, **own}, capture_output=True)
+        run_tied(command, timeout_s=_LONGEST_S, env={**os.environ, **own}).check_returncode()
         if made.exists():
             made.replace(archive)
 

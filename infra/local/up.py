@@ -18,6 +18,7 @@ from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 
 from headrace.errors import HeadraceError, UsageError
+from headrace.installation import check_extras
 from headrace.kafka.client import load_security
 from headrace.kafka.topics import apply_topics
 from headrace.process.signals import on_signals
@@ -28,7 +29,7 @@ from .data_directory import DataDirectory
 from .database import EmbeddedDatabase
 from .kafka import EmbeddedKafka
 from .kind_check import check_kinds
-from .prepare import prepare_once
+from .prepare import prepare_kafka, prepare_statistics
 from .roles import Role, analytics_role, machine_roles
 from .supervisor import Supervisor
 from .warmup import TIMEOUT_S, warm_up
@@ -44,7 +45,8 @@ def main(settings: Settings, given: Collection[str] = ADDRESSES) -> int:
     `given`: the settings that a person chose. Addresses that are not among them move to a free port when theirs is in
     use.
     """
-    prepare_once(settings)
+    if not settings.kafka:
+        prepare_kafka()
     machine = Machine(settings, given)
     on_signals((signal.SIGINT, signal.SIGTERM, signal.SIGHUP), machine.request_stop)
     machine.data.open()
@@ -176,6 +178,7 @@ class Machine:
     def _start_statistics(self) -> None:
         """Runs in a thread: a failure is printed, and stops nothing else."""
         try:
+            check_extras("headrace analytics", ["analytics"])
             if self._database is not None:
                 watch = self._supervisor.watch(self._database, f"{self._database.host}:{self._database.port}")
                 watch.settled.wait()
@@ -185,6 +188,7 @@ class Machine:
             while not self._ready.wait(0.2):
                 if self._stop_requested.is_set():
                     return
+            prepare_statistics()
             if not self._stop_requested.is_set():
                 role = analytics_role(self.settings, self.data.logs)
                 self._supervisor.watch(role, role.listens)

@@ -1,5 +1,6 @@
 """The roles of one machine: their ports, names and environment."""
 
+import subprocess
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,6 +20,14 @@ def test_workers_take_the_next_ports_and_keep_their_names(tmp_path: Path) -> Non
     assert [r.listens for r in workers] == ["127.0.0.1:7000", "127.0.0.1:7001", "127.0.0.1:7002"]
     assert [r.environ()["HEADRACE_NODE"] for r in workers] == ["node-1", "node-2", "node-3"]
     assert [r.environ()["HEADRACE_STATS_HTTP"] for r in workers] == [r.listens for r in workers]
+
+
+def test_a_file_in_the_current_directory_is_no_module_of_a_role(tmp_path: Path) -> None:
+    for name in ("random", "click", "headrace"):
+        (tmp_path / f"{name}.py").write_text("raise SystemExit('the wrong module')")
+    for role in machine_roles(SETTINGS, tmp_path)[:3]:
+        done = subprocess.run([*role.command(), "--help"], cwd=tmp_path, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
 
 
 def test_names_on_a_shared_kafka_carry_the_machine(tmp_path: Path) -> None:
