@@ -14,6 +14,7 @@ from starlette.responses import Response
 from headrace import __version__
 
 from .http.guard import Guard
+from .http.head_requests import HeadRequests
 from .http.problems import Problem
 from .page import routes as page
 from .routes import attempt_logs, cluster, dead_letters, events, health, results, statistics, submit, tasks
@@ -51,6 +52,7 @@ def make_app(dependencies: Dependencies, any_host: bool = False) -> FastAPI:
     app.add_exception_handler(Problem, _answer_problem)
     app.add_exception_handler(HTTPException, _answer_http_error)
     app.add_exception_handler(Exception, _answer_failure)
+    app.add_middleware(HeadRequests)
     app.add_middleware(Guard, any_host=any_host)
     return app
 
@@ -68,8 +70,9 @@ async def _answer_http_error(request: Request, error: Exception) -> Response:
         return Problem("not-found", f"there is no {path!r}; /openapi.json lists all paths").response()
     if error.status_code == 405:
         allowed = (error.headers or {}).get("Allow", "")
+        allowed = f"{allowed}, HEAD" if "GET" in allowed and "HEAD" not in allowed else allowed
         detail = f"{path!r} does not support {request.method[:20]}" + (f": use {allowed}" if allowed else "")
-        return Problem("method-not-allowed", detail, headers=error.headers).response()
+        return Problem("method-not-allowed", detail, headers={"Allow": allowed} if allowed else None).response()
     return Problem("bad-request", str(error.detail), headers=error.headers).response()
 
 

@@ -15,6 +15,7 @@ from headrace.contract.records import Outgoing
 from headrace.contract.submission import MAX_SUBMISSION_BYTES, Submission
 from headrace.errors import Invalid, Undecodable
 
+from .http.body import too_large_problem
 from .http.problems import Problem
 from .view.batch import DIGEST_HEADER
 from .view.cluster import ClusterView
@@ -94,12 +95,6 @@ class Submissions:
             own.append((DIGEST_HEADER, digest.encode()))
         task_id = task_id or new_id()
         return PreparedSubmission(task_id, submission, Outgoing(topic, task_id.encode(), body, tuple(own)), digest)
-
-
-def too_large_problem() -> Problem:
-    return Problem(
-        "too-large", f"a submission may have at most {MAX_SUBMISSION_BYTES} bytes", headers={"Connection": "close"}
-    )
 
 
 def parse_body(body: bytes) -> Any:

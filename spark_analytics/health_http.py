@@ -62,6 +62,8 @@ class _Handler(BaseHTTPRequestHandler):
         else:
             self._answer(404, b'{"detail":"there are /healthz, /readyz and /metrics"}')
 
+    do_HEAD = do_GET  # `_answer` leaves out the body
+
     def _answer(self, status: int, body: bytes, content_type: str = "application/json") -> None:
         self.send_response(status)
         for name, value in (
@@ -72,7 +74,8 @@ class _Handler(BaseHTTPRequestHandler):
         ):
             self.send_header(name, value)
         self.end_headers()
-        self.wfile.write(body)
+        if self.command != "HEAD":
+            self.wfile.write(body)
 
     def log_message(self, format: str, *args: Any) -> None:
         pass

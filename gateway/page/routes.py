@@ -6,14 +6,14 @@ The files beside this module are read once at start. The page uses only the publ
 from hashlib import sha256
 from importlib.resources import files
 
-from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 
 from ..http.problems import Problem
 from ..http.responses import not_modified, page_policy
+from ..http.router import Router
 
-router = APIRouter()
+router = Router()
 
 _TYPES = {".html": "text/html; charset=utf-8", ".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
 _POLICY = page_policy()
@@ -33,12 +33,12 @@ def _load() -> dict[str, tuple[bytes, str, str]]:
 _FILES = _load()
 
 
-@router.api_route("/", methods=["GET", "HEAD"], include_in_schema=False)
+@router.get("/", include_in_schema=False)
 async def page(request: Request) -> Response:
     return serve_file("index.html", request)
 
 
-@router.api_route("/page/{name}", methods=["GET", "HEAD"], include_in_schema=False)
+@router.get("/page/{name}", include_in_schema=False)
 async def page_file(name: str, request: Request) -> Response:
     return serve_file(name, request)
 

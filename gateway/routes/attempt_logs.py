@@ -9,7 +9,6 @@ import asyncio
 import os
 import re
 
-from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -18,16 +17,17 @@ from headrace.storage.safe_open import open_file_below
 
 from ..http.problems import Problem
 from ..http.responses import UNTRUSTED_CONTENT
+from ..http.router import Router
 from ..view.projection import id_text
 from .dependencies import dependencies_of
 
-router = APIRouter()
+router = Router()
 
 _NUMBER = re.compile(r"[1-9]\d{0,5}", re.ASCII)
 _HEADERS = UNTRUSTED_CONTENT | {"Cache-Control": "private, no-cache"}
 
 
-@router.api_route("/tasks/{task_id}/attempts/{attempt}/log", methods=["GET", "HEAD"])
+@router.get("/tasks/{task_id}/attempts/{attempt}/log")
 async def attempt_log(task_id: str, attempt: str, request: Request) -> Response:
     """What the attempt printed."""
     deps = dependencies_of(request)

@@ -2,16 +2,16 @@
 
 from typing import Any
 
-from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 
 from ..http.responses import json_response
+from ..http.router import Router
 from ..view.cluster import LIVE_S, KnownNode
 from ..view.task_events import rfc3339
 from .dependencies import dependencies_of
 
-router = APIRouter()
+router = Router()
 
 
 @router.get("/kinds")

@@ -10,7 +10,6 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
-from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -21,24 +20,25 @@ from headrace.contract.states import Status
 from headrace.contract.submission import Submission
 from headrace.errors import Invalid, Retryable, Undecodable
 
+from ..http.body import read_body
 from ..http.problems import Problem
 from ..http.query import encode_cursor, parse_filter
 from ..http.responses import json_response
+from ..http.router import Router, takes
 from ..submission import parse_body
 from ..view.projection import TaskView, id_bytes, id_text, partition_and_offset
 from .dependencies import Dependencies, dependencies_of
 from .redrive_request import RedriveRequest, parse_redrive
-from .submit import read_body
 from .tasks import task_page
 
-router = APIRouter()
+router = Router()
 
 MAX_REDRIVE = 10_000  # tasks that a call looks at
 REDRIVE_S = 15.0  # a call sends no further task after so long: half of what clients usually wait for an answer
 _VIEW_WAIT_S = 2.0
 
 
-@router.get("/dead")
+@router.get("/dead", openapi_extra=takes("reason", "status", "name", "directory", "since", "until", "limit", "cursor"))
 async def list_dead(request: Request) -> Response:
     """Dead letters, newest first, filtered by reason, kind, directory and time."""
     return await task_page(dependencies_of(request), parse_filter(request.query_params, dead=True), request)

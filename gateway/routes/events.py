@@ -10,7 +10,6 @@ import time
 from collections.abc import AsyncIterator, Iterable
 
 import orjson
-from fastapi import APIRouter
 from fastapi.sse import EventSourceResponse, format_sse_event
 from starlette.requests import Request
 from starlette.responses import Response
@@ -18,6 +17,7 @@ from starlette.responses import Response
 from headrace.errors import Retryable
 
 from ..http.query import parse_filter
+from ..http.router import Router, takes
 from ..view import position_vector
 from ..view.event_stream import EventStream
 from ..view.projection import id_bytes, id_text
@@ -25,7 +25,7 @@ from ..view.store import EVENT_TOPICS, TaskFilter
 from ..view.task_events import ENDED, TaskEvent, is_event_id, progress_offset, remaining_events
 from .dependencies import Dependencies, dependencies_of
 
-router = APIRouter()
+router = Router()
 
 COMMENT_EVERY_S = 10.0  # keeps proxies and browsers from closing a quiet stream
 _PAGE = 200  # events read from the store at a time
@@ -45,7 +45,7 @@ async def task_events(task_id: str, request: Request) -> Response:
     return EventSourceResponse(_stream_task(deps, id_text(task.id), after), headers=_HEADERS)
 
 
-@router.get("/events")
+@router.get("/events", openapi_extra=takes("status", "name", "directory"))
 async def all_events(request: Request) -> Response:
     """The events of all tasks from now on, or after Last-Event-ID.
 

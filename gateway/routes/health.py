@@ -1,18 +1,18 @@
 """GET /healthz, /readyz and /metrics: is the process alive, can the gateway do its work, and its metrics."""
 
 import orjson
-from fastapi import APIRouter
 from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.requests import Request
 from starlette.responses import Response
 
+from ..http.router import Router
 from .dependencies import dependencies_of
 
-router = APIRouter()
+router = Router()
 
 
 @router.get("/healthz")
-async def healthz() -> Response:
+async def healthz(request: Request) -> Response:
     """200 as long as the process answers."""
     return Response(b'{"status":"alive"}', media_type="application/json")
 

@@ -9,7 +9,6 @@ import os
 import re
 from collections.abc import AsyncIterator
 
-from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
@@ -20,10 +19,11 @@ from headrace.storage.safe_open import open_file_below
 
 from ..http.problems import Problem
 from ..http.responses import UNTRUSTED_CONTENT, not_modified
+from ..http.router import Router
 from ..view.projection import TaskView, id_text
 from .dependencies import dependencies_of
 
-router = APIRouter()
+router = Router()
 
 _CHUNK = 256 * 1024
 _NO_RESULT = {
@@ -47,7 +47,7 @@ _INLINE = {
 _CONTENT_TYPE = re.compile(r"[\w.+-]+/[\w.+-]+(; ?[\w-]+=[\w.-]+)*", re.ASCII)
 
 
-@router.api_route("/tasks/{task_id}/result", methods=["GET", "HEAD"])
+@router.get("/tasks/{task_id}/result")
 async def result(task_id: str, request: Request) -> Response:
     """The result of a completed task."""
     deps = dependencies_of(request)
@@ -62,8 +62,6 @@ async def result(task_id: str, request: Request) -> Response:
     begin, end = _byte_range(request, size, headers)
     headers["Content-Length"] = str(end - begin)
     status = 206 if "Content-Range" in headers else 200
-    if request.method == "HEAD":
-        return Response(status_code=status, headers=headers)
     return StreamingResponse(_stream(file, begin, end), status, headers)
 
 

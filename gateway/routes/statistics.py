@@ -17,13 +17,13 @@ from importlib.resources import files
 from typing import Any, TypeVar
 
 import orjson
-from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 
 from ..http.problems import Problem
 from ..http.query import bad_cursor, bad_parameter, decode_base64, encode_base64, parse_limit, parse_time
 from ..http.responses import NO_STORE, json_response, not_modified, page_policy
+from ..http.router import Router, takes
 from ..page.routes import serve_file
 from ..statistics_store import (
     BUCKETS,
@@ -35,16 +35,17 @@ from ..statistics_store import (
 )
 from .dependencies import dependencies_of
 
-router = APIRouter()
+router = Router()
 
 MAX_LIMIT = 10_000
 DEFAULT_LIMIT = 1000
 # The chart library adds style elements of its own.
 _POLICY = page_policy(style="'self' 'unsafe-inline'", images="'self' data: blob:")
 T = TypeVar("T")
+_COUNTS = takes("bucket", "by", "since", "until", "name", "node", "limit", "cursor", "format")
 
 
-@router.get("/stats/completed")
+@router.get("/stats/completed", openapi_extra=_COUNTS)
 async def completed(request: Request) -> Response:
     """Completed tasks by bucket, and by kind or node with `by`."""
     query = replace(_parse_query(request.query_params), only="completed")
@@ -52,14 +53,14 @@ async def completed(request: Request) -> Response:
     return _page_response(request, query, rows, tuple(filter(None, ("bucket", query.by, "completed"))))
 
 
-@router.get("/stats/counts")
+@router.get("/stats/counts", openapi_extra=_COUNTS)
 async def counts(request: Request) -> Response:
     """All counts by bucket, and by kind or node with `by`: the events, bytes stored, and rates."""
     query = _parse_query(request.query_params)
     return _page_response(request, query, await _query_store(request, lambda s: s.counts(query)))
 
 
-@router.get("/stats/durations")
+@router.get("/stats/durations", openapi_extra=takes("bucket", "by", "since", "until", "name", "limit", "format"))
 async def durations(request: Request) -> Response:
     """Percentiles of queue wait and run time in ms, by hour or a longer bucket, and by kind with `by=name`."""
     query = _parse_query(request.query_params, ("hour", "day", "week", "month"), ("", "name"))
@@ -67,14 +68,14 @@ async def durations(request: Request) -> Response:
     return _rows_response(request, rows[: query.limit])
 
 
-@router.get("/stats/audits")
+@router.get("/stats/audits", openapi_extra=takes("limit", "format"))
 async def audits(request: Request) -> Response:
     """The audits, newest first."""
     limit = _limit(request.query_params)
     return _rows_response(request, await _query_store(request, lambda s: s.audits(limit)))
 
 
-@router.get("/stats/findings")
+@router.get("/stats/findings", openapi_extra=takes("limit", "format"))
 async def findings(request: Request) -> Response:
     """The tasks that audits found lost, repeated or never received, newest first."""
     limit = _limit(request.query_params)
@@ -87,12 +88,12 @@ async def summary(request: Request) -> Response:
     return json_response(await _query_store(request, lambda s: s.summary()))
 
 
-@router.api_route("/stats", methods=["GET", "HEAD"], include_in_schema=False)
+@router.get("/stats", include_in_schema=False)
 async def stats_page(request: Request) -> Response:
     return serve_file("stats.html", request, _POLICY)
 
 
-@router.api_route("/stats/plotly.js", methods=["GET", "HEAD"], include_in_schema=False)
+@router.get("/stats/plotly.js", include_in_schema=False)
 async def plotly(request: Request) -> Response:
     """The chart library, from its Python package."""
     packed, plain_size, etag = await asyncio.to_thread(_plotly)
@@ -114,6 +115,8 @@ def _plotly() -> tuple[bytes, int, str]:
 
 
 async def _query_store(request: Request, query: Callable[[StatisticsStore], T]) -> T:
+    if request.query_params.get("format", "json") not in ("json", "csv"):
+        raise bad_parameter("format", "format must be json or csv")
     statistics = dependencies_of(request).statistics
     try:
         return await asyncio.to_thread(query, statistics)

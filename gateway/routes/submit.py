@@ -6,33 +6,30 @@ Problem. When Kafka is unavailable the answer is 503, at once if the probe knows
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from typing import Any
 
 import orjson
-from fastapi import APIRouter
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 from starlette.responses import Response
 
-from headrace.contract.submission import MAX_SUBMISSION_BYTES
 from headrace.errors import Retryable
 
+from ..http.body import read_body, read_lines
 from ..http.problems import Problem
-from ..submission import PreparedSubmission, too_large_problem
+from ..http.router import Router
+from ..submission import PreparedSubmission
 from ..view.projection import TaskView, id_bytes
 from .dependencies import Dependencies, dependencies_of
 
-router = APIRouter()
+router = Router()
 
+_LINE_TYPES = ("application/x-ndjson", "application/ndjson", "application/jsonl", "application/x-jsonlines")
 MAX_BATCH_LINES = 100_000  # the answers are kept in memory until the whole body has been read
 _WINDOW_LINES = 250  # checked in one turn of the event loop
 _WINDOW_BYTES = 8 << 20  # far below the sender's queue, so that sending never blocks the loop
-# Up to this size the gateway reads a body that is too large and discards it: closing a connection with unread bytes
-# resets it, and the client would never see the 413.
-_DRAINED_BYTES = 8 << 20
 _KEY_KEPT_MS = 24 * 3600 * 1000  # how long an Idempotency-Key stands for its task
-_TOO_LONG = MAX_SUBMISSION_BYTES + 1  # bytes of a line that are enough to refuse it
 
 
 @router.post("/tasks", status_code=202)
@@ -127,28 +124,36 @@ def _accepted(deps: Dependencies, prepared: PreparedSubmission) -> Response:
 async def submit_batch(request: Request) -> Response:
     """Submits one task for each line of NDJSON; the answer has an id or an error for each line, in order."""
     deps = dependencies_of(request)
-    _check_type(request, ("application/x-ndjson", "application/ndjson", "application/jsonl", "application/x-jsonlines"))
     if deps.broker_probe.unavailable:
         raise Problem("kafka-unavailable", deps.broker_probe.unavailable)
     answers: list[bytes] = []
+    try:
+        await _submit_lines(deps, request, answers)
+    except Problem as e:
+        if not answers:
+            raise
+        detail = f"{e.detail}; the first {len(answers)} lines have their answers here: send the rest in another batch"
+        given = [orjson.Fragment(a.rstrip()) for a in answers]
+        raise Problem(e.type, detail, headers=e.headers, answers=given) from None
+    return Response(b"".join(answers), 200, media_type="application/x-ndjson")
+
+
+async def _submit_lines(deps: Dependencies, request: Request, answers: list[bytes]) -> None:
+    """Adds the answer for each line of the body, also when it raises a Problem halfway."""
     window: list[bytes] = []
     size = 0
-    async for line in _lines(request):
+    async for line in read_lines(request, *_LINE_TYPES):
         if not line.strip():
             continue
+        if len(answers) + len(window) >= MAX_BATCH_LINES:
+            answers += await _submit_window(deps, window, request)
+            raise Problem("too-large", f"a batch may have at most {MAX_BATCH_LINES} lines")
         window.append(line)
         size += len(line)
         if len(window) >= _WINDOW_LINES or size >= _WINDOW_BYTES:
             answers += await _submit_window(deps, window, request)
             window, size = [], 0
-        if len(answers) + len(window) > MAX_BATCH_LINES:
-            raise Problem(
-                "too-large",
-                f"a batch may have at most {MAX_BATCH_LINES} lines: the first {len(answers)} were submitted; "
-                "send the rest in another batch",
-            )
     answers += await _submit_window(deps, window, request)
-    return Response(b"".join(answers), 200, media_type="application/x-ndjson")
 
 
 async def _submit_window(deps: Dependencies, lines: Sequence[bytes], request: Request) -> list[bytes]:
@@ -192,52 +197,3 @@ def _answer(deps: Dependencies, sent: "tuple[str, Future[Any]] | Problem") -> di
             problem = Problem("kafka-unavailable", str(e))
     deps.metrics.submitted.labels(problem.type if problem else "accepted").inc()
     return {"error": problem.to_json()} if problem else {"id": sent[0]}  # type: ignore[index]  # not a Problem, so a pair
-
-
-def _check_type(request: Request, allowed: Sequence[str]) -> None:
-    given = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if given not in allowed:
-        problem = f"the Content-Type is {given[:100]!r}" if given else "the Content-Type is missing"
-        raise Problem("unsupported-media-type", f"{problem}: send {allowed[0]}")
-
-
-async def read_body(request: Request, *types: str) -> bytes:
-    """The whole body; Problem unless its Content-Type is one of `types` and its size is allowed for a submission."""
-    _check_type(request, types)
-    if _content_length(request) > _DRAINED_BYTES:
-        raise too_large_problem()
-    pieces, size = [], 0
-    try:
-        async for piece in request.stream():
-            size += len(piece)
-            if size <= MAX_SUBMISSION_BYTES:
-                pieces.append(piece)
-            elif size > _DRAINED_BYTES:
-                break
-    except ClientDisconnect:
-        raise Problem("bad-request", "the body ended before the declared length: send it again") from None
-    if size > MAX_SUBMISSION_BYTES:
-        raise too_large_problem()
-    return pieces[0] if len(pieces) == 1 else b"".join(pieces)
-
-
-def _content_length(request: Request) -> int:
-    text = request.headers.get("content-length", "0")
-    return int(text) if text.isdigit() else 0
-
-
-async def _lines(request: Request) -> AsyncIterator[bytes]:
-    """The lines of the body; a line that is too long is cut to just over the limit."""
-    rest = b""
-    try:
-        async for piece in request.stream():
-            lines = (rest + piece).split(b"\n")
-            rest = lines.pop()
-            for line in lines:
-                yield line[:_TOO_LONG]
-            if len(rest) > 2 * _TOO_LONG:
-                rest = rest[:_TOO_LONG]
-    except ClientDisconnect:
-        raise Problem("bad-request", "the body ended before the declared length: send it again") from None
-    if rest:
-        yield rest[:_TOO_LONG]

@@ -9,7 +9,6 @@ import time
 import uuid
 from typing import Any
 
-from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -23,18 +22,19 @@ from headrace.errors import Retryable, Undecodable
 from ..http.problems import Problem
 from ..http.query import encode_cursor, parse_cursor, parse_filter, parse_limit
 from ..http.responses import json_response
+from ..http.router import Router, takes
 from ..view.projection import TaskView, id_text
 from ..view.store import StoredProgress, TaskFilter
 from ..view.task_events import result_json, rfc3339
 from .dependencies import Dependencies, dependencies_of
 
-router = APIRouter()
+router = Router()
 
 _BOOT = str(uuid.uuid4())  # this gateway's, in the outcomes of cancels
 _CANCEL_WAIT_S = 2.0
 
 
-@router.get("/tasks")
+@router.get("/tasks", openapi_extra=takes("status", "name", "directory", "since", "until", "limit", "cursor"))
 async def list_tasks(request: Request) -> Response:
     """Tasks, newest first, a page at a time."""
     return await task_page(dependencies_of(request), parse_filter(request.query_params), request)

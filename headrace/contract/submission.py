@@ -4,12 +4,12 @@ The gateway decodes it before it answers 202; a node's intake decodes it again, 
 gateway. Undecodable for bytes that are not JSON; Invalid, which names the field, for a submission that breaks a rule.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import datetime
 from typing import Any, Literal
 
 from headrace.contract.directory import check_directory
-from headrace.contract.exact_json import parse_json
+from headrace.contract.exact_json import parse_json, pointer_segment
 from headrace.contract.timestamps import parse_rfc3339
 from headrace.errors import Invalid, Undecodable
 
@@ -43,6 +43,10 @@ class Submission:
         """From parsed JSON; Invalid names the field that breaks a rule."""
         if not isinstance(found, dict):
             raise Invalid("a submission is a JSON object with name, payload and directory")
+        for field in found:
+            if field not in _FIELDS:
+                detail = f"unknown field {field[:100]!r}: the fields are {', '.join(_FIELDS)}"
+                raise Invalid(detail, pointer_segment(field[:100]))
         name = found.get("name")
         if not isinstance(name, str) or not 1 <= len(name) <= MAX_NAME_CHARACTERS or not name.isprintable():
             raise Invalid(f"name must be a task kind's name, 1 to {MAX_NAME_CHARACTERS} printable characters", "/name")
@@ -61,6 +65,9 @@ class Submission:
             expires_at=_time(found, "expires_at"),
             priority=priority,
         )
+
+
+_FIELDS = tuple(field.name for field in fields(Submission))
 
 
 def _number(found: dict[str, Any], name: str, least: float, most: float) -> float | None:

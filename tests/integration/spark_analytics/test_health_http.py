@@ -63,3 +63,18 @@ def test_a_port_that_is_open_on_purpose_answers_to_any_name(tmp_path: Path) -> N
 def test_listening_beyond_loopback_needs_consent(host: str, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="HEADRACE_INSECURE"):
         HealthServer(Settings(data=tmp_path, analytics_http=f"{host}:8000"), Health(), Metrics())
+
+
+def test_head_answers_as_get_does_without_a_body(tmp_path: Path) -> None:
+    with served(tmp_path) as port:
+        for path in ("/healthz", "/readyz", "/metrics", "/none"):
+            found = []
+            for method in ("GET", "HEAD"):
+                connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+                connection.request(method, path)
+                answer = connection.getresponse()
+                found.append((answer.status, answer.getheader("Content-Type"), len(answer.read()) > 0))
+                connection.close()
+            (status_of_get, kind, has_body), head = found
+            assert has_body
+            assert head == (status_of_get, kind, False), path

@@ -119,6 +119,7 @@ REFUSED = {
     "a number that is none": (b'{"name": "work", "payload": {"x": NaN}}', "invalid", "not JSON"),
     "a repeated key": (b'{"name": "work", "name": "work"}', "invalid", "'name' appears twice"),
     "a long value that fails its schema": (submission(payload={"x": "é" * 400_000}), "invalid", '/payload/x: "éé'),
+    "an unknown field": (submission()[:-1] + b',"timeout":5}', "invalid", "/timeout: unknown field"),
     "an unknown kind": (submission("nobody-has-it"), "unknown-kind", "there are work"),
     "one that has expired": (submission(expires_at="2020-01-01T00:00:00Z"), "expired", "2020-01-01"),
 }
