@@ -3,9 +3,7 @@
 UsageError names the user's file and line, and says what to install where a package is missing.
 """
 
-import hashlib
 import importlib
-import importlib.util
 import os
 import sys
 import sysconfig
@@ -13,9 +11,12 @@ import traceback
 from pathlib import Path
 from types import TracebackType
 
+import headrace.kind_files
 from headrace.contract.printable import printable
 from headrace.errors import UsageError
+from headrace.kind_files import import_file
 
+_OURS = (__file__, headrace.kind_files.__file__)
 _MAX_CHARACTERS = 1000  # of an error's own text
 
 
@@ -23,7 +24,7 @@ def import_kinds(item: str) -> None:
     """Imports one item of HEADRACE_TASKS: a module, or a file ending in .py. UsageError when that fails."""
     try:
         if item.endswith(".py") or "/" in item:
-            _import_file(Path(item))
+            import_file(Path(item))
         else:
             importlib.import_module(item)
     except UsageError:
@@ -38,18 +39,6 @@ def too_slow_import(limit_s: float) -> str:
         f"importing the task kinds takes more than {limit_s:g} s: raise HEADRACE_IMPORT_S, or import slow packages "
         "inside the functions that need them"
     )
-
-
-def _import_file(path: Path) -> None:
-    if not path.is_file():
-        raise UsageError(f"HEADRACE_TASKS: no file {path} (looked for in {Path.cwd()})")
-    name = f"headrace_tasks_{path.stem}_{hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:8]}"
-    spec = importlib.util.spec_from_file_location(name, path)
-    if spec is None or spec.loader is None:
-        raise UsageError(f"HEADRACE_TASKS: {path} is no Python file: its name must end in .py")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module  # pickling and type hints look modules up by name
-    spec.loader.exec_module(module)
 
 
 def _explain(error: BaseException, item: str) -> str:
@@ -103,7 +92,7 @@ def _place(error: BaseException) -> str:
 def _frames(at: TracebackType | None) -> list[tuple[str, int]]:
     """File and line of each frame that is not the import machinery's or this module's."""
     frames = [(f.f_code.co_filename, line) for f, line in traceback.walk_tb(at)]
-    return [(file, line) for file, line in frames if file != __file__ and not file.startswith("<")]
+    return [(file, line) for file, line in frames if file not in _OURS and not file.startswith("<")]
 
 
 def _paths(*names: str) -> tuple[str, ...]:

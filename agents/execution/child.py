@@ -1,32 +1,43 @@
 """One child process of the pool, and the node's end of the link to it.
 
-Made by `agents.execution.slot` in a thread (forking takes milliseconds); runs one attempt at a time, at the request of
-`agents.execution.attempt` in the event loop. The node sees a child's death at once, and the running attempt fails with
-ChildDied; an answer that the child sent before its death still counts.
+Made by `agents.execution.slot` in a thread (forking takes milliseconds); forks a runner for one attempt at a time, at
+the request of `agents.execution.attempt` in the event loop. The node learns at once that a runner or its child has
+ended; without an answer the attempt fails with RunnerDied. An answer that was sent before the death still counts.
 """
 
 import asyncio
 import contextlib
 import os
 import select
+import signal
 import socket
 import time
 from collections.abc import Callable
 
-from headrace.child.attempt import Setup
 from headrace.child.context import context
 from headrace.child.main import serve
-from headrace.child.process_tree import kill_trees
-from headrace.child.protocol import Begun, BrokenLink, DescribeKinds, Ended, FrameReader, Request, pack_frame
+from headrace.child.process_tree import kill_trees, parent_of
+from headrace.child.protocol import (
+    Begun,
+    BrokenLink,
+    DescribeKinds,
+    Ended,
+    FrameReader,
+    Gone,
+    Request,
+    pack_frame,
+    unpack_answer,
+)
+from headrace.child.zygote import Setup
 
 _READ_BYTES = 256 * 1024
 _JOIN_S = 5.0  # for a killed process to end
 
 
-class ChildDied(Exception):
-    """`exit_code` as multiprocessing gives it, negative for signals; None when it is unknown.
+class RunnerDied(Exception):
+    """Of the runner, or of the child with it: `exit_code`, negative for signals, None when it is unknown.
 
-    `reason` says why the node killed the child, if it did so because of what the child sent.
+    `reason` says what was wrong with its answer, if that was the cause.
     """
 
     def __init__(self, exit_code: int | None, reason: str = "") -> None:
@@ -55,7 +66,9 @@ class Child:
         self._reader = FrameReader()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._request: Request | None = None
-        self._on_begun: Callable[[], None] = lambda: None
+        self._on_begun: Callable[[Begun], None] = lambda _: None
+        self._runner = 0  # pid, from its Begun to its Gone
+        self._last_words: Gone | None = None  # of a child that ran the attempt itself and is about to end
         self._answer: asyncio.Future[Ended] | None = None
         self._sending: asyncio.Task[None] | None = None
         self._protocol_error = ""
@@ -74,20 +87,33 @@ class Child:
         loop.add_reader(self._link.fileno(), self._read_link)
         loop.add_reader(self._process.sentinel, self._on_exit)
 
-    def run_attempt(self, request: Request, on_begun: Callable[[], None]) -> "asyncio.Future[Ended]":
-        """Sends the request. `on_begun` is called when the child starts it; the future fails with ChildDied."""
+    def run_attempt(self, request: Request, on_begun: Callable[[Begun], None]) -> "asyncio.Future[Ended]":
+        """Sends the request. `on_begun` is called when a runner starts it.
+
+        The future is done when the runner and all that it started have ended, or when the child has died. It fails with
+        RunnerDied, or with OSError when no runner could be started.
+        """
         assert self._loop is not None
         self._request, self._on_begun = request, on_begun
         self._answer = answer = self._loop.create_future()
         answer.add_done_callback(lambda f: f.cancelled() or f.exception())  # its attempt may be over
         if self.is_dead:
-            answer.set_exception(ChildDied(self._exit_code()))
+            answer.set_exception(RunnerDied(self._exit_code()))
         else:
             self._send(pack_frame(request))
         return answer
 
+    def kill_runner(self) -> bool:
+        """Kills the running attempt's runner, whose end follows; False when there is none."""
+        # Its pid can have been given to another process only after the child has collected its exit code.
+        if not self._runner or (parent_of(self._runner) != self.pid and self._runner != self.pid):
+            return False
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self._runner, signal.SIGKILL)
+        return True
+
     def describe_kinds(self, timeout_s: float) -> bytes:
-        """The answer to DescribeKinds; before `attach`. Raises ChildDied, or TimeoutError after `timeout_s` seconds."""
+        """The answer to DescribeKinds; before `attach`. RunnerDied, or TimeoutError after `timeout_s` seconds."""
         deadline = time.monotonic() + timeout_s
         with contextlib.suppress(OSError):  # it has ended already: its sentinel says so
             self._link.send(pack_frame(DescribeKinds()))
@@ -105,7 +131,7 @@ class Child:
                 if not data:  # the link has ended: wait for the process to end
                     watched = [self._process.sentinel]
             if self._process.sentinel in ready:
-                raise ChildDied(self._exit_code())
+                raise RunnerDied(self._exit_code())
         raise TimeoutError
 
     def detach(self) -> None:
@@ -163,11 +189,18 @@ class Child:
 
     def _handle_frame(self, frame: object) -> None:
         request = self._request
+        if request is None or not isinstance(frame, Begun | Gone):
+            return
+        if (frame.id, frame.attempt) != (request.id, request.attempt):
+            return
         if isinstance(frame, Begun):
-            if request is not None and (frame.id, frame.attempt) == (request.id, request.attempt):
-                self._on_begun()
-        elif isinstance(frame, Ended) and self._answer is not None and not self._answer.done():
-            self._answer.set_result(frame)
+            self._runner = frame.pid
+            self._on_begun(frame)
+        elif self._runner == self.pid:
+            self._last_words = frame  # it ran the attempt itself: its threads live on until it has ended
+        else:
+            self._runner = 0
+            self._settle(frame)
 
     def _on_exit(self) -> None:
         if self._loop is not None:
@@ -176,9 +209,24 @@ class Child:
             self._loop.remove_reader(self._link.fileno())
             self._loop = None
         self.death.set()
-        if self._answer is not None and not self._answer.done():
-            self._answer.set_exception(ChildDied(self._exit_code(), self._protocol_error))
+        self._settle(self._last_words)
         self._on_death()
+
+    def _settle(self, gone: Gone | None) -> None:
+        """The running attempt has ended: so, or with the child's death."""
+        if self._answer is None or self._answer.done():
+            return
+        if gone is None:
+            self._answer.set_exception(RunnerDied(self._exit_code(), self._protocol_error))
+        elif gone.fork_error:
+            self._answer.set_exception(OSError(f"no process could be started for the attempt: {gone.fork_error}"))
+        elif gone.answer is None:
+            self._answer.set_exception(RunnerDied(gone.exit_code))
+        else:
+            try:
+                self._answer.set_result(unpack_answer(gone.answer))
+            except BrokenLink as e:
+                self._answer.set_exception(RunnerDied(gone.exit_code, f"the process sent an invalid answer: {e}"))
 
     def _exit_code(self) -> int | None:
         """None when the forkserver has died too: only it learns the code."""

@@ -36,7 +36,7 @@ class Cleanup:
         self._background = set[asyncio.Task[None]]()
 
     async def kill_orphans(self) -> None:
-        await asyncio.to_thread(self._orphans.kill_all, self._live_children)
+        await self._orphans.kill_all(self._live_children)
 
     async def keep_log(self, attempt: Attempt) -> None:
         task, printed = attempt.job.task, attempt.slot.output.take_tail()
@@ -54,7 +54,7 @@ class Cleanup:
         for attempt in list(attempts):
             try:
                 if attempt.needs_new_child and attempt.child is not None:
-                    await asyncio.to_thread(kill_trees, [attempt.child.pid])
+                    await asyncio.to_thread(kill_trees, {attempt.child.pid} | attempt.pids)
                     await self.kill_orphans()
                     await asyncio.wait_for(attempt.child.death.wait(), _DEATH_S)
                     await attempt.slot.ready_child()

@@ -3,6 +3,7 @@
 The forkserver adopts them, being a subreaper; if it was killed too, the node does. Used by `agents.execution.pool`.
 """
 
+import asyncio
 import os
 from collections.abc import Callable
 
@@ -29,12 +30,20 @@ class Orphans:
             self._lost_forkserver |= self._forkserver not in (0, parent)
             self._forkserver = parent
 
-    def kill_all(self, live_children: Callable[[], set[int]]) -> None:
-        """Kills every orphan with its descendants. For a thread: takes milliseconds.
+    async def kill_all(self, live_children: Callable[[], set[int]]) -> None:
+        """Kills every orphan with its descendants; takes milliseconds. Call it in the event loop.
 
-        `live_children` gives pids that are no orphans. It is called after the search: a child sends Born before it
-        leaves the forkserver's session, so every child that the search has found is known by then.
+        `live_children` gives pids that are no orphans. It is called after the search, in the event loop, which alone
+        may read notifications: a child sends Born before it leaves the forkserver's session, so every child that the
+        search has found is known by then.
         """
+        of_forkserver, of_node = await asyncio.to_thread(self._find)
+        orphans = (of_forkserver | of_node) - live_children()
+        if orphans or of_node:
+            await asyncio.to_thread(_kill, orphans, of_node)
+
+    def _find(self) -> tuple[set[int], set[int]]:
+        """(children of the forkserver, children of the node) that may be orphans."""
         seen, node = processes(), os.getpid()
         of_forkserver, of_node = set[int](), set[int]()
         forkserver = seen.get(self._forkserver)
@@ -46,5 +55,9 @@ class Orphans:
         if self._adopts and (self._lost_forkserver or forkserver is None or forkserver.zombie):
             of_node = {p.pid for p in seen.values() if p.parent == node and p.session != seen[node].session}
             of_node.discard(forkserver_pid())
-        kill_trees((of_forkserver | of_node) - live_children())
-        reap(of_node)
+        return of_forkserver, of_node
+
+
+def _kill(orphans: set[int], of_node: set[int]) -> None:
+    kill_trees(orphans)
+    reap(of_node)

@@ -14,11 +14,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from headrace.child.attempt import Setup, parse_kinds
 from headrace.child.context import start_forkserver
 from headrace.child.notifications import Born, NotificationSocket, Reported
-from headrace.child.process_tree import anonymous_bytes, kill_trees
+from headrace.child.process_tree import kill_trees
 from headrace.child.user import ChildUser
+from headrace.child.zygote import Setup, parse_kinds
 from headrace.contract.cluster import KindInfo, RunningAttempt
 from headrace.contract.progress import Progress
 from headrace.contract.states import Cause
@@ -26,7 +26,7 @@ from headrace.errors import UsageError
 from headrace.kind_imports import too_slow_import
 
 from .attempt import IMPORT_S, Attempt
-from .child import ChildDied
+from .child import RunnerDied
 from .cleanup import Cleanup
 from .exclusive_run import ExclusiveRun
 from .in_flight import InFlight
@@ -99,17 +99,20 @@ class Pool:
         for slot in self._slots:
             self._free.put_nowait(slot)
         try:
-            return parse_kinds(self._describe_kinds())
+            kinds, notes = parse_kinds(self._describe_kinds())
         except UsageError:
             self.stop()
             raise
+        for note in notes:
+            log.warning("%s", note)
+        return kinds
 
     def _describe_kinds(self) -> bytes:
         """The first child's answer. A child that dies of the import is not replaced: the next would die of it too."""
         setting = f"HEADRACE_TASKS: {self._setup.tasks or 'the examples'}"
         try:
             return self._slots[0].child.describe_kinds(self._import_s)
-        except ChildDied:
+        except RunnerDied:
             raise UsageError(f"{setting} cannot be imported: the import ended the process") from None
         except TimeoutError:
             raise UsageError(f"{setting} cannot be imported: {too_slow_import(self._import_s)}") from None
@@ -210,12 +213,10 @@ class Pool:
     def _new_attempt(self, job: Job, slot: PoolSlot) -> Attempt:
         # The number makes the name unique: the files of the attempt's first run may not be removed yet, and a copy of
         # the task from another partition may run at the same time.
-        name = f"{job.task.id}-{job.task.attempt}-{next(self._attempt_numbers)}"
-        scratch = slot.new_scratch(name)
+        # It is short because tasks make sockets below it, whose paths have 107 characters at most.
+        name = f"{job.task.id[:8]}-{job.task.attempt}-{next(self._attempt_numbers)}"
         slot.output.take_tail()
-        attempt = Attempt(job, slot, scratch, self._results / name, self._import_s)
-        if job.kind.memory_mb or self._limits.memory_mb:
-            attempt.memory_before = anonymous_bytes([slot.child.pid])
+        attempt = Attempt(job, slot, slot.make_directory(name), self._results / name, self._import_s)
         self._in_flight.add_running(attempt)
         return attempt
 
@@ -274,7 +275,7 @@ class Pool:
         self._cleanup.in_background(clean_up_first())
 
     def _live_children(self) -> set[int]:
-        """Pids of all children, those included whose Born notification has just come. From any thread."""
+        """Pids of all children, those included whose Born notification has just come."""
         self._read_notifications()
         return {pid for slot in self._slots for pid in slot.pids}
 

@@ -1,6 +1,6 @@
 """Limits on the disk space and memory of an attempt, over all of its processes.
 
-A child enforces both limits on itself where it can (`headrace.child.attempt`: the size of one file, the memory of one
+A runner enforces both limits on itself where it can (`headrace.child.attempt`: the size of one file, the memory of one
 process), so a task meets them as an error at its own line. Many files or many processes get past that: here the node
 measures each attempt twice a second, and stops those above a limit. Used by `agents.execution.pool`.
 """
@@ -42,7 +42,7 @@ class LimitedAttempt(Protocol):
     memory_before: int
 
     @property
-    def pid(self) -> int: ...
+    def pids(self) -> set[int]: ...
 
     def stop(self, cause: Cause, detail: str) -> None: ...
 
@@ -51,7 +51,7 @@ async def enforce_limits(limits: Limits, attempts: Callable[[], Iterable[Limited
     """Measures the running attempts until it is cancelled."""
     while True:
         await asyncio.sleep(_MEASURE_EVERY_S)
-        for attempt in [a for a in attempts() if a.pid]:
+        for attempt in [a for a in attempts() if a.pids]:
             exceeded = await asyncio.to_thread(_exceeded_limit, attempt, limits)
             if exceeded is not None:
                 attempt.stop(*exceeded)
@@ -72,8 +72,11 @@ def _exceeded_limit(attempt: LimitedAttempt, limits: Limits) -> tuple[Cause, str
         return Cause.ERROR, f"its scratch files exceeded the limit of {limits.scratch_mb} MiB (HEADRACE_SCRATCH_MB)"
     memory_mb = attempt.job.kind.memory_mb or limits.memory_mb
     if memory_mb:
-        pids = {attempt.pid} | descendants([attempt.pid], processes())
-        if anonymous_bytes(pids) - attempt.memory_before > (memory_mb + _SLACK_MB) * _MIB:
+        pids = attempt.pids
+        if (
+            anonymous_bytes(pids | descendants(pids, processes())) - attempt.memory_before
+            > (memory_mb + _SLACK_MB) * _MIB
+        ):
             setting = "memory_mb of its kind" if attempt.job.kind.memory_mb else "HEADRACE_SLOT_MEMORY_MB"
             return Cause.OUT_OF_MEMORY, f"its processes together exceeded the limit of {memory_mb} MiB ({setting})"
     return None

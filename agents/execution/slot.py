@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from headrace.child.attempt import HOME, Setup
+from headrace.child.zygote import Setup
 
 from .child import Child
 from .output import AttemptOutput
@@ -47,18 +47,10 @@ class PoolSlot:
         self._give_to_user(made)
         return made
 
-    def new_scratch(self, name: str) -> Path:
-        """Makes the next attempt's scratch directory and points the slot's `home` link at it."""
-        made, link, home = self.make_directory(name), self.folder / "home.new", self.folder / HOME
-        link.unlink(missing_ok=True)  # left from a failure between the two steps that follow
-        os.symlink(name, link)
-        os.replace(link, home)
-        return made
-
     async def probe(self) -> None:
         """Raises what the next attempt would meet: no child can be started, or the disk takes no scratch directory."""
         await self.ready_child()
-        self.new_scratch("trial").rmdir()
+        self.make_directory("trial").rmdir()
 
     def _give_to_user(self, path: Path) -> None:
         if self.user is not None:

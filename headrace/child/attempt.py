@@ -1,6 +1,6 @@
-"""Attempts inside a pool's child: the child loads the kinds once, then runs one attempt after another.
+"""One attempt, from its payload to its encoded result, in the runner.
 
-Called by `headrace.child.main` in a process forked by the forkserver, which has imported only `headrace`. Everything
+Called by `headrace.child.runner`, in a process that nothing else has used and that ends with the attempt. Everything
 that goes back to the node is a frame (`headrace.child.protocol`) of numbers, text and bytes: the node never unpickles
 what a task made. Results above `INLINE_BYTES` stay in a file that the node has named, so memory does not grow with
 them. What an attempt prints goes into a pipe that the node reads; its progress goes to the node's datagram socket
@@ -8,179 +8,79 @@ them. What an attempt prints goes into a pipe that the node reads; its progress 
 """
 
 import contextlib
-import faulthandler
-import fcntl
 import os
 import resource
 import shutil
 import signal
-import sys
 import tempfile
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import orjson
-
+from headrace.child.content_types import type_and_suffix
 from headrace.child.encoding import Unencodable, encode_result
 from headrace.child.errors import MAX_BYTES, describe_error
-from headrace.child.notifications import Born, Reported, send_notification
-from headrace.child.process_tree import adopt_orphans, descendants, kill_trees, processes, reap, set_death_signal
+from headrace.child.main_process import shorten_socket_paths
+from headrace.child.notifications import Reported, send_notification
 from headrace.child.protocol import INLINE_BYTES, Ended, Request
-from headrace.child.user import ChildUser, drop_privileges
-from headrace.contract.cluster import KindInfo
-from headrace.contract.exact_json import encode_json, parse_json
+from headrace.child.zygote import Setup, flush_streams, load_kinds_once
 from headrace.contract.printable import printable
-from headrace.errors import Invalid, UsageError
-from headrace.installation import path_for_kinds
-from headrace.kinds import Context, Kind, load_kinds
+from headrace.errors import Invalid
+from headrace.kinds import Context, Kind
 
-HOME = "home"  # in a slot's folder: a link to the scratch of its running attempt
 _MIB = 1024 * 1024
-_OOM_SCORE = "500"  # when memory runs out the kernel kills tasks before the node and other processes
+# A timer or a signal of the task must not end the process while its answer is on the way. The others name a crash.
+_CRASHES = {signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGABRT, signal.SIGSYS, signal.SIGTRAP}
+_DEFERRED = set(signal.valid_signals()) - _CRASHES
 
 
-@dataclass(frozen=True, slots=True)
-class Setup:
-    """What the node tells a child once, when it starts it."""
-
-    tasks: str  # HEADRACE_TASKS
-    import_path: str  # the directory of the user's modules, first on sys.path
-    slot: int  # the slot it serves
-    socket: str  # the node's datagram socket
-    lock_path: str = ""  # held, shared, as long as this child lives: a takeover waits for it
-    user: ChildUser | None = None  # the user that the child becomes; None = it stays the node's user
-    memory_mb: int = 0  # MiB for kinds without a limit of their own; 0 = no limit
-    scratch_mb: int = 0  # MiB of the largest file that an attempt may write; 0 = no limit
-    token: str = ""  # proves its Born notification, once
-
-
-_setup: Setup | None = None
-_kinds: dict[str, Kind] | None = None
-
-
-def initialize(setup: Setup) -> None:
-    """Prepares the process: a session of its own, no privileges, death with its parent, the kinds loaded.
-
-    Kinds that cannot be loaded do not fail here, but in the attempts that need them.
-    """
-    global _setup
-    _setup = setup
-    # Before setsid: the node takes a process in an unknown session for an orphan.
-    send_notification(setup.socket, Born(setup.slot, os.getppid(), setup.token))
-    os.setsid()  # a kill by session includes what a task has started
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C in a terminal reaches the whole group: the node decides
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    if setup.lock_path:
-        fcntl.flock(os.open(setup.lock_path, os.O_RDONLY | os.O_CREAT, 0o600), fcntl.LOCK_SH)
-    _confine(setup)
-    die_with_parent()  # after _confine: a change of user clears the death signal
-    adopt_orphans()
-    null = os.open(os.devnull, os.O_RDWR)
-    for number in (0, 1, 2):
-        os.dup2(null, number)
-    os.close(null)
-    faulthandler.enable(file=2)  # the traceback of a crash in native code goes to the attempt's log
-    sys.path[:] = path_for_kinds(setup.import_path, sys.path)
-    with contextlib.suppress(BaseException):  # a module may call sys.exit
-        _load_once()
-
-
-def _confine(setup: Setup) -> None:
-    """Sets limits and drops privileges. An error ends the child: no task may run with more rights than intended."""
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a crash must not fill the disk
-    if setup.scratch_mb:
-        max_bytes = setup.scratch_mb * _MIB
-        hard = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
-        max_bytes = max_bytes if hard == resource.RLIM_INFINITY else min(max_bytes, hard)
-        resource.setrlimit(resource.RLIMIT_FSIZE, (max_bytes, max_bytes))
-    with contextlib.suppress(OSError):  # not Linux
-        Path("/proc/self/oom_score_adj").write_text(_OOM_SCORE)
-    if setup.user is not None:
-        drop_privileges(setup.user)
-
-
-def die_with_parent() -> None:
-    """Has the kernel (Linux) kill this process when its parent ends; ends now if the parent has ended already."""
-    parent = os.getppid()
-    set_death_signal(signal.SIGKILL)
-    if os.getppid() != parent:
-        os.kill(os.getpid(), signal.SIGKILL)
-
-
-def describe_kinds() -> bytes:
-    """JSON: a list of each kind's KindInfo, or `{"error": …}` for the person who started the node."""
-    try:
-        return encode_json([kind.info().to_json() for kind in _load_once().values()])
-    except UsageError as e:
-        return orjson.dumps({"error": printable(str(e))})
-    except BaseException as e:  # noqa: BLE001 - a module can raise anything while it is imported
-        tasks = _setup.tasks if _setup else ""
-        return orjson.dumps({"error": f"HEADRACE_TASKS: {tasks} cannot be imported: {describe_error(e)}"})
-
-
-def parse_kinds(described: bytes) -> list[KindInfo]:
-    """In the node: the kinds that `describe_kinds` returned; UsageError when the child could not load them."""
-    found = parse_json(described)
-    if isinstance(found, dict):
-        raise UsageError(found["error"])
-    return [KindInfo.from_json(kind) for kind in found]
-
-
-def run_attempt(request: Request) -> Ended:
+def run_attempt(request: Request, setup: Setup) -> Ended:
     """Runs one attempt, from payload to encoded result. Never raises what the task raises."""
-    before = descendants([os.getpid()], processes()) if _has_children() else set()
     try:
-        _use_scratch(request.scratch)
-        limit_mb = request.memory_mb or (_setup.memory_mb if _setup else 0) or None
-        with _redirected_output(request.output), _limited_memory(limit_mb):
-            return _attempt(request)
+        _enter_scratch(request.scratch, setup)
+        _redirect_output(request.output)
+        with _limited_memory(request.memory_mb or setup.memory_mb):
+            return _attempt(request, setup)
     except BaseException as e:  # noqa: BLE001 - an error whose text raises, a task that closed our descriptors
         return Ended(False, error=f"{type(e).__name__}: the error that ended the attempt could not be formatted")
     finally:
-        if _has_children():
-            kill_trees([os.getpid()], spare=frozenset(before), with_roots=False)
-            _reap_zombies(before)
+        flush_streams()
 
 
-def _use_scratch(scratch: str) -> None:
-    """Makes the scratch directory the place of temporary files and, for a user of its own, the home directory.
-
-    The variables name the slot's link, which always leads to the attempt's scratch: glibc keeps every value that the
-    environment has ever had, so a new path for each attempt would make this process grow for ever.
+def _enter_scratch(scratch: str, setup: Setup) -> None:
+    """Makes the scratch directory the working directory, the place of temporary files and, for a user of its own,
+    the home directory.
     """
-    home = str(Path(scratch).with_name(HOME))
-    names = ["TMPDIR"] if _setup is None or _setup.user is None else ["TMPDIR", "HOME"]
-    for name in names:
-        if os.environ.get(name) != home:
-            os.environ[name] = home
-    tempfile.tempdir = None  # the attempt before may have set it
+    os.chdir(scratch)
+    for name in ("TMPDIR", "PWD") if setup.user is None else ("TMPDIR", "PWD", "HOME"):
+        os.environ[name] = scratch
+    tempfile.tempdir = None  # importing the kinds may have set it
+    shorten_socket_paths(scratch)
 
 
-def _attempt(request: Request) -> Ended:
+def _attempt(request: Request, setup: Setup) -> Ended:
     try:
-        kind = _load_once()[request.name]
-        context = Context(request.id, request.attempt, Path(request.scratch), _reporter(request))
-        return _store_result(kind, kind.call(request.payload, context), request)
+        kind = load_kinds_once()[request.name]
+        context = Context(request.id, request.attempt, Path(request.scratch), _reporter(request, setup))
+        value = kind.call(request.payload, context)
+        signal.pthread_sigmask(signal.SIG_BLOCK, _DEFERRED)
+        return _store_result(kind, value, request)
     except Invalid as e:
         return Ended(False, invalid=True, error=_exact_str(printable(e.detail, MAX_BYTES)))
     except Unencodable as e:
         return Ended(False, permanent=True, error=printable(str(e), MAX_BYTES))
     except MemoryError as e:
         return Ended(False, out_of_memory=True, error=describe_error(e))
-    except BaseException as e:  # noqa: BLE001 - a task's SystemExit or KeyboardInterrupt ends its attempt, not the child
+    except BaseException as e:  # noqa: BLE001 - a task's SystemExit or KeyboardInterrupt is an error like any other
         return Ended(False, error=describe_error(e))
 
 
 def _store_result(kind: Kind, value: Any, request: Request) -> Ended:
     if isinstance(value, Path):
-        path = value.resolve(strict=True)
-        if not path.is_relative_to(Path(request.scratch).resolve()) or not path.is_file():
-            raise ValueError(f"the returned path {value} is not a file in the attempt's scratch directory")
+        path = _returned_file(value, Path(request.scratch))
         shutil.move(path, request.result_file)
-        suffix = kind.suffix or (path.suffix if len(path.suffix) > 1 else ".bin")
-        return Ended(True, None, kind.content_type or "application/octet-stream", _exact_str(suffix))
+        content_type, suffix = type_and_suffix(f"result{kind.suffix}" if kind.suffix else path.name)
+        return Ended(True, None, kind.content_type or content_type, _exact_str(suffix))
     raw, content_type, suffix = encode_result(value, kind)
     if len(raw) <= INLINE_BYTES:
         return Ended(True, raw, content_type, suffix)
@@ -188,47 +88,40 @@ def _store_result(kind: Kind, value: Any, request: Request) -> Ended:
     return Ended(True, None, content_type, suffix)
 
 
-def _load_once() -> dict[str, Kind]:
-    global _kinds
-    if _kinds is None:
-        _kinds = load_kinds(_setup.tasks if _setup else "")
-    return _kinds
+def _returned_file(returned: Path, scratch: Path) -> Path:
+    """The file that the task has returned; ValueError in words for what is no file of this attempt."""
+    try:
+        path = (scratch / returned).resolve(strict=True)
+    except OSError as e:
+        raise ValueError(
+            f"the returned path {returned} cannot be read ({e.strerror or e}): a relative path is taken from the "
+            "attempt's scratch directory, in which the function starts"
+        ) from None
+    if not path.is_relative_to(scratch.resolve()) or not path.is_file():
+        raise ValueError(f"the returned path {returned} is not a file in the attempt's scratch directory")
+    return path
 
 
-def _reporter(request: Request) -> Callable[[float, str], None]:
+def _reporter(request: Request, setup: Setup) -> Callable[[float, str], None]:
     def report(fraction: float, message: str) -> None:
-        if _setup is not None:
-            send_notification(_setup.socket, Reported(request.id, request.attempt, fraction, message[:1000]))
+        send_notification(setup.socket, Reported(request.id, request.attempt, fraction, message[:1000]))
 
     return report
 
 
-@contextlib.contextmanager
-def _redirected_output(path: str) -> Iterator[None]:
-    """Redirects file descriptors 1 and 2 to the path for one attempt."""
+def _redirect_output(path: str) -> None:
+    """What this process and those that it starts print goes to the path."""
     out = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
-    _redirect_to(out)
-    try:
-        yield
-    finally:
-        for stream in (sys.stdout, sys.stderr):
-            with contextlib.suppress(OSError, ValueError):  # the task has closed it
-                stream.flush()
-        with contextlib.suppress(OSError):
-            _redirect_to(os.open(os.devnull, os.O_WRONLY))
-
-
-def _redirect_to(descriptor: int) -> None:
-    os.dup2(descriptor, 1)
-    os.dup2(descriptor, 2)
-    if descriptor > 2:
-        os.close(descriptor)
+    os.dup2(out, 1)
+    os.dup2(out, 2)
+    if out > 2:
+        os.close(out)
 
 
 @contextlib.contextmanager
-def _limited_memory(memory_mb: int | None) -> Iterator[None]:
+def _limited_memory(memory_mb: int) -> Iterator[None]:
     """Limits what the attempt may allocate beyond what this process has now; above it allocations raise MemoryError."""
-    if memory_mb is None:
+    if not memory_mb:
         yield
         return
     soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
@@ -238,20 +131,6 @@ def _limited_memory(memory_mb: int | None) -> Iterator[None]:
         yield
     finally:
         resource.setrlimit(resource.RLIMIT_DATA, (soft, hard))
-
-
-def _has_children() -> bool:
-    try:
-        os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
-    except ChildProcessError:
-        return False
-    return True
-
-
-def _reap_zombies(spare: set[int]) -> None:
-    """Collects the exit codes of processes that an attempt left behind."""
-    me = os.getpid()
-    reap(p.pid for p in processes().values() if p.zombie and p.parent == me and p.pid not in spare)
 
 
 def _exact_str(text: str) -> str:

@@ -1,7 +1,7 @@
 """Kills a process with all its descendants, also those that have tried to detach themselves (Linux).
 
-Called by the node for an attempt that must stop, by a child for what an attempt left behind, and by the forkserver
-after the node's end. A process descends from another through its parents or through the session that the other leads:
+Called by the node for a child that must end, by a child for what an attempt left behind, and by the forkserver after
+the node's end. A process descends from another through its parents or through the session that the other leads:
 an orphan changes its parent but keeps its session, and a process that leaves the session keeps an ancestor, because
 children and the forkserver are subreapers. Nothing here fails: a process that has ended is not found.
 """
@@ -17,6 +17,7 @@ from dataclasses import dataclass
 
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
+_libc = ctypes.CDLL(None)
 _ROUNDS = 20  # a few rounds beat a process that forks while it is killed; after this many we give up
 
 
@@ -38,6 +39,25 @@ def set_death_signal(number: int) -> None:
 def adopt_orphans() -> None:
     """Makes this process the new parent of its descendants' orphans (PR_SET_CHILD_SUBREAPER)."""
     _prctl(_PR_SET_CHILD_SUBREAPER, 1)
+
+
+def die_with_parent() -> None:
+    """Has the kernel (Linux) kill this process when its parent ends; ends now if the parent has ended already."""
+    die_with(os.getppid())
+
+
+def die_with(parent: int) -> None:
+    """The same, for a process that knows its parent's pid from before it was forked."""
+    set_death_signal(signal.SIGKILL)
+    if os.getppid() != parent:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def parent_of(pid: int) -> int:
+    """The pid of the process's parent; 0 when there is no such process."""
+    with contextlib.suppress(OSError, ValueError, IndexError), open(f"/proc/{pid}/stat", "rb") as f:
+        return int(f.read().rpartition(b")")[2].split()[1])
+    return 0
 
 
 def processes() -> dict[int, ProcessInfo]:
@@ -125,4 +145,4 @@ def _kill(pid: int, number: int = signal.SIGKILL) -> None:
 
 def _prctl(option: int, value: int) -> None:
     with contextlib.suppress(AttributeError):  # not Linux: there a child outlives a killed node until its attempt ends
-        ctypes.CDLL(None).prctl(option, value)
+        _libc.prctl(option, value)

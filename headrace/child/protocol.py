@@ -1,5 +1,8 @@
 """The link between a node and one of its children: the frames that each sends the other over a pair of sockets.
 
+The node sends a Request; the attempt's runner answers Begun, and the child answers Gone when the runner has ended. What
+the runner has to say, Ended, goes to the child over a socket of that attempt alone, and to the node inside Gone.
+
 A frame is a JSON head and a body of bytes. Nothing is pickled in either direction: the node takes only numbers, text
 and bytes whose types it has checked, so a hostile task can lie about its own result and do no more. Used by
 `headrace.child.main` in the child and by `agents.execution.child` in the node.
@@ -41,10 +44,12 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Begun:
-    """The child has started the attempt: from now on the child's death is the attempt's."""
+    """The attempt's runner is about to call the function: from now on its death is the attempt's."""
 
     id: str
     attempt: int
+    pid: int  # of the runner; the child's own where it runs the attempt itself
+    memory_before: int = 0  # bytes that the child took before it forked the runner; 0 where no kind limits memory
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,14 +67,31 @@ class Ended:
 
 
 @dataclass(frozen=True, slots=True)
+class Gone:
+    """The attempt's runner has ended, and nothing that it started is alive."""
+
+    id: str
+    attempt: int
+    exit_code: int = 0  # negative for signals
+    answer: bytes | None = None  # the packed `Ended` that the runner sent; None when it sent none
+    fork_error: str = ""  # why no runner could be started
+
+
+@dataclass(frozen=True, slots=True)
 class DescribeKinds:
     """Sent by the node with `described` empty; the child answers with what `describe_kinds` returns."""
 
     described: bytes = b""
 
 
-Frame = Request | Begun | Ended | DescribeKinds
-_BODIES = {Request: "payload", Begun: "", Ended: "value", DescribeKinds: "described"}  # the field that is the body
+Frame = Request | Begun | Ended | Gone | DescribeKinds
+_BODIES = {  # the field that is the body
+    Request: "payload",
+    Begun: "",
+    Ended: "value",
+    Gone: "answer",
+    DescribeKinds: "described",
+}
 _TYPES: dict[str, type[Frame]] = {t.__name__: t for t in _BODIES}
 
 
@@ -79,6 +101,14 @@ def pack_frame(frame: Frame) -> bytes:
     body = fields.pop(_BODIES[type(frame)], b"")
     head = orjson.dumps([type(frame).__name__, body is not None, fields])
     return b"".join((_SIZES.pack(len(head), len(body or b"")), head, body or b""))
+
+
+def unpack_answer(answer: bytes) -> Ended:
+    """The only frame in these bytes, which a task may have forged; BrokenLink when it is not a whole `Ended`."""
+    frames = list(FrameReader().feed(answer))
+    if len(frames) != 1 or not isinstance(frames[0], Ended):
+        raise BrokenLink("it is not one whole frame of the type Ended")
+    return frames[0]
 
 
 class FrameReader:

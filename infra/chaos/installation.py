@@ -128,10 +128,11 @@ def node_name(pid: int) -> str:
 
 
 def pool_children(node_pid: int) -> list[int]:
-    """The processes that run attempts: children of the node's forkserver."""
+    """The processes that run attempts: the children of the node's forkserver, and the runners below them."""
     seen = processes()
     servers = {p.pid for p in seen.values() if p.parent == node_pid}
-    return [p.pid for p in seen.values() if p.parent in servers]
+    children = {p.pid for p in seen.values() if p.parent in servers}
+    return [p.pid for p in seen.values() if p.pid in children or p.parent in children]
 
 
 def alive(pid: int) -> bool:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from headrace import Context, task
-from headrace.child import attempt as child
+from headrace.child import zygote as child
 from headrace.child.notifications import Born, send_notification
 
 child_parent = os.getppid()  # the forkserver
@@ -157,8 +157,7 @@ def speaks_to_the_node(words: str) -> str:
                 os.write(descriptor, bytes.fromhex(words))
         except OSError:
             pass
-    time.sleep(60)
-    return "not reached"
+    return "an answer that comes after another"
 
 
 @task

@@ -21,6 +21,7 @@ PROCESS = Path(__file__).parents[3] / "rigs" / "pool_process.py"
 class Doomed:
     process: subprocess.Popen[bytes]
     forkserver: int
+    runner: int
     all: set[int]
     lock: Path
 
@@ -37,11 +38,11 @@ def doomed(tmp_path: Path) -> Iterator[Doomed]:
         [sys.executable, str(PROCESS), str(tmp_path), str(pids)], env={**os.environ, "PYTHONPATH": root}
     )
     until(pids.exists, 20)
-    child, *others = map(int, pids.read_text().split())
+    runner, *others = map(int, pids.read_text().split())
     seen = processes()
-    yield Doomed(
-        process, seen[child].parent, {child, *others} | descendants([process.pid], seen), tmp_path / "children.lock"
-    )
+    forkserver = seen[seen[runner].parent].parent
+    everything = {runner, *others} | descendants([process.pid], seen)
+    yield Doomed(process, forkserver, runner, everything, tmp_path / "children.lock")
     process.kill()
     process.wait()
 
@@ -56,7 +57,7 @@ def until(met: Callable[[], object], timeout_s: float) -> float:
 
 
 def test_kill_9_of_the_node_ends_its_children_and_theirs(doomed: Doomed) -> None:
-    assert len(doomed.left()) >= 7  # forkserver, its tracker, two children, and three that a task has started
+    assert len(doomed.left()) >= 8  # forkserver, its tracker, two children, a runner, and three that it has started
     with doomed.lock.open() as lock, pytest.raises(BlockingIOError):
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     doomed.process.kill()
@@ -65,11 +66,16 @@ def test_kill_9_of_the_node_ends_its_children_and_theirs(doomed: Doomed) -> None
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
-def test_the_death_of_the_forkserver_ends_the_children(doomed: Doomed) -> None:
+def test_the_death_of_the_forkserver_ends_the_children_and_their_runners(doomed: Doomed) -> None:
     children = {p.pid for p in processes().values() if p.parent == doomed.forkserver and p.pid in doomed.all}
     assert children
     os.kill(doomed.forkserver, signal.SIGKILL)
-    until(lambda: not children & doomed.left(), 2.0)
+    until(lambda: not (children | {doomed.runner}) & doomed.left(), 2.0)
+
+
+def test_a_runner_ends_with_its_child(doomed: Doomed) -> None:
+    os.kill(processes()[doomed.runner].parent, signal.SIGKILL)
+    until(lambda: doomed.runner not in doomed.left(), 2.0)
 
 
 def test_children_end_although_node_and_forkserver_are_killed_at_once(doomed: Doomed) -> None:

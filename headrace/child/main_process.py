@@ -1,0 +1,59 @@
+"""Makes multiprocessing in a child look as it does in the main process of a program that has just started.
+
+A pool's child is itself a process of multiprocessing: its current process, its start method, its resource tracker and
+its forkserver are the node's. A kind that uses multiprocessing, concurrent.futures or joblib would meet them. Called by
+`headrace.child.zygote` before the kinds are imported, and by `headrace.child.runner`. Cannot fail.
+"""
+
+import itertools
+import multiprocessing.context
+import multiprocessing.forkserver
+import multiprocessing.process
+import multiprocessing.resource_tracker
+import multiprocessing.util
+import os
+from multiprocessing.process import BaseProcess
+from typing import Any
+
+_process: Any = multiprocessing.process
+_main: BaseProcess = (
+    multiprocessing.process.current_process()
+)  # this is imported in the forkserver, by its main process
+
+_SOCKET_PATH_CHARACTERS = 107  # that a Unix socket's address has room for
+_SOCKET_NAME_CHARACTERS = len("/pymp-12345678/listener-12345678")
+
+
+def become_main_process() -> None:
+    """Forgets all that multiprocessing knows of the process that started this one."""
+    main: Any = _main
+    main._name, main._identity, main._parent_pid, main._popen, main._closed = "MainProcess", (), None, None, False
+    main._config = {"authkey": _process.AuthenticationString(os.urandom(32)), "semprefix": "/mp"}
+    _process._current_process, _process._parent_process = main, None
+    _process._process_counter = itertools.count(1)
+    multiprocessing.util._finalizer_registry.clear()  # type: ignore[attr-defined]
+    multiprocessing.context._default_context._actual_context = None  # type: ignore[attr-defined]
+    forget_helpers()
+
+
+def forget_helpers() -> None:
+    """Forgets the child processes, the resource tracker and the forkserver that another process has started."""
+    tracker: Any = multiprocessing.resource_tracker._resource_tracker
+    forkserver: Any = multiprocessing.forkserver._forkserver
+    if _process._children:
+        _process._children = set()
+    if tracker._fd is not None:
+        tracker.__init__()
+    if forkserver._forkserver_address is not None or forkserver._forkserver_alive_fd is not None:
+        forkserver.__init__()
+
+
+def shorten_socket_paths(folder: str) -> None:
+    """Has multiprocessing make its sockets below a short name of the folder, where their paths would be too long.
+
+    The name leads through this process's descriptor, so it ends with this process.
+    """
+    if len(folder) + _SOCKET_NAME_CHARACTERS > _SOCKET_PATH_CHARACTERS and os.path.isdir("/proc/self/fd"):
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        config: Any = _main._config  # type: ignore[attr-defined]
+        config["tempdir"] = f"/proc/{os.getpid()}/fd/{descriptor}"

@@ -1,0 +1,97 @@
+"""The runner: the process that runs one attempt and nothing else, forked by the slot's child.
+
+Called by `headrace.child.main`. `run_in_fork` returns when the runner has ended and everything that it started is gone.
+Where the child must not be forked (`headrace.child.threads`), `run_here` makes the child itself the runner of its only
+attempt. A task's errors end up in its `Ended`; a runner that cannot even send that ends with an exit code.
+"""
+
+import contextlib
+import os
+import signal
+import socket
+from typing import NoReturn
+
+from headrace.child.attempt import run_attempt
+from headrace.child.leftovers import kill_leftovers
+from headrace.child.main_process import forget_helpers
+from headrace.child.process_tree import die_with
+from headrace.child.protocol import Begun, Ended, Gone, Request, pack_frame
+from headrace.child.random_numbers import reseed
+from headrace.child.zygote import Zygote
+
+_getpid = os.getpid  # as it is before any task: one that patches the module must still end its attempt properly
+_MAX_ANSWER_BYTES = 512 * 1024  # above what a datagram holds: INLINE_BYTES and the head of a frame
+
+
+def run_in_fork(zygote: Zygote, request: Request, link: socket.socket) -> Gone:
+    """Runs the attempt in a new process. The runner itself sends Begun: no word of the task has run before it."""
+    # A socket of this attempt alone: a task that fills or closes it harms no later one. A datagram is whole or absent.
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+    with ours, theirs:
+        child = os.getpid()
+        try:
+            pid = os.fork()
+        except OSError as e:
+            return Gone(request.id, request.attempt, fork_error=f"{type(e).__name__}: {e}")
+        if pid == 0:
+            ours.close()
+            _be_the_runner(zygote, request, link, theirs, child)
+        exit_code = _wait_for(pid)
+        kill_leftovers(spare=zygote.helpers)
+        answer = None
+        with contextlib.suppress(BlockingIOError):
+            answer = ours.recv(_MAX_ANSWER_BYTES, socket.MSG_DONTWAIT)
+    return Gone(request.id, request.attempt, exit_code, answer)
+
+
+def run_here(zygote: Zygote, request: Request, link: socket.socket) -> NoReturn:
+    """Runs the attempt in this process and ends it. Gone is sent before: the node waits for this process's end too."""
+    ended = None
+    with contextlib.suppress(OSError):
+        link.sendall(pack_frame(Begun(request.id, request.attempt, os.getpid(), zygote.memory)))
+        ended = _run(zygote, request)
+        kill_leftovers(spare=frozenset())
+        link.sendall(pack_frame(Gone(request.id, request.attempt, 0, pack_frame(ended))))
+    os._exit(0 if ended is not None else 1)  # does not wait for threads and exit handlers that the task has left
+
+
+def _be_the_runner(
+    zygote: Zygote, request: Request, link: socket.socket, answers: socket.socket, child: int
+) -> NoReturn:
+    exit_code = 1
+    try:
+        os.setsid()  # a task that signals its process group reaches itself
+        die_with(child)
+        link.sendall(pack_frame(Begun(request.id, request.attempt, os.getpid(), zygote.memory)))
+        link.close()  # what it says from now on cannot be taken for the child's word
+        _send(_run(zygote, request), answers)
+        exit_code = 0
+    finally:
+        os._exit(exit_code)  # whatever is raised, it must not go on in the child's own frames below this one
+
+
+def _run(zygote: Zygote, request: Request) -> Ended:
+    runner = _getpid()
+    forget_helpers()
+    reseed()
+    if zygote.on_child_end is not signal.SIG_DFL:
+        signal.signal(signal.SIGCHLD, zygote.on_child_end)
+    ended = run_attempt(request, zygote.setup)
+    if _getpid() != runner:
+        os._exit(0)  # the task has forked, and its child has returned from the function: the answer is the parent's
+    return ended
+
+
+def _send(ended: Ended, answers: socket.socket) -> None:
+    try:
+        answers.send(pack_frame(ended))
+    except OSError:  # EMSGSIZE; or the task has closed the socket, and this fails too
+        answers.send(pack_frame(Ended(False, error=f"the answer does not fit into a message: {ended.error[:2000]}")))
+
+
+def _wait_for(runner: int) -> int:
+    """Its exit code, negative for signals. Collects adopted orphans on the way, so that none stays a zombie."""
+    while True:
+        pid, status = os.waitpid(-1, 0)
+        if pid == runner:
+            return os.waitstatus_to_exitcode(status)
