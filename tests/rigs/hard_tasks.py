@@ -228,6 +228,21 @@ def reports(context: Context) -> None:
         context.progress(n / 4, f"step {n}")
 
 
+@task
+def reports_for(seconds: float, context: Context) -> None:
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        context.progress(0.5)
+        time.sleep(0.001)
+
+
+@task
+def signals_its_child(number: int) -> None:
+    """Signals the process that forked it."""
+    os.kill(os.getppid(), number)
+    time.sleep(60)
+
+
 @task(timeout_s=0.4)
 def limited() -> None:
     time.sleep(60)

@@ -254,6 +254,15 @@ async def test_exiting_the_process_is_a_process_death(bench: Bench, code: int) -
     assert (await bench.run("echo", value="on")).value == b"on"
 
 
+@pytest.mark.parametrize(
+    ("number", "name"), [(signal.SIGTERM, "SIGTERM"), (40, "signal 40"), (signal.SIGRTMIN, "SIGRTMIN")]
+)
+async def test_a_death_of_any_signal_is_a_process_death_that_names_it(bench: Bench, number: int, name: str) -> None:
+    end = await bench.run("dies_of", number=int(number))
+    assert (end.cause, end.detail) == (Cause.PROCESS_DEATH, f"killed by {name}")
+    assert bench.pool.check() is None
+
+
 async def test_a_killed_child_is_reported_at_once_and_replaced_soon(bench: Bench, tmp_path: Path) -> None:
     flag = tmp_path / "pid"
     running = asyncio.create_task(bench.run("sleeps", seconds=60.0, flag=str(flag)))
@@ -289,6 +298,23 @@ async def test_all_children_killed_at_once_are_replaced(bench: Bench, tmp_path: 
         os.kill(int(f.read_text()), signal.SIGKILL)
     assert {(await r).cause for r in running} == {Cause.PROCESS_DEATH}
     assert {(await bench.run("echo", value="on")).value for _ in range(4)} == {b"on"}
+
+
+async def test_a_dead_runner_costs_no_new_child(bench: Bench) -> None:
+    before = {slot.child.pid for slot in bench.pool._slots}
+    for number in (9, 11):
+        assert (await bench.run("dies_of", number=number)).cause is Cause.PROCESS_DEATH
+    assert (await bench.run("limited")).cause is Cause.TIMEOUT
+    assert {slot.child.pid for slot in bench.pool._slots} == before
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
+async def test_a_task_that_kills_or_stops_its_child_is_charged_and_the_child_replaced(
+    bench: Bench, number: int
+) -> None:
+    end = await bench.run("signals_its_child", number=int(number), timeout_s=0.5)
+    assert end.cause is (Cause.PROCESS_DEATH if number == signal.SIGKILL else Cause.TIMEOUT)
+    assert {(await bench.run("echo", value="on")).value for _ in range(2 * SLOTS)} == {b"on"}
 
 
 async def test_the_death_of_an_idle_child_costs_no_attempt(bench: Bench) -> None:
@@ -503,6 +529,25 @@ async def test_progress_of_running_attempts_is_reported(bench: Bench) -> None:
     await bench.pool.run(job)
     assert [p.fraction for p in bench.progress] == [0.0, 0.25, 0.5, 0.75, 1.0]
     assert {(p.id, p.attempt) for p in bench.progress} == {(job.task.id, 1)}
+
+
+async def test_progress_is_handled_in_the_event_loop_alone(bench: Bench) -> None:
+    """Others' reports arrive while the node looks for orphans after a death."""
+
+    def report(progress: Progress) -> None:
+        asyncio.get_running_loop()
+        heard.append(progress)
+
+    heard: list[Progress] = []
+    on_progress, bench.pool._on_progress = bench.pool._on_progress, report
+    try:
+        reporting = asyncio.create_task(bench.run("reports_for", seconds=1.5))
+        ends = [await bench.run("signals_its_child", number=int(signal.SIGKILL)) for _ in range(4)]
+        assert (await reporting).cause is None
+    finally:
+        bench.pool._on_progress = on_progress
+    assert {end.cause for end in ends} == {Cause.PROCESS_DEATH}
+    assert len(heard) > 100
 
 
 @pytest.mark.parametrize(
