@@ -222,5 +222,5 @@ class _Plain:
 
     def _refusal(self, what: str) -> Unencodable:
         place = "".join(pointer_segment(step) for step in self._place)
-        where = f" at {printable(place, 200)}" if place else ""
-        return Unencodable(f"the returned value cannot be stored as JSON: it holds{where} {printable(what, 500)}")
+        where = f"at {printable(place, 200)} " if place else ""
+        return Unencodable(f"the returned value cannot be stored as JSON: {where}it holds {printable(what, 500)}")

@@ -175,7 +175,7 @@ def test_odd_numbers_and_errors_keep_their_value_from_kafka_to_the_outcome(
     found = {o.id: o for o in outcomes(kafka, 4)}
     assert parse_json(found[big].value)["n"] == 2**70
     assert (found[nan].reason, [f.attempt for f in found[nan].ledger]) == ("failed", [1])
-    assert "/a/1 nan" in found[nan].error
+    assert "at /a/1 it holds nan" in found[nan].error
     assert (found[words].reason, [f.cause for f in found[words].ledger]) == ("failed", [Cause.ERROR] * 3)
     assert found[words].error.endswith("ValueError: caf\\udce9")
     assert (found[deep].reason, found[deep].ledger) == ("invalid", ())
