@@ -98,7 +98,7 @@ def _returned_file(returned: Path, scratch: Path) -> Path:
             "attempt's scratch directory, in which the function starts"
         ) from None
     if not path.is_relative_to(scratch.resolve()) or not path.is_file():
-        raise ValueError(f"the returned path {returned} is not a file in the attempt's scratch directory")
+        raise Unencodable(f"the returned path {returned} is not a file in the attempt's scratch directory")
     return path
 
 

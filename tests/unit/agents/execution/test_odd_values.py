@@ -185,7 +185,6 @@ async def test_an_integer_reaches_the_function_and_the_result_exactly(bench: Ben
     ],
 )
 async def test_numpy_values_are_stored_or_refused_like_pythons(bench: Bench, what: str, stored: Any) -> None:
-    pytest.importorskip("numpy")
     end = await bench.run("returns_numpy", what=what)
     if isinstance(stored, str):
         assert end.permanent

@@ -123,7 +123,7 @@ async def test_a_path_in_scratch_is_the_result_and_the_scratch_is_removed(bench:
 @pytest.mark.parametrize("kind", ["file_elsewhere", "link_elsewhere"])
 async def test_a_path_outside_scratch_is_refused(bench: Bench, kind: str) -> None:
     end = await bench.run(kind)
-    assert end.cause is Cause.ERROR
+    assert (end.cause, end.permanent) == (Cause.ERROR, True)
     assert "is not a file in the attempt's scratch directory" in end.detail
 
 
