@@ -31,11 +31,13 @@ image: setup
 	$(BIN)/python -m infra.image.build
 	$(BIN)/python -m pytest tests/integration/infra/test_image.py
 
-# The long form of the fault suite: make faults MINUTES=30 SEED=7
+# The long form of the fault suite: make faults MINUTES=30 SEED=7 ATTEMPTS=10000 (the fuzzer's)
 MINUTES ?= 10
 SEED ?= 0
+ATTEMPTS ?= 2000
 faults: setup
-	HEADRACE_FAULTS_MINUTES=$(MINUTES) HEADRACE_FAULTS_SEED=$(SEED) $(BIN)/python -m pytest tests/faults --timeout=0 -s
+	HEADRACE_FAULTS_MINUTES=$(MINUTES) HEADRACE_FAULTS_SEED=$(SEED) \
+	HEADRACE_FUZZ_ATTEMPTS=$(ATTEMPTS) HEADRACE_FUZZ_SEED=$(SEED) $(BIN)/python -m pytest tests/faults --timeout=0 -s
 
 # The protocol's model in TLA+ (docs/model/): all runs of the protocol hold, every naive variant breaks.
 model: setup

@@ -12,9 +12,9 @@ from typing import Any
 from agents.execution.job import AttemptEnd
 from headrace.contract.states import Cause
 from tests.faults.fuzz.harm import HARM
-from tests.faults.fuzz.judging import Complaint, Judge, completed, content, either, ended, failed
+from tests.faults.fuzz.judging import Complaint, Judge, came_back, completed, either, ended, failed
 from tests.faults.fuzz.mess import LAST, MESS
-from tests.faults.fuzz.values import draw_text, same
+from tests.faults.fuzz.values import draw_text
 
 _HANGS_S = 0.6
 
@@ -78,6 +78,19 @@ _NO_JSON = (
     "long-integer",
     "surrogate-text",
 )
+_OBJECTS: dict[str, Any] = {
+    "dataclass": {"x": 1, "y": 0.5},
+    "model": {"at": None, "ids": ["00000000-0000-0000-0000-000000000001"], "wait": None},
+    "enum": ["red"],
+    "tuple": [1, [2, 3]],
+    "set": [1, 2, 3],
+    "date": "2020-02-29",
+    "uuid": {"id": "00000000-0000-0000-0000-000000000001"},
+    "integer keys": {"1": "a", "2": "b"},
+    "long integers": [2**64, -(2**70), {"n": 10**4000}],
+    "zeros": [-0.0, 1e22, 5e-324],
+    "nothing": None,
+}
 _REPORTED = (
     "plain",
     "surrogate",
@@ -168,15 +181,11 @@ def _memory(rng: random.Random) -> Drawn:
 
 def _echo(rng: random.Random) -> Drawn:
     text, plain = draw_text(rng)
-    return Drawn("echo", f'{{"value": {{"v": {text}}}}}', lambda end: _came_back(end, text), may_be_refused=not plain)
 
+    def judge(end: AttemptEnd) -> Complaint:
+        return came_back(end, {"v": json.loads(text)})
 
-def _came_back(end: AttemptEnd, text: str) -> Complaint:
-    if end.cause is not None:
-        return f"{end.cause}: {end.detail[-500:]}"
-    if not same(json.loads(content(end)), {"v": json.loads(text)}):
-        return f"came back as {content(end)[:200]!r}"
-    return None
+    return Drawn("echo", f'{{"value": {{"v": {text}}}}}', judge, may_be_refused=not plain)
 
 
 def _typed(rng: random.Random) -> Drawn:
@@ -210,6 +219,11 @@ def _typed(rng: random.Random) -> Drawn:
 
 def _no_json(rng: random.Random) -> Drawn:
     return _drawn("returns_no_json", failed(Cause.ERROR), what=rng.choice(_NO_JSON))
+
+
+def _object(rng: random.Random) -> Drawn:
+    what = rng.choice(list(_OBJECTS))
+    return _drawn("returns_object", lambda end: came_back(end, _OBJECTS[what]), what=what)
 
 
 def _bytes(rng: random.Random) -> Drawn:
@@ -276,6 +290,7 @@ _WEIGHTS: dict[Callable[[random.Random], Drawn], float] = {
     _echo: 12,
     _typed: 5,
     _no_json: 4,
+    _object: 3,
     _bytes: 3,
     _path: 4,
     _odd_path: 2,

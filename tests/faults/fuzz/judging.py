@@ -1,9 +1,12 @@
 """What an attempt's end must be. A judge returns what is wrong with it, or None."""
 
+import json
 from collections.abc import Callable
+from typing import Any
 
 from agents.execution.job import AttemptEnd
 from headrace.contract.states import Cause
+from tests.faults.fuzz.values import same
 
 Complaint = str | None
 Judge = Callable[[AttemptEnd], Complaint]
@@ -25,6 +28,14 @@ def completed(raw: bytes) -> Judge:
         return None if found == raw else f"the result is {found[:100]!r} ({len(found)} bytes)"
 
     return judge
+
+
+def came_back(end: AttemptEnd, value: Any) -> Complaint:
+    """With that value as JSON, kinds of numbers included."""
+    if end.cause is not None:
+        return f"{end.cause}: {end.detail[-500:]}"
+    found = content(end)
+    return None if same(json.loads(found), value) else f"came back as {found[:200]!r}"
 
 
 def failed(cause: Cause, words: str = "") -> Judge:

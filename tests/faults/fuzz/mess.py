@@ -226,7 +226,7 @@ def change_signals() -> None:
 
 def block_signals() -> None:
     signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
-    os.kill(os.getpid(), signal.SIGUSR1)  # and one waits
+    signal.pthread_kill(threading.get_ident(), signal.SIGUSR1)  # it waits: no other thread may take it
 
 
 def leave_session() -> None:

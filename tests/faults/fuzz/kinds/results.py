@@ -1,7 +1,9 @@
 """Results of every form, and what is no result. Loaded in children alone, as a file."""
 
+from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from decimal import Decimal
+from enum import Enum
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
@@ -96,3 +98,33 @@ def typed(
 def returns_bytes(size: int, of: str) -> Any:
     raw = bytes(n % 251 for n in range(min(size, 251))) * (size // 251 + 1)
     return {"bytes": bytes, "bytearray": bytearray, "memoryview": memoryview}[of](raw[:size])
+
+
+@dataclass
+class _Point:
+    x: int
+    y: float
+
+
+class _Colour(Enum):
+    RED = "red"
+
+
+_OBJECTS: dict[str, Any] = {
+    "dataclass": _Point(1, 0.5),
+    "model": _Inner(ids=[UUID(int=1)]),
+    "enum": [_Colour.RED],
+    "tuple": (1, (2, 3)),
+    "set": {3, 1, 2},
+    "date": date(2020, 2, 29),
+    "uuid": {"id": UUID(int=1)},
+    "integer keys": {1: "a", 2: "b"},
+    "long integers": [2**64, -(2**70), {"n": 10**4000}],
+    "zeros": [-0.0, 1e22, 5e-324],
+    "nothing": None,
+}
+
+
+@task(timeout_s=60)
+def returns_object(what: str) -> Any:
+    return _OBJECTS[what]
