@@ -21,8 +21,9 @@ import httpx
 import orjson
 from httpx_sse import EventSource
 
+from headrace.contract.exact_json import parse_json
 from headrace.contract.states import TERMINAL
-from headrace.errors import HeadraceError, Unreachable, UsageError
+from headrace.errors import HeadraceError, Invalid, Undecodable, Unreachable, UsageError
 from headrace.reconnect import Outage
 
 _TIMEOUT_S = 30.0
@@ -111,7 +112,7 @@ class Client:
         """Sends a request and returns the JSON answer, {} for an empty one. `options` are those of httpx."""
         answer = self._send(method, path, **options)
         with self._errors():
-            found = orjson.loads(answer.content or b"{}")
+            found = parse_json(answer.content or b"{}")  # a kind's schema may have integers beyond 64 bits
         if not isinstance(found, dict):
             raise self._no_gateway()
         return found
@@ -208,7 +209,7 @@ class Client:
             ) from None
         except UnicodeEncodeError:
             raise UsageError("the name of the kind, the directory and all options must be UTF-8") from None
-        except orjson.JSONDecodeError:
+        except (Undecodable, Invalid):
             raise self._no_gateway() from None
 
     def _no_gateway(self) -> HeadraceError:

@@ -4,6 +4,7 @@ They print lines for people, or with `--json` the gateway's answer. UsageError f
 text that is no task id, or a file that cannot be used; Refused and Unreachable as in `headrace.client`.
 """
 
+import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,7 @@ def client_of(settings: Settings) -> Client:
 
 
 def print_json(found: Any) -> None:
-    click.echo(orjson.dumps(found, option=orjson.OPT_INDENT_2).decode())
+    click.echo(json.dumps(found, indent=2, ensure_ascii=False))  # orjson has no integers beyond 64 bits
 
 
 def task_id_of(text: str) -> str:

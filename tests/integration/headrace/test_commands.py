@@ -17,6 +17,7 @@ import orjson
 import pytest
 
 from headrace.cli.main import main
+from headrace.contract.exact_json import parse_json
 from headrace.contract.ids import new_id
 from headrace.contract.states import Reason
 from tests.rigs.gateway import Stage, records_on, submission
@@ -210,3 +211,27 @@ def test_a_person_is_asked_before_everything_is_redriven(stage: Stage, answer: s
     assert (task_id.encode() in out) is redriven
     again = [r for r in records_on(stage.settings, "tasks.normal") if (r.text("redrive-of", "")) == task_id]
     assert len(again) == int(redriven)
+
+
+def test_integers_beyond_64_bits_are_sent_and_printed_exactly(run: Run, stage: Stage) -> None:
+    stage.roles.announce("big-kind", {"type": "object", "properties": {"n": {"type": "integer", "maximum": 2**70}}})
+    code, task_id, error = run("submit", "big-kind", f'{{"n": {2**70}}}')
+    assert code == 0, error
+    [record] = [r for r in records_on(stage.settings, "tasks.normal") if r.key == task_id.strip().encode()]
+    assert parse_json(record.value or b"")["payload"] == {"n": 2**70}
+    code, produced, error = run("produce", "big-kind", f'{{"n": {2**80}}}')
+    assert code == 0, error
+    [record] = [r for r in records_on(stage.settings, "tasks.normal") if r.key == produced.split()[0].encode()]
+    assert parse_json(record.value or b"")["payload"] == {"n": 2**80}
+    assert f'"maximum": {2**70}' in run("kinds", "--json")[1]
+
+
+@pytest.mark.parametrize(
+    "payload", ['{"n": NaN}', '{"n": 1, "n": 2}', f'{{"n": {"9" * 5000}}}', '{"n": ' + "[" * 300 + "]" * 300 + "}"]
+)
+def test_a_payload_that_is_refused_everywhere_is_refused_by_the_command(run: Run, payload: str) -> None:
+    for command in ("submit", "produce"):
+        code, out, error = run(command, "prime", payload)
+        assert (code, out) == (2, "")
+        assert error.startswith("headrace: the payload ")
+        assert error.count("\n") == 1
