@@ -4,7 +4,6 @@ A node writes them for its own boots; the reaper writes them for other nodes' bo
 heartbeat revives its boot.
 """
 
-import time
 from dataclasses import replace
 
 from headrace.contract.cluster import Heartbeat
@@ -14,16 +13,13 @@ from .identity import NodeIdentity
 
 
 def own_death_notice(node: NodeIdentity, boot: str) -> Heartbeat:
-    """The death notice of one of this node's own boots: its current one, or an earlier one."""
-    return Heartbeat(
-        boot=boot,
-        node=node.name,
-        host=node.host,
-        pid=0,
-        slots=0,
-        started_ms=time.time_ns() // 1_000_000,
-        state="dead",
-    )
+    """The death notice of an earlier boot of this node, of which only the id is known: the rest says nothing of it."""
+    return Heartbeat(boot=boot, node=node.name, host=node.host, pid=0, slots=0, started_ms=0, state="dead")
+
+
+def drain_notice(last: Heartbeat) -> Heartbeat:
+    """The death notice of a boot that ends in order, made from its heartbeat. Nobody runs its kinds any more."""
+    return replace(last, state="dead", drained=True, running=(), kinds=())
 
 
 def death_notice(boot: str, last: Heartbeat | None) -> Heartbeat:

@@ -38,7 +38,7 @@ class NodeView:
     node: str
     boot: Callable[[], str]
     pid: int
-    started_ms: int
+    started_ms: Callable[[], int]
     slots: int
     used: Callable[[], int]
     running: Callable[[], Iterable[RunningAttempt]]
@@ -73,7 +73,7 @@ def describe(view: NodeView) -> dict[str, Any]:
         "pid": view.pid,
         "version": __version__,
         "at": format_rfc3339(now_ms),
-        "started_at": format_rfc3339(view.started_ms),
+        "started_at": format_rfc3339(view.started_ms()),
         "state": "draining" if view.draining() else "not ready" if reasons else "ready",
         "reasons": reasons,
         "slots": {"total": view.slots, "used": used, "free": max(0, view.slots - used)},

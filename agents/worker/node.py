@@ -28,7 +28,7 @@ from ..execution.pool import Pool
 from ..execution.progress import ProgressRelay
 from ..faust_kit.app import make_app, quiet_logs, running, until_stopped
 from ..faust_kit.health_routes import add_health_routes
-from ..membership.death_notices import own_death_notice
+from ..membership.death_notices import drain_notice, own_death_notice
 from ..membership.fencing import Fence
 from ..membership.identity import NodeIdentity, Predecessor
 from ..membership.takeover import take_over
@@ -167,7 +167,8 @@ class WorkerNode:
             await parts.finisher.close()
             for part in (self._fence, parts.heartbeats):  # neither may react to the death notice that follows
                 await asyncio.to_thread(part.close)
-            await asyncio.to_thread(self._send_death_notice, self._node.boot)
+            notice = drain_notice(parts.heartbeats.heartbeat())
+            await asyncio.to_thread(self._resources.sender.send(notice.encode()).result, _DEATH_NOTICE_S)
             self._node.release_lock()
 
     async def _drain_worker(self, hurry: asyncio.Event) -> bool:

@@ -40,7 +40,7 @@ def node_view(
         node=node.name,
         boot=lambda: node.boot,
         pid=node.pid,
-        started_ms=node.started_ms,
+        started_ms=lambda: node.started_ms,
         slots=parts.slots.total,
         used=lambda: parts.slots.used,
         running=resources.pool.running,

@@ -59,8 +59,9 @@ function row(task) {
 }
 
 export async function showNodes() {
-  const found = (await api.nodes().catch(() => ({ items: [] }))).items.filter((n) => n.state !== "dead");
+  const found = (await api.nodes().catch(() => ({ items: [] }))).items;
   const nodes = found.map((node) => {
+    if (node.state === "drained" || node.state === "dead") return endedNode(node);
     const slots = Array.from({ length: Math.min(node.slots, 64) }, (_, i) => el("i", { class: i < node.running.length ? "busy" : "" }));
     const name = node.stats_url ? el("a", { href: node.stats_url }, node.node) : node.node;
     return el("li", {},
@@ -68,6 +69,13 @@ export async function showNodes() {
       el("p", { class: "muted small" }, `${node.running.length} of ${node.slots} slots busy · ${node.state} · last heartbeat ${node.seen_s.toFixed(0)} s ago`));
   });
   byId("nodes").replaceChildren(...(nodes.length ? nodes : [el("li", { class: "muted" }, "No nodes yet. Tasks wait until a worker starts.")]));
+}
+
+/** A node that has ended: its page is gone, and its slots with it. */
+function endedNode(node) {
+  return el("li", {},
+    el("div", { class: "row" }, el("b", {}, node.node), el("span", { class: `status ${node.state}` }, node.state)),
+    el("p", { class: "muted small" }, `${node.state === "drained" ? "ended in order" : "its tasks go to other nodes"} · last heard of ${node.seen_s.toFixed(0)} s ago`));
 }
 
 export function showKinds(kinds) {

@@ -23,15 +23,23 @@ async def kinds(request: Request) -> Response:
 
 @router.get("/nodes")
 async def nodes(request: Request) -> Response:
-    """Nodes with a heartbeat in the last ten minutes."""
-    found = dependencies_of(request).cluster.nodes()
-    return json_response({"items": [node_json(node, age_s) for node, age_s in found], "next": None})
+    """The newest boot of each node with a heartbeat in the last ten minutes."""
+    deps = dependencies_of(request)
+    reachable = deps.broker_probe.unavailable is None
+    items = [node_json(node, age_s, reachable) for node, age_s in deps.cluster.nodes()]
+    return json_response({"items": items, "next": None})
 
 
-def node_json(node: KnownNode, age_s: float) -> dict[str, Any]:
-    """A node as GET /nodes shows it. `age_s`: seconds since its last heartbeat."""
+def node_json(node: KnownNode, age_s: float, is_kafka_reachable: bool = True) -> dict[str, Any]:
+    """A node as GET /nodes shows it. `age_s`: seconds since its last heartbeat.
+
+    `state` is alive, draining, drained (it ended in order) or dead: it was declared dead, or is silent for ten seconds
+    while Kafka answers.
+    """
     heartbeat = node.heartbeat
-    state = "silent" if heartbeat.state != "dead" and age_s > LIVE_S else heartbeat.state
+    state: str = "drained" if heartbeat.drained else heartbeat.state
+    if state != "drained" and age_s > LIVE_S and is_kafka_reachable:
+        state = "dead"
     running = [
         {"id": r.id, "name": r.name, "attempt": r.attempt, "started_at": rfc3339(r.started_ms)}
         for r in heartbeat.running

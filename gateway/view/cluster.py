@@ -1,13 +1,14 @@
 """The registered kinds with their payload checks, and the live nodes, as nodes announce them.
 
 A thread reads `kinds` and `nodes` (compacted, one partition each) from the beginning at each start. Submissions and
-GET /kinds and /nodes use what it has read. A node is live while its heartbeats have been *received* within 10 s. The
-gateway never imports task code. Undecodable records are logged and skipped.
+GET /kinds and /nodes use what it has read. A node is live while its heartbeats have been *received* within 10 s. Of a
+node's boots one that is not dead is the newest, whenever the others' deaths were noticed. The gateway never imports
+task code. Undecodable records are logged and skipped.
 """
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from headrace.contract.cluster import Heartbeat, KindInfo
 from headrace.contract.payload_check import PayloadCheck
@@ -67,7 +68,7 @@ class ClusterView(Follower):
         """Every registered kind, with the names of the live nodes that announce it."""
         live = self.live_nodes()
         return [
-            (check.kind, sorted(n.heartbeat.node for n in live if name in n.heartbeat.kinds))
+            (check.kind, sorted({n.heartbeat.node for n in live if name in n.heartbeat.kinds}))
             for name, check in sorted(self._kinds.items())
         ]
 
@@ -82,9 +83,8 @@ class ClusterView(Follower):
     def nodes(self) -> list[tuple[KnownNode, float]]:
         """The newest boot of each node with a heartbeat in the last ten minutes, and the heartbeat's age in seconds."""
         now = self._clock()
-        newest: dict[str, KnownNode] = {}
-        for node in sorted(self._nodes.values(), key=lambda n: (n.heartbeat.started_ms, n.received_s)):
-            newest[node.heartbeat.node] = node
+        newest = {n.heartbeat.node: n for n in sorted(self._nodes.values(), key=lambda n: _age_rank(n, now))}
+        newest.pop("", None)  # boots that were declared dead unseen
         return [(n, now - n.received_s) for _, n in sorted(newest.items()) if now - n.received_s < _FORGET_S]
 
     def start_positions(self, ends: Mapping[Place, int]) -> Mapping[Place, int]:
@@ -125,7 +125,23 @@ class ClusterView(Follower):
         # that clocks that differ between machines never make a live node dead.
         is_backlog = record.offset < (self._backlog_end or 0)
         age_s = max(0.0, time.time() - record.timestamp_ms / 1000) if is_backlog else 0.0
+        known = self._nodes.get(heartbeat.boot)
+        if known is not None and known.heartbeat.state == "dead" and heartbeat.state != "dead":
+            return  # a heartbeat that came late: a dead boot stays dead
+        if known is not None and heartbeat.state == "dead":
+            heartbeat = _merged(known.heartbeat, heartbeat)
         self._nodes[heartbeat.boot] = KnownNode(heartbeat, self._clock() - age_s)
         for boot, node in list(self._nodes.items()):
             if self._clock() - node.received_s > _FORGET_S:
                 del self._nodes[boot]
+
+
+def _age_rank(node: KnownNode, now: float) -> tuple[bool, bool, int, float]:
+    """Orders the boots of a node, the newest last: those that are not dead, and of these those heard of lately."""
+    beat = node.heartbeat
+    return beat.state != "dead", now - node.received_s <= LIVE_S, beat.started_ms, node.received_s
+
+
+def _merged(last: Heartbeat, notice: Heartbeat) -> Heartbeat:
+    """What is known of a boot that is dead: its notice may know no more than its id."""
+    return replace(last, state="dead", running=(), kinds=notice.kinds, drained=last.drained or notice.drained)

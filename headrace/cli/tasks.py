@@ -222,10 +222,10 @@ def _kind_line(kind: dict[str, Any]) -> str:
 
 
 def _node_line(node: dict[str, Any]) -> str:
-    return (
-        f"{node['node']}  {node['host']}:{node['pid']}  {len(node['running'])} of {node['slots']} slots busy  "
-        f"heard {node['seen_s']:.0f} s ago  {node.get('state', '')}"
-    )
+    has_ended = node.get("state") in ("drained", "dead")
+    slots = f"{node['slots']} slots" if has_ended else f"{len(node['running'])} of {node['slots']} slots busy"
+    state = node.get("state", "")
+    return f"{node['node']}  {node['host']}:{node['pid']}  {state}  {slots}  heard {node['seen_s']:.0f} s ago"
 
 
 def _say(line: str) -> None:

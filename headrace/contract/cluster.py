@@ -45,6 +45,7 @@ class Heartbeat:
     running: tuple[RunningAttempt, ...] = ()
     kinds: tuple[str, ...] = ()
     state: Literal["alive", "draining", "dead"] = "alive"
+    drained: bool = False  # of a dead boot: it ended in order, with nothing left to do
     stats_url: str = ""
     release: str = ""  # version of Headrace
 
@@ -85,6 +86,7 @@ class Heartbeat:
                 running=running,
                 kinds=tuple(map(str, f["kinds"])),
                 state=state,
+                drained=state == "dead" and f.get("drained") is True,
                 stats_url=str(f["stats_url"]),
                 release=str(f["release"]),
             )

@@ -106,7 +106,7 @@ async def node(kafka_settings: Settings, topics: str, tmp_path: Path) -> AsyncIt
         node="test-node",
         boot=lambda: "5d3c3f7f-0a11-4a86-9a3a",
         pid=1,
-        started_ms=int(time.time() * 1000),
+        started_ms=lambda: int(time.time() * 1000),
         slots=2,
         used=lambda: slots.used,
         running=pool.running,

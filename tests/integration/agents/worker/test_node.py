@@ -17,6 +17,7 @@ import httpx
 import pytest
 
 from headrace.child.process_tree import processes
+from headrace.client import tls_context
 from headrace.contract.cluster import Heartbeat
 from headrace.contract.exact_json import encode_json, parse_json
 from headrace.contract.journal import Claim, Tombstone, decode_journal
@@ -31,6 +32,7 @@ from headrace.kafka.sender import Sender
 from headrace.settings import Settings
 from headrace.storage.attempt_log import log_file
 from infra.local.process import free_port
+from tests.rigs.gateway import gateway
 from tests.rigs.http import get
 from tests.rigs.pool import Kernel, alive
 from tests.rigs.reading import read_until
@@ -158,11 +160,15 @@ def test_a_task_in_kafka_becomes_an_outcome_and_the_node_ends_in_order(
     assert (reported[0].fraction, reported[-1].fraction) == (0.0, 1.0)
     assert b"the last words" in log_file(node.settings.results_root, failing, 1).read_bytes()
     node.wait_ready()
+    for path in ("/healthz", "/readyz", "/metrics", "/stats.json", "/"):
+        head = httpx.head(node.url + path, verify=tls_context())
+        assert (head.status_code, head.content) == (200, b""), path
     until(lambda: (node.stats()["waiting"]["normal"], node.stats()["waiting"]["high"]) == (0, 0), 6)
     assert node.stop() == 0, node.log.read_text()
     assert open_claims(kafka) == 0
     last = [Heartbeat.decode(r) for r in read_until(kafka, "nodes", 2) if r.value][-1]
     assert (last.state, last.node) == ("dead", node.settings.node_name)
+    assert (last.drained, last.pid, last.slots, last.kinds) == (True, node.process.pid, 2, ())
     assert "ERROR" not in node.log.read_text()
 
 
@@ -287,6 +293,32 @@ def test_a_node_killed_and_started_again_at_once_works_at_once(
     assert time.monotonic() - killed < 9.0  # the dead receiver's session would have lasted 10 s
     again.wait_ready()
     assert again.stop() == 0
+
+
+def test_the_cluster_shows_the_boot_that_runs_and_then_that_it_was_drained(
+    nodes: Nodes, kafka_settings: Settings
+) -> None:
+    address = f"127.0.0.1:{free_port()}"
+    first = nodes.start(stats_http=address)
+    first.wait_ready()
+    first.process.kill()
+    first.process.wait()
+    again = nodes.start(stats_http=address)
+    again.wait_ready()
+    # This one reads what was said of both boots; it must not take the death notice for the newest.
+    with gateway(kafka_settings) as gw:
+
+        def shown() -> list[tuple[str, int]]:
+            return [(n["state"], n["pid"]) for n in gw.http.get("/nodes").json()["items"]]
+
+        until(lambda: shown() == [("alive", again.process.pid)], 10)
+        for _ in range(20):
+            assert shown() == [("alive", again.process.pid)]
+            time.sleep(0.05)
+        assert again.stop() == 0
+        until(lambda: shown() == [("drained", again.process.pid)], 10)
+    with gateway(kafka_settings, "later") as gw:
+        until(lambda: shown() == [("drained", again.process.pid)], 10)
 
 
 @pytest.mark.parametrize(
