@@ -9,11 +9,13 @@ from dataclasses import dataclass, field
 
 from headrace.contract.ledger import Failure
 from headrace.contract.lifecycle import Event
-from headrace.contract.states import Cause
+from headrace.contract.states import Cause, Reason
 
 from .evidence import Evidence, TaskHistory
 
 _REAPED_WITHIN_MS = 60_000
+# Faults may hit one task more often than its budget allows; more than these ids must have another cause.
+_FEW_CRASHED, _CRASHED_SHARE = 3, 0.05
 # Causes that need an injected fault as explanation; errors and timeouts are the task's own.
 _NEEDS_FAULT = {Cause.PROCESS_DEATH, Cause.NODE_LOSS, Cause.OUT_OF_MEMORY, Cause.DRAIN}
 
@@ -45,6 +47,7 @@ class Verdict:
     unreceived: list[str] = field(default_factory=list)  # ended without a lifecycle.received event
     unclosed: list[str] = field(default_factory=list)  # journal keys of claims without a tombstone
     unknown: list[str] = field(default_factory=list)  # ended, but were never submitted
+    died: list[str] = field(default_factory=list)  # dead letters that neither the workload nor the faults explain
 
     @property
     def good(self) -> bool:
@@ -58,6 +61,7 @@ class Verdict:
                 self.unreceived,
                 self.unclosed,
                 self.unknown,
+                self.died,
             )
         )
 
@@ -70,6 +74,7 @@ class Verdict:
             "not received": self.unreceived,
             "claims left behind": self.unclosed,
             "unknown": self.unknown,
+            "dead without need": self.died,
         }
         lines = [f"{self.tasks} tasks: {self.completed} completed, {self.dead} dead, {self.replays} replays"]
         lines += [f"  {name} {len(ids)} {' '.join(ids[:5])}".rstrip() for name, ids in found.items()]
@@ -84,13 +89,14 @@ def judge(
     suicidal: frozenset[str] = frozenset(),
     heard: Mapping[str, int] | None = None,
     lease_ms: int = 12_000,
+    poison: frozenset[str] = frozenset(),
 ) -> Verdict:
     """Judges every acknowledged id.
 
     `suicidal`: ids whose tasks kill their own process. `heard`: number of terminal events that a listener got, by id.
-    `lease_ms`: how long after a fault a lost node may still be declared dead.
+    `lease_ms`: how long after a fault a lost node may still be declared dead. `poison`: ids of tasks that must die.
     """
-    verdict = Verdict()
+    verdict, crashed = Verdict(), list[str]()
     known = set(acknowledged)
     for task_id in known:
         history = evidence.histories.get(task_id, TaskHistory())
@@ -98,6 +104,8 @@ def judge(
         verdict.completed += bool(history.completed)
         verdict.dead += bool(history.dead)
         verdict.replays += len({e.attempt for e in history.started} - {1})
+        if history.dead and not history.completed and task_id not in poison:
+            (crashed if history.dead[0].reason == Reason.CRASHED else verdict.died).append(task_id)
         if not history.terminal:
             verdict.lost.append(task_id)
         elif not history.received:
@@ -110,6 +118,8 @@ def judge(
             verdict.rerun_without_crash.append(task_id)
         if history.completed and sha256_of(history.completed[0]) != history.completed[0].sha256:
             verdict.bad_files.append(task_id)
+    if len(crashed) > max(_FEW_CRASHED, _CRASHED_SHARE * len(known)):
+        verdict.died += crashed
     verdict.unclosed = sorted(evidence.claims)
     verdict.unknown = sorted(
         i for i, s in evidence.histories.items() if i not in known and s.terminal and not (s.submitted or s.received)

@@ -152,6 +152,7 @@ def check_conservation(
         frozenset(submitted.suicidal),
         heard,
         lease_ms,
+        frozenset(submitted.poison),
     )
 
 

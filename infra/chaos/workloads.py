@@ -17,6 +17,9 @@ from headrace.contract.records import Outgoing
 from headrace.errors import HeadraceError
 from headrace.kafka.sender import Sender
 
+# The kinds that the workloads use, with the parameters that they give.
+NEEDED_KINDS = {"prime": ("upper_bound",), "fragile": ("how", "attempts", "seconds")}
+
 _BATCH = 200
 _POISON_ATTEMPTS = 100  # above every limit of attempts: it never succeeds
 

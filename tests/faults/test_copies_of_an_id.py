@@ -16,7 +16,7 @@ import orjson
 import pytest
 from confluent_kafka import Producer
 
-from headrace.client import parse_events, tls_context
+from headrace.client import read_events, tls_context
 from headrace.kafka.partitioner import partition_of
 from headrace.storage.mysql import Database
 from infra.chaos.conservation import InjectedFault
@@ -121,7 +121,7 @@ def events_of(url: str, spelt: str) -> list[str]:
         client.stream("GET", f"{url}/tasks/{spelt}/events") as answer,
     ):
         assert answer.status_code == 200
-        return [e.event for e in parse_events(answer.iter_lines()) if e.event != "progress"]
+        return [e.event for e in read_events(answer) if e.event != "progress"]
 
 
 def check(at: Installation, ids: dict[str, dict[str, Any]], evidence: Evidence, *faults: InjectedFault) -> None:

@@ -112,3 +112,36 @@ def test_a_replay_needs_a_fault_that_touched_its_node_at_its_time() -> None:
 def test_an_error_and_a_task_that_kills_itself_need_no_fault() -> None:
     assert verdict_on(replayed(Cause.ERROR)).good
     assert verdict_on(replayed(Cause.PROCESS_DEATH), suicidal=True).good
+
+
+def dead_of(reason: Reason) -> TaskHistory:
+    ended = Event("tasks.dead", ID, 2000, reason=reason)
+    return TaskHistory(1, [Event("lifecycle.received", ID, 1000)], [], [], [ended])
+
+
+@pytest.mark.parametrize("reason", [r for r in Reason if r is not Reason.CRASHED])
+def test_a_task_that_died_for_another_reason_than_a_crash_died_without_need(reason: Reason) -> None:
+    verdict = verdict_on(dead_of(reason))
+    assert verdict.died == [ID]
+    assert not verdict.good
+    assert "dead without need 1" in str(verdict)
+
+
+def test_a_task_that_must_die_is_no_violation() -> None:
+    evidence = Evidence()
+    evidence.histories[ID] = dead_of(Reason.FAILED)
+    assert judge([ID], evidence, lambda _: None, poison=frozenset({ID})).good
+
+
+def test_faults_may_crash_a_few_tasks_to_death_and_not_most_of_them() -> None:
+    def verdict_of(crashed: int, whole: int) -> Verdict:
+        evidence, ids = Evidence(), [f"{n:08x}-0000-4000-8000-000000000000" for n in range(crashed + whole)]
+        for number, task_id in enumerate(ids):
+            story = dead_of(Reason.CRASHED) if number < crashed else healthy()
+            evidence.histories[task_id] = story
+        return judge(ids, evidence, lambda _: "aa")
+
+    assert verdict_of(3, 2).good
+    assert verdict_of(50, 950).good
+    assert len(verdict_of(51, 949).died) == 51
+    assert not verdict_of(51, 949).good
