@@ -122,17 +122,20 @@ class StatisticsStore:
             self._pool.close()
 
     def _last_audit(self) -> StatisticsRow | None:
+        """The newest audit with the open findings: by verdict the first ids, and the count of all."""
         last = self.audits(1)
         if not last:
             return None
-        found: dict[str, list[str]] = {"lost": [], "repeated": [], "unreceived": [], "resubmitted": []}
-        for verdict, ids in found.items():
+        found: StatisticsRow = {}
+        for verdict in ("lost", "repeated", "unreceived", "resubmitted"):
             rows = self._select(
-                "SELECT DISTINCT id FROM audit_findings WHERE verdict = %s AND resolved_at IS NULL "
-                "ORDER BY id LIMIT %s",
+                "SELECT id, COUNT(*) OVER () AS n FROM (SELECT DISTINCT id FROM audit_findings "
+                "WHERE verdict = %s AND resolved_at IS NULL) AS open ORDER BY id LIMIT %s",
                 [verdict, _MAX_FINDINGS],
             )
-            ids.extend(r["id"] for r in rows)
+            found[verdict] = [r["id"] for r in rows]
+            found[f"{verdict}_count"] = int(rows[0]["n"]) if rows else 0
+        found["lost_count"] = max(found["lost_count"], last[0]["lost_count"])  # not all of them are findings
         return last[0] | found
 
     def _select(self, sql: str, values: Sequence[object] = ()) -> list[StatisticsRow]:

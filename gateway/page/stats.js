@@ -184,14 +184,14 @@ async function showAudit(audit) {
     findings.hidden = true;
     return;
   }
-  const wrong = audit.lost.length + audit.repeated.length + audit.unreceived.length;
+  const wrong = audit.lost_count + audit.repeated_count + audit.unreceived_count;
   const bad = wrong || audit.tables_agree === false;
   box.className = `card wide ${bad ? "bad" : "good"}`;
   const missing = audit.lost_count ? ` + missing ${audit.lost_count}` : "";
   const equation = `received ${audit.received} = completed ${audit.completed} + dead ${audit.dead} + running ${audit.running} + queued ${audit.queued}${missing}`;
-  const verdict = [wrong ? `${audit.lost.length} lost, ${audit.repeated.length} repeated, ${audit.unreceived.length} never received` : "nothing lost, nothing repeated"];
+  const verdict = [wrong ? `${audit.lost_count} lost, ${audit.repeated_count} repeated, ${audit.unreceived_count} never received` : "nothing lost, nothing repeated"];
   if (audit.tables_agree === false) verdict.push("the tables disagree with the log");
-  const copies = audit.resubmitted.length; // no fault: the first outcome of an id counts
+  const copies = audit.resubmitted_count; // no fault: the first outcome of an id counts
   if (copies) verdict.push(`${copies} submitted more than once`);
   byId("verdict").textContent = `${verdict.join("; ")} (${equation}; ${new Date(audit.at).toLocaleTimeString()})`;
   findings.hidden = !wrong && !copies;

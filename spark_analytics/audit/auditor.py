@@ -9,6 +9,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
+from itertools import islice
 from pathlib import Path
 from uuid import UUID
 
@@ -29,7 +30,7 @@ log = logging.getLogger(__name__)
 
 _QUEUES = ("tasks.normal", "tasks.high")
 _COMPARED_MIN = 30  # minutes in which the tables are compared with the projection
-_MOST_FINDINGS = 1000  # saved for one audit; the counts include all
+_MOST_FINDINGS = 1000  # of each kind, saved for one audit; the count of lost tasks includes all
 _MOST_SOURCES = 6  # named in a finding
 _AUDITS_TO_REPORT = 2  # in a row that must miss a task
 
@@ -79,16 +80,17 @@ class Auditor:
         only_started = self._projection.find_only_started()
         self._projection.count_missed(t.id for t in (*missing, *unreceived, *only_started))
         findings = [*self._report_lost(missing, now_ms), *self._report_unreceived(unreceived, now_ms)]
+        lost = sum(f.verdict == "lost" for f in findings)
+        del findings[_MOST_FINDINGS:]
         self._settle_only_started(only_started, now_ms)
-        repeats = self._projection.unreported_repeats()
+        repeats = self._projection.unreported_repeats()[:_MOST_FINDINGS]  # the next audit reports the rest
         findings += [
             Finding(str(UUID(bytes=i)), "repeated", event, f"lifecycle event {event} came more than once")
             for i, event, _ in repeats
         ]
-        copies = self._projection.copies.unreported()
+        copies = dict(islice(self._projection.copies.unreported().items(), _MOST_FINDINGS))
         findings += [_copies_note(task_id, sources) for task_id, sources in copies.items()]
         totals = self._projection.totals()
-        lost = sum(f.verdict == "lost" for f in findings)
         audit = Audit(
             at_ms=now_ms,
             settled_ms=settled_ms,
@@ -98,7 +100,8 @@ class Auditor:
             running=totals["running"],
             queued=totals["open"] - totals["running"] - lost,
             tables_agree=self._compare_tables(settled_ms),
-            findings=findings[:_MOST_FINDINGS],
+            lost=lost,
+            findings=findings,
         )
         self._store.save(audit)
         self._projection.mark_reported(repeats)

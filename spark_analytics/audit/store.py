@@ -42,6 +42,7 @@ class Audit:
     running: int
     queued: int
     tables_agree: bool | None  # None: not known at this time
+    lost: int  # all of them, of which the first are in `findings`
     findings: Sequence[Finding] = field(default=())
 
 
@@ -59,15 +60,18 @@ class AuditStore(Protocol):
 
 
 class MySqlAuditStore:
-    """Saves to the tables `audits` and `audit_findings`."""
+    """Saves to the tables `audits` and `audit_findings`, and forgets after 30 days.
+
+    The column `repeated` counts the tasks with an open finding, this audit's or an earlier one's: what the list of
+    findings shows.
+    """
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
     def save(self, audit: Audit) -> None:
         at = _time(audit.at_ms)
-        lost = [f for f in audit.findings if f.verdict not in _LASTING]
-        repeated = sum(f.verdict == "repeated" for f in audit.findings)
+        passing = [f for f in audit.findings if f.verdict not in _LASTING]
         with retryable(), connection(self._database) as c, c.cursor() as cursor:
             cursor.executemany(
                 "INSERT INTO audit_findings (id, verdict, event, found_at, detail) VALUES (%s, %s, %s, %s, %s) "
@@ -78,13 +82,20 @@ class MySqlAuditStore:
                 "SELECT id, verdict, event FROM audit_findings WHERE verdict NOT IN %s AND resolved_at IS NULL",
                 [_LASTING],
             )
-            gone = set(cursor.fetchall()) - {(f.id, f.verdict, f.event) for f in lost}
+            gone = set(cursor.fetchall()) - {(f.id, f.verdict, f.event) for f in passing}
             cursor.executemany(
                 "UPDATE audit_findings SET resolved_at = %s WHERE id = %s AND verdict = %s AND event = %s",
                 [(at, *key) for key in gone],
             )
+            cursor.execute(f"DELETE FROM audits WHERE at < UTC_TIMESTAMP() - {_KEPT}")  # noqa: S608 - a constant
             cursor.execute(
-                "REPLACE INTO audits VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s)",
+                f"DELETE FROM audit_findings WHERE found_at < UTC_TIMESTAMP() - {_KEPT} "  # noqa: S608
+                "AND (resolved_at IS NOT NULL OR verdict IN %s)",
+                [_LASTING],
+            )
+            cursor.execute(
+                "REPLACE INTO audits SELECT %s, %s, %s, %s, %s, %s, %s, %s, COUNT(DISTINCT id), %s "
+                "FROM audit_findings WHERE verdict = 'repeated' AND resolved_at IS NULL",
                 (
                     at,
                     _time(audit.settled_ms),
@@ -93,12 +104,10 @@ class MySqlAuditStore:
                     audit.dead,
                     audit.running,
                     audit.queued,
-                    len(lost),
-                    repeated,
+                    audit.lost,
                     audit.tables_agree,
                 ),
             )
-            cursor.execute(f"DELETE FROM audits WHERE at < UTC_TIMESTAMP() - {_KEPT}")  # noqa: S608 - a constant
             c.commit()
 
     def counts_by_minute(self, first: int, last: int) -> dict[tuple[int, str], int]:

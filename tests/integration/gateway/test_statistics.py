@@ -130,6 +130,25 @@ def test_the_summary_has_the_findings_of_the_audit(gateway: Gateway, database: D
     assert (finding["verdict"], finding["detail"]) == ("lost", "gone")
 
 
+def test_the_counts_of_findings_are_those_of_their_lists(gateway: Gateway, database: Database) -> None:
+    fill(database)
+    ids = [f"{n:08x}-0000-4000-8000-000000000000" for n in range(130)]  # more than a list has
+    connection = database.connect()
+    with connection.cursor() as cursor:
+        found = [(i, "repeated", event) for i in ids[:3] for event in ("received", "completed")]
+        found += [(ids[3], "unreceived", "received")] + [(i, "resubmitted", "received") for i in ids]
+        cursor.executemany(
+            "INSERT INTO audit_findings VALUES (%s, %s, %s, '2026-11-01 00:00:00', NULL, 'seen earlier')", found
+        )
+    connection.commit()
+    connection.close()
+    audit = gateway.http.get("/stats/summary").json()["audit"]
+    assert (audit["lost_count"], len(audit["lost"])) == (1, 1)
+    assert (audit["repeated_count"], audit["repeated"]) == (3, ids[:3])
+    assert (audit["unreceived_count"], audit["unreceived"]) == (1, [ids[3]])
+    assert (audit["resubmitted_count"], audit["resubmitted"]) == (130, ids[:100])
+
+
 def test_csv_has_the_same_rows_and_no_formulas_for_spreadsheets(gateway: Gateway, database: Database) -> None:
     fill(database)
     connection = database.connect()

@@ -169,6 +169,45 @@ def test_repeats_of_every_event_are_found_and_attempts_are_not_repeats(
     assert named(database) == {(one.id, "repeated", e) for e in ("started", "received", "dead")}
 
 
+def test_the_count_of_repeats_stays_with_their_list(send: Sends, auditor: Auditor, database: Database) -> None:
+    """The list shows what any audit has found: a count of the last audit alone would say 0 beside it."""
+    one, two = task(1), task(2)
+    records = [received_event(t, "prime", "demo", "http") for t in (one, two)]
+    ends = [outcome(t, attempt=1).completed_event("f", 1, "0" * 64) for t in (one, two)]
+    send([*records, *records, *ends, ends[0]])
+    for _ in range(3):
+        audits(auditor, 1)
+        [last] = rows(database, "SELECT lost, repeated FROM audits ORDER BY at DESC LIMIT 1")
+        assert last == (0, 2)
+        listed = {i for i, verdict, _ in named(database) if verdict == "repeated"}
+        assert listed == {one.id, two.id}
+
+
+def test_the_count_of_lost_tasks_is_that_of_the_equation(send: Sends, auditor: Auditor, database: Database) -> None:
+    """A task that was never received is a fault too, and is not missing from received = completed + …"""
+    lost, unreceived = task(1), task(2)
+    send([received_event(lost, "prime", "demo", "http"), outcome(unreceived, 1).completed_event("f", 1, "0" * 64)])
+    audit = audits(auditor)
+    assert {(i, v) for i, v, _ in named(database)} == {(lost.id, "lost"), (unreceived.id, "unreceived")}
+    assert rows(database, "SELECT lost FROM audits ORDER BY at DESC LIMIT 1") == [(1,)]
+    assert (audit.lost, audit.queued, audit.running) == (1, 0, 0)
+
+
+def test_more_findings_than_an_audit_saves_are_all_reported(
+    send: Sends, auditor: Auditor, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("spark_analytics.audit.auditor._MOST_FINDINGS", 2)
+    repeated, lost = [task(n) for n in range(5)], [task(n) for n in range(10, 15)]
+    records = [received_event(t, "prime", "demo", "http") for t in repeated]
+    send([*records, *records, *(received_event(t, "prime", "demo", "http") for t in lost)])
+    send([outcome(t, 1).completed_event("f", 1, "0" * 64) for t in repeated])
+    audit = audits(auditor, 4)
+    assert {i for i, verdict, _ in named(database) if verdict == "repeated"} == {t.id for t in repeated}
+    assert len([i for i, verdict, _ in named(database) if verdict == "lost"]) == 2
+    assert audit.lost == 5
+    assert audit.received == audit.completed + audit.dead + audit.running + audit.queued + audit.lost
+
+
 def copy_of(first: Task, partition: int, offset: int) -> Task:
     """Another record with the same id."""
     return replace(first, source=Source("tasks.normal", partition, offset))
