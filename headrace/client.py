@@ -209,7 +209,7 @@ class Client:
             ) from None
         except UnicodeEncodeError:
             raise UsageError("the name of the kind, the directory and all options must be UTF-8") from None
-        except (Undecodable, Invalid):
+        except (Undecodable, Invalid, orjson.JSONDecodeError):
             raise self._no_gateway() from None
 
     def _no_gateway(self) -> HeadraceError:

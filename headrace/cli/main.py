@@ -7,6 +7,7 @@ Exit codes: 0 done; 1 an error of another kind; 2 a setting or an argument is wr
 import difflib
 import errno
 import importlib
+import io
 import sys
 
 import click
@@ -76,6 +77,9 @@ def cli() -> None:
 
 def main(arguments: list[str] | None = None) -> int:
     """Runs one command and returns its exit code. An error that the user can fix is one sentence, not a traceback."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # what the terminal's encoding lacks must not end a command
     try:
         result = cli.main(args=arguments, prog_name="headrace", standalone_mode=False)
         return result if isinstance(result, int) else 0

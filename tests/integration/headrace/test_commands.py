@@ -235,3 +235,21 @@ def test_a_payload_that_is_refused_everywhere_is_refused_by_the_command(run: Run
         assert (code, out) == (2, "")
         assert error.startswith("headrace: the payload ")
         assert error.count("\n") == 1
+
+
+def test_a_terminal_without_unicode_ends_no_command(stage: Stage) -> None:
+    task_id = new_id()
+    stage.roles.dead(task_id, error="ValueError: snow \u2603")
+    environ = os.environ | {"HEADRACE_HTTP": stage.gw.url.removeprefix("http://"), "PYTHONIOENCODING": "latin-1"}
+    for command in (["events", task_id], ["status", task_id], ["status", task_id, "--json"]):
+        done = subprocess.run([sys.executable, "-m", "headrace.cli.main", *command], env=environ, capture_output=True)
+        assert done.returncode == 0, done.stderr
+        assert b"snow \\u2603" in done.stdout
+
+
+def test_an_event_that_is_no_json_is_one_sentence(run: Run) -> None:
+    head = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nConnection: close\r\n\r\n"
+    with broken_gateway(head + b"data: {broken\n\n") as address:
+        code, _, error = run("events", "--http", address)
+    assert (code, error.count("\n")) == (1, 1)
+    assert "is no gateway of Headrace" in error
