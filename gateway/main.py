@@ -20,6 +20,7 @@ from fastapi import FastAPI
 
 from headrace.errors import Retryable, UsageError
 from headrace.kafka.client import Kafka
+from headrace.kafka.log_notes import LogNotes
 from headrace.kafka.sender import Sender
 from headrace.process.health import Health, StallDetector
 from headrace.process.host_check import is_loopback
@@ -34,9 +35,10 @@ from .metrics import Metrics
 from .routes.dependencies import Dependencies
 from .statistics_store import StatisticsStore
 from .submission import Submissions
+from .view.cluster import TOPICS as CLUSTER_TOPICS
 from .view.cluster import ClusterView
 from .view.notifier import Notifier
-from .view.projector import Projector
+from .view.projector import TOPICS, Projector
 from .view.store import StatusStore
 
 log = logging.getLogger(__name__)
@@ -119,7 +121,9 @@ async def running(
     sender, source_reader = Sender(kafka, SEND_TIMEOUT_S), SourceReader(kafka)
     submissions = Submissions(cluster, allow_high_priority=is_loopback(settings.http.rpartition(":")[0]))
     statistics = StatisticsStore(settings.database)
+    log_notes = LogNotes(kafka, (*TOPICS, *CLUSTER_TOPICS), metrics.registry)
     health = Health()
+    health.add_notes(log_notes.notes)
     for part, check in (
         ("kafka", broker_probe.check),
         ("status view", projector.check),
@@ -128,7 +132,7 @@ async def running(
         ("results", root.check),
     ):
         health.add_check(part, check)
-    for thread in (projector, cluster, broker_probe):
+    for thread in (projector, cluster, broker_probe, log_notes):
         thread.start()
     try:
         yield Dependencies(
@@ -144,10 +148,11 @@ async def running(
             metrics=metrics,
             results_root=root,
             statistics=statistics,
+            log_notes=log_notes,
         )
     finally:
         notifier.close()
-        for thread in (broker_probe, projector, cluster):
+        for thread in (broker_probe, projector, cluster, log_notes):
             await asyncio.to_thread(thread.close)
         await asyncio.to_thread(sender.close, SEND_TIMEOUT_S)
         await asyncio.to_thread(source_reader.close)

@@ -53,9 +53,8 @@ class _Handler(BaseHTTPRequestHandler):
         elif self.path == "/healthz":
             self._answer(200, b'{"status":"alive"}')
         elif self.path == "/readyz":
-            reasons = self.health.reasons()
-            body = {"status": "not ready" if reasons else "ready", "reasons": reasons}
-            self._answer(503 if reasons else 200, json.dumps(body).encode())
+            status, body = self.health.report()
+            self._answer(status, json.dumps(body).encode())
         elif self.path == "/metrics":
             self.metrics.ready.set(0 if self.health.reasons() else 1)
             self._answer(200, self.metrics.text(), "text/plain; version=0.0.4; charset=utf-8")

@@ -21,6 +21,7 @@ from pyspark.sql import SparkSession
 from headrace.child.process_tree import kill_trees
 from headrace.errors import UsageError
 from headrace.kafka.client import Kafka
+from headrace.kafka.log_notes import LogNotes
 from headrace.process.health import Health
 from headrace.process.signals import on_signals
 from headrace.settings import Settings
@@ -33,6 +34,7 @@ from .metrics import Metrics
 from .session import jvm_pid, start_session
 from .sinks import sink_of
 from .sinks.mysql import MySqlSink
+from .source import TOPICS as SOURCE_TOPICS
 
 log = logging.getLogger(__name__)
 
@@ -60,6 +62,9 @@ def main(settings: Settings) -> int:
             kafka = Kafka(settings, "headrace-analytics")
             job = StatisticsJob(spark, settings, kafka, sink, folder, metrics)
             job.add_checks(health)
+            log_notes = LogNotes(kafka, (*SOURCE_TOPICS, "tasks.running", "results"), metrics.registry)
+            health.add_notes(log_notes.notes)
+            log_notes.start()
             on_signals(_STOPS, job.stop)
             auditor = None
             if isinstance(sink, MySqlSink):
@@ -71,6 +76,7 @@ def main(settings: Settings) -> int:
             finally:
                 if auditor is not None:
                     auditor.stop()
+                log_notes.close()
                 _end(spark)
         finally:
             server.close()

@@ -24,10 +24,9 @@ def add_health_routes(
 
     @app.page("/readyz")
     async def readyz(web: Any, _request: Any) -> Any:
-        """200, or 503 with the reasons in words."""
-        reasons = health.reasons()
-        body = {"status": "not ready" if reasons else "ready", "reasons": reasons}
-        return web.json(body, status=503 if reasons else 200, headers={"Cache-Control": "no-store"})
+        """200, or 503 with the reasons in words; both with notes for people."""
+        status, body = health.report()
+        return web.json(body, status=status, headers={"Cache-Control": "no-store"})
 
     @app.page("/metrics")
     async def metrics(web: Any, _request: Any) -> Any:

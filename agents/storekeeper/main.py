@@ -19,6 +19,7 @@ import faust
 from headrace.kafka.client import Kafka
 from headrace.kafka.groups import STOREKEEPER_GROUP
 from headrace.kafka.lag import LagWatch
+from headrace.kafka.log_notes import LogNotes
 from headrace.process.failpoints import Failpoint, no_failpoint
 from headrace.process.health import STALE_S, Health
 from headrace.process.throttled_log import log_throttled
@@ -34,7 +35,7 @@ from .index_catchup import IndexCatchup
 from .metrics import Metrics
 from .result_store import ResultStore, RootExchanged
 from .retry_until import RetryUntilStopped
-from .terminal_index import TerminalIndex
+from .terminal_index import OUTPUTS, TerminalIndex
 
 log = logging.getLogger(__name__)
 
@@ -66,6 +67,7 @@ class _Parts:
     app: faust.App
     storekeeper: Storekeeper
     lag: LagWatch
+    log_notes: LogNotes
 
 
 async def _serve(settings: Settings, kafka: Kafka, root: ResultsRoot, failpoint: Failpoint) -> int:
@@ -74,6 +76,7 @@ async def _serve(settings: Settings, kafka: Kafka, root: ResultsRoot, failpoint:
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     async with _make_parts(settings, kafka, root, failpoint) as parts, running(parts.app):
         parts.lag.start()
+        parts.log_notes.start()
         work = asyncio.create_task(parts.storekeeper.run())
         waiting = asyncio.create_task(until_stopped(parts.app, stop))
         await asyncio.wait({work, waiting}, return_when=asyncio.FIRST_COMPLETED)
@@ -106,12 +109,16 @@ async def _make_parts(
         ahead = storekeeper.handled_past_commit
         lag = LagWatch(kafka, STOREKEEPER_GROUP, storekeeper.partitions, ("results",), ahead=ahead)
         closing.callback(lag.close)
+        log_notes = LogNotes(kafka, ("results", *OUTPUTS), metrics.registry)
+        closing.callback(log_notes.close)
         app = make_app(STOREKEEPER_GROUP, settings, kafka, settings.storekeeper_http, own)
         storekeeper.attach(app)
         metrics.lag.set_function(lambda: float(sum((lag.waiting() or {}).values())))
-        add_health_routes(app, _health(storekeeper, retry, lag), metrics.registry)
+        health = _health(storekeeper, retry, lag)
+        health.add_notes(log_notes.notes)
+        add_health_routes(app, health, metrics.registry)
         try:
-            yield _Parts(app, storekeeper, lag)
+            yield _Parts(app, storekeeper, lag, log_notes)
         finally:
             await storekeeper.close()
 

@@ -33,7 +33,7 @@ from ..membership.fencing import Fence
 from ..membership.identity import NodeIdentity, Predecessor
 from ..membership.takeover import take_over
 from ..monitoring.stats_page import add_stats_page
-from .parts import NodeResources, WorkerParts
+from .parts import TOPICS, NodeResources, WorkerParts
 from .preflight import check_offsets, wait_for_topics
 from .status import node_health, node_view
 
@@ -41,18 +41,6 @@ log = logging.getLogger(__name__)
 
 _SAMPLE_S = 1.0  # between two samples of slots and backlog: five make a bucket of the stats page's history
 _DEATH_NOTICE_S = 10.0  # for Kafka to acknowledge that a boot is over
-_TOPICS = (
-    "tasks.normal",
-    "tasks.high",
-    "tasks.running",
-    "tasks.control",
-    "results",
-    "nodes",
-    "kinds",
-    "lifecycle.received",
-    "lifecycle.started",
-    "progress",
-)
 
 
 def run(
@@ -70,7 +58,7 @@ def run(
     node's name before, whose work is taken over first.
     """
     quiet_logs()
-    wait_for_topics(kafka, _TOPICS, lambda: kinds.result() if kinds.done() else None)
+    wait_for_topics(kafka, TOPICS, lambda: kinds.result() if kinds.done() else None)
     receiver_lag = LagWatch(kafka, RECEIVER_GROUP, lambda: ())
     check_offsets(receiver_lag, kafka.group(RECEIVER_GROUP))
     receiver_lag.close()
@@ -134,7 +122,7 @@ class WorkerNode:
         self._pool.on_exclusive = parts.slots.hold
         self._pool.listen(ProgressRelay(self._resources.sender.send).report)
         first = (parts.registry, parts.cancellations, parts.delegation, parts.heartbeats, self._fence)
-        last = (parts.receiver, parts.reaper, parts.task_lag, self._receiver_lag)
+        last = (parts.receiver, parts.reaper, parts.task_lag, self._receiver_lag, parts.log_notes)
         for part in first:
             part.start()
         await app.agents["worker"].start()

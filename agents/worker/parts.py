@@ -10,6 +10,7 @@ from headrace.contract.cluster import KindInfo
 from headrace.kafka.client import Kafka
 from headrace.kafka.groups import INTAKE_GROUP
 from headrace.kafka.lag import LagWatch
+from headrace.kafka.log_notes import LogNotes
 from headrace.kafka.sender import Sender
 from headrace.process.failpoints import Failpoint
 from headrace.settings import Settings
@@ -32,6 +33,19 @@ from ..receiver.receiver import Receiver
 from ..recovery.reaper import Reaper
 from ..recovery.trimmer import Trimmer
 from .agent import Worker
+
+TOPICS = (
+    "tasks.normal",
+    "tasks.high",
+    "tasks.running",
+    "tasks.control",
+    "results",
+    "nodes",
+    "kinds",
+    "lifecycle.received",
+    "lifecycle.started",
+    "progress",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +82,7 @@ class WorkerParts:
         self.reaper = self._make_reaper()
         self.receiver = Receiver(r.kafka, r.sender, self._metrics, r.node.remember_member)
         self.task_lag = self._make_task_lag()
+        self.log_notes = LogNotes(r.kafka, TOPICS, self.stats.registry)
         for reader in (self.registry, self.cancellations, self.delegation, self.reaper):
             reader.on_undecodable = self.stats.count_undecodable
 

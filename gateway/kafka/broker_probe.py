@@ -72,32 +72,42 @@ class BrokerProbe:
         """
         return await self._list_offsets(partitions, _LATEST)
 
+    async def readable_offsets(self, partitions: Iterable[tuple[str, int]]) -> Offsets:
+        """The offset up to which each partition can be read, as of now; Retryable when Kafka does not answer."""
+        return await self._list_offsets(partitions, _LATEST, IsolationLevel.READ_COMMITTED)
+
     async def start_offsets(self, partitions: Iterable[tuple[str, int]]) -> Offsets:
         """The offset of the first retained record of each partition; Retryable when Kafka does not answer."""
         return await self._list_offsets(partitions, _EARLIEST)
 
-    async def _list_offsets(self, partitions: Iterable[tuple[str, int]], spec: Any) -> Offsets:
+    async def _list_offsets(
+        self,
+        partitions: Iterable[tuple[str, int]],
+        spec: Any,
+        isolation: IsolationLevel = IsolationLevel.READ_UNCOMMITTED,
+    ) -> Offsets:
         if self.unavailable:
             raise Retryable(self.unavailable)
         wanted = list(partitions)
         try:
             async with asyncio.timeout(_TIMEOUT_S + 0.5):
                 try:
-                    return await self._await_offsets(wanted, spec)
+                    return await self._await_offsets(wanted, spec, isolation)
                 except KafkaException as e:
                     self._renew_client(e)
-                    return await self._await_offsets(wanted, spec)
+                    return await self._await_offsets(wanted, spec, isolation)
         except (KafkaException, TimeoutError) as e:
             raise Retryable(_describe(e)) from None
 
-    async def _await_offsets(self, partitions: list[tuple[str, int]], spec: Any) -> Offsets:
-        return {p: (await asyncio.wrap_future(f)).offset for p, f in self._request_offsets(partitions, spec).items()}
+    async def _await_offsets(self, partitions: list[tuple[str, int]], spec: Any, isolation: IsolationLevel) -> Offsets:
+        requested = self._request_offsets(partitions, spec, isolation)
+        return {p: (await asyncio.wrap_future(f)).offset for p, f in requested.items()}
 
     def _request_offsets(
         self,
         partitions: list[tuple[str, int]],
         spec: Any,
-        isolation: IsolationLevel = IsolationLevel.READ_UNCOMMITTED,
+        isolation: IsolationLevel,
     ) -> dict[tuple[str, int], Any]:
         """A future for each partition."""
         wanted = {TopicPartition(self._kafka.topic(t), p): spec for t, p in partitions}

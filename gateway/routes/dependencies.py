@@ -11,6 +11,7 @@ from starlette.requests import Request
 
 from headrace.contract.ids import parse_id
 from headrace.errors import Retryable
+from headrace.kafka.log_notes import LogNotes
 from headrace.kafka.partitioner import partition_of
 from headrace.kafka.sender import Sender
 from headrace.process.health import Health
@@ -49,6 +50,7 @@ class Dependencies:
     metrics: Metrics
     results_root: ResultsRoot
     statistics: StatisticsStore
+    log_notes: LogNotes
     recent_submissions: RecentSubmissions = field(default_factory=RecentSubmissions)
 
     async def find_task(self, text: str) -> TaskView:
@@ -77,15 +79,18 @@ class Dependencies:
         count = self.projector.partition_count
         if not count:
             raise Problem("catching-up", "the gateway has not read the topics yet: try again in a moment")
-        places = {(topic, partition_of(task_id.encode(), count)) for topic in TOPICS}
-        if submitted_anywhere:
-            places.update((topic, partition) for topic in TASK_TOPICS for partition in range(count))
+        home = {(topic, partition_of(task_id.encode(), count)) for topic in TOPICS}
+        elsewhere = {(topic, p) for topic in TASK_TOPICS for p in range(count)} - home if submitted_anywhere else set()
         try:
-            ends = await self.broker_probe.end_offsets(places)
+            # At home an open transaction may hide a task that has its 202. What it hides elsewhere never had one.
+            ends = await self.broker_probe.readable_offsets(elsewhere) | await self.broker_probe.end_offsets(home)
         except Retryable as e:
             raise Problem("kafka-unavailable", str(e)) from None
         if not await self.notifier.wait_until(lambda: self.projector.snapshot.reached(ends), FIND_WAIT_S):
-            raise Problem("catching-up", "the gateway has not read to the end of the log yet: try again in a moment")
+            why = "".join(f". {note}" for note in self.log_notes.notes())
+            raise Problem(
+                "catching-up", f"the gateway has not read to the end of the log yet: try again in a moment{why}"
+            )
 
     async def catch_up_kinds(self) -> None:
         """Waits up to a second for all kinds and heartbeats that the log holds by now; Problem kafka-unavailable."""

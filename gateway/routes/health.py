@@ -19,10 +19,9 @@ async def healthz(request: Request) -> Response:
 
 @router.get("/readyz")
 async def readyz(request: Request) -> Response:
-    """200 when the gateway can do its work, else 503 with the reasons."""
-    reasons = dependencies_of(request).health.reasons()
-    body = orjson.dumps({"status": "not ready" if reasons else "ready", "reasons": reasons})
-    return Response(body, 503 if reasons else 200, media_type="application/json")
+    """200 when the gateway can do its work, else 503 with the reasons; both with notes for people."""
+    status, body = dependencies_of(request).health.report()
+    return Response(orjson.dumps(body), status, media_type="application/json")
 
 
 @router.get("/metrics")

@@ -60,6 +60,10 @@ _SOURCE = re.compile(r"([A-Za-z0-9._-]{1,249})/([0-9]{1,9})/([0-9]{1,19})", re.A
 UNREADABLE_NAME = "\x1a"  # begins the substitute for a header name that is not UTF-8: Kafka accepts any bytes
 
 
+# Begins the value of a record whose key alone could be read, because its batch in Kafka is damaged. No JSON begins so.
+DAMAGED_VALUE = b"\x1adamaged: "
+
+
 MAX_RECORD_BYTES = 2_000_000  # value and headers; a little below the topics' max.message.bytes
 
 Headers = tuple[tuple[str, bytes], ...]

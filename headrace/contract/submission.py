@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from headrace.contract.directory import check_directory
 from headrace.contract.exact_json import parse_json, pointer_segment
+from headrace.contract.records import DAMAGED_VALUE
 from headrace.contract.timestamps import parse_rfc3339
 from headrace.errors import Invalid, Undecodable
 
@@ -34,6 +35,9 @@ class Submission:
         """From JSON bytes. Undecodable when they are not JSON; Invalid names the field that breaks a rule or limit."""
         if raw is None:
             raise Undecodable("the record is empty: a submission is a JSON object", raw)
+        if raw.startswith(DAMAGED_VALUE):
+            why = raw.removeprefix(DAMAGED_VALUE).decode(errors="replace")
+            raise Undecodable(f"Kafka's log is damaged there, only the record's key could be read: {why}", raw)
         if len(raw) > MAX_SUBMISSION_BYTES:
             raise Invalid(f"the submission has {len(raw)} bytes: {MAX_SUBMISSION_BYTES} at most")
         return cls.from_json(parse_json(raw))

@@ -7,6 +7,7 @@ by itself, and its messages are logged once a minute at most. UsageError for set
 import logging
 import operator
 import struct
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,9 @@ from confluent_kafka.admin import AdminClient
 
 from headrace.contract.records import UNREADABLE_NAME, Record
 from headrace.errors import Undecodable, UsageError
+from headrace.kafka.damaged_batches import DamagedBatches
 from headrace.kafka.groups import NO_GROUP
+from headrace.kafka.log_consumer import LogConsumer, fetch_raw
 from headrace.process.throttled_log import log_throttled
 from headrace.settings import Settings
 
@@ -47,6 +50,7 @@ class Kafka:
         self.prefix = settings.topic_prefix
         self.bootstrap = settings.kafka
         self.security = load_security(settings.kafka_security)
+        self.damaged_batches = DamagedBatches()  # that consumers made here have passed over
         self._base: dict[str, Any] = {
             "bootstrap.servers": settings.kafka,
             "client.id": client_id,
@@ -82,14 +86,15 @@ class Kafka:
         )
 
     def consumer(self, group: str | None = None, **options: Any) -> Consumer:
-        """A consumer that never commits by itself. Without a group it also reports the ends of partitions.
+        """A consumer of committed records that never commits by itself, and that no batch stops.
 
-        `group` comes without the installation's prefix; `options` are librdkafka's, and win.
+        Without a group its offsets are the caller's own business.
         """
-        return Consumer(
+        return LogConsumer(
             self._base
             | {
                 "group.id": self.group(group or NO_GROUP),
+                "isolation.level": "read_committed",
                 "enable.auto.commit": False,
                 "enable.auto.offset.store": False,
                 "auto.offset.reset": "error",  # never silently start over
@@ -98,7 +103,10 @@ class Kafka:
                 "queued.max.messages.kbytes": 16_384,  # memory does not grow with the queue's length
                 "topic.metadata.refresh.interval.ms": 60_000,
             }
-            | options
+            | options,
+            unprefixed=self.unprefixed,
+            damaged=self.damaged_batches,
+            fetch=partial(fetch_raw, self),
         )
 
     def admin(self) -> AdminClient:

@@ -6,6 +6,7 @@ does not have, and for certificates that cannot be read; ImportError where aioka
 """
 
 import contextlib
+import logging
 import ssl
 from collections.abc import AsyncIterator, Mapping
 from typing import Any
@@ -19,6 +20,8 @@ async def raw_client(kafka: Kafka, timeout_s: float) -> AsyncIterator[Any]:
     """An AIOKafkaClient that has found the cluster; a request gets `timeout_s`. Its errors are aiokafka's."""
     from aiokafka.client import AIOKafkaClient
 
+    logging.getLogger("aiokafka").setLevel(logging.ERROR)  # what fails is told by the caller
+
     client = AIOKafkaClient(
         bootstrap_servers=kafka.bootstrap.split(","),
         request_timeout_ms=int(timeout_s * 1000),
@@ -29,6 +32,18 @@ async def raw_client(kafka: Kafka, timeout_s: float) -> AsyncIterator[Any]:
         yield client
     finally:
         await client.close()
+
+
+async def leader_of(client: Any, topic: str, partition: int) -> int:
+    """The broker that leads the partition; LookupError when there is none, and aiokafka's errors."""
+    from aiokafka.structs import TopicPartition
+
+    client.add_topic(topic)
+    await client.force_metadata_update()
+    leader: int | None = client.cluster.leader_for_partition(TopicPartition(topic, partition))
+    if leader is None or leader < 0:
+        raise LookupError(f"{topic}/{partition} has no leader")
+    return leader
 
 
 def security_options(security: Mapping[str, str]) -> dict[str, Any]:

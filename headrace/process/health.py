@@ -1,13 +1,15 @@
 """Readiness (I8 in docs/invariants.md): the parts of a role poll, and its offsets advance while there is lag.
 
 Each part registers a check, which returns None or the reason why the role cannot work. `/readyz` of every role answers
-with these reasons. `/healthz` only shows that the process answers.
+with these reasons, and with notes: what people should know although the role can work. `/healthz` only shows that the
+process answers.
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 Check = Callable[[], str | None]
+Notes = Callable[[], Iterable[str]]
 
 STALE_S = 8.0  # /readyz must say within 10 s that a role is stuck
 STUCK_S = 5.0  # less, because positions are read only every two seconds, and reading them takes time
@@ -18,6 +20,7 @@ class Health:
 
     def __init__(self) -> None:
         self._checks: dict[str, Check] = {}
+        self._notes: list[Notes] = []
 
     def add_check(self, part: str, check: Check) -> None:
         """Registers a check, or replaces the one of the same part."""
@@ -27,6 +30,20 @@ class Health:
         """`part: reason` for every part that cannot work; empty when the role is ready."""
         found = ((part, check()) for part, check in list(self._checks.items()))
         return [f"{part}: {reason}" for part, reason in found if reason]
+
+    def add_notes(self, notes: Notes) -> None:
+        """Registers what returns notes for people; they make no role unready."""
+        self._notes.append(notes)
+
+    def report(self) -> tuple[int, dict[str, object]]:
+        """The HTTP status and the JSON body of `/readyz`."""
+        reasons = self.reasons()
+        notes = [note for some in self._notes for note in some()]
+        return 503 if reasons else 200, {
+            "status": "not ready" if reasons else "ready",
+            "reasons": reasons,
+            "notes": notes,
+        }
 
 
 class Watchdog:

@@ -76,7 +76,7 @@ class Auditor:
         now_ms = int(time.time() * 1000)
         settled_ms = now_ms - int(self._every_s * 1000)
         missing = self._find_missing(settled_ms, committed)
-        unreceived = self._projection.find_unreceived(settled_ms)
+        unreceived = self._find_unreceived(settled_ms)
         only_started = self._projection.find_only_started()
         self._projection.count_missed(t.id for t in (*missing, *unreceived, *only_started))
         findings = [*self._report_lost(missing, now_ms), *self._report_unreceived(unreceived, now_ms)]
@@ -128,9 +128,16 @@ class Auditor:
         missing = self._projection.find_missing(settled_ms, waiting)
         if not missing:
             return []
+        hidden = self._log.hidden_partitions((*TOPICS, *_QUEUES, "results"))
         alive = self._log.tail_ids("tasks.high", committed) | self._log.tail_ids("results", committed)
         self._read_to_ends()
-        return [t for t in self._projection.find_missing(settled_ms, waiting) if t.id not in alive]
+        still_missing = self._projection.find_missing(settled_ms, waiting)
+        return [t for t in still_missing if t.id not in alive and t.partition not in hidden]
+
+    def _find_unreceived(self, settled_ms: int) -> list[PartialTask]:
+        found = self._projection.find_unreceived(settled_ms)
+        hidden = self._log.hidden_partitions(("lifecycle.received",)) if found else set()
+        return [t for t in found if t.partition not in hidden]
 
     def _report_lost(self, missing: list[PartialTask], now_ms: int) -> list[Finding]:
         suspects = {t.id: t.partition for t in missing if t.missed + 1 >= _AUDITS_TO_REPORT}

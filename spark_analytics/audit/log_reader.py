@@ -16,7 +16,7 @@ from headrace.contract.task import Task
 from headrace.errors import Retryable
 from headrace.kafka.client import SHORT_FETCH, Kafka
 from headrace.kafka.metadata import partitions_of
-from headrace.kafka.reading import end_offsets, first_offsets, read_batches
+from headrace.kafka.reading import end_offsets, first_offsets, high_watermarks, read_batches
 
 from .projection import EVENTS
 from .task_row import submission_source
@@ -64,8 +64,14 @@ class AuditLog:
         return first_offsets(self._kafka, self._admin, places)
 
     def ends(self, places: Sequence[Place]) -> dict[Place, int]:
-        """The offset after the last record of each partition."""
+        """The offset up to which each partition can be read."""
         return end_offsets(self._kafka, self._admin, places)
+
+    def hidden_partitions(self, topics: Iterable[str]) -> set[int]:
+        """The partitions of which an open transaction hides records: of their tasks nobody can say what is missing."""
+        places = self.places(topics)
+        readable, written = self.ends(places), high_watermarks(self._kafka, self._admin, places)
+        return {place[1] for place, end in readable.items() if end < written[place]}
 
     def committed(self, group: str, topics: Sequence[str]) -> dict[Place, int]:
         """The group's committed offset in each partition; 0 where it has none."""
