@@ -11,7 +11,7 @@ import jsonschema_rs
 
 from headrace.contract.cluster import KindInfo
 from headrace.contract.exact_json import pointer_segment
-from headrace.contract.payload_formats import PydanticPattern, example_of, format_checks
+from headrace.contract.payload_formats import PydanticPattern, described, format_checks
 from headrace.contract.printable import printable
 from headrace.errors import Invalid, UsageError
 
@@ -59,10 +59,9 @@ def _message(error: jsonschema_rs.ValidationError) -> str:
     """What is wrong in words: with an example for a format, and with what each alternative of a union asks for."""
     kind = error.kind
     if isinstance(kind, jsonschema_rs.ValidationErrorKind.Format):
-        example = example_of(kind.format)
-        return f"{error.message}, such as {example}" if example else error.message
+        return error.message.replace(f'a "{kind.format}"', described(kind.format))
     if isinstance(kind, jsonschema_rs.ValidationErrorKind.PropertyNames):
-        return f"wrong key: {_message(kind.error)}"
+        return f"the key {_message(kind.error)}"
     if isinstance(kind, jsonschema_rs.ValidationErrorKind.AnyOf | jsonschema_rs.ValidationErrorKind.OneOfNotValid):
         asked = list(dict.fromkeys(_alternatives(kind.context)))
         return "; or ".join(asked[:_MAX_ALTERNATIVES]) or error.message

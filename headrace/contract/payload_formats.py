@@ -43,6 +43,7 @@ KEY_FORMATS: dict[str, tuple[type, str]] = {
     "number-key": (float, "1.5"),
     "boolean-key": (bool, "true"),
 }
+_KEY_WORDS = {"integer-key": "a whole number", "number-key": "a number", "boolean-key": "true or false"}
 # format -> (the Python type that pydantic makes of the text, an example)
 _TYPES: dict[str, tuple[Any, str]] = {
     "date-time": (datetime, "2026-11-23T18:00:00Z"),
@@ -118,10 +119,11 @@ def is_known_pattern(pattern: str) -> bool:
     return True
 
 
-def example_of(name: str) -> str:
-    """A text in this format, for error messages; "" for a format without a check."""
+def described(name: str) -> str:
+    """The format in words and an example, for error messages."""
     found = _TYPES.get(name) or KEY_FORMATS.get(name)
-    return found[1] if found else "name@example.org" if name == "email" else ""
+    example = found[1] if found else "name@example.org" if name == "email" else ""
+    return _KEY_WORDS.get(name, f"a {name}") + (f", such as {example}" if example else "")
 
 
 @cache

@@ -422,7 +422,7 @@ def test_text_that_looks_like_a_number_stays_as_it_is() -> None:
     ("hint", "value", "words"),
     [
         (date, "2020-02-30", ["2020-02-30", "date", "such as 2026-11-23"]),
-        (dict[int, int], {"x": 1}, ["key", "integer-key", "such as 7"]),
+        (dict[int, int], {"x": 1}, ['the key "x" is not a whole number, such as 7']),
         (int | date, "x", ["integer", "date", "; or "]),
         (Annotated[str, Field(pattern="^a$")], "b", ["'b'", "'^a$'"]),
     ],
