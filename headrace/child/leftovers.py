@@ -10,7 +10,9 @@ import time
 
 from headrace.child.process_tree import descendants, kill_trees, processes
 
-_TRACKER_S = 2.0  # for resource trackers to remove shared memory and semaphores; they take milliseconds
+# For resource trackers to remove shared memory and semaphores. They take milliseconds, but one that has just been
+# started must load Python first, and what it does not remove stays on the machine for ever.
+_TRACKER_S = 10.0
 
 
 def kill_leftovers(spare: frozenset[int]) -> None:

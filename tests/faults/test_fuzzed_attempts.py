@@ -18,7 +18,7 @@ from agents.execution.pool import Pool
 from tests.faults.fuzz.leftovers import MARK, Leftovers
 from tests.faults.fuzz.runs import Fuzz
 
-ATTEMPTS = int(os.environ.get("HEADRACE_FUZZ_ATTEMPTS", "0"))
+ATTEMPTS = int(os.environ.get("HEADRACE_FUZZ_ATTEMPTS", "80"))
 FIRST = int(os.environ.get("HEADRACE_FUZZ_FIRST", "0"))
 SEED = int(os.environ.get("HEADRACE_FUZZ_SEED", "0")) or secrets.randbelow(2**31)
 SLOTS = 2
@@ -29,7 +29,6 @@ _SHOWN = 20
 _KINDS = sorted(p for p in (Path(__file__).parent / "fuzz" / "kinds").glob("*.py") if p.name != "__init__.py")
 
 
-@pytest.mark.skipif(not ATTEMPTS, reason="until every attempt has a process of its own: HEADRACE_FUZZ_ATTEMPTS=120")
 @pytest.mark.timeout(120 + 2 * ATTEMPTS)
 async def test_no_attempt_leaves_anything_for_the_next(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     print(f"seed {SEED}, attempts {FIRST} to {FIRST + ATTEMPTS - 1}")

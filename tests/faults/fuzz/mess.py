@@ -290,4 +290,9 @@ MESS: dict[str, Move] = {
     for name, move in globals().copy().items()
     if getattr(move, "__module__", "") == __name__ and not name.startswith("_")
 }
-LAST = ("change_warnings", "lower_recursion_limit", "become_nobody")  # other moves could fail after these
+LAST = (
+    "close_standard_descriptors",
+    "change_warnings",
+    "lower_recursion_limit",
+    "become_nobody",
+)  # other moves could fail after these
