@@ -8,7 +8,7 @@ after an error, so that a supervisor starts the node again.
 import logging
 import signal
 import sys
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import Any
 
 from headrace.contract.cluster import KindInfo
@@ -23,6 +23,8 @@ from ..membership.identity import NodeIdentity
 
 log = logging.getLogger(__name__)
 
+_LOOK_S = 0.1
+
 
 def main(settings: Settings, **faults: Any) -> int:
     """Runs until SIGTERM or SIGINT; `faults` go to the node, for fault tests."""
@@ -34,13 +36,21 @@ def main(settings: Settings, **faults: Any) -> int:
     pool = _make_pool(settings, node)
     with ThreadPoolExecutor(1, thread_name_prefix="start") as starter:
         kinds: Future[list[KindInfo]] = starter.submit(pool.start)
-        from .node import run  # here, since importing Faust takes half a second
-
         try:
+            from .node import run  # here, since importing Faust takes half a second
+
             return run(settings, kafka, node, predecessor, pool, kinds, **faults)
         finally:
-            if kinds.done() and kinds.exception() is None:
-                pool.stop()
+            _end_pool(pool, kinds)
+
+
+def _end_pool(pool: Pool, kinds: "Future[list[KindInfo]]") -> None:
+    """Ends the children, also those that still import the kinds: this process could not exit before them."""
+    while not kinds.done():
+        pool.kill_all()
+        wait([kinds], _LOOK_S)
+    if kinds.exception() is None:
+        pool.stop()
 
 
 def _make_pool(settings: Settings, node: NodeIdentity) -> Pool:

@@ -17,7 +17,8 @@ from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 
 from headrace import __version__
-from headrace.errors import HeadraceError
+from headrace.errors import HeadraceError, UsageError
+from headrace.installation import missing_packages
 from headrace.kafka.topics import apply_topics
 
 from ..setup import cache_dir
@@ -50,13 +51,19 @@ def main() -> int:
 def prepare_kafka() -> None:
     """Before `up` starts its broker: downloads Kafka, once, and trains its class archive.
 
-    UsageError when the download fails. Must be called in the main thread: SIGTERM ends a download as Ctrl-C does.
+    UsageError when the download fails or its tool is missing. Must be called in the main thread: SIGTERM ends a
+    download as Ctrl-C does.
     """
     if _is_prepared("kafka"):
         return
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.default_int_handler)
     if not ARTIFACTS["kafka"].folder.is_dir():
+        if missing_packages("analytics"):
+            raise UsageError(
+                "the embedded Kafka is downloaded with a tool that comes with Spark: "
+                "pip install 'headrace[analytics]', or give a Kafka of your own in HEADRACE_KAFKA"
+            )
         print("setup: the first start downloads what it needs, once", flush=True)
     artifact("kafka")
     artifact("kafka-logging")

@@ -24,7 +24,7 @@ from headrace.settings import Settings
 from infra.local.process import free_port
 from infra.setup import ROOT
 from tests.rigs.core import submission
-from tests.rigs.environments import Environment, build
+from tests.rigs.environments import Environment, build, closure, requirements
 from tests.rigs.reading import read_until
 
 # As openai-agents installs itself, and as other people's packages are called.
@@ -123,7 +123,8 @@ def test_the_wheel_has_headrace_alone_at_the_top_and_all_that_it_reads(wheel: Pa
     assert {"headrace/py.typed", "headrace/topics.yaml"} <= names
     parts = ("headrace", "agents", "gateway", "spark_analytics", "infra", "examples")
     files = {p.relative_to(ROOT) for part in parts for p in (ROOT / part).rglob("*") if p.is_file()}
-    kept = {str(p) for p in files if not {"__pycache__", "secrets"} & set(p.parts)}
+    left_out = {"__pycache__", "secrets", "image", "chromium.py", "compose.yaml"}
+    kept = {str(p) for p in files if not left_out & set(p.parts)}
     assert len(kept) > 200
     assert {name if name.startswith("headrace/") else f"headrace/{name}" for name in kept} - names == set()
 
@@ -173,6 +174,19 @@ def test_a_role_without_its_packages_says_which_extra_it_needs(role: str, base: 
     assert done.stderr.endswith(f": pip install 'headrace[{extra}]'\n")
     assert done.stderr.count("\n") == 1
     assert list(tmp_path.iterdir()) == []
+
+
+def test_up_without_spark_says_how_to_get_a_kafka(wheel: Path, tmp_path: Path) -> None:
+    environment = Environment(tmp_path / "venv").install_wheel(wheel, "gateway")
+    environment.link(closure(requirements(wheel, "worker")).values())
+    environ = {**os.environ, "HEADRACE_CACHE": str(tmp_path / "cache")}
+    command = [environment.bin / "headrace", "up"]
+    done = subprocess.run(command, cwd=tmp_path, env=environ, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert done.stderr == (
+        "headrace: the embedded Kafka is downloaded with a tool that comes with Spark: "
+        "pip install 'headrace[analytics]', or give a Kafka of your own in HEADRACE_KAFKA\n"
+    )
 
 
 @pytest.mark.parametrize("extra", ["gateway", "worker", "analytics", "all"])

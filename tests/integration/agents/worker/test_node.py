@@ -275,6 +275,14 @@ def test_while_an_out_of_memory_victim_waits_to_run_alone_its_node_claims_nothin
     assert {o.id for o in outcomes(kafka, 6)} == {waiting, killed, *others}
 
 
+def test_a_node_that_is_stopped_while_its_kinds_are_imported_ends_at_once(nodes: Nodes, tmp_path: Path) -> None:
+    kinds, flag = tmp_path / "slow.py", tmp_path / "importing"
+    kinds.write_text(f"import pathlib, time\npathlib.Path({str(flag)!r}).touch()\ntime.sleep(50)\n")
+    node = nodes.start(tasks=str(kinds))
+    until(flag.exists)
+    assert node.stop() == 0, node.log.read_text()
+
+
 def test_a_node_killed_and_started_again_at_once_works_at_once(
     nodes: Nodes, kafka: Kafka, submit: Callable[..., str]
 ) -> None:
