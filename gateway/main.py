@@ -55,7 +55,7 @@ def main(settings: Settings) -> int:
     listening = _listen(host, port)
     kafka = Kafka(settings, f"headrace-gateway-{port}")
     root = open_directory(settings.results_root)
-    store = StatusStore(settings.data / f"gateway-{port}.sqlite")
+    store = StatusStore(settings.make_data_folder() / f"gateway-{port}.sqlite")
     try:
         sys.setswitchinterval(_SWITCH_S)
         uvloop.run(_serve(settings, kafka, root, store, listening))

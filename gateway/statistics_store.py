@@ -51,10 +51,11 @@ class StatisticsQuery:
 
 
 class StatisticsStore:
-    """The database at `url` ("" = none configured)."""
+    """The database at `url`; "" and the statistics' other sinks mean none. UsageError for another text."""
 
     def __init__(self, url: str) -> None:
-        self._database = Database.parse(url) if url.startswith("mysql:") else None
+        has_database = bool(url) and url.partition(":")[0] not in ("console", "memory")
+        self._database = Database.parse(url) if has_database else None
         self._pool: PooledDB | None = None
 
     def counts(self, query: StatisticsQuery) -> list[StatisticsRow]:

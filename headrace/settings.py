@@ -127,6 +127,17 @@ class Settings:
         "HEADRACE_SPARK_MEMORY", "heap of the Spark driver, and of each executor on a cluster", "1g"
     )
 
+    def make_data_folder(self, name: str = "") -> Path:
+        """A folder of the data directory, created when missing; UsageError when it cannot be."""
+        folder = self.data / name
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as e:
+            raise UsageError(
+                f"HEADRACE_DATA: {folder} cannot be created ({e.strerror}): give another directory (--data)"
+            ) from None
+        return folder
+
     @property
     def results_root(self) -> Path:
         return Path(self.results) if self.results else self.data / "results"

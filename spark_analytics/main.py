@@ -47,8 +47,7 @@ def main(settings: Settings) -> int:
     if not settings.kafka:
         raise UsageError("HEADRACE_KAFKA is empty: give bootstrap servers, such as 127.0.0.1:9092")
     sink = sink_of(settings.database)
-    folder = settings.data.absolute() / "analytics"
-    folder.mkdir(parents=True, exist_ok=True)
+    folder = settings.make_data_folder("analytics").absolute()
     for number in _STOPS:  # while Spark starts, nothing needs an orderly end
         signal.signal(number, lambda *_: sys.exit(0))
     with _locked(folder) as jvm_file:

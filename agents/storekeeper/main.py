@@ -50,6 +50,7 @@ def run(settings: Settings, failpoint: Failpoint = no_failpoint) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: sys.exit(0))  # until the event loop takes them over
     kafka = Kafka(settings, "headrace-storekeeper")
+    settings.make_data_folder()
     while True:
         root = open_results_root(settings, kafka)
         try:
@@ -90,7 +91,7 @@ async def _serve(settings: Settings, kafka: Kafka, root: ResultsRoot, failpoint:
 async def _make_parts(
     settings: Settings, kafka: Kafka, root: ResultsRoot, failpoint: Failpoint
 ) -> AsyncIterator[_Parts]:
-    own = settings.data / f"storekeeper-{parse_address(settings.storekeeper_http)[1]}"
+    own = settings.make_data_folder() / f"storekeeper-{parse_address(settings.storekeeper_http)[1]}"
     metrics, retry, store = Metrics(), RetryUntilStopped(), ResultStore(root)
     index = TerminalIndex(own.with_suffix(".sqlite"))
     with contextlib.ExitStack() as closing:

@@ -31,6 +31,7 @@ def main(settings: Settings, **faults: Any) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: sys.exit(0))  # until the event loop handles them
     kafka = Kafka(settings, f"headrace-worker-{settings.node_name}")
+    settings.make_data_folder()
     node = NodeIdentity(settings.node_name, settings.data)
     predecessor = node.take_lock()
     pool = _make_pool(settings, node)

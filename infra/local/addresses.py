@@ -8,7 +8,7 @@ an address that was given and is in use.
 import socket
 import sys
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -44,12 +44,21 @@ class Addresses:
         self._held: dict[tuple[str, int], socket.socket | None] = {}
         self._owners: dict[tuple[str, int], _Part] = {}
 
-    def settle(self, settings: Settings, given: Collection[str]) -> Settings:
-        """The settings with free addresses. `given`: the names of the settings that a person chose."""
+    def settle(self, settings: Settings, given: Collection[str], earlier: Mapping[str, str] | None = None) -> Settings:
+        """The settings with free addresses. `given`: the names of the settings that a person chose.
+
+        `earlier`: where an `up` before this one has moved to, by setting. It is taken again when it is free: files in
+        the data directory and the user's bookmarks belong to it.
+        """
         parts = _parts(settings)
         patience = time.monotonic() + _PATIENCE_S
         for part in sorted(parts, key=lambda p: p.setting not in given):  # the given ones choose first
             own: str = getattr(settings, part.setting)
+            before = "" if part.setting in given else (earlier or {}).get(part.setting, "")
+            if before and before != own and self._take(part, before)[0] is None:
+                self._say(f"{part.what} is at {before}, as before ({part.variable} chooses another address)")
+                settings = _replaced(settings, part, before)
+                continue
             why = self._wait_and_take(part, own, patience)
             if why is None:
                 continue
@@ -57,8 +66,7 @@ class Addresses:
                 raise UsageError(f"{part.what} cannot listen on {own} ({why}): {_remedy(part)}")
             moved = self._move(part, own)
             self._say(f"{part.what} moves to {moved}: {own} is in use ({part.variable} chooses another)")
-            changed: dict[str, Any] = {part.setting: moved}
-            settings = replace(settings, **changed)
+            settings = _replaced(settings, part, moved)
         return settings
 
     def release(self) -> None:
@@ -116,6 +124,11 @@ class Addresses:
             if self._take(part, moved)[0] is None:
                 return moved
         raise UsageError(f"{part.what} finds no free port on {host}: {_remedy(part)}")
+
+
+def _replaced(settings: Settings, part: _Part, address: str) -> Settings:
+    changed: dict[str, Any] = {part.setting: address}
+    return replace(settings, **changed)
 
 
 def _parts(settings: Settings) -> list[_Part]:

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from headrace.errors import UsageError
+from headrace.settings import parse_address
 
 LAYOUT = 1  # raised by a release that changes the layout of its files
 
@@ -63,6 +64,20 @@ class DataDirectory:
         _write_whole(
             self.path / "run.json", {"pid": os.getpid(), "roles": dict(roles), "addresses": dict(self.addresses)}
         )
+
+    def read_moved(self) -> dict[str, str]:
+        """Where an earlier `up` has moved to, by setting; empty when it has not moved, or the file is damaged."""
+        try:
+            found = json.loads((self.path / "addresses.json").read_text())
+            for address in found.values():
+                parse_address(address)
+            return dict(found)
+        except (OSError, ValueError, AttributeError, TypeError, UsageError):
+            return {}
+
+    def write_moved(self, addresses: Mapping[str, str]) -> None:
+        """Keeps the addresses for the next `up`."""
+        _write_whole(self.path / "addresses.json", dict(addresses))
 
     def forget_running(self) -> None:
         """Removes `run.json`."""

@@ -15,11 +15,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from confluent_kafka import KafkaException
-from confluent_kafka.admin import AdminClient
 
 from headrace.errors import HeadraceError, UsageError
 from headrace.installation import check_extras
-from headrace.kafka.client import load_security
+from headrace.kafka.client import Kafka
 from headrace.kafka.topics import apply_topics
 from headrace.process.signals import on_signals
 from headrace.settings import ADDRESSES, Settings
@@ -31,6 +30,7 @@ from .kafka import EmbeddedKafka
 from .kind_check import check_kinds
 from .prepare import prepare_kafka, prepare_statistics
 from .roles import Role, analytics_role, machine_roles
+from .start_checks import check_settings
 from .supervisor import Supervisor
 from .warmup import TIMEOUT_S, warm_up
 
@@ -94,6 +94,7 @@ class Machine:
 
     def start(self) -> None:
         begun = time.monotonic()
+        check_settings(self.settings)
         self._make_embedded_parts()
         roles = machine_roles(self.settings, self.data.logs)
         check_kinds(self.settings, self.data.logs, self._stop_requested.is_set)
@@ -142,7 +143,9 @@ class Machine:
 
     def _make_embedded_parts(self) -> None:
         """Settles all addresses, and gives the roles those of the embedded parts."""
-        settled = self._addresses.settle(self.settings, self._given)
+        own = self.settings
+        settled = self._addresses.settle(own, self._given, self.data.read_moved())
+        self.data.write_moved({n: getattr(settled, n) for n in ADDRESSES if getattr(settled, n) != getattr(own, n)})
         if not settled.kafka:
             self._kafka = EmbeddedKafka(self.data.path / "kafka", settled.embedded_kafka, logs=self.data.logs)
             settled = replace(settled, kafka=self._kafka.bootstrap)
@@ -163,8 +166,7 @@ class Machine:
             raise UsageError(watch.failure)
 
     def _make_topics(self) -> None:
-        options = {"bootstrap.servers": self.settings.kafka, **load_security(self.settings.kafka_security)}
-        admin = AdminClient({**options, "log_level": 0})
+        admin = Kafka(self.settings, "headrace-up").admin()
         try:
             refused = [c for c in apply_topics(admin, self.settings.topic_prefix) if c.refused]
         except KafkaException as e:

@@ -74,6 +74,17 @@ def test_an_address_that_was_given_is_named_when_it_is_in_use(
         own.settle(replace(free, **{name: in_use}), {name})
 
 
+def test_an_address_that_was_moved_to_earlier_is_taken_again(
+    own: Addresses, said: list[str], free: Settings, in_use: str
+) -> None:
+    earlier = {"http": f"127.0.0.1:{free_port()}", "analytics_http": in_use, "stats_http": f"127.0.0.1:{free_port()}"}
+    settled = own.settle(free, {"stats_http"}, earlier)
+    assert settled.http == earlier["http"]  # although its own address is free
+    assert (settled.analytics_http, settled.stats_http) == (free.analytics_http, free.stats_http)
+    [line] = said
+    assert line.startswith(f"gateway is at {settled.http}, as before")
+
+
 def test_two_that_start_at_the_same_moment_do_not_choose_the_same(
     own: Addresses, other: Addresses, free: Settings
 ) -> None:

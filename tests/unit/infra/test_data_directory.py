@@ -46,3 +46,13 @@ def test_the_running_processes_are_listed_and_the_list_removed(tmp_path: Path) -
     data.forget_running()
     data.forget_running()
     assert not (tmp_path / "run.json").exists()
+
+
+def test_addresses_are_kept_for_the_next_up(tmp_path: Path) -> None:
+    data = DataDirectory(tmp_path)
+    assert data.read_moved() == {}
+    data.write_moved({"http": "127.0.0.1:8001"})
+    assert data.read_moved() == {"http": "127.0.0.1:8001"}
+    for damaged in ("", "[]", '{"http": 1}', '{"http": "nowhere"}'):
+        (tmp_path / "addresses.json").write_text(damaged)
+        assert data.read_moved() == {}
