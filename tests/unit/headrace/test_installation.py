@@ -1,5 +1,6 @@
 """The two shapes of an installation: where modules are, and what task kinds find on their path."""
 
+import ast
 import sys
 from pathlib import Path
 
@@ -78,3 +79,15 @@ def test_an_installation_without_metadata_is_not_judged(monkeypatch: pytest.Monk
 
     monkeypatch.setattr("importlib.metadata.requires", none)
     assert missing_packages("worker") == []
+
+
+def test_parts_name_each_other_only_relatively() -> None:
+    """An absolute name works in the tree alone; the test of the wheel would miss it inside a function."""
+    parts = ("agents", "examples", "gateway", "infra", "spark_analytics")
+    found = []
+    for file in (f for part in (*parts, "headrace") for f in (TREE / part).rglob("*.py")):
+        for node in ast.walk(ast.parse(file.read_text())):
+            names = [a.name for a in node.names] if isinstance(node, ast.Import) else []
+            names += [node.module or ""] if isinstance(node, ast.ImportFrom) and not node.level else []
+            found += [f"{file.relative_to(TREE)}: {name}" for name in names if name.split(".")[0] in parts]
+    assert found == []

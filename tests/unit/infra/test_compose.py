@@ -77,11 +77,12 @@ def test_commands_exist(name: str) -> None:
     if "entrypoint" not in service:
         assert service["command"][0] in COMMANDS
         return
-    python, dash_m, module, what = service["entrypoint"]
+    python, safe_path, dash_m, module, what = service["entrypoint"]
     assert python == "/opt/headrace/bin/python"
     assert "/opt/headrace" in DOCKERFILE
     assert module.startswith("headrace."), "the image has the wheel"
     here = module_name(module.removeprefix("headrace."))
+    assert safe_path == "-P", "a file of the user's in /tasks must not be a module of Spark's"
     assert (dash_m, bool(importlib.util.find_spec(here)), what in CLASSES) == ("-m", True, True)
 
 
