@@ -165,7 +165,16 @@ def _member(m: dict[str, Any], raw: bytes, first: Source) -> Task:
     foreign = tuple((str(k), bytes.fromhex(v)) for k, v in m["foreign"])
     ledger = decode_ledger(orjson.dumps(m["ledger"]))
     attempt, submitted_ms = whole_number(m["attempt"], MAX_ATTEMPTS, 1), whole_number(m["submitted_ms"], MAX_TIME_MS)
-    return Task(task_id, raw, attempt=attempt, source=source, submitted_ms=submitted_ms, ledger=ledger, foreign=foreign)
+    return Task(
+        task_id,
+        raw,
+        attempt=attempt,
+        source=source,
+        submitted_ms=submitted_ms,
+        ledger=ledger,
+        foreign=foreign,
+        keep_unknown=True,  # it was admitted before it was claimed
+    )
 
 
 def offsets_to_commit(claims: Sequence[Claim]) -> dict[tuple[str, int], int]:

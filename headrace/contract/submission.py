@@ -31,8 +31,11 @@ class Submission:
     priority: Literal["normal", "high"] = "normal"
 
     @classmethod
-    def decode(cls, raw: bytes | None) -> "Submission":
-        """From JSON bytes. Undecodable when they are not JSON; Invalid names the field that breaks a rule or limit."""
+    def decode(cls, raw: bytes | None, *, keep_unknown: bool = False) -> "Submission":
+        """From JSON bytes. Undecodable when they are not JSON; Invalid names the field that breaks a rule or limit.
+
+        With `keep_unknown`, fields that this version does not know are left alone instead of refused.
+        """
         if raw is None:
             raise Undecodable("the record is empty: a submission is a JSON object", raw)
         if raw.startswith(DAMAGED_VALUE):
@@ -40,15 +43,15 @@ class Submission:
             raise Undecodable(f"Kafka's log is damaged there, only the record's key could be read: {why}", raw)
         if len(raw) > MAX_SUBMISSION_BYTES:
             raise Invalid(f"the submission has {len(raw)} bytes: {MAX_SUBMISSION_BYTES} at most")
-        return cls.from_json(parse_json(raw))
+        return cls.from_json(parse_json(raw), keep_unknown=keep_unknown)
 
     @classmethod
-    def from_json(cls, found: object) -> "Submission":
+    def from_json(cls, found: object, *, keep_unknown: bool = False) -> "Submission":
         """From parsed JSON; Invalid names the field that breaks a rule."""
         if not isinstance(found, dict):
             raise Invalid("a submission is a JSON object with name, payload and directory")
         for field in found:
-            if field not in _FIELDS:
+            if field not in _FIELDS and not keep_unknown:
                 detail = f"unknown field {field[:100]!r}: the fields are {', '.join(_FIELDS)}"
                 raise Invalid(detail, pointer_segment(field[:100]))
         name = found.get("name")

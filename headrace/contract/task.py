@@ -3,12 +3,12 @@
 Intake and receiver decode it; the reaper and the retry code encode its next attempt. Undecodable for forged headers.
 """
 
-from dataclasses import KW_ONLY, dataclass, replace
+from dataclasses import KW_ONLY, dataclass, field, replace
 
 from headrace.contract.bounds import MAX_ATTEMPTS, MAX_FOREIGN_BYTES
 from headrace.contract.ids import id_of_key, id_of_source
 from headrace.contract.ledger import Failure, decode_ledger, encode_ledger
-from headrace.contract.records import Headers, Outgoing, Record, Source, headers_of
+from headrace.contract.records import PROTOCOL_VERSION, Headers, Outgoing, Record, Source, headers_of
 from headrace.contract.submission import Submission
 from headrace.errors import Undecodable
 
@@ -25,6 +25,7 @@ class Task:
     submitted_ms: int  # when the broker appended the submission
     ledger: tuple[Failure, ...] = ()  # the failed attempts before this one
     foreign: Headers = ()  # the producer's own headers
+    keep_unknown: bool = field(default=False, compare=False)  # a node or a later version has accepted its fields
 
     @classmethod
     def from_record(cls, record: Record) -> "Task":
@@ -45,7 +46,14 @@ class Task:
                 raise Undecodable(f"attempt {attempt} is out of range", record.value)
             ledger = decode_ledger(record.text("ledger", "[]").encode())
             submitted_ms = record.milliseconds("submitted-ms", record.timestamp_ms)
-        return replace(bare, attempt=attempt, submitted_ms=submitted_ms, ledger=ledger, foreign=record.foreign_headers)
+        return replace(
+            bare,
+            attempt=attempt,
+            submitted_ms=submitted_ms,
+            ledger=ledger,
+            foreign=record.foreign_headers,
+            keep_unknown=attempt > 1 or _is_later(record),
+        )
 
     @classmethod
     def without_headers(cls, record: Record) -> "Task":
@@ -54,8 +62,12 @@ class Task:
         return cls(task_id, record.value or b"", attempt=1, source=record.source, submitted_ms=record.timestamp_ms)
 
     def submission(self) -> Submission:
-        """The decoded submission; Undecodable or Invalid when it is not a valid one."""
-        return Submission.decode(self.raw)
+        """The decoded submission; Undecodable or Invalid when it is not a valid one.
+
+        Unknown fields are refused where a submission comes in, and kept in what a node has admitted before: during a
+        rolling upgrade that may have been a node of a later version (docs/design/0025-rolling-upgrades.md).
+        """
+        return Submission.decode(self.raw, keep_unknown=self.keep_unknown)
 
     def next_attempt(self, failure: Failure) -> Outgoing:
         """The record of the next attempt, on `tasks.high`, with `failure` in its ledger."""
@@ -65,6 +77,12 @@ class Task:
             "submitted-ms": self.submitted_ms,
         }
         return Outgoing("tasks.high", self.id.encode(), self.raw, headers_of(headers, self.foreign))
+
+
+def _is_later(record: Record) -> bool:
+    """Whether a role of a later version wrote the record. A producer's own header of that name means nothing here."""
+    versions = [value for name, value in record.headers if name == "version"]
+    return any(v.isdigit() and len(v) < 10 and int(v) > PROTOCOL_VERSION for v in versions[-1:])
 
 
 def _size(headers: Headers) -> int:

@@ -155,7 +155,7 @@ def hostile_tasks(log: Log) -> dict[str, str]:
     many = [("x", b"x" * 1_000_000)]
     wanted: dict[str, str] = {}
     for topic in ("tasks.normal", "tasks.high"):
-        for value, word in ((b"\xff\xfe", "JSON"), (DEEP, "JSON"), (b'{"name": 1e999}', ""), (b"[]", "object")):
+        for value, word in ((b"\xff\xfe", "JSON"), (DEEP, "200 levels"), (b'{"name": 1e999}', ""), (b"[]", "object")):
             wanted[task_id := str(uuid.uuid4())] = word
             log.produce(value, task_id, topic)
         wanted[task_id := str(uuid.uuid4())] = str(MAX_FOREIGN_BYTES)

@@ -105,6 +105,7 @@ def test_old_and_new_versions_of_every_role_work_side_by_side(installation: Inst
         sender.send(Outgoing("tasks.normal", doomed.encode(), orjson.dumps(body), headers)).result(30)
         submitted.ids.update(marked, [doomed])
         submitted.suicidal.update(marked, [doomed])
+        submitted.poison.add(doomed)  # it raises in every attempt: it must die
         listener.wait_heard()
         begun = int(time.time() * 1000)
         kill(later["worker"].pid)  # the old nodes send its tasks again, from claims of the later version

@@ -5,9 +5,10 @@ from dataclasses import replace
 import pytest
 
 from headrace.contract.bounds import MAX_FOREIGN_BYTES
+from headrace.contract.journal import Claim
 from headrace.contract.records import UNREADABLE_NAME, Record
 from headrace.contract.task import Task
-from headrace.errors import Undecodable
+from headrace.errors import Invalid, Undecodable
 from tests.rigs.messages import ID, LOSS, RAW, TRACE, as_read
 
 
@@ -60,3 +61,38 @@ def test_the_next_attempt_keeps_ledger_time_and_foreign_headers() -> None:
     assert [h for h in second.foreign if h[0] == "traceparent"] == list(TRACE)
     third = Task.from_record(as_read(second.next_attempt(replace(LOSS, attempt=2))))
     assert [f.attempt for f in third.ledger] == [1, 2]
+
+
+LATER_FIELD = b'{"name": "prime", "payload": {}, "directory": "demo", "later": [1]}'
+
+
+@pytest.mark.parametrize(
+    ("topic", "headers", "is_kept"),
+    [
+        ("tasks.normal", (), False),
+        ("tasks.normal", (("version", b"1"),), False),
+        ("tasks.normal", (("version", b"2"),), True),
+        ("tasks.normal", (("version", b"v2.1"),), False),  # a producer's own header of that name
+        ("tasks.normal", (("version", b"\xff"),), False),
+        ("tasks.high", (("attempt", b"1"), ("version", b"1")), False),
+        ("tasks.high", (("attempt", b"2"), ("version", b"1")), True),  # an old node's replay of what a new one admitted
+    ],
+)
+def test_fields_of_a_later_version_are_refused_unless_a_later_version_has_accepted_them(
+    topic: str, headers: tuple[tuple[str, bytes], ...], is_kept: bool
+) -> None:
+    record = Record(topic, 0, 1, timestamp_ms=50, key=ID.encode(), value=LATER_FIELD, headers=headers)
+    task = Task.from_record(record)
+    if is_kept:
+        assert task.submission().name == "prime"
+    else:
+        with pytest.raises(Invalid, match="unknown field 'later'"):
+            task.submission()
+
+
+def test_what_was_claimed_keeps_the_fields_of_a_later_version() -> None:
+    headers = (("version", b"2"),)
+    record = Record("tasks.normal", 0, 1, timestamp_ms=50, key=ID.encode(), value=LATER_FIELD, headers=headers)
+    claim = Claim((Task.from_record(record),), by="a", for_="b", generation=3, node="n")
+    [member] = Claim.decode(as_read(claim.encode(), at_ms=60)).tasks
+    assert member.submission().name == "prime"
