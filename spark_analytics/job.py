@@ -23,6 +23,7 @@ from headrace.process.health import Health
 from headrace.process.throttled_log import log_throttled
 from headrace.settings import Settings
 
+from .checkpoint import pass_over_damage
 from .metrics import Metrics
 from .query import CHECKPOINT, Query, is_data_loss
 from .readiness import ANSWER_S, Readiness
@@ -42,9 +43,12 @@ class StatisticsJob:
         self, spark: SparkSession, settings: Settings, kafka: Kafka, sink: Sink, folder: Path, metrics: Metrics
     ) -> None:
         """`folder` keeps the checkpoint."""
-        self._kafka = kafka
+        self._kafka, self._checkpoint = kafka, folder / CHECKPOINT
         self._stop = threading.Event()
-        self._new_query: Callable[[], Query] = lambda: Query(spark, settings, sink, folder, metrics, self._stop)
+        self._is_damaged = False  # whether Spark has met records that it cannot read
+        self._new_query: Callable[[], Query] = lambda: Query(
+            spark, settings, sink, folder, metrics, self._stop, batch_a_fetch=self._is_damaged
+        )
         self._readiness = Readiness(kafka, sink, settings.trigger_s)
 
     def add_checks(self, health: Health) -> None:
@@ -75,6 +79,9 @@ class StatisticsJob:
                 failures = 1 if moved else failures + 1
                 if is_data_loss(failure):
                     raise HeadraceError(_DATA_LOSS)
+                if self._passes_over_damage(failure):
+                    failures = 0
+                    continue
                 if failures >= _FAILURES and self._readiness.dependencies_answer:
                     raise HeadraceError(
                         f"the query failed {failures} times in a row, last with: {_first_line(failure)}"
@@ -85,6 +92,20 @@ class StatisticsJob:
         finally:
             self._stop.set()
             probes.join(2 * ANSWER_S)
+
+    def _passes_over_damage(self, failure: str) -> bool:
+        """Whether the checkpoint was moved over records that Spark cannot read, so that the query can go on."""
+        if "Received exception when fetching" not in failure and "org.apache.kafka" not in failure:
+            return False
+        try:
+            moved = pass_over_damage(self._kafka, self._checkpoint, failure)
+        except (KafkaException, Retryable, OSError, ValueError) as e:
+            log_throttled("damage", "Whether the log is damaged is not known: %s", e)
+            return False
+        self._is_damaged |= bool(moved)
+        for sentence in moved:
+            log.warning("%s", sentence)
+        return bool(moved)
 
     def _run_query(self) -> tuple[bool, str | None]:
         """(whether a batch was written, why the query ended, or None after `stop`)."""

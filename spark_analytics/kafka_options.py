@@ -31,6 +31,8 @@ def kafka_options(settings: Settings) -> dict[str, str]:
     found = {
         "kafka.bootstrap.servers": settings.kafka,
         "kafka.isolation.level": "read_committed",  # as librdkafka's consumers, whose default it is
+        # A lifecycle record is little but key and headers: better one with a wrong bit than a query that ends for ever.
+        "kafka.check.crcs": "false",
         "groupIdPrefix": f"{settings.topic_prefix}{ANALYTICS_GROUP_PREFIX}",
     }
     return found | {f"kafka.{k}": v for k, v in java_security(load_security(settings.kafka_security)).items()}

@@ -52,10 +52,20 @@ class Query:
     """
 
     def __init__(
-        self, spark: SparkSession, settings: Settings, sink: Sink, folder: Path, metrics: Metrics, stop: threading.Event
+        self,
+        spark: SparkSession,
+        settings: Settings,
+        sink: Sink,
+        folder: Path,
+        metrics: Metrics,
+        stop: threading.Event,
+        *,
+        batch_a_fetch: bool = False,
     ) -> None:
+        """`batch_a_fetch`: as `read_topics` has it, for a log that is damaged."""
         self._spark, self._settings, self._sink, self._metrics, self._stop = spark, settings, sink, metrics, stop
         self._checkpoint = folder / CHECKPOINT
+        self._batch_a_fetch = batch_a_fetch
         self._query: Any = None
         self._last_batch = -1
         self._last_progress: TaskProgress = ()
@@ -68,7 +78,9 @@ class Query:
         self._sink.prepare()
         self.drop_older_checkpoints()
         self._drop_foreign_checkpoint()
-        events = decode_events(read_topics(self._spark, self._settings), self._settings.topic_prefix)
+        events = decode_events(
+            read_topics(self._spark, self._settings, batch_a_fetch=self._batch_a_fetch), self._settings.topic_prefix
+        )
         self._query = (
             count_events(events)
             .writeStream.outputMode("update")

@@ -70,6 +70,12 @@ class DamagedBatches:
             found = self._found.get((place, offset))
             return found[1] if found is not None else None
 
+    def within(self, place: Place, begin: int, end: int) -> list[DamagedBatch]:
+        """Those of a partition that begin at an offset from `begin` to before `end`, in order."""
+        with self._lock:
+            found = [batch for _, batch in self._found.values() if batch.place == place]
+        return sorted((b for b in found if begin <= b.offset < end), key=lambda b: b.offset)
+
     def notes(self) -> list[str]:
         """A sentence for each batch that was passed over in the last hour."""
         since = time.monotonic() - KEPT_S

@@ -43,6 +43,26 @@ def queue_of(*records: Pulled, ends: int = 0, clock: Clock | None = None) -> Rea
     return queue
 
 
+def test_what_only_markers_hold_is_committed_once_nothing_before_it_waits() -> None:
+    queue = ReadyQueue()
+    place = ("tasks.normal", 0)
+    queue.assign({place: (5, 5)})
+    assert queue.uncommitted_ends() == {}
+    queue.mark_end(place, 8)
+    assert queue.uncommitted_ends() == {place: 8}
+    queue.mark_committed({place: 8})
+    assert queue.uncommitted_ends() == {}
+
+    head = pulled(8, 1)
+    queue.add_record(head, 9)
+    queue.mark_end(place, 11)
+    assert queue.uncommitted_ends() == {}, "the record before the markers is not settled"
+    queue.remove(head)
+    assert queue.uncommitted_ends() == {place: 11}
+    queue.rewind(place, 8)
+    assert queue.uncommitted_ends() == {}
+
+
 def test_normal_tasks_leave_by_time_across_partitions() -> None:
     records = [
         pulled(0, 5),

@@ -3,6 +3,14 @@
 from headrace.process.health import Health, StallDetector, Watchdog
 
 
+def test_notes_are_told_and_make_no_role_unready() -> None:
+    health = Health()
+    health.add_notes(lambda: ["a partition is blocked"])
+    assert health.report() == (200, {"status": "ready", "reasons": [], "notes": ["a partition is blocked"]})
+    health.add_check("kafka", lambda: "away")
+    assert health.report()[0] == 503
+
+
 def test_a_loop_that_hangs_is_reported_with_its_silence() -> None:
     now = [0.0]
     watchdog = Watchdog("the loop", 8.0, lambda: now[0])
