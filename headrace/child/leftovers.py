@@ -13,6 +13,7 @@ from headrace.child.process_tree import descendants, kill_trees, processes
 # For resource trackers to remove shared memory and semaphores. They take milliseconds, but one that has just been
 # started must load Python first, and what it does not remove stays on the machine for ever.
 _TRACKER_S = 10.0
+_EXEC_S = 1.0  # for a process to become the program that it executes; it takes microseconds of CPU
 
 
 def kill_leftovers(spare: frozenset[int]) -> None:
@@ -38,9 +39,24 @@ def _is_tracker(pid: int) -> bool:
 
     It outlives the processes that use it, and then removes from the machine what they have left: killed, it could not.
     """
-    with contextlib.suppress(OSError), open(f"/proc/{pid}/cmdline", "rb") as f:
-        return b"resource_tracker" in f.read()
+    deadline = time.monotonic() + _EXEC_S
+    with contextlib.suppress(OSError):
+        # Of a tracker that an attempt has started in its last moment, the command is empty for an instant: its parent
+        # goes on as soon as the new program has its memory, before the kernel has written the command into it.
+        while not (command := _command(pid)) and _is_alive(pid) and time.monotonic() < deadline:
+            time.sleep(0.001)
+        return b"resource_tracker" in command
     return False
+
+
+def _command(pid: int) -> bytes:
+    with open(f"/proc/{pid}/cmdline", "rb") as f:
+        return f.read()
+
+
+def _is_alive(pid: int) -> bool:
+    found = processes().get(pid)
+    return found is not None and not found.zombie
 
 
 def _wait_until_gone(pids: frozenset[int]) -> None:

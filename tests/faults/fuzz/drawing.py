@@ -141,7 +141,7 @@ def _mess(rng: random.Random) -> Drawn:
         "kill": failed(Cause.PROCESS_DEATH),
         "hang": failed(Cause.TIMEOUT),
     }
-    return _drawn("makes_a_mess", ends[then], _HANGS_S * 5 if then == "hang" else 60.0, names=names, then=then)
+    return _drawn("makes_a_mess", ends[then], _HANGS_S * 2 if then == "hang" else 60.0, names=names, then=then)
 
 
 def _harm(rng: random.Random) -> Drawn:

@@ -19,7 +19,6 @@ class Leftovers:
     def __init__(self, pool_folder: Path, mark: str) -> None:
         self._folder, self._mark = pool_folder, mark
         self._before = self._look()
-        self._memory = 0
 
     async def complaints(self) -> list[str]:
         """What there is more of than before, once nothing goes away any more."""
@@ -33,7 +32,7 @@ class Leftovers:
     def megabytes(self) -> dict[str, float]:
         """Memory of this process and of all below it, shared pages counted once."""
         below = descendants([os.getpid()], processes())
-        return {"node": _pss_mb(os.getpid()), "children": sum(map(_pss_mb, below))}
+        return {"node": round(_pss_mb(os.getpid()), 1), "children": round(sum(map(_pss_mb, below)), 1)}
 
     def _more(self) -> dict[str, object]:
         now, more = self._look(), dict[str, object]()

@@ -38,7 +38,7 @@ def _sleeper() -> list[str]:
 
 
 def close_streams() -> None:
-    for stream in (sys.stdout, sys.stderr, sys.stdin):
+    for stream in (sys.__stdout__, sys.__stderr__, sys.__stdin__):  # another move may have put None in their place
         stream.close()
 
 
