@@ -11,6 +11,7 @@ from typing import Any
 
 from agents.execution.job import AttemptEnd
 from headrace.contract.states import Cause
+from tests.faults.fuzz.expectations import OBJECTS, RAISED
 from tests.faults.fuzz.harm import HARM
 from tests.faults.fuzz.judging import Complaint, Judge, came_back, completed, either, ended, failed
 from tests.faults.fuzz.mess import LAST, MESS
@@ -18,40 +19,6 @@ from tests.faults.fuzz.values import draw_text
 
 _HANGS_S = 0.6
 
-# What ends `raises`, with words that the error must have.
-_RAISED = {
-    "plain": "ValueError: plain",
-    "surrogates": "ValueError: caf",
-    "long": "xxxx",
-    "long lines": "yyyy",
-    "many lines": "",
-    "control": "ValueError",
-    "unprintable": "_Unprintable",
-    "nameless": "",
-    "not text": "_NotText",
-    "own text": "own",
-    "own": "own",
-    "group": "ExceptionGroup",
-    "deep group": "",
-    "chain": "number 499",
-    "loop": "ValueError: one",
-    "notes": "",
-    "interrupt": "KeyboardInterrupt",
-    "exit": "bye",
-    "stop": "StopIteration",
-    "async stop": "StopAsyncIteration",
-    "generator": "GeneratorExit",
-    "cancelled": "CancelledError",
-    "decode": "UnicodeDecodeError",
-    "os": "FileNotFoundError",
-    "arguments": "ValueError",
-    "timeout": "TimeoutError",
-    "broken pipe": "BrokenPipeError",
-    "no memory": "RuntimeError: MemoryError",
-    "recursion": "RecursionError",
-    "syntax": "SyntaxError",
-    "in a new context": "the second",
-}
 _LOOPED = {
     "returns": "done",
     "leaves tasks": "done",
@@ -78,19 +45,6 @@ _NO_JSON = (
     "long-integer",
     "surrogate-text",
 )
-_OBJECTS: dict[str, Any] = {
-    "dataclass": {"x": 1, "y": 0.5},
-    "model": {"at": None, "ids": ["00000000-0000-0000-0000-000000000001"], "wait": None},
-    "enum": ["red"],
-    "tuple": [1, [2, 3]],
-    "set": [1, 2, 3],
-    "date": "2020-02-29",
-    "uuid": {"id": "00000000-0000-0000-0000-000000000001"},
-    "integer keys": {"1": "a", "2": "b"},
-    "long integers": [2**64, -(2**70), {"n": 10**4000}],
-    "zeros": [-0.0, 1e22, 5e-324],
-    "nothing": None,
-}
 _REPORTED = (
     "plain",
     "surrogate",
@@ -153,8 +107,8 @@ def _harm(rng: random.Random) -> Drawn:
 
 
 def _raise(rng: random.Random) -> Drawn:
-    what = rng.choice(list(_RAISED))
-    return _drawn("raises", failed(Cause.ERROR, _RAISED[what]), what=what)
+    what = rng.choice(list(RAISED))
+    return _drawn("raises", failed(Cause.ERROR, RAISED[what]), what=what)
 
 
 def _die(rng: random.Random) -> Drawn:
@@ -222,8 +176,8 @@ def _no_json(rng: random.Random) -> Drawn:
 
 
 def _object(rng: random.Random) -> Drawn:
-    what = rng.choice(list(_OBJECTS))
-    return _drawn("returns_object", lambda end: came_back(end, _OBJECTS[what]), what=what)
+    what = rng.choice(list(OBJECTS))
+    return _drawn("returns_object", lambda end: came_back(end, OBJECTS[what]), what=what)
 
 
 def _bytes(rng: random.Random) -> Drawn:
