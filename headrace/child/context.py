@@ -5,6 +5,7 @@ children: the kernel binds the forkserver's death signal to the thread that star
 because a child imports the class of its own process object and must import nothing of the node's.
 """
 
+import functools
 import multiprocessing
 import os
 import re
@@ -12,18 +13,19 @@ import sys
 import threading
 import types
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from multiprocessing import forkserver, popen_forkserver
 from multiprocessing.context import ForkServerContext, ForkServerProcess
 from multiprocessing.process import BaseProcess
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from concurrent.futures import ThreadPoolExecutor
 
 # Variables that tasks must not see: our settings with their passwords, and the usual Kafka and database settings.
 SECRET = re.compile(r"^(HEADRACE|KAFKA|SASL|MYSQL|MARIADB|DATABASE|DB)(_|$)|BOOTSTRAP_SERVERS", re.IGNORECASE)
 
 _start_lock = threading.Lock()
-_starter = ThreadPoolExecutor(1, thread_name_prefix="children-starter")
 
 
 class LeanProcess(ForkServerProcess):
@@ -58,7 +60,15 @@ def _in_starter_thread(make: Callable[[], Any]) -> Any:
             forkserver.ensure_running()
             return make()
 
-    return _starter.submit(start).result()
+    return _starter().submit(start).result()
+
+
+@functools.cache
+def _starter() -> "ThreadPoolExecutor":
+    # Imported here: a child imports this module too, and what it holds in memory makes its forks slower.
+    from concurrent.futures import ThreadPoolExecutor
+
+    return ThreadPoolExecutor(1, thread_name_prefix="children-starter")
 
 
 @contextmanager

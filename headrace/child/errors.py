@@ -4,7 +4,7 @@ Called by `headrace.child.attempt`. The frames shown are the task's: ours, and t
 `async def` kind, say nothing to its author. Nothing here fails, whatever the error's own methods do.
 """
 
-import asyncio
+import os
 import traceback
 from pathlib import Path
 from types import TracebackType
@@ -21,7 +21,7 @@ _OURS = (
     str(Path(__file__).parent),
     headrace.kinds.__file__,
     headrace.event_loop.__file__,
-    str(Path(asyncio.__file__).parent),
+    str(Path(os.__file__).parent / "asyncio"),  # not imported, as headrace.event_loop says
 )
 
 

@@ -2,7 +2,7 @@
 
 A pool's child is itself a process of multiprocessing: its current process, its start method, its resource tracker and
 its forkserver are the node's. A kind that uses multiprocessing, concurrent.futures or joblib would meet them. Called by
-`headrace.child.zygote` before the kinds are imported, and by `headrace.child.runner`. Cannot fail.
+`headrace.child.zygote` before the kinds are imported, and after each fork. Cannot fail.
 """
 
 import itertools
@@ -36,16 +36,20 @@ def become_main_process() -> None:
     forget_helpers()
 
 
-def forget_helpers() -> None:
-    """Forgets the child processes, the resource tracker and the forkserver that another process has started."""
+def has_helpers() -> bool:
+    """Whether this process has started child processes, a resource tracker or a forkserver through multiprocessing."""
     tracker: Any = multiprocessing.resource_tracker._resource_tracker
     forkserver: Any = multiprocessing.forkserver._forkserver
-    if _process._children:
-        _process._children = set()
-    if tracker._fd is not None:
-        tracker.__init__()
-    if forkserver._forkserver_address is not None or forkserver._forkserver_alive_fd is not None:
-        forkserver.__init__()
+    return bool(_process._children) or tracker._fd is not None or forkserver._forkserver_alive_fd is not None
+
+
+def forget_helpers() -> None:
+    """Forgets them: they belong to the process that this one was forked from."""
+    tracker: Any = multiprocessing.resource_tracker._resource_tracker
+    forkserver: Any = multiprocessing.forkserver._forkserver
+    _process._children = set()
+    tracker.__init__()
+    forkserver.__init__()
 
 
 def shorten_socket_paths(folder: str) -> None:

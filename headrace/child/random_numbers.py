@@ -1,4 +1,4 @@
-"""Gives a forked process random numbers of its own. Called by `headrace.child.runner`, before any word of the task.
+"""Gives a forked process random numbers of its own. Called by the runner, before any word of the task.
 
 `random` does that by itself at every fork. The global generators of numpy and torch do not: without this all attempts
 would draw the same numbers. A generator that a module makes for itself at import is its own affair.
@@ -7,6 +7,11 @@ would draw the same numbers. A generator that a module makes for itself at impor
 import contextlib
 import os
 import sys
+
+
+def needs_reseed() -> bool:
+    """Whether such a library is imported."""
+    return "numpy.random" in sys.modules or "torch" in sys.modules
 
 
 def reseed() -> None:

@@ -13,10 +13,8 @@ from typing import NoReturn
 
 from headrace.child.attempt import run_attempt
 from headrace.child.leftovers import kill_leftovers
-from headrace.child.main_process import forget_helpers
 from headrace.child.process_tree import die_with
 from headrace.child.protocol import Begun, Ended, Gone, Request, pack_frame
-from headrace.child.random_numbers import reseed
 from headrace.child.zygote import Zygote
 
 _getpid = os.getpid  # as it is before any task: one that patches the module must still end its attempt properly
@@ -64,6 +62,8 @@ def _be_the_runner(
         die_with(child)
         link.sendall(pack_frame(Begun(request.id, request.attempt, os.getpid(), zygote.memory)))
         link.close()  # what it says from now on cannot be taken for the child's word
+        for prepare in zygote.after_fork:
+            prepare()
         _send(_run(zygote, request), answers)
         exit_code = 0
     finally:
@@ -72,8 +72,6 @@ def _be_the_runner(
 
 def _run(zygote: Zygote, request: Request) -> Ended:
     runner = _getpid()
-    forget_helpers()
-    reseed()
     if zygote.on_child_end is not signal.SIG_DFL:
         signal.signal(signal.SIGCHLD, zygote.on_child_end)
     ended = run_attempt(request, zygote.setup)

@@ -15,6 +15,7 @@ import os
 import resource
 import signal
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from typing import Any
 import orjson
 
 from headrace.child.errors import describe_error
-from headrace.child.main_process import become_main_process
+from headrace.child.main_process import become_main_process, forget_helpers, has_helpers
 from headrace.child.notifications import Born, send_notification
 from headrace.child.process_tree import (
     adopt_orphans,
@@ -31,6 +32,7 @@ from headrace.child.process_tree import (
     die_with_parent,
     processes,
 )
+from headrace.child.random_numbers import needs_reseed, reseed
 from headrace.child.threads import threads_that_forbid_forking
 from headrace.child.user import ChildUser, drop_privileges
 from headrace.contract.cluster import KindInfo
@@ -69,6 +71,7 @@ class Zygote:
     threads: list[str] = field(default_factory=list)  # that importing the kinds has left; with any it must not fork
     helpers: frozenset[int] = frozenset()  # pids of processes that importing the kinds has left
     on_child_end: Any = signal.SIG_DFL  # what the kinds' modules have set for SIGCHLD, which is the runners'
+    after_fork: tuple[Callable[[], None], ...] = ()  # what each runner must do before it is as good as new
     memory: int = 0  # bytes; 0 where no kind limits its memory
 
 
@@ -200,6 +203,10 @@ def _settle(setup: Setup) -> Zygote:
     zygote.threads = threads_that_forbid_forking()
     if has_children():
         zygote.helpers = frozenset(descendants([os.getpid()], processes()))
+    if has_helpers():
+        zygote.after_fork += (forget_helpers,)
+    if needs_reseed():
+        zygote.after_fork += (reseed,)
     if setup.memory_mb or any(kind.memory_mb for kind in (_kinds or {}).values()):
         zygote.memory = anonymous_bytes([os.getpid()])
     gc.collect()

@@ -241,11 +241,12 @@ def test_nothing_of_an_attempt_outlives_it_although_its_forkserver_was_killed(
     file = tmp_path / "pids"
     submit("starts_others", pids=str(file), then="wait")
     until(file.exists)
-    child, *others = map(int, file.read_text().split())
+    runner, *others = map(int, file.read_text().split())
     file.unlink()
-    os.kill(processes()[child].parent, signal.SIGKILL)
+    seen = processes()
+    os.kill(seen[seen[runner].parent].parent, signal.SIGKILL)
     until(file.exists)  # the next attempt: nothing of this one may run beside it
-    assert not [pid for pid in (child, *others) if alive(pid)]
+    assert not [pid for pid in (runner, *others) if alive(pid)]
 
 
 _OUR_KERNEL = """

@@ -133,6 +133,17 @@ async def test_processes_that_an_import_has_started_outlive_the_attempts(tmp_pat
     assert not alive(*pids)
 
 
+async def test_locks_that_an_import_makes_do_not_keep_attempts_from_multiprocessing(tmp_path: Path) -> None:
+    locked = (
+        "import multiprocessing\nspawn = multiprocessing.get_context('spawn')\nlock = spawn.Lock()\n"
+        "def square(n: int) -> int:\n    return n * n\n"
+        "@task\ndef squares() -> list[int]:\n    with lock, spawn.Pool(2) as pool:\n"
+        "        return pool.map(square, range(3))\n"
+    )
+    async with pool_of(tmp_path, HEAD + locked) as bench:
+        assert [await value(bench, "squares") for _ in range(2)] == [[0, 1, 4]] * 2
+
+
 def _parent(pid: int) -> int:
     try:
         return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
