@@ -31,7 +31,7 @@ from .slot import PoolSlot
 
 IMPORT_S = 60.0  # for a child to import the kinds, machine-learning packages included, and to start the attempt
 _MAX_STARTS = 3  # an idle child may be killed once, hardly twice
-_GONE_S = 5.0  # from the runner's kill to the child's word that nothing is left, which takes milliseconds
+_GONE_S = 15.0  # from the runner's kill to the child's word that nothing is left; longer than it waits for trackers
 
 
 class Attempt:

@@ -269,3 +269,10 @@ def canary() -> dict[str, Any]:
 @task
 def draws() -> list[float]:
     return [random.random() for _ in range(3)]
+
+
+@task
+def writes_a_table(row: str) -> Path:
+    with open("out.csv", "a") as file:
+        file.write(f"row\n{row}\n")
+    return Path("out.csv")

@@ -38,6 +38,7 @@ from tests.rigs.pool import Kernel, alive
 from tests.rigs.reading import read_until
 
 HARD = str(Path(__file__).parents[3] / "rigs" / "hard_tasks.py")
+DIRTY, PARALLEL = (str(Path(__file__).parents[3] / "rigs" / name) for name in ("dirty_tasks.py", "parallel_tasks.py"))
 ODD = str(Path(__file__).parents[3] / "rigs" / "odd_values.py")
 ROOT = Path(__file__).parents[4]
 
@@ -201,6 +202,29 @@ def test_a_node_that_cannot_begin_attempts_says_so_and_ends_no_task(
     away.rename(scratch)
     assert {o.id: o.value for o in outcomes(kafka, 5)} == dict.fromkeys(ids, b"on")
     until(lambda: not node.reasons())
+
+
+def test_what_one_task_leaves_reaches_no_other_and_files_and_worker_processes_work(
+    nodes: Nodes, kafka: Kafka, submit: Callable[..., str]
+) -> None:
+    node = nodes.start(tasks=f"{DIRTY},{PARALLEL}", slots=1)
+    messes = ["closes_stdout", "sets_an_alarm", "leaves_a_thread_that_exits", "limits_files", "forgets_modules"]
+    dirty = [submit("makes_a_mess", mess=mess) for mess in messes]
+    tables = [submit("writes_a_table", row=str(n)) for n in range(2)]
+    canary = submit("canary")
+    parallel = [submit("executor", method=method) for method in ("", "spawn", "forkserver", "forkserver")]
+    found = {o.id: o for o in outcomes(kafka, 12)}
+    assert {found[task_id].outcome for task_id in found} == {"completed"}
+    assert {found[task_id].value for task_id in dirty} == {b"done"}
+    assert [(found[t].value, found[t].content_type, found[t].suffix) for t in tables] == [
+        (b"row\n0\n", "text/csv", ".csv"),
+        (b"row\n1\n", "text/csv", ".csv"),
+    ]
+    assert {found[task_id].value for task_id in parallel} == {b"[0,1,4,9]"}
+    state = parse_json(found[canary].value or b"")
+    assert (state["files"], state["directory_is_scratch"], state["threads"]) == ([], True, 1)
+    assert not (ROOT / "out.csv").exists()
+    assert node.stop() == 0
 
 
 def test_an_attempt_that_outlasts_the_drain_is_sent_again_without_charge(
