@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from pydantic import BaseModel
+from pydantic import BaseModel, EncodedStr
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 
 from headrace.contract.payload_formats import EXACT_FORMATS, is_known_pattern
@@ -229,6 +229,8 @@ def _is_own_type(schema: Any, found: JsonSchemaValue) -> bool:
     if schema["type"] == "lax-or-strict":
         return True
     function = schema["function"]["function"]
+    if isinstance(getattr(function, "__self__", None), EncodedStr):
+        return False  # what is encoded must be UTF-8 as well, which no format says
     return (getattr(function, "__module__", None) or "").split(".")[0] in ("pydantic", "ipaddress", "pathlib")
 
 

@@ -117,7 +117,7 @@ UUIDS = st.sampled_from(["4fd1a0a4-6a31-4d2c-9e5c-2f1f0c0d8b11", "4fd1a0a46a314d
 DECIMALS = st.sampled_from(["1.50", "1e5", "x", "NaN", "inf", " 1", "", 1, 1.5, 10**30, True])
 URLS = st.sampled_from(["http://a", "HTTPS://a/b?c", "ftp://a", "nope", "http://", "", "mailto:x@y", " http://a", 1])
 ADDRESSES = st.sampled_from(["192.0.2.1", "2001:db8::1", "192.0.2.0/24", "192.0.2.1/24", "x", "", "256.0.0.1"])
-BASE64 = st.sampled_from(["d2F0ZXI=", "d2F0ZXI", "_-8=", "x", "", "!!", 1])
+BASE64 = st.sampled_from(["d2F0ZXI=", "d2F0ZXI", "_-8=", "//8=", "x", "", "!!", 1])  # the fourth is not UTF-8
 MEMBERS = st.sampled_from(["red", "blue", 1, 2, 2.0, 3, "a", 1.5, "1", None])
 
 LEAVES: list[tuple[Any, J]] = [
@@ -303,7 +303,7 @@ NOT_SAID: list[Any] = [
     *(Annotated[int, pydantic.AfterValidator(even)], Annotated[int, pydantic.BeforeValidator(even)], Checked, Other),
     *(list[Checked], Checked | None, Annotated[pydantic.HttpUrl, pydantic.AfterValidator(lambda v: v)]),
     *(Annotated[Decimal, Field(max_digits=3)], Annotated[datetime, Field(gt=datetime(2030, 1, 1))], pydantic.PastDate),
-    *(pydantic.FilePath, set[Any], pydantic.Json[int]),
+    *(pydantic.FilePath, set[Any], pydantic.Json[int], pydantic.Base64Str, pydantic.Base64UrlStr),
     *(dict[Annotated[int, Field(gt=1)], int], dict[tuple[int, int], int]),
     Annotated[bytes, Field(max_length=3)],
     Annotated[str, pydantic.StringConstraints(strip_whitespace=True, min_length=1)],
