@@ -169,7 +169,7 @@ def traces_and_collects_nothing() -> None:
 
 def patches_the_library() -> None:
     time.time_ns = lambda: 0
-    os.getpid = lambda: 1
+    os.getpid = lambda: 999_999_999  # no process: whatever believes it must harm nobody
     Path.resolve = None  # type: ignore[method-assign,assignment]
     at_import["hits"] += 1
 
