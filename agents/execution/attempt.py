@@ -15,7 +15,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-from headrace.child.process_tree import kill_trees
 from headrace.child.protocol import Begun, Ended, Request
 from headrace.child.user import ChildUser
 from headrace.contract.cluster import RunningAttempt
@@ -130,7 +129,7 @@ class Attempt:
             await asyncio.wait({answer}, timeout=_GONE_S)
         self.needs_new_child = not answer.done() or self.child.is_dead
         if self.needs_new_child:
-            await asyncio.to_thread(kill_trees, {self.child.pid} | self.pids)
+            await asyncio.to_thread(self.child.kill_tree)
 
     def _end_without_answer(self, answer: "asyncio.Future[Ended]") -> AttemptEnd:
         error = answer.exception() if answer.done() else None

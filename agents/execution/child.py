@@ -16,7 +16,7 @@ from collections.abc import Callable
 
 from headrace.child.context import context
 from headrace.child.main import serve
-from headrace.child.process_tree import kill_trees, parent_of
+from headrace.child.process_tree import kill_trees, parent_of, start_time
 from headrace.child.protocol import (
     Begun,
     BrokenLink,
@@ -68,12 +68,14 @@ class Child:
         self._request: Request | None = None
         self._on_begun: Callable[[Begun], None] = lambda _: None
         self._runner = 0  # pid, from its Begun to its Gone
+        self._started = dict[int, int]()  # start times of the child and of its newest runner, by pid
         self._last_words: Gone | None = None  # of a child that ran the attempt itself and is about to end
         self._answer: asyncio.Future[Ended] | None = None
         self._sending: asyncio.Task[None] | None = None
         self._protocol_error = ""
         self._has_ended = False
         self.pid = self._process.pid or 0
+        self._started[self.pid] = start_time(self.pid)
         self.death = asyncio.Event()
 
     @property
@@ -112,6 +114,13 @@ class Child:
             os.kill(self._runner, signal.SIGKILL)
         return True
 
+    def kill_tree(self) -> None:
+        """Kills the child, its newest runner and all that descends from them; call it from a thread.
+
+        A pid that another process has by now is left alone. One that no process has may still lead a session.
+        """
+        kill_trees(pid for pid, started in self._started.items() if start_time(pid) in (0, started))
+
     def describe_kinds(self, timeout_s: float) -> bytes:
         """The answer to DescribeKinds; before `attach`. RunnerDied, or TimeoutError after `timeout_s` seconds."""
         deadline = time.monotonic() + timeout_s
@@ -146,7 +155,7 @@ class Child:
         if self._has_ended:
             return
         self._has_ended = True
-        kill_trees([self.pid])
+        self.kill_tree()
         self._process.join(_JOIN_S)
         self._link.close()
         with contextlib.suppress(ValueError):  # it still lives, in an uninterruptible system call
@@ -195,6 +204,8 @@ class Child:
             return
         if isinstance(frame, Begun):
             self._runner = frame.pid
+            if parent_of(frame.pid) == self.pid:
+                self._started = {self.pid: self._started[self.pid], frame.pid: start_time(frame.pid)}
             self._on_begun(frame)
         elif self._runner == self.pid:
             self._last_words = frame  # it ran the attempt itself: its threads live on until it has ended

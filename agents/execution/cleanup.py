@@ -12,7 +12,6 @@ from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
-from headrace.child.process_tree import kill_trees
 from headrace.process.throttled_log import log_throttled
 from headrace.storage.attempt_log import keep_log
 
@@ -54,7 +53,7 @@ class Cleanup:
         for attempt in list(attempts):
             try:
                 if attempt.needs_new_child and attempt.child is not None:
-                    await asyncio.to_thread(kill_trees, {attempt.child.pid} | attempt.pids)
+                    await asyncio.to_thread(attempt.child.kill_tree)
                     await self.kill_orphans()
                     await asyncio.wait_for(attempt.child.death.wait(), _DEATH_S)
                     await attempt.slot.ready_child()

@@ -60,6 +60,16 @@ def parent_of(pid: int) -> int:
     return 0
 
 
+def start_time(pid: int) -> int:
+    """When the process started, in the kernel's ticks since the machine did; 0 when there is no such process.
+
+    Tells a process from a later one with the same pid: the kernel gives pids again, within seconds on a busy machine.
+    """
+    with contextlib.suppress(OSError, ValueError, IndexError), open(f"/proc/{pid}/stat", "rb") as f:
+        return int(f.read().rpartition(b")")[2].split()[19])
+    return 0
+
+
 def processes() -> dict[int, ProcessInfo]:
     """Every process of the machine (or container), by pid."""
     found = {}
@@ -104,12 +114,10 @@ def kill_trees(roots: Iterable[int], spare: frozenset[int] = frozenset(), with_r
 
     `spare`: pids that stay alive, with their descendants. `with_roots` False: the roots stay alive.
     """
-    roots = set(roots)
+    roots = {pid for pid in roots if pid > 1}  # to kill(2), 0 is our own group and -1 every process of the machine
     if with_roots:
-        for pid in roots:
-            _kill(
-                pid, signal.SIGSTOP
-            )  # not killed yet: they adopt the orphans of their descendants, which stay findable
+        for pid in roots:  # not killed yet: they adopt the orphans of their descendants, which stay findable
+            _kill(pid, signal.SIGSTOP)
     for turn in range(_ROUNDS):
         if turn:
             time.sleep(0.001 * turn)  # a kill takes a moment to take effect

@@ -141,6 +141,9 @@ def alive(pid: int) -> bool:
 
 
 def kill(pid: int, number: int = signal.SIGKILL) -> None:
+    """Sends the signal to that one process, if it still runs."""
+    if pid <= 1:  # a role that does not run: to kill(2), 0 is our own group and -1 every process of the machine
+        return
     try:
         os.kill(pid, number)
     except ProcessLookupError:
