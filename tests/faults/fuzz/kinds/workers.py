@@ -24,6 +24,7 @@ def _put(queue: Any, n: int) -> None:
 @task(timeout_s=100)
 def uses_processes(what: str, context: str, closes: bool) -> list[int]:
     """Squares of 0 to 4, by worker processes; without `closes` everything is left as it is."""
+    multiprocessing.current_process()._config["semprefix"] = f"/{MARK}"  # type: ignore[attr-defined]  # so that they are found
     kind = multiprocessing.get_context(None if context == "default" else context)
     if what == "executor":
         executor = concurrent.futures.ProcessPoolExecutor(2, mp_context=kind)
