@@ -11,6 +11,8 @@ import os
 import select
 import signal
 import socket
+import struct
+import sys
 import time
 from collections.abc import Callable
 
@@ -31,6 +33,9 @@ from headrace.child.protocol import (
 from headrace.child.zygote import Setup
 
 _READ_BYTES = 256 * 1024
+_CREDENTIALS = struct.Struct("3i")  # pid, uid, gid of a sender
+_CONTROL_BYTES = socket.CMSG_SPACE(_CREDENTIALS.size)
+_LAST_READS = 64  # of what a dead child and its runner have sent; bounded, should another process hold the link
 _JOIN_S = 5.0  # for a killed process to end
 
 
@@ -53,6 +58,8 @@ class Child:
 
     def __init__(self, setup: Setup, on_death: Callable[[], None]) -> None:
         self._link, theirs = socket.socketpair()
+        if sys.platform == "linux":
+            self._link.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
         self._process = context.Process(target=serve, args=(setup, theirs))
         try:
             self._process.start()
@@ -177,36 +184,43 @@ class Child:
         with contextlib.suppress(OSError):
             await self._loop.sock_sendall(self._link, data)
 
-    def _read_link(self) -> None:
+    def _read_link(self) -> bool:
+        """Handles what one process has sent; False when nothing is there."""
         try:
-            data = self._link.recv(_READ_BYTES)
+            data, extra, _flags, _address = self._link.recvmsg(_READ_BYTES, _CONTROL_BYTES)
         except BlockingIOError:
-            return
+            return False
         except OSError:
-            data = b""
+            data, extra = b"", []
         if not data:
             if self._loop is not None:  # the child closed it: its death or the time limit follows
                 self._loop.remove_reader(self._link.fileno())
-            return
+            return False
+        sender = _CREDENTIALS.unpack(extra[0][2])[0] if extra else 0
         try:
             for frame in self._reader.feed(data):
-                self._handle_frame(frame)
+                self._handle_frame(frame, sender)
         except BrokenLink as e:
             self._protocol_error = f"the node killed the process because it sent an invalid answer: {e}"
             with contextlib.suppress(ProcessLookupError):
-                os.kill(self.pid, 9)
+                os.kill(self.pid, signal.SIGKILL)
+        return True
 
-    def _handle_frame(self, frame: object) -> None:
+    def _handle_frame(self, frame: object, sender: int) -> None:
+        """`sender`: the pid that the kernel has added; 0 where it does not."""
         request = self._request
         if request is None or not isinstance(frame, Begun | Gone):
             return
         if (frame.id, frame.attempt) != (request.id, request.attempt):
             return
         if isinstance(frame, Begun):
-            self._runner = frame.pid
-            if parent_of(frame.pid) == self.pid:
-                self._started = {self.pid: self._started[self.pid], frame.pid: start_time(frame.pid)}
-            self._on_begun(frame)
+            if sender not in (0, frame.pid):  # else a task could name any process, and the node would kill it
+                raise BrokenLink(f"process {sender} says that it is process {frame.pid}")
+            if not self._runner:  # a second one would begin the time limit anew
+                self._runner = frame.pid
+                if frame.pid != self.pid:
+                    self._started = {self.pid: self._started[self.pid], frame.pid: start_time(frame.pid)}
+                self._on_begun(frame)
         elif self._runner == self.pid:
             self._last_words = frame  # it ran the attempt itself: its threads live on until it has ended
         else:
@@ -216,7 +230,9 @@ class Child:
     def _on_exit(self) -> None:
         if self._loop is not None:
             self._loop.remove_reader(self._process.sentinel)
-            self._read_link()
+            for _ in range(_LAST_READS):
+                if not self._read_link():
+                    break
             self._loop.remove_reader(self._link.fileno())
             self._loop = None
         self.death.set()

@@ -5,8 +5,8 @@ means that nothing is left; most attempts cost this one system call. Nothing her
 """
 
 import contextlib
-import os
-import time
+from os import WNOHANG, getpid, waitpid  # bound here for the reason that process_tree gives
+from time import monotonic, sleep
 
 from headrace.child.process_tree import descendants, kill_trees, processes
 
@@ -20,7 +20,7 @@ def kill_leftovers(spare: frozenset[int]) -> None:
     """Returns when they are dead. `spare`: pids that stay alive, with their descendants."""
     if not _reap():
         return
-    me = os.getpid()
+    me = getpid()
     trackers = frozenset(pid for pid in _left(spare) if _is_tracker(pid))
     if trackers:
         kill_trees([me], spare=spare | trackers, with_roots=False)
@@ -31,7 +31,7 @@ def kill_leftovers(spare: frozenset[int]) -> None:
 
 def _left(spare: frozenset[int]) -> set[int]:
     seen = processes()
-    return descendants([os.getpid()], seen) - spare - descendants(spare, seen)
+    return descendants([getpid()], seen) - spare - descendants(spare, seen)
 
 
 def _is_tracker(pid: int) -> bool:
@@ -39,12 +39,12 @@ def _is_tracker(pid: int) -> bool:
 
     It outlives the processes that use it, and then removes from the machine what they have left: killed, it could not.
     """
-    deadline = time.monotonic() + _EXEC_S
+    deadline = monotonic() + _EXEC_S
     with contextlib.suppress(OSError):
         # Of a tracker that an attempt has started in its last moment, the command is empty for an instant: its parent
         # goes on as soon as the new program has its memory, before the kernel has written the command into it.
-        while not (command := _command(pid)) and _is_alive(pid) and time.monotonic() < deadline:
-            time.sleep(0.001)
+        while not (command := _command(pid)) and _is_alive(pid) and monotonic() < deadline:
+            sleep(0.001)
         return b"resource_tracker" in command
     return False
 
@@ -60,19 +60,19 @@ def _is_alive(pid: int) -> bool:
 
 
 def _wait_until_gone(pids: frozenset[int]) -> None:
-    deadline = time.monotonic() + _TRACKER_S
-    while time.monotonic() < deadline:
+    deadline = monotonic() + _TRACKER_S
+    while monotonic() < deadline:
         _reap()
         seen = processes()
         if not any(pid in seen and not seen[pid].zombie for pid in pids):
             return
-        time.sleep(0.002)
+        sleep(0.002)
 
 
 def _reap() -> bool:
     """Collects the exit codes of dead children; returns whether there are others."""
     with contextlib.suppress(ChildProcessError):
-        while os.waitpid(-1, os.WNOHANG)[0]:
+        while waitpid(-1, WNOHANG)[0]:
             pass
         return True
     return False

@@ -4,16 +4,19 @@ Called by the node for a child that must end, by a child for what an attempt lef
 the node's end. A process descends from another through its parents or through the session that the other leads:
 an orphan changes its parent but keeps its session, and a process that leaves the session keeps an ancestor, because
 children and the forkserver are subreapers. Nothing here fails: a process that has ended is not found.
+
+The system's functions are bound by name when this is imported, which is before any module with task kinds: one that
+patches `os.getpid` must not have a child take the whole machine for its own descendants.
 """
 
 import contextlib
 import ctypes
-import os
 import signal
-import time
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
+from os import WNOHANG, getpid, getppid, kill, listdir, waitpid
+from time import sleep
 
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
@@ -43,14 +46,14 @@ def adopt_orphans() -> None:
 
 def die_with_parent() -> None:
     """Has the kernel (Linux) kill this process when its parent ends; ends now if the parent has ended already."""
-    die_with(os.getppid())
+    die_with(getppid())
 
 
 def die_with(parent: int) -> None:
     """The same, for a process that knows its parent's pid from before it was forked."""
     set_death_signal(signal.SIGKILL)
-    if os.getppid() != parent:
-        os.kill(os.getpid(), signal.SIGKILL)
+    if getppid() != parent:
+        kill(getpid(), signal.SIGKILL)
 
 
 def parent_of(pid: int) -> int:
@@ -73,7 +76,7 @@ def start_time(pid: int) -> int:
 def processes() -> dict[int, ProcessInfo]:
     """Every process of the machine (or container), by pid."""
     found = {}
-    for name in os.listdir("/proc"):
+    for name in listdir("/proc"):
         if not name.isdigit():
             continue
         with contextlib.suppress(OSError, ValueError, IndexError), open(f"/proc/{name}/stat", "rb") as f:
@@ -114,15 +117,15 @@ def kill_trees(roots: Iterable[int], spare: frozenset[int] = frozenset(), with_r
 
     `spare`: pids that stay alive, with their descendants. `with_roots` False: the roots stay alive.
     """
-    roots = {pid for pid in roots if pid > 1}  # to kill(2), 0 is our own group and -1 every process of the machine
+    roots = {pid for pid in roots if pid > 1}  # to kill(2), 0 is our own group and -1 every process; 1 is the machine
     if with_roots:
         for pid in roots:  # not killed yet: they adopt the orphans of their descendants, which stay findable
             _kill(pid, signal.SIGSTOP)
     for turn in range(_ROUNDS):
         if turn:
-            time.sleep(0.001 * turn)  # a kill takes a moment to take effect
+            sleep(0.001 * turn)  # a kill takes a moment to take effect
         seen = processes()
-        victims = _alive(descendants(roots, seen) - spare - descendants(spare, seen) - {os.getpid()}, seen)
+        victims = _alive(descendants(roots, seen) - spare - descendants(spare, seen) - {getpid()}, seen)
         if not victims and with_roots:
             victims = _alive(roots, seen)
         if not victims:
@@ -139,7 +142,7 @@ def reap(pids: Iterable[int]) -> None:
     """Collects the exit codes of adopted processes, which would stay zombies otherwise."""
     for pid in pids:
         with contextlib.suppress(ChildProcessError):
-            os.waitpid(pid, os.WNOHANG)
+            waitpid(pid, WNOHANG)
 
 
 def _alive(pids: Iterable[int], seen: dict[int, ProcessInfo]) -> set[int]:
@@ -148,7 +151,7 @@ def _alive(pids: Iterable[int], seen: dict[int, ProcessInfo]) -> set[int]:
 
 def _kill(pid: int, number: int = signal.SIGKILL) -> None:
     with contextlib.suppress(OSError):
-        os.kill(pid, number)
+        kill(pid, number)
 
 
 def _prctl(option: int, value: int) -> None:

@@ -48,7 +48,7 @@ class Begun:
 
     id: str
     attempt: int
-    pid: int  # of the runner; the child's own where it runs the attempt itself
+    pid: int  # of the runner, which sends this; the child's own where it runs the attempt itself
     memory_before: int = 0  # bytes that the child took before it forked the runner; 0 where no kind limits memory
 
 

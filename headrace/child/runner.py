@@ -9,6 +9,7 @@ import contextlib
 import os
 import signal
 import socket
+from os import _exit, getpid, setsid, waitpid, waitstatus_to_exitcode  # bound here, as process_tree says; not fork
 from typing import NoReturn
 
 from headrace.child.attempt import run_attempt
@@ -17,7 +18,6 @@ from headrace.child.process_tree import die_with
 from headrace.child.protocol import Begun, Ended, Gone, Request, pack_frame
 from headrace.child.zygote import Zygote
 
-_getpid = os.getpid  # as it is before any task: one that patches the module must still end its attempt properly
 _MAX_ANSWER_BYTES = 512 * 1024  # above what a datagram holds: INLINE_BYTES and the head of a frame
 
 
@@ -26,7 +26,7 @@ def run_in_fork(zygote: Zygote, request: Request, link: socket.socket) -> Gone:
     # A socket of this attempt alone: a task that fills or closes it harms no later one. A datagram is whole or absent.
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
     with ours, theirs:
-        child = os.getpid()
+        child = getpid()
         try:
             pid = os.fork()
         except OSError as e:
@@ -46,11 +46,11 @@ def run_here(zygote: Zygote, request: Request, link: socket.socket) -> NoReturn:
     """Runs the attempt in this process and ends it. Gone is sent before: the node waits for this process's end too."""
     ended = None
     with contextlib.suppress(OSError):
-        link.sendall(pack_frame(Begun(request.id, request.attempt, os.getpid(), zygote.memory)))
+        link.sendall(pack_frame(Begun(request.id, request.attempt, getpid(), zygote.memory)))
         ended = _run(zygote, request)
         kill_leftovers(spare=frozenset())
         link.sendall(pack_frame(Gone(request.id, request.attempt, 0, pack_frame(ended))))
-    os._exit(0 if ended is not None else 1)  # does not wait for threads and exit handlers that the task has left
+    _exit(0 if ended is not None else 1)  # does not wait for threads and exit handlers that the task has left
 
 
 def _be_the_runner(
@@ -58,25 +58,25 @@ def _be_the_runner(
 ) -> NoReturn:
     exit_code = 1
     try:
-        os.setsid()  # a task that signals its process group reaches itself
+        setsid()  # a task that signals its process group reaches itself
         die_with(child)
-        link.sendall(pack_frame(Begun(request.id, request.attempt, os.getpid(), zygote.memory)))
+        link.sendall(pack_frame(Begun(request.id, request.attempt, getpid(), zygote.memory)))
         link.close()  # what it says from now on cannot be taken for the child's word
         for prepare in zygote.after_fork:
             prepare()
         _send(_run(zygote, request), answers)
         exit_code = 0
     finally:
-        os._exit(exit_code)  # whatever is raised, it must not go on in the child's own frames below this one
+        _exit(exit_code)  # whatever is raised, it must not go on in the child's own frames below this one
 
 
 def _run(zygote: Zygote, request: Request) -> Ended:
-    runner = _getpid()
+    runner = getpid()
     if zygote.on_child_end is not signal.SIG_DFL:
         signal.signal(signal.SIGCHLD, zygote.on_child_end)
     ended = run_attempt(request, zygote.setup)
-    if _getpid() != runner:
-        os._exit(0)  # the task has forked, and its child has returned from the function: the answer is the parent's
+    if getpid() != runner:
+        _exit(0)  # the task has forked, and its child has returned from the function: the answer is the parent's
     return ended
 
 
@@ -90,6 +90,6 @@ def _send(ended: Ended, answers: socket.socket) -> None:
 def _wait_for(runner: int) -> int:
     """Its exit code, negative for signals. Collects adopted orphans on the way, so that none stays a zombie."""
     while True:
-        pid, status = os.waitpid(-1, 0)
+        pid, status = waitpid(-1, 0)
         if pid == runner:
-            return os.waitstatus_to_exitcode(status)
+            return waitstatus_to_exitcode(status)

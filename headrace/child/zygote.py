@@ -17,6 +17,7 @@ import signal
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from os import getpid
 from pathlib import Path
 from typing import Any
 
@@ -202,13 +203,13 @@ def _settle(setup: Setup) -> Zygote:
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # else the kinds' handler could collect the runner's exit code
     zygote.threads = threads_that_forbid_forking()
     if has_children():
-        zygote.helpers = frozenset(descendants([os.getpid()], processes()))
+        zygote.helpers = frozenset(descendants([getpid()], processes()))
     if has_helpers():
         zygote.after_fork += (forget_helpers,)
     if needs_reseed():
         zygote.after_fork += (reseed,)
     if setup.memory_mb or any(kind.memory_mb for kind in (_kinds or {}).values()):
-        zygote.memory = anonymous_bytes([os.getpid()])
+        zygote.memory = anonymous_bytes([getpid()])
     gc.collect()
     if not zygote.threads:
         gc.freeze()  # collections in a runner leave these objects alone, and with them the memory that it shares

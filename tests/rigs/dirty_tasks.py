@@ -260,7 +260,11 @@ def canary() -> dict[str, Any]:
         "mask": sorted(signal.pthread_sigmask(signal.SIG_BLOCK, ())),
         "timer": signal.getitimer(signal.ITIMER_REAL),
         "interpreter": [gc.isenabled(), sys.getswitchinterval(), sys.getprofile() is None],
-        "library": [time.time_ns() > 0, os.getpid() > 1, Path(".").resolve() == Path(os.environ["TMPDIR"]).resolve()],
+        "library": [
+            time.time_ns() > 0,
+            os.getpid() < 999_999_999,
+            Path(".").resolve() == Path(os.environ["TMPDIR"]).resolve(),
+        ],
         "at_import": at_import,
         "stdin": sys.stdin.read(),
     }

@@ -2,8 +2,11 @@
 
 import logging
 import os
-from collections.abc import AsyncIterator
+import signal
+import subprocess
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +14,8 @@ import orjson
 import pytest
 
 from agents.execution.pool import Pool
+from headrace.child import process_tree
+from headrace.child.protocol import Begun, pack_frame
 from headrace.contract.states import Cause
 from tests.rigs.pool import Bench, alive, until
 
@@ -108,6 +113,62 @@ async def test_a_child_that_runs_its_attempt_itself_leaves_nothing(tmp_path: Pat
         end = await bench.run("leaves", pid=str(pid))
         assert (end.cause, end.value) == (None, b"done")
         assert not alive(int(pid.read_text()))
+
+
+@pytest.fixture
+def bystander() -> Iterator["subprocess.Popen[bytes]"]:
+    """A process of the test with a child, in a session of its own."""
+    with subprocess.Popen(["sh", "-c", "sleep 60; true"], start_new_session=True) as process:
+        yield process
+        os.killpg(process.pid, signal.SIGKILL)
+
+
+async def test_a_task_cannot_name_another_process_as_its_runner(
+    tmp_path: Path, bystander: "subprocess.Popen[bytes]"
+) -> None:
+    forges = """
+import stat
+@task
+def forges(begun: str, context: Context) -> None:
+    for descriptor in range(3, 64):
+        try:
+            if stat.S_ISSOCK(os.fstat(descriptor).st_mode):
+                os.write(descriptor, bytes.fromhex(begun))
+        except OSError:
+            pass
+    time.sleep(60)
+"""
+    async with pool_of(tmp_path, THREADED + forges) as bench:
+        job = bench.job("forges", begun="")
+        begun = pack_frame(Begun(job.task.id, 1, bystander.pid)).hex()
+        job = replace(job, submission=replace(job.submission, payload={"begun": begun}))
+        end = await bench.pool.run(job)
+        assert end.cause is Cause.PROCESS_DEATH
+        assert f"says that it is process {bystander.pid}" in end.detail
+    assert bystander.poll() is None
+
+
+@pytest.mark.parametrize("kinds", [HEAD, THREADED], ids=["forked", "not forked"])
+async def test_a_child_that_is_told_a_wrong_pid_of_its_own_harms_nobody(
+    tmp_path: Path, bystander: "subprocess.Popen[bytes]", kinds: str
+) -> None:
+    told = (
+        f"os.getpid = os.getppid = lambda: {bystander.pid}\n"
+        "@task\ndef leaves_one() -> str:\n    return str(os.spawnlp(os.P_NOWAIT, 'sleep', 'sleep', '600'))\n"
+    )
+    async with pool_of(tmp_path, kinds + told) as bench:
+        for _ in range(2):
+            assert not alive(await value(bench, "leaves_one"))
+    assert bystander.poll() is None
+
+
+@pytest.mark.parametrize("root", [0, 1])
+async def test_no_mistake_kills_the_whole_machine(root: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(process_tree, "kill", lambda pid, number: killed.append(pid))
+    killed: list[int] = []
+    process_tree.kill_trees([root])
+    process_tree.kill_trees([root], with_roots=False)
+    assert killed == []
 
 
 async def test_its_successor_is_made_ahead(tmp_path: Path) -> None:
