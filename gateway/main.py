@@ -105,6 +105,23 @@ async def running(
     settings: Settings, kafka: Kafka, root: ResultsRoot, store: StatusStore
 ) -> AsyncIterator[Dependencies]:
     """Starts what handlers depend on, and stops it in order at the end. The caller closes the store and the root."""
+    deps = _make_dependencies(settings, kafka, root, store)
+    threads = (deps.projector, deps.cluster, deps.broker_probe, deps.log_notes)
+    for thread in threads:
+        thread.start()
+    try:
+        yield deps
+    finally:
+        deps.notifier.close()
+        for thread in threads:
+            await asyncio.to_thread(thread.close)
+        await asyncio.to_thread(deps.sender.close, SEND_TIMEOUT_S)
+        await asyncio.to_thread(deps.source_reader.close)
+        await asyncio.to_thread(deps.statistics.close)
+
+
+def _make_dependencies(settings: Settings, kafka: Kafka, root: ResultsRoot, store: StatusStore) -> Dependencies:
+    """Makes all parts, with the readiness checks of each. None of their threads has started."""
     metrics = Metrics()
     notifier = Notifier(asyncio.get_running_loop())
     projector = Projector(kafka, store, metrics, notifier.notify)
@@ -117,46 +134,28 @@ async def running(
         metrics.lag.set(lag)
         stall_detector.update(sum(positions.values()), lag)
 
-    broker_probe = BrokerProbe(kafka, lambda: list(projector.snapshot.positions), report_lag)
-    sender, source_reader = Sender(kafka, SEND_TIMEOUT_S), SourceReader(kafka)
-    submissions = Submissions(cluster, allow_high_priority=is_loopback(settings.http.rpartition(":")[0]))
-    statistics = StatisticsStore(settings.database)
-    log_notes = LogNotes(kafka, (*TOPICS, *CLUSTER_TOPICS), metrics.registry)
-    health = Health()
-    health.add_notes(log_notes.notes)
-    for part, check in (
-        ("kafka", broker_probe.check),
-        ("status view", projector.check),
-        ("status view's progress", stall_detector.check),
-        ("kinds", cluster.check),
-        ("results", root.check),
-    ):
-        health.add_check(part, check)
-    for thread in (projector, cluster, broker_probe, log_notes):
-        thread.start()
-    try:
-        yield Dependencies(
-            store=store,
-            projector=projector,
-            cluster=cluster,
-            notifier=notifier,
-            broker_probe=broker_probe,
-            sender=sender,
-            source_reader=source_reader,
-            submissions=submissions,
-            health=health,
-            metrics=metrics,
-            results_root=root,
-            statistics=statistics,
-            log_notes=log_notes,
-        )
-    finally:
-        notifier.close()
-        for thread in (broker_probe, projector, cluster, log_notes):
-            await asyncio.to_thread(thread.close)
-        await asyncio.to_thread(sender.close, SEND_TIMEOUT_S)
-        await asyncio.to_thread(source_reader.close)
-        await asyncio.to_thread(statistics.close)
+    deps = Dependencies(
+        store=store,
+        projector=projector,
+        cluster=cluster,
+        notifier=notifier,
+        broker_probe=BrokerProbe(kafka, lambda: list(projector.snapshot.positions), report_lag),
+        sender=Sender(kafka, SEND_TIMEOUT_S),
+        source_reader=SourceReader(kafka),
+        submissions=Submissions(cluster, allow_high_priority=is_loopback(settings.http.rpartition(":")[0])),
+        health=Health(),
+        metrics=metrics,
+        results_root=root,
+        statistics=StatisticsStore(settings.database),
+        log_notes=LogNotes(kafka, (*TOPICS, *CLUSTER_TOPICS), metrics.registry),
+    )
+    deps.health.add_notes(deps.log_notes.notes)
+    deps.health.add_check("kafka", deps.broker_probe.check)
+    deps.health.add_check("status view", projector.check)
+    deps.health.add_check("status view's progress", stall_detector.check)
+    deps.health.add_check("kinds", cluster.check)
+    deps.health.add_check("results", root.check)
+    return deps
 
 
 class Server(uvicorn.Server):
