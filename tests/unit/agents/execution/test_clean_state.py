@@ -11,7 +11,6 @@ import pytest
 import pytest_asyncio
 
 from agents.execution.pool import Pool
-from headrace.contract.states import Cause
 from headrace.storage.attempt_log import log_file
 from tests.rigs import dirty_tasks
 from tests.rigs.pool import Bench
@@ -67,9 +66,3 @@ async def test_a_mess_of_a_micro_batch_stays_with_its_member(bench: Bench, clean
     await bench.pool.run_all(deque(jobs), lambda _: True, lambda _, end: ends.append(end))
     assert {end.cause for end in ends} == {None}
     assert orjson.loads(ends[-1].value or b"") == clean
-
-
-async def test_a_death_costs_no_new_import(bench: Bench) -> None:
-    child = bench.pool._slots[0].child
-    assert (await bench.run("makes_a_mess", mess="no such mess")).cause is Cause.ERROR
-    assert bench.pool._slots[0].child is child
