@@ -92,6 +92,7 @@ def test_a_listener_hears_everything_once_although_the_gateway_restarts(
     product: LocalCluster, installation: Installation, number: int
 ) -> None:
     directory = f"listen/{uuid.uuid4().hex[:8]}"
+    wait(lambda: listeners(product) == 0, lambda: "a listener of the test before is still there")
     with command(product, "events", "--directory", directory) as listening:
         wait(lambda: listeners(product) >= 1, lambda: listening.words)
         ids: set[str] = set()

@@ -40,7 +40,10 @@ def other() -> Iterator[Addresses]:
 @pytest.fixture
 def free() -> Settings:
     """Settings whose addresses are all free."""
-    return Settings(**{name: f"127.0.0.1:{free_port()}" for name in ADDRESSES})  # type: ignore[arg-type]
+    ports = set[int]()
+    while len(ports) < len(ADDRESSES):  # now and then two calls get the same
+        ports.add(free_port())
+    return Settings(**{name: f"127.0.0.1:{port}" for name, port in zip(ADDRESSES, ports, strict=True)})  # type: ignore[arg-type]
 
 
 @pytest.fixture
