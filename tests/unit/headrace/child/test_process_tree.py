@@ -25,7 +25,7 @@ def bystander() -> Iterator["subprocess.Popen[bytes]"]:
 @pytest.mark.parametrize("pid", [-1, 0, 1])
 def test_a_number_that_stands_for_many_processes_is_no_root(pid: int, monkeypatch: pytest.MonkeyPatch) -> None:
     sent: list[tuple[int, int]] = []
-    monkeypatch.setattr(process_tree.os, "kill", lambda *signalled: sent.append(signalled))
+    monkeypatch.setattr(process_tree, "kill", lambda *signalled: sent.append(signalled))
     kill_trees([pid])
     assert sent == []
 
