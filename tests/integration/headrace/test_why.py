@@ -42,7 +42,7 @@ def history_of(kafka_settings: Settings, topics: str, capsys: pytest.CaptureFixt
     return history
 
 
-def test_the_hihistory_of_a_replayed_task_is_complete_and_in_order(history_of: History, sender: Sender) -> None:
+def test_the_history_of_a_replayed_task_is_complete_and_in_order(history_of: History, sender: Sender) -> None:
     task_id = new_id()
     key = task_id.encode()
 
