@@ -44,8 +44,8 @@ class Server:
             with connection:
                 lines = connection.recv(65536).decode().split("\r\n")
                 headers = dict(line.lower().split(": ", 1) for line in lines[1:] if ": " in line)
-                connection.sendall(self._answers[min(len(self.asked), len(self._answers) - 1)].encode())
-                self.asked.append(headers.get("last-event-id", ""))
+                self.asked.append(headers.get("last-event-id", ""))  # before the answer: a client may look at once
+                connection.sendall(self._answers[min(len(self.asked), len(self._answers)) - 1].encode())
 
 
 @pytest.fixture
