@@ -41,6 +41,8 @@ class Settings:
 
     data: Path = _setting("HEADRACE_DATA", "directory for everything that `up` keeps", Path(".headrace"))
     workers: int = _setting("HEADRACE_WORKERS", "number of worker nodes that `up` starts", 1)
+    storekeepers: int = _setting("HEADRACE_STOREKEEPERS", "number of storekeepers that `up` starts", 1)
+    gateways: int = _setting("HEADRACE_GATEWAYS", "number of gateways that `up` starts", 1)
     slots: int = _setting("HEADRACE_SLOTS", "attempts that a node runs at once; 0 = one per CPU that it may use", 0)
     tasks: str = _setting(
         "HEADRACE_TASKS", "modules or files with task kinds, comma-separated; empty = the examples", ""
@@ -83,14 +85,18 @@ class Settings:
     spark_master: str = _setting("HEADRACE_SPARK_MASTER", "URL of the Spark master", "local[2]")
     # Hidden until a gateway checks keys: today it refuses to start with them.
     api_keys: str = _setting("HEADRACE_API_KEYS", "file of API keys with roles and quotas", "", hidden=True)
-    http: str = _setting("HEADRACE_HTTP", "host:port of the gateway", "127.0.0.1:8000")
+    http: str = _setting(
+        "HEADRACE_HTTP", "host:port of the gateway; under `up` further gateways take the next ports", "127.0.0.1:8000"
+    )
     stats_http: str = _setting(
         "HEADRACE_STATS_HTTP",
         "host:port of a worker's stats page, health and metrics; under `up` further workers take the next ports",
         "127.0.0.1:6066",
     )
     storekeeper_http: str = _setting(
-        "HEADRACE_STOREKEEPER_HTTP", "host:port of the storekeeper's health and metrics", "127.0.0.1:6050"
+        "HEADRACE_STOREKEEPER_HTTP",
+        "host:port of the storekeeper's health and metrics; under `up` further storekeepers take the next ports",
+        "127.0.0.1:6050",
     )
     analytics_http: str = _setting(
         "HEADRACE_ANALYTICS_HTTP", "host:port of the statistics job's health and metrics", "127.0.0.1:6040"
@@ -194,6 +200,8 @@ class Settings:
             parse_address(getattr(self, name), f"HEADRACE_{name.upper()}")
         if self.workers < 0 or self.slots < 0:
             raise UsageError("HEADRACE_WORKERS and HEADRACE_SLOTS must not be negative")
+        if self.storekeepers < 1 or self.gateways < 1:
+            raise UsageError("HEADRACE_STOREKEEPERS and HEADRACE_GATEWAYS must be at least 1")
         if self.slot_memory_mb < 0 or self.scratch_mb < 0 or 0 < self.slot_memory_mb < 16:
             raise UsageError(
                 "HEADRACE_SLOT_MEMORY_MB must be 0 or at least 16 (MiB), and HEADRACE_SCRATCH_MB at least 0"

@@ -9,6 +9,7 @@ import random
 import signal
 import time
 from collections.abc import Callable
+from dataclasses import replace
 
 from .conservation import InjectedFault
 from .installation import Installation, kill, node_name, pool_children
@@ -66,17 +67,19 @@ def freeze_node(installation: Installation, rng: random.Random) -> InjectedFault
 
 
 def kill_storekeeper(installation: Installation, rng: random.Random) -> InjectedFault:
-    return _kill_role(installation, "storekeeper")
+    """kill -9 of one storekeeper; the others take its partitions."""
+    return _kill_role(installation, rng.choice(installation.running("storekeeper")))
 
 
 def kill_gateway(installation: Installation, rng: random.Random) -> InjectedFault:
-    return _kill_role(installation, "gateway")
+    """kill -9 of one gateway; its listeners go on at another."""
+    return _kill_role(installation, rng.choice(installation.running("gateway")))
 
 
 def kill_broker(installation: Installation, rng: random.Random) -> InjectedFault:
     """kill -9 of one broker; waits until all replicas are in sync. Every node may lose acknowledgements."""
     fault = _kill_role(installation, rng.choice(installation.brokers()))
-    return InjectedFault("kill_broker", "", fault.begun_ms, fault.ended_ms)
+    return replace(fault, fault="kill_broker", node="")
 
 
 def add_and_drain_node(installation: Installation, rng: random.Random) -> InjectedFault:
@@ -124,7 +127,7 @@ def _kill_role(installation: Installation, role: str) -> InjectedFault:
     begun, pid = _now_ms(), installation.pids()[role]
     kill(pid)
     installation.wait_role(role, pid)
-    return InjectedFault(f"kill_{role}", role, begun, _now_ms())
+    return InjectedFault(f"kill_{role.partition('-')[0]}", role, begun, _now_ms())
 
 
 def _some_node(installation: Installation, rng: random.Random) -> tuple[str, int]:

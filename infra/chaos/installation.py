@@ -17,7 +17,7 @@ from headrace.kafka.client import Kafka
 from headrace.settings import Settings
 
 from ..local.process import free_port
-from ..local.roles import Role, answers, reached_at
+from ..local.roles import Role, answers, reached_at, role_addresses
 
 _PATIENCE_S = 120.0  # a supervisor waits up to 30 s before it restarts a role that keeps dying
 _ANSWER_S = 5.0
@@ -37,7 +37,13 @@ class Installation:
 
     @property
     def url(self) -> str:
-        return f"http://{self.settings.http}"
+        """The first gateway's."""
+        return self.urls[0]
+
+    @property
+    def urls(self) -> list[str]:
+        """All gateways'."""
+        return [f"http://{address}" for role, address in role_addresses(self.settings).values() if role == "gateway"]
 
     @property
     def kafka(self) -> Kafka:
@@ -82,9 +88,13 @@ class Installation:
         node.wait_ready(_PATIENCE_S)
         return node
 
+    def running(self, role: str) -> list[str]:
+        """The names of the running processes of a role: `storekeeper` -> storekeeper, storekeeper-2, …"""
+        return sorted(n for n, pid in self.pids().items() if n.partition("-")[0] == role and alive(pid))
+
     def brokers(self) -> list[str]:
         """The role names of the running brokers."""
-        return sorted(name for name, pid in self.pids().items() if _is_broker(name) and alive(pid))
+        return self.running("kafka")
 
     def in_sync(self, broker: str) -> bool:
         """Whether that broker answers, and reports a leader and all replicas in sync for every partition.
@@ -107,11 +117,8 @@ class Installation:
             node.stop(40)
 
     def _ready(self, role: str) -> bool:
-        addresses = {"gateway": self.settings.http, "storekeeper": self.settings.storekeeper_http}
-        if role.startswith("worker-"):  # consecutive ports, as in `machine_roles`
-            host, _, first = self.settings.stats_http.rpartition(":")
-            addresses[role] = f"{host}:{int(first) + int(role.removeprefix('worker-')) - 1}"
-        return role not in addresses or answers(*reached_at(addresses[role]), "/readyz")
+        _, address = role_addresses(self.settings).get(role, ("", ""))
+        return not address or answers(*reached_at(address), "/readyz")
 
 
 def _is_broker(role: str) -> bool:

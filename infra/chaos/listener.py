@@ -1,8 +1,9 @@
-"""A listener on GET /events that resumes after every disconnect, and counts the terminal events of each task.
+"""A listener on GET /events that resumes at the next gateway after every disconnect, and counts terminal events.
 
 Its counts are evidence: a reader of the event stream must see one terminal event for each task, whatever was killed.
 """
 
+import itertools
 import threading
 import time
 from collections import Counter
@@ -19,8 +20,9 @@ _PATIENCE_S = 30.0
 class Listener:
     """Runs in a thread until `close()`. `terminal_events` counts them by task id."""
 
-    def __init__(self, url: str) -> None:
-        self._url = url
+    def __init__(self, *urls: str) -> None:
+        """`urls`: of the gateways of one installation."""
+        self._urls = itertools.cycle(urls)
         self.terminal_events: Counter[str] = Counter()
         self._last_id = ""
         self._connected, self._heard = threading.Event(), threading.Event()
@@ -61,7 +63,7 @@ class Listener:
 
     def _listen(self, client: httpx.Client) -> None:
         headers = {"Accept": "text/event-stream"} | ({"Last-Event-ID": self._last_id} if self._last_id else {})
-        with client.stream("GET", f"{self._url}/events", headers=headers) as answer:
+        with client.stream("GET", f"{next(self._urls)}/events", headers=headers) as answer:
             answer.raise_for_status()
             self._connected.set()
             for event in read_events(answer):

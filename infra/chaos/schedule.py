@@ -4,6 +4,7 @@
 same faults in the same order; the tasks that they hit depend on what runs at that moment.
 """
 
+import itertools
 import random
 import threading
 import time
@@ -62,7 +63,7 @@ def run_schedule(
     Refused tasks are submitted again until all have been acknowledged. `only`: names of faults to draw from.
     """
     run, reader = Run(seed), EvidenceReader(installation.kafka)
-    listener = Listener(installation.url).start()
+    listener = Listener(*installation.urls).start()
     over = threading.Event()
     feeder = threading.Thread(
         target=_submit_planned, args=(installation, planned, minutes * 60, run.submitted, over), name="feeder"
@@ -162,10 +163,11 @@ def _submit_planned(
     """Submits slices in turn over HTTP and to Kafka, at an even pace, until all tasks are acknowledged."""
     sender = Sender(installation.kafka)
     begun, left, turn = time.monotonic(), deque(planned), 0
+    gateways = itertools.cycle(installation.urls)
     try:
         while left and not over.is_set():
             piece = [left.popleft() for _ in range(min(_SLICE, len(left)))]
-            refused = submit_http(installation.url, piece, into) if turn % 2 else submit_native(sender, piece, into)
+            refused = submit_http(next(gateways), piece, into) if turn % 2 else submit_native(sender, piece, into)
             turn += 1
             left.extend(refused)
             due = begun + seconds * (1 - len(left) / len(planned))

@@ -16,7 +16,7 @@ from headrace.errors import UsageError
 from headrace.settings import Settings, parse_address
 
 from .process import bind_error, free_port
-from .roles import reached_at
+from .roles import COUNTED, reached_at
 
 _PATIENCE_S = 3.0  # a process killed a moment ago may still hold its port
 _LOOK_S = 0.1
@@ -132,21 +132,21 @@ def _replaced(settings: Settings, part: _Part, address: str) -> Settings:
 
 
 def _parts(settings: Settings) -> list[_Part]:
-    parts = [
-        _Part("http", "gateway"),
-        _Part("storekeeper_http", "storekeeper"),
-        _Part("stats_http", "worker" if settings.workers == 1 else "workers", settings.workers),
-        _Part("analytics_http", "analytics"),
-    ]
+    parts = [_counted(role, field, getattr(settings, count)) for role, (count, field) in COUNTED.items()]
+    parts += [_Part("analytics_http", "analytics")]
     parts += [] if settings.kafka else [_Part("embedded_kafka", "the embedded Kafka")]
     parts += [] if settings.database else [_Part("embedded_database", "the embedded database")]
     return parts
 
 
+def _counted(role: str, setting: str, count: int) -> _Part:
+    return _Part(setting, role if count == 1 else f"{role}s", count)
+
+
 def _places(part: _Part, address: str) -> list[tuple[str, int]]:
     host, first = reached_at(address)
     if part.ports and first + part.ports - 1 > 65535:
-        raise UsageError(f"{part.variable} is {address!r}: {part.ports} workers need as many ports up to 65535")
+        raise UsageError(f"{part.variable} is {address!r}: {part.ports} {part.what} need as many ports up to 65535")
     return [(host, first + i) for i in range(part.ports)]
 
 

@@ -4,8 +4,8 @@
         httpx.post(f"{cluster.gateway_url}/tasks", json=...)
         cluster.kill("worker-1")
 
-Roles have the names that `up` uses: gateway, storekeeper, worker-1, …. A broker of the cluster's own is `kafka`; three
-of them are `kafka-1` to `kafka-3`. StartError with the last line of a log when a part does not start.
+Roles have the names that `up` uses: gateway, gateway-2, …, storekeeper, …, worker-1, …. A broker of the cluster's own
+is `kafka`; three of them are `kafka-1` to `kafka-3`. StartError with the last line of a log when a part does not start.
 """
 
 import shutil
@@ -23,7 +23,7 @@ from headrace.settings import Settings
 
 from .kafka import EmbeddedKafka, embedded_cluster
 from .process import bind_error, free_port
-from .roles import machine_roles
+from .roles import COUNTED, machine_roles
 from .service import Service, StartError
 from .supervisor import Supervisor
 
@@ -48,21 +48,21 @@ class LocalCluster:
         **settings: Any,
     ) -> None:
         """`bootstrap`: a broker to use; else the cluster starts `brokers` of its own, three of which replicate all
-        records. `partitions`: of every keyed topic. `settings`: other fields of Settings, and `workers`."""
+        records. `partitions`: of every keyed topic. `settings`: other fields of Settings, the numbers of processes
+        of a role among them."""
         self.folder = folder.absolute()
         self.brokers = [] if bootstrap else _brokers(self.folder, brokers)
-        workers = int(settings.pop("workers", 1)) if "worker" in roles else 0
+        counts = {name: int(settings.pop(name, 1)) for name, _ in COUNTED.values()}
+        counts["workers"] = counts["workers"] if "worker" in roles else 0
         values: dict[str, Any] = {
             "data": self.folder,
             "kafka": bootstrap or ",".join(b.bootstrap for b in self.brokers),
             "topic_prefix": prefix,
             "results": str(self.folder / "results"),
             "slots": 2,
-            "workers": workers,
             "node": "node",
-            "http": f"{_HOST}:{free_port()}",
-            "storekeeper_http": f"{_HOST}:{free_port()}",
-            "stats_http": f"{_HOST}:{free_ports(max(1, workers))}",
+            **counts,
+            **{address: f"{_HOST}:{free_ports(max(1, counts[count]))}" for count, address in COUNTED.values()},
         } | settings
         self.settings = Settings(**values)
         self._partitions = partitions

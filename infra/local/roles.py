@@ -10,6 +10,7 @@ import sys
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from headrace.settings import Settings, parse_address
 
@@ -38,7 +39,7 @@ class Role(Service):
         self.settings = settings
         self.listens = listens
         self.setting = setting
-        self._role = role
+        self.role = role
         self._extra = dict(extra_environ or {})
 
     @property
@@ -48,7 +49,7 @@ class Role(Service):
 
     def command(self) -> list[str]:
         # -P: a file of the user's in the current directory, such as random.py, must not be the role's module.
-        return [sys.executable, "-P", "-m", "headrace.cli.main", self._role]
+        return [sys.executable, "-P", "-m", "headrace.cli.main", self.role]
 
     def environ(self) -> Mapping[str, str]:
         """Our environment, in which the role's settings replace ours."""
@@ -59,19 +60,37 @@ class Role(Service):
         return answers(*reached_at(self.listens), "/readyz")
 
 
+# Role -> the settings that give its number under `up`, and the address of its first process.
+COUNTED = {
+    "gateway": ("gateways", "http"),
+    "storekeeper": ("storekeepers", "storekeeper_http"),
+    "worker": ("workers", "stats_http"),
+}
+
+
 def machine_roles(settings: Settings, logs: Path) -> list[Role]:
-    """Gateway, storekeeper and `settings.workers` workers, each with its own settings. UsageError for a bad port."""
-    roles = [
-        Role("gateway", "gateway", settings, settings.http, "HEADRACE_HTTP", logs),
-        Role("storekeeper", "storekeeper", settings, settings.storekeeper_http, "HEADRACE_STOREKEEPER_HTTP", logs),
-    ]
-    host, first = settings.stats_http.rpartition(":")[::2]
-    for i in range(settings.workers):
-        stats = f"{host}:{int(first) + i}"
-        parse_address(stats, "HEADRACE_STATS_HTTP")
-        own = replace(settings, stats_http=stats, node=_node_name(settings, i))
-        roles.append(Role(f"worker-{i + 1}", "worker", own, stats, "HEADRACE_STATS_HTTP", logs))
+    """The gateways, storekeepers and workers, each with its own settings. UsageError for a bad port."""
+    roles = []
+    for name, (role, address) in role_addresses(settings).items():
+        field = COUNTED[role][1]
+        variable = f"HEADRACE_{field.upper()}"
+        parse_address(address, variable)
+        changed: dict[str, Any] = {field: address}
+        if role == "worker":
+            changed["node"] = _node_name(settings, int(name.removeprefix("worker-")) - 1)
+        roles.append(Role(name, role, replace(settings, **changed), address, variable, logs))
     return roles
+
+
+def role_addresses(settings: Settings) -> dict[str, tuple[str, str]]:
+    """The name of each process -> (its role, its host:port): gateway, gateway-2, …, storekeeper, …, worker-1, …."""
+    found = {}
+    for role, (count, field) in COUNTED.items():
+        host, first = getattr(settings, field).rpartition(":")[::2]
+        for i in range(getattr(settings, count)):
+            name = role if i == 0 and role != "worker" else f"{role}-{i + 1}"
+            found[name] = (role, f"{host}:{int(first) + i}")
+    return found
 
 
 def analytics_role(settings: Settings, logs: Path) -> Role:

@@ -198,10 +198,12 @@ class Machine:
             say(f"the statistics do not run: {e}")
 
     def _ready_line(self, roles: list[Role], took_s: float) -> str:
-        gateway, stats = roles[0].url, [r.url for r in roles if r.name.startswith("worker-")]
+        gateway, *others = [r.url for r in roles if r.role == "gateway"]
+        stats = [r.url for r in roles if r.role == "worker"]
+        more = f" (also {' '.join(f'{url}/' for url in others)})" if others else ""
         pages = f", stats pages {' '.join(f'{url}/' for url in stats)}" if stats else ""
         hints = f"logs in {_short(self.data.logs)}; Ctrl-C stops everything"
-        return f"ready in {took_s:.1f} s: web page {gateway}/{pages} ({hints})"
+        return f"ready in {took_s:.1f} s: web page {gateway}/{more}{pages} ({hints})"
 
 
 def _short(path: Path) -> str:

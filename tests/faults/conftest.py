@@ -15,12 +15,21 @@ LONG = "HEADRACE_FAULTS_MINUTES" in os.environ  # `make faults`
 
 @pytest.fixture(scope="package")
 def product(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalCluster]:
-    """Three supervised nodes of two slots, gateway, storekeeper and broker, each a process; in the long form three
-    brokers, which keep every record three times and acknowledge it when two have it."""
+    """Four supervised nodes of two slots, three gateways, two storekeepers and a broker, each a process; in the long
+    form three brokers, which keep every record three times and acknowledge it when two have it."""
     folder = tmp_path_factory.mktemp("faults")
     brokers = 3 if LONG else 1
     with LocalCluster(
-        folder, brokers=brokers, workers=3, supervised=True, lease_s=LEASE_S, drain_s=10.0, tasks=TASKS
+        folder,
+        brokers=brokers,
+        partitions=8,  # more than nodes
+        workers=4,
+        storekeepers=2,
+        gateways=3,
+        supervised=True,
+        lease_s=LEASE_S,
+        drain_s=10.0,
+        tasks=TASKS,
     ) as cluster:
         yield cluster
 

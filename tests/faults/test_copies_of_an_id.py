@@ -156,7 +156,7 @@ def test_copies_in_two_partitions_have_one_result_and_one_end(
     installation: Installation, producers: Producers, database: Database, tmp_path: Path, order: str
 ) -> None:
     ids, reader = planned(15), EvidenceReader(installation.kafka)
-    listener = Listener(installation.url).start()
+    listener = Listener(*installation.urls).start()
     spellings = [str.upper, str.lower] if order == "upper case first" else [str.lower, str.upper]
     for spell in spellings:
         for task_id, body in ids.items():

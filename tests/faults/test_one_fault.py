@@ -42,9 +42,9 @@ TINY_AFTER = 40
 def test_nothing_is_lost_published_twice_or_run_in_vain(installation: Installation, name: str) -> None:
     rng = random.Random(name)
     submitted = Submitted()
-    listener = Listener(installation.url).start()
+    listener = Listener(*installation.urls).start()
     sender = Sender(installation.kafka)
-    submit_http(installation.url, heavy(HEAVY, rng, *((2.0, 5.0) if LONG else (1.0, 3.0))), submitted)
+    submit_http(rng.choice(installation.urls), heavy(HEAVY, rng, *((2.0, 5.0) if LONG else (1.0, 3.0))), submitted)
     submit_native(sender, tiny(TINY), submitted)
     submit_native(sender, mixture(MIXED, rng), submitted)
     submit_native(sender, hard(), submitted)
@@ -65,7 +65,7 @@ class Later(Role):
     """The role of a later version (`tests.faults.processes.next_version`)."""
 
     def command(self) -> list[str]:
-        return [sys.executable, "-m", "tests.faults.processes.next_version", self._role]
+        return [sys.executable, "-m", "tests.faults.processes.next_version", self.role]
 
 
 @contextmanager

@@ -16,6 +16,7 @@ import httpx
 import psutil
 import pytest
 
+from infra.local.cluster import free_ports
 from infra.local.process import free_port
 from tests.rigs.http import get
 
@@ -161,6 +162,25 @@ def test_a_role_that_is_killed_comes_back_and_a_killed_up_leaves_nothing(up: Up)
     processes = up.below()
     assert up.end(signal.SIGKILL) == -signal.SIGKILL
     _none_left(processes)
+
+
+def test_several_storekeepers_and_gateways_share_the_work_and_one_of_each_may_die(up: Up) -> None:
+    counts = {"STOREKEEPERS": 2, "GATEWAYS": 2}
+    up.environ |= {f"HEADRACE_{name}": str(count) for name, count in counts.items()}
+    up.environ |= {f"HEADRACE_{name}": f"127.0.0.1:{free_ports(2)}" for name in ("HTTP", "STOREKEEPER_HTTP")}
+    ready = up.start()
+    host, port = up.environ["HEADRACE_HTTP"].split(":")
+    both = [up.url, f"http://{host}:{int(port) + 1}"]
+    assert all(url in ready for url in both)
+    body = {"name": "prime", "payload": {"upper_bound": 20}, "directory": "up"}
+    ids = [httpx.post(f"{url}/tasks", json=body).json()["id"] for url in both * 5]
+    os.kill(up.pid("storekeeper-2"), signal.SIGKILL)
+    os.kill(up.pid("gateway"), signal.SIGKILL)
+    ids += [httpx.post(f"{both[1]}/tasks", json=body).json()["id"] for _ in range(10)]
+    assert all(_completed(both[1], task_id) for task_id in ids)
+    for role in ("storekeeper-2", "gateway"):
+        up.wait(lambda _, of=role: sum(line.startswith(f"{of} ready") for line in up.lines) == 2)  # type: ignore[misc]
+    assert up.end(signal.SIGINT) == 0
 
 
 @pytest.mark.timeout(240)

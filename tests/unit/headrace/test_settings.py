@@ -31,6 +31,8 @@ def test_settings_pass_through_a_childs_environment(tmp_path: Path) -> None:
     [
         ("HEADRACE_WORKERS", "many", "a whole number"),
         ("HEADRACE_WORKERS", "-1", "negative"),
+        ("HEADRACE_STOREKEEPERS", "0", "at least 1"),
+        ("HEADRACE_GATEWAYS", "0", "at least 1"),
         ("HEADRACE_DRAIN_S", "soon", "a number of seconds"),
         ("HEADRACE_DRAIN_S", "-1", "at least 0"),
         ("HEADRACE_LEASE_S", "6.9", "at least 7"),

@@ -22,6 +22,15 @@ def test_workers_take_the_next_ports_and_keep_their_names(tmp_path: Path) -> Non
     assert [r.environ()["HEADRACE_STATS_HTTP"] for r in workers] == [r.listens for r in workers]
 
 
+def test_further_gateways_and_storekeepers_take_the_next_ports_and_have_numbers(tmp_path: Path) -> None:
+    several = replace(SETTINGS, workers=1, gateways=2, storekeepers=3, storekeeper_http="127.0.0.1:7100")
+    roles = machine_roles(several, tmp_path)
+    storekeepers = ["storekeeper", "storekeeper-2", "storekeeper-3"]
+    assert [r.name for r in roles] == ["gateway", "gateway-2", *storekeepers, "worker-1"]
+    assert [r.listens for r in roles if r.role == "storekeeper"] == [f"127.0.0.1:{7100 + i}" for i in range(3)]
+    assert roles[1].environ()["HEADRACE_HTTP"] == roles[1].listens == "127.0.0.1:8001"
+
+
 def test_a_file_in_the_current_directory_is_no_module_of_a_role(tmp_path: Path) -> None:
     for name in ("random", "click", "headrace"):
         (tmp_path / f"{name}.py").write_text("raise SystemExit('the wrong module')")
