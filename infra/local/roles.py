@@ -5,7 +5,6 @@ The supervisor and the tests start them. A role is ready when its `/readyz` answ
 
 import http.client
 import os
-import socket
 import sys
 from collections.abc import Mapping
 from dataclasses import replace
@@ -120,11 +119,11 @@ def answers(host: str, port: int, path: str) -> bool:
 
 
 def _node_name(settings: Settings, i: int) -> str:
-    """The same over restarts; with the host name on a Kafka that other machines may share."""
+    """The same over restarts. "" on a Kafka that others may share: the worker's own default has host name and port,
+    which no other node has, not even one of a second `up` on this machine."""
     if settings.node:
         return settings.node if settings.workers == 1 else f"{settings.node}-{i + 1}"
-    embedded = settings.kafka == settings.embedded_kafka
-    return f"node-{i + 1}" if embedded else f"{socket.gethostname()}-{i + 1}"
+    return f"node-{i + 1}" if settings.kafka == settings.embedded_kafka else ""
 
 
 def _setting_names() -> set[str]:

@@ -1,5 +1,6 @@
 """The roles of one machine: their ports, names and environment."""
 
+import socket
 import subprocess
 from dataclasses import replace
 from pathlib import Path
@@ -41,8 +42,9 @@ def test_a_file_in_the_current_directory_is_no_module_of_a_role(tmp_path: Path) 
 
 def test_names_on_a_shared_kafka_carry_the_machine(tmp_path: Path) -> None:
     shared = replace(SETTINGS, kafka="kafka.example:9092", workers=1)
-    [*_, worker] = machine_roles(shared, tmp_path)
-    assert worker.environ()["HEADRACE_NODE"] not in ("node-1", "")
+    second = replace(shared, stats_http="127.0.0.1:7010")  # another `up` on this machine
+    names = {machine_roles(s, tmp_path)[-1].settings.node_name for s in (shared, second)}
+    assert names == {f"{socket.gethostname()}-7000", f"{socket.gethostname()}-7010"}
     [*_, named] = machine_roles(replace(shared, node="harbour"), tmp_path)
     assert named.environ()["HEADRACE_NODE"] == "harbour"
 
