@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from headrace.contract.records import Place
-from headrace.storage.sqlite import adopt, in_few_lengths, lock, open_or_rebuild
+from headrace.storage.sqlite import Damaged, adopt, in_few_lengths, lock, open_or_rebuild
 
 OUTPUTS = ("lifecycle.completed", "tasks.dead")
 _SCHEMA_VERSION = 2
@@ -105,4 +105,4 @@ def _prepare(db: sqlite3.Connection) -> None:
     if version == 0:
         db.executescript(f"BEGIN; {_SCHEMA} PRAGMA user_version = {_SCHEMA_VERSION}; COMMIT;")
     elif version != _SCHEMA_VERSION:
-        raise sqlite3.DatabaseError(f"schema version {version}")
+        raise Damaged(f"schema version {version}")

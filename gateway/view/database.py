@@ -10,7 +10,7 @@ import sqlite3
 import threading
 from pathlib import Path
 
-from headrace.storage.sqlite import connect, lock, open_or_rebuild
+from headrace.storage.sqlite import Damaged, connect, lock, open_or_rebuild
 
 from .projection import COLUMNS
 
@@ -81,4 +81,4 @@ def _prepare(connection: sqlite3.Connection) -> None:
         connection.executescript(f"BEGIN; {_SCHEMA} {version}; COMMIT;")
     found = connection.execute("SELECT value FROM meta WHERE key = 'schema'").fetchone()
     if found != (str(SCHEMA_VERSION),):
-        raise sqlite3.DatabaseError(f"schema version {found}")
+        raise Damaged(f"schema version {found}")

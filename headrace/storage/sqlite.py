@@ -1,8 +1,10 @@
 """SQLite files that hold only what can be read from Kafka again: opened or rebuilt, locked, emptied for another log.
 
-Used by the worker's cancellations, the storekeeper's index of terminal tasks and the gateway's status view. Each keeps
-its rows and the log positions that they stand for in one transaction. So a file that is broken, of another version or
-of another cluster costs no more than reading the log again. A full disk raises sqlite3.OperationalError.
+Used by the worker's cancellations, the storekeeper's index of terminal tasks, the gateway's status view and the audit.
+Each keeps its rows and the log positions that they stand for in one transaction. So a file that is damaged, of another
+schema or of another cluster costs no more than reading the log again. `is_damage` tells such a file from one that
+cannot be used now, because the disk is full or another process holds it: nothing is rebuilt then, and the caller tries
+again. Raises sqlite3.Error.
 """
 
 import fcntl
@@ -10,6 +12,7 @@ import logging
 import os
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import closing
 from pathlib import Path
 
 from headrace.errors import UsageError
@@ -17,6 +20,38 @@ from headrace.errors import UsageError
 log = logging.getLogger(__name__)
 
 _LENGTHS = (1, 8, 64, 500)
+_SUFFIXES = ("", "-wal", "-shm")
+_DAMAGE = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
+_WAITS_FOR = {
+    sqlite3.SQLITE_FULL: "the disk is full: make room on it",
+    sqlite3.SQLITE_BUSY: "another process has locked it: end that process, or its transaction",
+    sqlite3.SQLITE_LOCKED: "another connection has locked it",
+    sqlite3.SQLITE_IOERR: "it cannot be read or written: make room on the disk, and check it",
+    sqlite3.SQLITE_CANTOPEN: "it cannot be opened: check the folder and its permissions",
+    sqlite3.SQLITE_READONLY: "it cannot be written: check its permissions, and whether the disk is mounted read-only",
+    sqlite3.SQLITE_PERM: "it cannot be opened: check its permissions",
+}
+
+
+class Damaged(sqlite3.DatabaseError):
+    """The file does not hold what was written to it, or has other tables: only making it anew helps."""
+
+
+def is_damage(error: BaseException) -> bool:
+    """Whether the file itself is at fault, so that the next try would fail as well; else it may be used later."""
+    if isinstance(error, Damaged):
+        return True
+    code = getattr(error, "sqlite_errorcode", None)
+    if code is None:  # Python's own error for a text whose bytes have changed
+        return isinstance(error, sqlite3.OperationalError) and str(error).startswith("Could not decode")
+    return code & 0xFF in _DAMAGE or code == sqlite3.SQLITE_IOERR_SHORT_READ
+
+
+def trouble(error: sqlite3.Error) -> str:
+    """What is wrong with a file, for people: what to change, when a person can change it."""
+    code = getattr(error, "sqlite_errorcode", None)
+    words = None if code is None else _WAITS_FOR.get(code & 0xFF)
+    return str(error) if words is None or is_damage(error) else f"{words} ({error})"
 
 
 def connect(path: Path, *, timeout_s: float = 5.0, autocommit: bool = False) -> sqlite3.Connection:
@@ -43,10 +78,13 @@ def open_or_rebuild(
     *,
     timeout_s: float = 5.0,
     autocommit: bool = False,
+    on_rebuild: Callable[[str], None] = lambda _: None,
 ) -> sqlite3.Connection:
-    """The database at `path` with its tables; a file that cannot be used is removed and made anew, empty.
+    """The database at `path` with its tables; a file that is damaged, or of another schema, is made anew, empty.
 
-    `prepare` makes the tables of an empty file, and raises sqlite3.DatabaseError for a file of another version.
+    `prepare` makes the tables of an empty file, and raises Damaged for a file with other ones (`make_tables` does).
+    `on_rebuild` is called with the reason when the file is made anew. Raises sqlite3.OperationalError, and leaves the
+    file alone, when it cannot be used now: disk full, locked, no permission.
     """
 
     def opened() -> sqlite3.Connection:
@@ -62,10 +100,40 @@ def open_or_rebuild(
     try:
         return opened()
     except sqlite3.DatabaseError as e:
+        # SQLITE_ERROR: a statement of `prepare` does not fit the tables that are there.
+        if not (is_damage(e) or getattr(e, "sqlite_errorcode", None) == sqlite3.SQLITE_ERROR):
+            raise
         log.warning("%s cannot be used (%s): it is made anew from Kafka's log", path, e)
-    for suffix in ("", "-wal", "-shm"):
-        path.with_name(path.name + suffix).unlink(missing_ok=True)
+        on_rebuild(str(e))
+    remove(path)
     return opened()
+
+
+def remove(path: Path) -> None:
+    """Removes the file with its write-ahead log. Connections to it must be closed, or never be used again."""
+    for suffix in _SUFFIXES:
+        path.with_name(path.name + suffix).unlink(missing_ok=True)
+
+
+def make_tables(connection: sqlite3.Connection, schema: str, version: int = 0) -> None:
+    """Makes the tables and indexes of `schema`, with that `user_version`, in an empty file.
+
+    Raises Damaged when the file has others, or another version.
+    """
+    found = _tables(connection)
+    if not found:
+        connection.executescript(f"BEGIN; {schema} PRAGMA user_version = {int(version)}; COMMIT;")
+        return
+    found_version = connection.execute("PRAGMA user_version").fetchone()[0]
+    with closing(sqlite3.connect(":memory:")) as wanted:
+        wanted.executescript(schema)
+        if found_version != version or found != _tables(wanted):
+            raise Damaged(f"schema version {found_version}, or tables of another release")
+
+
+def _tables(connection: sqlite3.Connection) -> list[tuple[str, str]]:
+    own = "SELECT name, sql FROM sqlite_master WHERE name NOT LIKE 'sqlite\\_%' ESCAPE '\\' ORDER BY name"
+    return connection.execute(own).fetchall()
 
 
 def lock(path: Path, in_use: str) -> int:
