@@ -132,6 +132,7 @@ def _make_dependencies(settings: Settings, kafka: Kafka, root: ResultsRoot, stor
         positions = projector.snapshot.positions
         lag = sum(max(0, end - positions.get(partition, 0)) for partition, end in end_offsets.items())
         metrics.lag.set(lag)
+        projector.catching_up.probed(end_offsets)
         stall_detector.update(sum(positions.values()), lag)
 
     deps = Dependencies(
@@ -139,7 +140,7 @@ def _make_dependencies(settings: Settings, kafka: Kafka, root: ResultsRoot, stor
         projector=projector,
         cluster=cluster,
         notifier=notifier,
-        broker_probe=BrokerProbe(kafka, lambda: list(projector.snapshot.positions), report_lag),
+        broker_probe=BrokerProbe(kafka, lambda: projector.places, report_lag),
         sender=Sender(kafka, SEND_TIMEOUT_S),
         source_reader=SourceReader(kafka),
         submissions=Submissions(cluster, allow_high_priority=is_loopback(settings.http.rpartition(":")[0])),

@@ -45,6 +45,7 @@ class BrokerProbe:
     ) -> None:
         self._kafka, self._partitions, self._on_end_offsets = kafka, partitions, on_end_offsets
         self._admin = kafka.admin()
+        self.last_ends: Offsets = {}  # of the last probe
         self.unavailable: str | None = "Kafka has not answered yet"  # the reason; None while Kafka answers
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="broker-probe", daemon=True)
@@ -142,7 +143,8 @@ class BrokerProbe:
             self._admin.list_topics(timeout=_TIMEOUT_S)
             return
         requested = self._request_offsets(partitions, _LATEST, IsolationLevel.READ_COMMITTED)
-        self._on_end_offsets({p: f.result(_TIMEOUT_S + 0.5).offset for p, f in requested.items()})
+        self.last_ends = {p: f.result(_TIMEOUT_S + 0.5).offset for p, f in requested.items()}
+        self._on_end_offsets(self.last_ends)
 
 
 def _describe(error: Exception) -> str:

@@ -49,6 +49,7 @@ async def redrive(request: Request) -> Response:
     """Submits the tasks of the matching dead letters again, as new tasks."""
     deps = dependencies_of(request)
     wanted = parse_redrive(parse_body(await read_body(request, "application/json") or b"{}"))
+    deps.require_whole()  # else it would not know which were redriven already
     tasks, items, more = await asyncio.to_thread(_find_dead, deps, wanted)
     counts = await asyncio.to_thread(deps.store.redrive_counts, [t.id for t in tasks])
     due = [(t, counts.get(t.id, 0) + 1) for t in tasks if wanted.again or not counts.get(t.id)]

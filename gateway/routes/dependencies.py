@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from starlette.requests import Request
 
 from headrace.contract.ids import parse_id
+from headrace.contract.records import Place
 from headrace.errors import Retryable
 from headrace.kafka.log_notes import LogNotes
 from headrace.kafka.partitioner import partition_of
@@ -29,7 +30,7 @@ from ..view.notifier import Notifier
 from ..view.projection import TaskView, id_bytes
 from ..view.projector import TASK_TOPICS, TOPICS, Projector
 from ..view.recent_submissions import RecentSubmissions
-from ..view.store import StatusStore
+from ..view.store import EVENT_TOPICS, StatusStore
 
 FIND_WAIT_S = 2.0  # how long a look-up waits for the view to reach the end of the log before it answers 503
 
@@ -87,10 +88,35 @@ class Dependencies:
         except Retryable as e:
             raise Problem("kafka-unavailable", str(e)) from None
         if not await self.notifier.wait_until(lambda: self.projector.snapshot.reached(ends), FIND_WAIT_S):
-            why = "".join(f". {note}" for note in self.log_notes.notes())
             raise Problem(
-                "catching-up", f"the gateway has not read to the end of the log yet: try again in a moment{why}"
+                "catching-up", f"the gateway has not read to the end of the log yet: try again in a moment{self._why()}"
             )
+
+    def require_whole(self) -> None:
+        """Problem catching-up until the view holds what the log held at its start: a list would lack tasks."""
+        if not self.projector.catching_up.whole():
+            raise Problem("catching-up", f"lists would lack tasks until the gateway has read the log{self._why()}")
+
+    async def event_ends(self) -> dict[Place, int]:
+        """The ends of the topics of events as of now, however far the view has read.
+
+        While Kafka does not answer, the ends that it told last; Problem catching-up when it has told none yet.
+        """
+        places = [place for place in self.projector.places if place[0] in EVENT_TOPICS]
+        if not places:
+            raise Problem("catching-up", "the gateway has not read the topics yet: try again in a moment")
+        try:
+            return await self.broker_probe.readable_offsets(places)
+        except Retryable:
+            known = self.broker_probe.last_ends
+            read = self.projector.snapshot.positions
+            return {place: max(known.get(place, 0), read.get(place, 0)) for place in places}
+
+    def _why(self) -> str:
+        """What keeps the view from the log's end, for a problem's detail."""
+        progress = self.projector.catching_up.check()
+        found = [f"it {progress}"] if progress else []
+        return "".join(f". {words}" for words in (*found, *self.log_notes.notes()))
 
     async def catch_up_kinds(self) -> None:
         """Waits up to a second for all kinds and heartbeats that the log holds by now; Problem kafka-unavailable."""

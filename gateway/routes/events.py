@@ -54,7 +54,7 @@ async def all_events(request: Request) -> Response:
     deps = dependencies_of(request)
     task_filter = parse_filter(request.query_params, times=False)
     last = request.headers.get("last-event-id", "")
-    vector, first = position_vector.vector_of(deps.projector.snapshot.positions), b""
+    vector, first = position_vector.vector_of(await deps.event_ends()), b""
     if last:
         try:
             vector = position_vector.decode(last)

@@ -41,7 +41,8 @@ async def list_tasks(request: Request) -> Response:
 
 
 async def task_page(deps: Dependencies, wanted: TaskFilter, request: Request) -> Response:
-    """One page of the matching tasks, with the cursor of the next page."""
+    """One page of the matching tasks, with the cursor of the next page. Problem catching-up: see `require_whole`."""
+    deps.require_whole()
     limit, before = parse_limit(request.query_params), parse_cursor(request.query_params)
     tasks = await asyncio.to_thread(deps.store.list_tasks, wanted, before, limit + 1)
     more = len(tasks) > limit

@@ -42,11 +42,6 @@ class ClusterView(Follower):
         self._nodes: dict[str, KnownNode] = {}
         self._backlog_end: int | None = None  # the end of `nodes` when reading began
 
-    def check(self) -> str | None:
-        if len(self.positions) < len(TOPICS):
-            return "kinds and nodes have not been read yet"
-        return super().check()
-
     def find_kind(self, name: str) -> PayloadCheck | None:
         """The payload check of an available kind, or None.
 

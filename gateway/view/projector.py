@@ -108,4 +108,5 @@ class Projector(Follower):
             return True
         log.warning("the stored status view belongs to another Kafka cluster: rebuilding it from this cluster's log")
         self.snapshot = Snapshot()
+        self.catching_up.begin_again()
         return False

@@ -20,6 +20,7 @@ from headrace.errors import Retryable, Undecodable
 from headrace.kafka.client import Kafka
 from headrace.kafka.metadata import partitions_of
 from headrace.kafka.reading import end_offsets, error_text, first_offsets, place_of, refresh_leaders
+from headrace.process.catching_up import CatchingUp
 from headrace.process.health import Watchdog
 from headrace.process.throttled_log import log_throttled
 
@@ -50,6 +51,7 @@ class Follower:
         self._restarting = False
         self._lost: set[Place] = set()  # to be read from their earliest record at the next start
         self._watchdog = Watchdog(name)
+        self.catching_up = CatchingUp(lambda: self._positions)
         self._places: tuple[Place, ...] = ()
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self.failure: str | None = None  # why it cannot follow now
@@ -101,9 +103,14 @@ class Follower:
         """Follows again from `start_positions` on, with the partitions that there are then. For the hooks."""
         self._restarting = True
 
+    @property
+    def places(self) -> Sequence[Place]:
+        """All partitions of the topics; empty before they are known."""
+        return self._places
+
     def check(self) -> str | None:
-        """For health: None, or how long the thread has been silent."""
-        return self._watchdog.check()
+        """For health: None, or that the thread is silent, or how much of the log it has still to read."""
+        return self._watchdog.check() or self.catching_up.check()
 
     def request_ends(self) -> "dict[Place, Future[Any]]":
         """Asks Kafka how long the topics are now; for `wait_read`. Empty before the topics are known."""
@@ -181,6 +188,7 @@ class Follower:
         starts = {**first, **kept}
         with self._read:
             self._positions, self._places = kept, tuple(places)
+        self.catching_up.begin(starts, ends)
         # An empty place has been read: a fetch that finds nothing would say so half a second later.
         self._advance((), {place: end for place, end in ends.items() if starts[place] == end})
         consumer.assign([TopicPartition(self._kafka.topic(t), p, starts[t, p]) for t, p in places])
@@ -198,6 +206,7 @@ class Follower:
         log.warning("%s: %s/%d does not hold the position; it is read from its earliest record", self._name, *place)
         with self._read:
             self._positions = {p: at for p, at in self._positions.items() if p != place}
+        self.catching_up.begin_again()
         self.position_lost(place)
 
     def _apply_messages(self, messages: Sequence[Message]) -> None:

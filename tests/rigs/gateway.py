@@ -56,7 +56,7 @@ class Gateway:
         self._thread.start()
         assert self._ready.wait(60), "the gateway did not start"
         self.http = httpx.Client(base_url=self.url, timeout=60, verify=tls_context())
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 60
         while until_ready and self.http.get("/readyz").status_code != 200:
             assert time.monotonic() < deadline, self.http.get("/readyz").text
             time.sleep(0.02)
