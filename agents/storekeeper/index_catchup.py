@@ -46,7 +46,9 @@ class IndexCatchup:
             if low > 0 and known.get(place, 0) < low:
                 self._index.forget_before(place, low)
         self._index.add_entries((), {place: begin for place, (begin, _) in ranges.items()})
-        return sum(self._index_batch(b) for b in read_batches(self._kafka, consumer, ranges, most=_BATCH))
+        count = sum(self._index_batch(b) for b in read_batches(self._kafka, consumer, ranges, most=_BATCH))
+        self._index.filled()
+        return count
 
     def close(self) -> None:
         if self._consumer is not None:

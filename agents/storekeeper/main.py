@@ -24,6 +24,7 @@ from headrace.process.failpoints import Failpoint, no_failpoint
 from headrace.process.health import STALE_S, Health
 from headrace.process.throttled_log import log_throttled
 from headrace.settings import Settings, parse_address
+from headrace.storage.rebuilds import Rebuilds
 from headrace.storage.results_root import ResultsRoot, open_results_root
 
 from ..faust_kit.app import make_app, quiet_logs, running, until_stopped
@@ -34,8 +35,8 @@ from .arbiter import Arbiter
 from .index_catchup import IndexCatchup
 from .metrics import Metrics
 from .result_store import ResultStore, RootExchanged
-from .retry_until import RetryUntilStopped
-from .terminal_index import OUTPUTS, TerminalIndex
+from .retry_until import RetryUntilStopped, Stopped
+from .terminal_index import OUTPUTS, IndexDamaged, TerminalIndex
 
 log = logging.getLogger(__name__)
 
@@ -51,14 +52,17 @@ def run(settings: Settings, failpoint: Failpoint = no_failpoint) -> int:
         signal.signal(number, lambda *_: sys.exit(0))  # until the event loop takes them over
     kafka = Kafka(settings, "headrace-storekeeper")
     settings.make_data_folder()
+    rebuilds = Rebuilds("terminal index")
     while True:
         root = open_results_root(settings, kafka)
         try:
-            return asyncio.run(_serve(settings, kafka, root, failpoint))
+            return asyncio.run(_serve(settings, kafka, root, rebuilds, failpoint))
         except RootExchanged:
             log.warning(
                 "the results root %s was away and is back: starting again from the committed offsets", root.path
             )
+        except IndexDamaged as e:
+            log.warning("starting again from the committed offsets: %s", e)
         finally:
             root.close()
 
@@ -71,11 +75,22 @@ class _Parts:
     log_notes: LogNotes
 
 
-async def _serve(settings: Settings, kafka: Kafka, root: ResultsRoot, failpoint: Failpoint) -> int:
-    stop = asyncio.Event()
+async def _serve(settings: Settings, kafka: Kafka, root: ResultsRoot, rebuilds: Rebuilds, failpoint: Failpoint) -> int:
+    stop, retry = asyncio.Event(), RetryUntilStopped()
+
+    def on_signal() -> None:
+        stop.set()
+        retry.stop()  # also while the parts are made, which waits for the disk and the results root
+
     for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    async with _make_parts(settings, kafka, root, failpoint) as parts, running(parts.app):
+        asyncio.get_running_loop().add_signal_handler(number, on_signal)
+    with contextlib.suppress(Stopped):
+        await _run_until(stop, _make_parts(settings, kafka, root, retry, rebuilds, failpoint))
+    return 0
+
+
+async def _run_until(stop: asyncio.Event, making: contextlib.AbstractAsyncContextManager[_Parts]) -> None:
+    async with making as parts, running(parts.app):
         parts.lag.start()
         parts.log_notes.start()
         work = asyncio.create_task(parts.storekeeper.run())
@@ -84,16 +99,23 @@ async def _serve(settings: Settings, kafka: Kafka, root: ResultsRoot, failpoint:
         waiting.cancel()
         parts.storekeeper.stop()
         await work  # raises what ended it
-    return 0
 
 
 @contextlib.asynccontextmanager
 async def _make_parts(
-    settings: Settings, kafka: Kafka, root: ResultsRoot, failpoint: Failpoint
+    settings: Settings,
+    kafka: Kafka,
+    root: ResultsRoot,
+    retry: RetryUntilStopped,
+    rebuilds: Rebuilds,
+    failpoint: Failpoint,
 ) -> AsyncIterator[_Parts]:
     own = settings.make_data_folder() / f"storekeeper-{parse_address(settings.storekeeper_http)[1]}"
-    metrics, retry, store = Metrics(), RetryUntilStopped(), ResultStore(root)
-    index = TerminalIndex(own.with_suffix(".sqlite"))
+    metrics, store = Metrics(), ResultStore(root)
+    metrics.registry.register(rebuilds)
+    index = await asyncio.to_thread(
+        retry.until_done, "index", lambda: TerminalIndex(own.with_suffix(".sqlite"), rebuilds)
+    )
     with contextlib.ExitStack() as closing:
         closing.callback(index.close)
         closing.callback(store.close)
@@ -116,6 +138,8 @@ async def _make_parts(
         storekeeper.attach(app)
         metrics.lag.set_function(lambda: float(sum((lag.waiting() or {}).values())))
         health = _health(storekeeper, retry, lag)
+        # Without a partition there is nothing to read into it, and nothing to judge.
+        health.add_check("index", lambda: rebuilds.check() if storekeeper.partitions() else None)
         health.add_notes(log_notes.notes)
         add_health_routes(app, health, metrics.registry)
         try:

@@ -14,6 +14,7 @@ from confluent_kafka import KafkaException
 
 from headrace.errors import Retryable
 from headrace.process.throttled_log import log_throttled
+from headrace.storage.sqlite import trouble
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -68,4 +69,6 @@ def _words(e: Exception) -> str:
         return e.strerror
     if isinstance(e, KafkaException):
         return str(e.args[0].str())
+    if isinstance(e, sqlite3.Error):
+        return trouble(e)
     return str(e) or type(e).__name__

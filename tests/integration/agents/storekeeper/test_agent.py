@@ -2,8 +2,10 @@
 
 import os
 import shutil
+import sqlite3
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,6 +16,7 @@ from headrace.contract.records import Outgoing, Source
 from headrace.kafka.partitioner import partition_of
 from headrace.kafka.reading import read_record
 from infra.local.process import free_port
+from tests.rigs.sqlite_files import flip_pages, truncate
 from tests.rigs.storekeeper import (
     SUBMISSION,
     Rig,
@@ -111,6 +114,62 @@ def test_a_lost_index_is_rebuilt_from_the_log_before_anything_is_judged(rig: Rig
     rig.send(*(completed(b"a second result", id=o.id) for o in first), again)
     rig.start()
     assert len(rig.events(again.id)) == 26
+
+
+@pytest.mark.parametrize("damage", [flip_pages, truncate])
+def test_an_index_that_is_damaged_while_it_is_used_heals_and_says_so(rig: Rig, damage: Callable[[Path], None]) -> None:
+    process = rig.start()
+    first = [completed(b"%d" % n) for n in range(300)]
+    rig.send(*first)
+    rig.events(*(o.id for o in first))
+    wait_for(lambda: rig.metric("headrace_storekeeper_lag") == 0 and rig.ready().status_code == 200, "all handled")
+    [index] = rig.settings.data.glob("storekeeper-*.sqlite")
+    damage(index)
+    last = completed()
+    rig.send(*first, last)
+    events = rig.events(*(o.id for o in first), last.id)
+
+    assert len(events) == len({e.id for e in events}) == 301, "no second end"
+    wait_for(lambda: rig.ready().status_code == 200, "ready again")
+    assert rig.metric("headrace_file_rebuilds_total{") == 1
+    assert process.poll() is None
+    assert terminate(process) == 0
+
+
+def test_a_locked_index_is_waited_for_in_words_and_kept(rig: Rig) -> None:
+    process = rig.start()
+    first, second = completed(), completed()
+    rig.send(first)
+    rig.events(first.id)
+    [index] = rig.settings.data.glob("storekeeper-*.sqlite")
+    with closing(sqlite3.connect(index, isolation_level=None, timeout=30)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        rig.send(second)
+        wait_for(lambda: "another process has locked it" in rig.ready().text, "the reason on /readyz")
+        other.execute("ROLLBACK")
+    rig.events(first.id, second.id)
+    wait_for(lambda: rig.ready().status_code == 200, "ready by itself")
+    assert rig.metric("headrace_file_rebuilds_total{") == 0
+    assert terminate(process) == 0
+
+
+def test_a_storekeeper_that_waits_for_its_locked_index_at_its_start_stops_when_it_is_told_to(
+    rig: Rig, capfd: pytest.CaptureFixture[str]
+) -> None:
+    index = rig.settings.make_data_folder() / f"storekeeper-{rig.settings.storekeeper_http.rpartition(':')[2]}.sqlite"
+    with closing(sqlite3.connect(index, isolation_level=None)) as other:
+        other.execute("PRAGMA locking_mode = EXCLUSIVE")
+        other.execute("BEGIN EXCLUSIVE")
+        process = rig.start()
+        told = ""
+
+        def says_so() -> bool:
+            nonlocal told
+            told += capfd.readouterr().err
+            return "another process has locked it" in told
+
+        wait_for(says_so, "the reason in its log")
+        assert terminate(process) == 0
 
 
 def test_an_id_that_ended_under_another_prefix_ends_here_too(broker: str, tmp_path: Path) -> None:
