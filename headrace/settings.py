@@ -15,6 +15,8 @@ from headrace.errors import UsageError
 
 T = TypeVar("T")
 
+_MOST_NODE = 200  # characters of a node's name: it is in most records, and in a key of the statistics' tables
+
 # Settings that are a host:port on which a part of `up` listens.
 ADDRESSES = ("http", "stats_http", "storekeeper_http", "analytics_http", "embedded_kafka", "embedded_database")
 
@@ -206,8 +208,10 @@ class Settings:
             raise UsageError(
                 "HEADRACE_SLOT_MEMORY_MB must be 0 or at least 16 (MiB), and HEADRACE_SCRATCH_MB at least 0"
             )
-        if not self.node.isprintable():
-            raise UsageError(f"HEADRACE_NODE is {self.node!a}: give printable text in UTF-8")
+        if not self.node.isprintable() or len(self.node) > _MOST_NODE:
+            raise UsageError(
+                f"HEADRACE_NODE is {self.node[:300]!a}: give printable text in UTF-8, {_MOST_NODE} characters at most"
+            )
         if not 0 < self.import_s < 86_400:
             raise UsageError("HEADRACE_IMPORT_S must be above 0 seconds and less than a day")
         if self.lease_s < 7:

@@ -2,14 +2,13 @@
 
 from collections.abc import Sequence
 
+from headrace.contract.bounds import MAX_TEXT_BYTES
 from headrace.contract.ledger import Failure
 from headrace.contract.outcome import Outcome, OutcomeStatus
 from headrace.contract.printable import printable
 from headrace.contract.records import Outgoing, shrink_to_fit
 from headrace.contract.states import Reason
 from headrace.contract.task import Task
-
-MAX_ERROR_BYTES = 4096
 
 
 def outcome_without_result(
@@ -29,7 +28,7 @@ def outcome_without_result(
 
     `boot` and `node` ran or judged the task. `name` and `directory` are its submission's, empty when that is invalid.
     `ledger`: all failed attempts, this one included; by default the task's own, for a task that was not attempted.
-    Of `error` the last `MAX_ERROR_BYTES` bytes are kept.
+    Of `error` the last `MAX_TEXT_BYTES` bytes are kept.
     """
     status: OutcomeStatus = "cancelled" if reason is Reason.CANCELLED else "failed"
     outcome = Outcome(
@@ -44,7 +43,7 @@ def outcome_without_result(
         name=name,
         directory=directory,
         reason=reason,
-        error=printable(error).encode()[-MAX_ERROR_BYTES:].decode(errors="ignore"),
+        error=printable(error).encode()[-MAX_TEXT_BYTES:].decode(errors="ignore"),
         started_ms=started_ms,
         ended_ms=ended_ms,
         ledger=tuple(task.ledger if ledger is None else ledger),

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
+from headrace.contract.bounds import MAX_TEXT_BYTES
 from headrace.contract.ledger import Failure
 from headrace.contract.outcome import Outcome
 from headrace.contract.records import Outgoing, Record, shrink_to_fit
@@ -235,7 +236,7 @@ class Arbiter:
             outcome,
             outcome="failed",
             reason=Reason.FAILED,
-            error=why,
+            error=why[:MAX_TEXT_BYTES],
             ledger=(*outcome.ledger, end),
             value=self._retry.until_done("Kafka", lambda: self._read_submission(outcome)),
         )

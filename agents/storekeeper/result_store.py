@@ -188,9 +188,9 @@ class ResultStore:
 
 def _file_name(task_id: str, suffix: str) -> str:
     if id_of_key(task_id.encode()) != task_id:
-        raise Blocked(f"{task_id!r} is not a task id")
+        raise Blocked(f"{task_id[:40]!r} is not a task id")
     if not is_valid_suffix(suffix):
-        raise Blocked(f"{suffix!r} is not a suffix: a dot and 1 to 16 letters or digits, such as .csv")
+        raise Blocked(f"{suffix[:40]!r} is not a suffix: a dot and 1 to 16 letters or digits, such as .csv")
     return task_id + suffix
 
 

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import orjson
 
-from headrace.contract.bounds import MAX_ATTEMPTS, MAX_TIME_MS, whole_number
+from headrace.contract.bounds import MAX_ATTEMPTS, MAX_BOOT_CHARACTERS, MAX_TIME_MS, whole_number
 from headrace.contract.exact_json import encode_json, parse_json
 from headrace.contract.ids import id_of_key
 from headrace.contract.records import Outgoing, Record, headers_of
@@ -60,6 +60,7 @@ class Heartbeat:
     @classmethod
     def decode(cls, record: Record) -> "Heartbeat":
         """The heartbeat of a record for which `is_heartbeat` is true; Undecodable when it is malformed."""
+        record.check_size()
         try:
             f = orjson.loads(record.value or b"")
             boot = (record.key or b"").decode()
@@ -72,7 +73,7 @@ class Heartbeat:
                 )
                 for r in f["running"]
             )
-            if not isinstance(f["state"], str) or not boot or f["boot"] != boot:
+            if not isinstance(f["state"], str) or not 0 < len(boot) <= MAX_BOOT_CHARACTERS or f["boot"] != boot:
                 raise ValueError("state or boot")
             # A later version may know more states. Such a node is alive, but must get no tasks.
             state: Any = f["state"] if f["state"] in ("alive", "draining", "dead") else "draining"
@@ -144,6 +145,7 @@ class KindInfo:
 
     @classmethod
     def decode(cls, record: Record) -> "KindInfo":
+        record.check_size()
         try:
             kind = cls.from_json(parse_json(record.value or b""))
         except (Undecodable, Invalid) as e:
@@ -171,6 +173,7 @@ class Cancel:
     @classmethod
     def decode(cls, record: Record) -> "Cancel | None":
         """None for a command of a later version; Undecodable for anything that is not a command."""
+        record.check_size()
         task_id = id_of_key(record.key)
         try:
             found = orjson.loads(record.value or b"")

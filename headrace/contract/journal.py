@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 import orjson
 
-from headrace.contract.bounds import MAX_ATTEMPTS, MAX_INT64, MAX_TIME_MS, whole_number
+from headrace.contract.bounds import MAX_ATTEMPTS, MAX_BOOT_CHARACTERS, MAX_INT64, MAX_TIME_MS, whole_number
 from headrace.contract.ids import id_of_key
 from headrace.contract.ledger import decode_ledger, encode_ledger
 from headrace.contract.records import Outgoing, Record, Source, headers_of
@@ -41,7 +41,8 @@ class ClaimKey:
         except ValueError:
             raise Undecodable("the key of a claim must be id:topic/partition/offset:boot", raw) from None
         place = Source.parse(source)
-        if id_of_key(task_id.encode()) != task_id or not boot or place.topic not in _CLAIMED:
+        known = 0 < len(boot) <= MAX_BOOT_CHARACTERS and place.topic in _CLAIMED
+        if id_of_key(task_id.encode()) != task_id or not known:
             raise Undecodable("the key of a claim must be id:topic/partition/offset:boot", raw)
         return cls(task_id, place, boot)
 
@@ -117,7 +118,7 @@ class Claim:
         key = ClaimKey.of(record)
         raw, at, tasks = record.value or b"", 0, []
         try:
-            for m in orjson.loads(record.text("members")):
+            for m in orjson.loads(record.raw("members")):
                 size = whole_number(m["bytes"], len(raw) - at)
                 tasks.append(_member(m, raw[at : at + size], key.source))
                 at += size
@@ -189,4 +190,5 @@ def offsets_to_commit(claims: Sequence[Claim]) -> dict[tuple[str, int], int]:
 
 def decode_journal(record: Record) -> Claim | Tombstone:
     """The claim or tombstone in a record of `tasks.running`; Undecodable when it is neither."""
+    record.check_size()
     return Tombstone.decode(record) if record.value is None else Claim.decode(record)

@@ -77,6 +77,7 @@ class Event:
     @classmethod
     def decode(cls, record: Record) -> "Event":
         """Undecodable when the key is not a task id or a header breaks its rule."""
+        record.check_size()
         task_id = id_of_key(record.key) or id_of_key(record.value if record.topic != "tasks.dead" else None)
         if task_id is None:
             raise Undecodable(f"the key of a record of {record.topic} must be a task id", record.value)
@@ -103,7 +104,7 @@ class Event:
             outcome_offset=record.number("outcome-offset", 0),
             reason=decode_reason(record, "failed") if record.topic == "tasks.dead" else None,
             error=record.text("error", ""),
-            ledger=decode_ledger(record.text("attempts", "[]").encode()),
+            ledger=decode_ledger(record.raw("attempts", b"[]")),
             partition=record.partition,
             offset=record.offset,
         )

@@ -6,11 +6,11 @@ Worker, reaper and gateway send outcomes; the storekeeper decodes them. Undecoda
 from dataclasses import KW_ONLY, dataclass
 from typing import Literal
 
-from headrace.contract.bounds import MAX_ATTEMPTS
+from headrace.contract.bounds import MAX_ATTEMPTS, MAX_FOREIGN_BYTES
 from headrace.contract.ids import id_of_key
 from headrace.contract.ledger import Failure, decode_ledger, encode_ledger
 from headrace.contract.lifecycle import decode_reason, lifecycle_record
-from headrace.contract.records import Headers, Outgoing, Record, Source, headers_of
+from headrace.contract.records import Headers, Outgoing, Record, Source, headers_of, size_of_headers
 from headrace.contract.states import Reason
 from headrace.errors import Undecodable
 
@@ -76,7 +76,8 @@ class Outcome:
 
     @classmethod
     def decode(cls, record: Record) -> "Outcome":
-        """Undecodable when the key is not a task id or a header breaks its rule."""
+        """Undecodable when the key is not a task id, a header breaks its rule, or no role can have sent the record."""
+        record.check_size()
         task_id = id_of_key(record.key)
         if task_id is None:
             raise Undecodable("the key of an outcome must be a task id", record.value)
@@ -106,8 +107,8 @@ class Outcome:
             chunks=chunks,
             started_ms=started_ms,
             ended_ms=started_ms + record.milliseconds("duration-ms", 0) if started_ms else 0,
-            ledger=decode_ledger(record.text("attempts", "[]").encode()),
-            foreign=record.foreign_headers,
+            ledger=decode_ledger(record.raw("attempts", b"[]")),
+            foreign=_foreign(record),
             offset=record.offset,
             partition=record.partition,
         )
@@ -157,3 +158,9 @@ class Outcome:
             "submitted-ms": self.submitted_ms,
             "outcome-offset": self.offset,
         }
+
+
+def _foreign(record: Record) -> Headers:
+    """The producer's headers; none when they are more than any task may have, so the outcome is forged."""
+    found = record.foreign_headers
+    return found if size_of_headers(found) <= MAX_FOREIGN_BYTES else ()

@@ -28,6 +28,7 @@ class Progress:
     @classmethod
     def decode(cls, record: Record) -> "Progress":
         """The report with its fraction clamped and its message cut; Undecodable for anything else."""
+        record.check_size()
         task_id = id_of_key(record.key)
         try:
             found = orjson.loads(record.value or b"")

@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import KW_ONLY, dataclass, replace
 
-from headrace.contract.bounds import MAX_INT64, MAX_TIME_MS
+from headrace.contract.bounds import MAX_INT64, MAX_MESSAGE_BYTES, MAX_RECORD_BYTES, MAX_TIME_MS, bounded_text
 from headrace.errors import Undecodable
 
 PROTOCOL_VERSION = 1  # of the messages between roles; readers ignore unknown fields and headers
@@ -64,8 +64,6 @@ UNREADABLE_NAME = "\x1a"  # begins the substitute for a header name that is not 
 DAMAGED_VALUE = b"\x1adamaged: "
 
 
-MAX_RECORD_BYTES = 2_000_000  # value and headers; a little below the topics' max.message.bytes
-
 Headers = tuple[tuple[str, bytes], ...]
 
 
@@ -109,17 +107,22 @@ class Record:
     def source(self) -> Source:
         return Source(self.topic, self.partition, self.offset)
 
-    def text(self, name: str, default: str | None = None) -> str:
-        """The last header of that name. Undecodable when it is not UTF-8, or missing without a default."""
+    def raw(self, name: str, default: bytes | None = None) -> bytes:
+        """The last header of that name; Undecodable when it is missing without a default."""
         for key, value in reversed(self.headers):
             if key == name:
-                try:
-                    return value.decode()
-                except UnicodeDecodeError:
-                    raise Undecodable(f"header {name} is not UTF-8", value) from None
+                return value
         if default is None:
             raise Undecodable(f"header {name} is missing", self.value)
         return default
+
+    def text(self, name: str, default: str | None = None) -> str:
+        """The last header of that name, at most MAX_TEXT_BYTES of it; Undecodable when it is missing or not UTF-8."""
+        raw = self.raw(name, None if default is None else default.encode())
+        try:
+            return bounded_text(raw)
+        except UnicodeDecodeError:
+            raise Undecodable(f"header {name} is not UTF-8", raw) from None
 
     def number(self, name: str, default: int | None = None, most: int = MAX_INT64) -> int:
         """The header as a whole number from 0 to `most`; Undecodable for anything else."""
@@ -132,6 +135,12 @@ class Record:
     def milliseconds(self, name: str, default: int | None = None) -> int:
         """The header as a time or a duration in ms."""
         return self.number(name, default, MAX_TIME_MS)
+
+    def check_size(self) -> None:
+        """Undecodable for a record too large to be from a role: what is made of it might fit into no other record."""
+        size = _size(self.key, self.value, self.headers)
+        if size > MAX_MESSAGE_BYTES:
+            raise Undecodable(f"it has {size} bytes: {MAX_MESSAGE_BYTES} at most", self.value)
 
     @property
     def has_unreadable_name(self) -> bool:
@@ -161,16 +170,22 @@ def headers_of(values: Mapping[str, object], foreign: Iterable[tuple[str, bytes]
     return (*own, ("version", str(PROTOCOL_VERSION).encode()), *foreign)
 
 
+def size_of_headers(headers: Headers) -> int:
+    """Bytes that the headers take in a record, with 16 for the framing of each."""
+    return sum(len(k) + len(v) + 16 for k, v in headers)
+
+
 def shrink_to_fit(record: Outgoing) -> Outgoing:
     """The record; when it is too large, without its foreign headers; when that is not enough, without its value too.
 
     A producer's compressed batch may hold a submission too large for later records, and its task must still end.
     """
-    if _size(record) <= MAX_RECORD_BYTES:
+    if _size(record.key, record.value, record.headers) <= MAX_RECORD_BYTES:
         return record
     smaller = replace(record, headers=tuple((k, v) for k, v in record.headers if k in OWN_HEADERS))
-    return smaller if _size(smaller) <= MAX_RECORD_BYTES else replace(smaller, value=b"")
+    fits = _size(smaller.key, smaller.value, smaller.headers) <= MAX_RECORD_BYTES
+    return smaller if fits else replace(smaller, value=b"")
 
 
-def _size(record: Outgoing) -> int:
-    return len(record.value or b"") + sum(len(k) + len(v) for k, v in record.headers)
+def _size(key: bytes | None, value: bytes | None, headers: Headers) -> int:
+    return len(key or b"") + len(value or b"") + size_of_headers(headers)

@@ -8,7 +8,16 @@ from dataclasses import KW_ONLY, dataclass, field, replace
 from headrace.contract.bounds import MAX_ATTEMPTS, MAX_FOREIGN_BYTES
 from headrace.contract.ids import id_of_key, id_of_source
 from headrace.contract.ledger import Failure, decode_ledger, encode_ledger
-from headrace.contract.records import PROTOCOL_VERSION, Headers, Outgoing, Record, Source, headers_of
+from headrace.contract.records import (
+    PROTOCOL_VERSION,
+    Headers,
+    Outgoing,
+    Record,
+    Source,
+    headers_of,
+    shrink_to_fit,
+    size_of_headers,
+)
 from headrace.contract.submission import Submission
 from headrace.errors import Undecodable
 
@@ -37,14 +46,14 @@ class Task:
         attempt, submitted_ms, ledger = 1, record.timestamp_ms, bare.ledger
         if record.has_unreadable_name:
             raise Undecodable("the name of one of its headers is not UTF-8", record.value)
-        if (size := _size(record.foreign_headers)) > MAX_FOREIGN_BYTES:
+        if (size := size_of_headers(record.foreign_headers)) > MAX_FOREIGN_BYTES:
             raise Undecodable(f"its headers have {size} bytes: {MAX_FOREIGN_BYTES} at most", record.value)
         # Only Headrace writes to tasks.high, where replays come. On tasks.normal such headers are a producer's own.
         if record.topic == "tasks.high":
             attempt = record.number("attempt", 1, MAX_ATTEMPTS)
             if attempt < 1:
                 raise Undecodable(f"attempt {attempt} is out of range", record.value)
-            ledger = decode_ledger(record.text("ledger", "[]").encode())
+            ledger = decode_ledger(record.raw("ledger", b"[]"))
             submitted_ms = record.milliseconds("submitted-ms", record.timestamp_ms)
         return replace(
             bare,
@@ -76,15 +85,11 @@ class Task:
             "ledger": encode_ledger((*self.ledger, failure)),
             "submitted-ms": self.submitted_ms,
         }
-        return Outgoing("tasks.high", self.id.encode(), self.raw, headers_of(headers, self.foreign))
+        outgoing = Outgoing("tasks.high", self.id.encode(), self.raw, headers_of(headers, self.foreign))
+        return shrink_to_fit(outgoing)  # a forged claim may hold more
 
 
 def _is_later(record: Record) -> bool:
     """Whether a role of a later version wrote the record. A producer's own header of that name means nothing here."""
     versions = [value for name, value in record.headers if name == "version"]
     return any(v.isdigit() and len(v) < 10 and int(v) > PROTOCOL_VERSION for v in versions[-1:])
-
-
-def _size(headers: Headers) -> int:
-    """Bytes that the headers take in a record, with 16 for the framing of each."""
-    return sum(len(k) + len(v) + 16 for k, v in headers)

@@ -14,6 +14,7 @@ from typing import Any
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message
 from confluent_kafka.admin import AdminClient
 
+from headrace.contract.bounds import MAX_MESSAGE_BYTES
 from headrace.contract.records import UNREADABLE_NAME, Record
 from headrace.errors import Undecodable, UsageError
 from headrace.kafka.damaged_batches import DamagedBatches
@@ -78,7 +79,7 @@ class Kafka:
                 "acks": "all",
                 "enable.idempotence": True,
                 "partitioner": "murmur2_random",  # Java's, and kcat's with -X topic.partitioner
-                "message.max.bytes": 2_097_152,
+                "message.max.bytes": MAX_MESSAGE_BYTES,
                 "linger.ms": 0,
                 "queue.buffering.max.kbytes": 131_072,
             }

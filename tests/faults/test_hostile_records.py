@@ -68,6 +68,21 @@ NUMBERS = (
     "members",
     "attempts",
 )
+TEXTS = (
+    "name",
+    "directory",
+    "node",
+    "boot",
+    "error",
+    "content-type",
+    "suffix",
+    "reason",
+    "file",
+    "sha256",
+    "by",
+    "for",
+)
+LARGE = b"x" * 3_000_000
 SPOILED = (b"\xff\xfe", b"99999999999999999999", b"-1", b"9223372036854775807", DEEP, b"")
 
 
@@ -140,13 +155,35 @@ def forged(log: Log, victim: str) -> Iterator[Outgoing]:
 
 
 def send_large(kafka: str, prefix: str) -> list[str]:
-    """Sends tasks larger than any record that could carry them on; brokers check only the compressed batch's size."""
+    """Sends records larger than any that could carry them on; brokers check only the compressed batch's size.
+
+    Each topic gets them in every partition: in a header, in many headers, in the key and in the value. Returns the ids
+    of those that are tasks.
+    """
     producer = Producer({"bootstrap.servers": kafka, "compression.type": "gzip", "message.max.bytes": 10_000_000})
-    ids = [str(uuid.uuid4()) for _ in range(PARTITIONS)]
-    for partition, task_id in enumerate(ids):
-        producer.produce(f"{prefix}tasks.normal", b" " * 3_000_000, task_id, partition)
-    assert producer.flush(60) == 0
+    ids = []
+    for topic, found in load_topics().items():
+        good = [(k, str(v).encode()) for k, v in found.example.get("headers", {}).items()]
+        for partition in range(1 if topic in ("nodes", "kinds") else PARTITIONS):
+            for key, value, own_headers in large(found.example["value"].replace('"prime"', '"forged"').encode(), good):
+                task_id = str(uuid.uuid4())
+                own = found.example["key"].replace(ID, task_id, 1).replace("prime", "forged").encode() + key
+                producer.produce(prefix + topic, value, own, partition, headers=own_headers)
+                if topic in ("tasks.normal", "tasks.high") and not key:
+                    ids.append(task_id)
+            assert producer.flush(60) == 0
     return ids
+
+
+def large(value: bytes, good: list[tuple[str, bytes]]) -> Iterator[tuple[bytes, bytes, list[tuple[str, bytes]]]]:
+    """(what is added to the key, value, headers), one of them too large."""
+    yield b"", value, [*good, ("x", LARGE)]
+    yield b"", value, [*good, *((f"h{i}", b"") for i in range(90_000))]  # librdkafka shows none of more than 100,000
+    yield b"", value + LARGE.replace(b"x", b" "), good
+    yield LARGE, value, good
+    for name in TEXTS:  # of a task, headers of these names are dropped, and it would run
+        if any(k == name for k, _ in good):
+            yield b"", value, [*(h for h in good if h[0] != name), (name, LARGE)]
 
 
 def hostile_tasks(log: Log) -> dict[str, str]:
@@ -240,7 +277,7 @@ def test_no_record_stops_a_role_and_no_forged_outcome_counts(cluster: LocalClust
     assert client.task(ended)["status"] == "completed"
     until(lambda: letters(log, wanted).keys() == wanted.keys(), "every hostile task is dead")
     for task_id, letter in letters(log, wanted).items():
-        assert letter["reason"] == "invalid"
+        assert letter["reason"] == "invalid", letter
         assert wanted[task_id] in letter["error"], letter
     settings = cluster.settings
     roles = [f"http://{at}" for at in (settings.http, settings.storekeeper_http, settings.stats_http)]
