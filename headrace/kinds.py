@@ -72,6 +72,7 @@ class Kind:
     content_type: str | None
     suffix: str | None
     memory_mb: int | None
+    reuse_process: bool
     context_parameter: str | None
     payload: "PayloadModel"
 
@@ -115,6 +116,7 @@ def task(
     content_type: str | None = None,
     suffix: str | None = None,
     memory_mb: int | None = None,
+    reuse_process: bool = False,
 ) -> Callable[[F], F]: ...
 def task(
     function: F | None = None,
@@ -126,18 +128,23 @@ def task(
     content_type: str | None = None,
     suffix: str | None = None,
     memory_mb: int | None = None,
+    reuse_process: bool = False,
 ) -> F | Callable[[F], F]:
     """Registers a function as a task kind, under its own name or under `name`.
 
     An attempt may take `timeout_s` seconds and `memory_mb` MiB; a task has at most `max_attempts`. `content_type` and
     `suffix` (such as .csv) are those of the result; by default bytes are .bin, text is .txt, anything else is JSON.
-    The function may be an `async def`. UsageError, with file and line, for a function or a limit that cannot work.
+    `reuse_process` lets attempts of such kinds follow one another in one process, as long as each leaves the process as
+    it was: for functions of a few milliseconds that keep nothing for themselves. The function may be an `async def`.
+    UsageError, with file and line, for a function or a limit that cannot work.
     """
 
     def register(f: F) -> F:
         kind_name = check_function(f, name)
         where = f"{kind_name}{place_of(f)}"
         check_limits(where, timeout_s, max_attempts, memory_mb, suffix, content_type)
+        if not isinstance(reuse_process, bool):
+            raise UsageError(f"@task {where}: reuse_process must be True or False, not {reuse_process!r}")
         payload, context_parameter = _payload_model(kind_name, where, f)
         _check_unique(kind_name, f)
         _registry[kind_name] = Kind(
@@ -148,6 +155,7 @@ def task(
             content_type=content_type,
             suffix=suffix,
             memory_mb=memory_mb,
+            reuse_process=reuse_process,
             context_parameter=context_parameter,
             payload=payload,
         )

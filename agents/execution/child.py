@@ -31,6 +31,8 @@ from headrace.child.protocol import (
     unpack_answer,
 )
 from headrace.child.zygote import Setup
+from headrace.contract.printable import printable
+from headrace.process.throttled_log import log_throttled
 
 _READ_BYTES = 256 * 1024
 _CREDENTIALS = struct.Struct("3i")  # pid, uid, gid of a sender
@@ -214,7 +216,7 @@ class Child:
         if (frame.id, frame.attempt) != (request.id, request.attempt):
             return
         if isinstance(frame, Begun):
-            if sender not in (0, frame.pid):  # else a task could name any process, and the node would kill it
+            if not self._may_name(sender, frame.pid):
                 raise BrokenLink(f"process {sender} says that it is process {frame.pid}")
             if not self._runner:  # a second one would begin the time limit anew
                 self._runner = frame.pid
@@ -225,7 +227,17 @@ class Child:
             self._last_words = frame  # it ran the attempt itself: its threads live on until it has ended
         else:
             self._runner = 0
+            if frame.left_behind:
+                text = "Kind %s: its process cannot be reused, because an attempt has changed its %s"
+                log_throttled(f"reuse of {request.name}", text, request.name, printable(frame.left_behind, 500))
             self._settle(frame)
+
+    def _may_name(self, sender: int, runner: int) -> bool:
+        """Whether that sender's Begun may name that runner: itself, or the child one that it keeps.
+
+        Else a task could name any process, and the node would kill it.
+        """
+        return sender in (0, runner) or (sender == self.pid and parent_of(runner) == self.pid)
 
     def _on_exit(self) -> None:
         if self._loop is not None:

@@ -34,17 +34,25 @@ _CRASHES = {signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.
 _DEFERRED = set(signal.valid_signals()) - _CRASHES
 
 
-def run_attempt(request: Request, setup: Setup) -> Ended:
-    """Runs one attempt, from payload to encoded result. Never raises what the task raises."""
+def run_attempt(request: Request, setup: Setup, on_return: Callable[[], None] = lambda: None) -> Ended:
+    """Runs one attempt, from payload to encoded result. Never raises what the task raises.
+
+    `on_return` is called right after the function has returned, with the process as the function has left it.
+    """
     try:
         _enter_scratch(request.scratch, setup)
         _redirect_output(request.output)
         with _limited_memory(request.memory_mb or setup.memory_mb):
-            return _attempt(request, setup)
+            return _attempt(request, setup, on_return)
     except BaseException as e:  # noqa: BLE001 - an error whose text raises, a task that closed our descriptors
         return Ended(False, error=f"{type(e).__name__}: the error that ended the attempt could not be formatted")
     finally:
         flush_streams()
+
+
+def variables_of_attempts(setup: Setup) -> tuple[str, ...]:
+    """The environment variables that hold the attempt's scratch directory."""
+    return ("TMPDIR", "PWD") if setup.user is None else ("TMPDIR", "PWD", "HOME")
 
 
 def _enter_scratch(scratch: str, setup: Setup) -> None:
@@ -52,17 +60,18 @@ def _enter_scratch(scratch: str, setup: Setup) -> None:
     the home directory.
     """
     os.chdir(scratch)
-    for name in ("TMPDIR", "PWD") if setup.user is None else ("TMPDIR", "PWD", "HOME"):
+    for name in variables_of_attempts(setup):
         os.environ[name] = scratch
     tempfile.tempdir = None  # importing the kinds may have set it
     shorten_socket_paths(scratch)
 
 
-def _attempt(request: Request, setup: Setup) -> Ended:
+def _attempt(request: Request, setup: Setup, on_return: Callable[[], None]) -> Ended:
     try:
         kind = load_kinds_once()[request.name]
         context = Context(request.id, request.attempt, Path(request.scratch), _reporter(request, setup))
         value = kind.call(request.payload, context)
+        on_return()
         signal.pthread_sigmask(signal.SIG_BLOCK, _DEFERRED)
         return _store_result(kind, value, request)
     except Invalid as e:

@@ -7,6 +7,7 @@ when all of it is dead, so the node always knows which attempt a dying process w
 import os
 import socket
 
+from headrace.child.kept_runner import KeptRunner
 from headrace.child.protocol import DescribeKinds, FrameReader, Request, pack_frame, receive_frames
 from headrace.child.runner import run_here, run_in_fork
 from headrace.child.zygote import Setup, become_zygote, describe_kinds
@@ -15,6 +16,7 @@ from headrace.child.zygote import Setup, become_zygote, describe_kinds
 def serve(setup: Setup, link: socket.socket) -> None:
     """Runs until the link ends, then exits the process."""
     zygote = become_zygote(setup, link.fileno())
+    kept = KeptRunner(zygote, link)
     try:
         for frame in receive_frames(link, FrameReader()):
             if isinstance(frame, DescribeKinds):
@@ -22,7 +24,12 @@ def serve(setup: Setup, link: socket.socket) -> None:
             elif isinstance(frame, Request):
                 if zygote.threads:
                     run_here(zygote, frame, link)
-                link.sendall(pack_frame(run_in_fork(zygote, frame, link)))
+                if kept.takes(frame):
+                    gone = kept.run(frame)
+                else:
+                    kept.end()
+                    gone = run_in_fork(zygote, frame, link)
+                link.sendall(pack_frame(gone))
     except OSError:
         os._exit(1)
     os._exit(0)  # does not wait for threads and exit handlers of the kinds' modules

@@ -5,6 +5,7 @@ its forkserver are the node's. A kind that uses multiprocessing, concurrent.futu
 `headrace.child.zygote` before the kinds are imported, and after each fork. Cannot fail.
 """
 
+import contextlib
 import itertools
 import multiprocessing.context
 import multiprocessing.forkserver
@@ -19,6 +20,8 @@ _process: Any = multiprocessing.process
 _main: BaseProcess = (
     multiprocessing.process.current_process()
 )  # this is imported in the forkserver, by its main process
+
+_short_name = -1  # the descriptor of a scratch directory whose path is long
 
 _SOCKET_PATH_CHARACTERS = 107  # that a Unix socket's address has room for
 _SOCKET_NAME_CHARACTERS = len("/pymp-12345678/listener-12345678")
@@ -55,9 +58,21 @@ def forget_helpers() -> None:
 def shorten_socket_paths(folder: str) -> None:
     """Has multiprocessing make its sockets below a short name of the folder, where their paths would be too long.
 
-    The name leads through this process's descriptor, so it ends with this process.
+    The name leads through this process's descriptor, so it ends with this process, or with `forget_short_name`.
     """
+    global _short_name
     if len(folder) + _SOCKET_NAME_CHARACTERS > _SOCKET_PATH_CHARACTERS and os.path.isdir("/proc/self/fd"):
-        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        _short_name = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         config: Any = _main._config  # type: ignore[attr-defined]
-        config["tempdir"] = f"/proc/{os.getpid()}/fd/{descriptor}"
+        config["tempdir"] = f"/proc/{os.getpid()}/fd/{_short_name}"
+
+
+def forget_short_name() -> None:
+    """Closes that descriptor, in a process that goes on after its attempt. It may be closed already."""
+    global _short_name
+    config: Any = _main._config  # type: ignore[attr-defined]
+    config.pop("tempdir", None)
+    if _short_name >= 0:
+        with contextlib.suppress(OSError):
+            os.close(_short_name)
+        _short_name = -1

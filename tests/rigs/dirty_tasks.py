@@ -232,8 +232,38 @@ def makes_a_mess(mess: str) -> str:
     return "done"
 
 
+@task(reuse_process=True)
+def makes_a_mess_in_a_kept_process(mess: str) -> str:
+    MESSES[mess]()
+    return "done"
+
+
+@task(reuse_process=True)
+def canary_in_a_kept_process() -> dict[str, Any]:
+    return look_around()
+
+
+@task(reuse_process=True)
+def who_in_a_kept_process(padding: str = "") -> dict[str, int]:
+    return {"pid": os.getpid(), "parent": os.getppid()}
+
+
+@task(reuse_process=True)
+def ends_in_a_kept_process(how: str) -> None:
+    {"exit": lambda: os._exit(3), "kill": lambda: os.kill(os.getpid(), 9), "raise": lambda: 1 / 0}[how]()
+
+
+@task(reuse_process=True)
+def sleeps_in_a_kept_process(seconds: float) -> None:
+    time.sleep(seconds)
+
+
 @task
 def canary() -> dict[str, Any]:
+    return look_around()
+
+
+def look_around() -> dict[str, Any]:
     """What its process looks like, without what differs between any two processes."""
     print("the canary prints")
     time.sleep(0.6)  # what an attempt before has left has time to strike
@@ -273,6 +303,11 @@ def canary() -> dict[str, Any]:
 @task
 def draws() -> list[float]:
     return [random.random() for _ in range(3)]
+
+
+@task(reuse_process=True)
+def draws_in_a_kept_process() -> list[float]:
+    return draws()
 
 
 @task

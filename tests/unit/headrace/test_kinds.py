@@ -236,6 +236,7 @@ def test_async_functions_are_kinds_wrapped_or_not(context: Context) -> None:
         {"max_attempts": True},
         {"memory_mb": 1},
         {"memory_mb": 64.5},
+        {"reuse_process": "yes"},
         {"suffix": "csv"},
         {"suffix": ".a/b"},
         {"content_type": "csv"},
