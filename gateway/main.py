@@ -152,6 +152,7 @@ def _make_dependencies(settings: Settings, kafka: Kafka, root: ResultsRoot, stor
     )
     deps.health.add_notes(deps.log_notes.notes)
     deps.health.add_check("kafka", deps.broker_probe.check)
+    deps.health.add_check("sender", deps.sender.check)
     deps.health.add_check("status view", projector.check)
     deps.health.add_check("status view's progress", stall_detector.check)
     deps.health.add_check("kinds", cluster.check)

@@ -49,6 +49,10 @@ class Retryable(HeadraceError):
         self.delay_s = delay_s
 
 
+class Refused(Retryable):
+    """Kafka takes the record only when a person has changed something: a right, a topic, its settings."""
+
+
 class Unreachable(Retryable):
     """The gateway or Kafka does not answer a client."""
 

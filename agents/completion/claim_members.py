@@ -3,14 +3,11 @@
 Used by the intake, the delegation and the finisher.
 """
 
-import logging
 import threading
 
 from headrace.contract.journal import Claim
 from headrace.contract.records import Outgoing
 from headrace.kafka.sender import Sender, Sent
-
-log = logging.getLogger(__name__)
 
 
 class ClaimMembers:
@@ -36,13 +33,11 @@ class ClaimMembers:
 def send_unstarted_outcome(sender: Sender, members: ClaimMembers, claim: Claim, outcome: Outgoing) -> None:
     """Sends the outcome of a claimed task that will not start, without waiting.
 
-    The claim's tombstone follows when Kafka has the outcome and the task was the claim's last.
+    The claim's tombstone follows when Kafka has the outcome and the task was the claim's last. The sender owns both.
     """
 
-    def on_answer(answer: Sent) -> None:
-        if answer.exception() is not None:  # only when the client is broken
-            log.error("The outcome of a task of claim %s could not be sent: %s", claim.key, answer.exception())
-        elif members.end_member(claim):
-            sender.send(claim.tombstone("done"))
+    def on_answer(_: Sent) -> None:
+        if members.end_member(claim):
+            sender.deliver(claim.tombstone("done"))
 
-    sender.send(outcome).add_done_callback(on_answer)
+    sender.deliver(outcome).add_done_callback(on_answer)

@@ -12,7 +12,7 @@ import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from headrace.contract.journal import Why
 from headrace.contract.ledger import Failure
@@ -58,7 +58,7 @@ class Finisher:
     ) -> None:
         """`members` is shared with the intake."""
         self._sender, self._node, self._is_cancelled, self._failpoint = sender, node, is_cancelled, failpoint
-        self._started: dict[_StartedKey, asyncio.Future[object]] = {}
+        self._started: dict[_StartedKey, asyncio.Future[Any]] = {}
         self._members = members or ClaimMembers()
         self._delayed_retries = DelayedRetries()
         self._tombstones: set[asyncio.Future[None]] = set()  # that Kafka has not acknowledged yet
@@ -69,7 +69,7 @@ class Finisher:
         if key not in self._started:
             s = job.submission
             record = started_event(job.task, s.name, s.directory, self._node.name, job.claim.for_)
-            self._started[key] = asyncio.ensure_future(self._send_until_acknowledged(record))
+            self._started[key] = asyncio.wrap_future(self._sender.deliver(record))
 
     async def finish(self, job: Job, end: AttemptEnd) -> None:
         """Returns when Kafka has the outcome or the next attempt; at once, with nothing sent, when the boot is over."""
@@ -214,11 +214,9 @@ class Finisher:
         await self._started[_key(job)]
 
     async def _send(self, job: Job, record: Outgoing) -> None:
-        self._check_current(job)
-        await self._send_until_acknowledged(record)
-
-    async def _send_until_acknowledged(self, record: Outgoing) -> None:
+        """Returns when Kafka has the record; Fenced as soon as the boot is over."""
         while True:
+            self._check_current(job)
             try:
                 await asyncio.wrap_future(self._sender.send(record))
                 return

@@ -89,7 +89,7 @@ class ClaimCommit:
         """Takes back own claims that must not start, also unacknowledged ones: the sender keeps its records' order."""
         self._metrics.void_claims.inc(len(claims))
         for claim in claims:
-            self._sender.send(claim.tombstone("void"))
+            self._sender.deliver(claim.tombstone("void"))
 
     def _rejoin(self, generation: int) -> None:
         """Returns in a later generation, which voids commits still on their way; Retryable after `_REJOIN_S`."""

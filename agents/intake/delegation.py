@@ -99,9 +99,10 @@ class Delegation(Follower):
             self._delegated[str(claim.key)] = claim.for_
 
     def send_go(self, claim: Claim) -> None:
-        """Lets the other node start the claim, whose commit is accepted."""
+        """Lets the other node start the claim, whose commit is accepted. Once this boot is over, the claim is the
+        reaper's, and a late `go` would start it a second time."""
         self._failpoint("before go")
-        self._sender.send(claim.go().encode())
+        self._sender.deliver(claim.go().encode(), wanted=lambda: self._node.is_current(claim.by))
 
     def start_positions(self, ends: Mapping[Place, int]) -> Mapping[Place, int]:
         return self._positions

@@ -38,6 +38,7 @@ class Heartbeats:
         self._running, self._stats_url, self._interval_s = running, stats_url, interval_s
         self._state: Literal["alive", "draining"] = "alive"
         self._pending: Sent | None = None
+        self._kinds_pending: list[Sent] = []
         self._kinds_announced_at = -KINDS_EVERY_S
         self._wake = threading.Event()
         self._closing = False
@@ -92,7 +93,6 @@ class Heartbeats:
             self._wake.clear()
 
     def _announce_kinds(self) -> None:
-        if time.monotonic() - self._kinds_announced_at >= KINDS_EVERY_S:
+        if time.monotonic() - self._kinds_announced_at >= KINDS_EVERY_S and all(s.done() for s in self._kinds_pending):
             self._kinds_announced_at = time.monotonic()
-            for kind in self._kinds:
-                self._sender.send(kind.encode())
+            self._kinds_pending = [self._sender.deliver(kind.encode()) for kind in self._kinds]

@@ -2,7 +2,7 @@
 
 Called once, at start, when the kernel's locks have proved that the whole old process tree is gone. Without it the
 groups would wait for the dead member's session to end, and the reaper for the lease. A failure costs that time and
-nothing else.
+nothing else; the sender goes on with the notice.
 """
 
 import asyncio
@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 
 def take_over(kafka: Kafka, sender: Sender, node: NodeIdentity, before: Predecessor) -> None:
     """Declares `before` dead and removes it from its groups; returns when Kafka has both, or after a few seconds."""
-    notice = sender.send(own_death_notice(node, before.boot).encode())
+    notice = sender.deliver(own_death_notice(node, before.boot).encode())
     if before.members:
         asyncio.run(leave_groups(kafka, before.members))
     try:

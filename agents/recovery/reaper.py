@@ -11,6 +11,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterable
+from functools import partial
 
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Message, TopicPartition
 
@@ -28,7 +29,7 @@ from headrace.kafka.reading import (
     read_ranges,
     readable_whole,
 )
-from headrace.kafka.sender import Sender, Sent
+from headrace.kafka.sender import Sender
 from headrace.process.failpoints import Failpoint, no_failpoint
 from headrace.process.health import Watchdog
 from headrace.process.throttled_log import log_throttled
@@ -37,6 +38,7 @@ from ..membership.death_notices import boot_tombstone, death_notice
 from ..membership.identity import NodeIdentity
 from ..membership.registry import Registry
 from ..monitoring.protocol_metrics import ProtocolMetrics
+from .claim_ends import ClaimEnds
 from .journal_state import JournalState, LiveClaim
 from .replay import replay_or_outcome
 from .trimmer import Trimmer
@@ -78,7 +80,7 @@ class Reaper:
         self._admin = kafka.admin()
         self._owned: dict[int, JournalState] = {}
         self._revoked: dict[int, tuple[float, JournalState]] = {}  # with the time of revocation
-        self._unacknowledged: list[tuple[Claim, list[Sent]]] = []  # claims whose tasks have been sent again
+        self._ends = ClaimEnds(sender, failpoint)
         self._judged_at = 0.0
         self._closing = threading.Event()
         self._watchdog = Watchdog("the reaper")
@@ -113,7 +115,7 @@ class Reaper:
                 self._watchdog.beat()
                 try:
                     self._read_journal(consumer, 0.1)
-                    self._send_tombstones()
+                    self._ends.send_tombstones(lambda partition, state: self._owned.get(partition) is state)
                     if time.monotonic() - self._judged_at >= _JUDGE_EVERY_S:
                         self._judge_claims(consumer, intake_group)
                         self._trim(consumer)
@@ -157,7 +159,8 @@ class Reaper:
             self._declare_silent_boots()
             self._forget_dead_boots()
         for partition, state in list(self._owned.items()):
-            dead = [c for c in state.live.values() if state.caught_up and detector.is_dead(c.responsible)]
+            open_claims = [c for c in state.live.values() if state.caught_up and not self._ends.is_ending(c.key)]
+            dead = [c for c in open_claims if detector.is_dead(c.responsible)]
             if not dead:
                 continue
             self._declare_dead({c.responsible for c in dead})
@@ -183,8 +186,9 @@ class Reaper:
         if all(state.is_void(s, live.generation) for s in live.sources):
             claim = self._read_claim(live)
             if claim is not None:
-                self._sender.send(claim.tombstone("void"))
-            state.live.pop(live.key, None)
+                self._ends.end_claim(state, live.key, claim, "void")
+            else:
+                state.live.pop(live.key, None)
             return
         effective = [s for s in live.sources if committed[s.topic, s.partition] > s.offset]
         claim = self._read_claim(live) if effective else None
@@ -198,25 +202,13 @@ class Reaper:
             and not state.is_void(t.source, live.generation)
         ]
         self._failpoint("reaper before reaping")
-        sent = [self._sender.send(replay_or_outcome(t, claim, self._node)) for t in again]
+        self._ends.send_again(state, live.key, [replay_or_outcome(t, claim, self._node) for t in again])
         live.resent.update(t.source.offset for t in again)
         self._metrics.reaped_tasks.inc(len(again))
         for task in again:
             log.info("Task %s is sent again: attempt %d was lost with node %s", task.id, task.attempt, claim.node)
         if len(effective) == len(live.sources):
-            state.live.pop(live.key, None)
-            self._unacknowledged.append((claim, sent))
-
-    def _send_tombstones(self) -> None:
-        """For the claims whose tasks have all been sent again and acknowledged."""
-        waiting = []
-        for claim, sent in self._unacknowledged:
-            if not all(f.done() for f in sent):
-                waiting.append((claim, sent))
-            elif all(f.exception() is None for f in sent):
-                self._failpoint("reaper before tombstone")
-                self._sender.send(claim.tombstone("reaped"))
-        self._unacknowledged = waiting
+            self._ends.end_claim(state, live.key, claim, "reaped")
 
     def _read_claim(self, live: LiveClaim) -> Claim | None:
         """The claim with its submissions, read again from the journal; None when compaction has removed it."""
@@ -229,7 +221,7 @@ class Reaper:
     def _trim(self, consumer: Consumer) -> None:
         """Trims at most one partition, and only one whose claims have all been read."""
         ready = [p for p, state in self._owned.items() if state.caught_up]
-        partition = self._trimmer.next_due(ready) if self._trimmer is not None and not self._unacknowledged else None
+        partition = self._trimmer.next_due(ready) if self._trimmer is not None else None
         if self._trimmer is None or partition is None:
             return
         state = self._owned[partition]
@@ -244,7 +236,7 @@ class Reaper:
         claimed = {c.responsible for state in self._owned.values() for c in state.live.values()}
         for boot in self._registry.dead_boots.due_for_removal(claimed):
             self._registry.dead_boots.forget_boot(boot)
-            self._sender.send(boot_tombstone(boot))
+            self._sender.deliver(boot_tombstone(boot))
 
     def _declare_silent_boots(self) -> None:
         """Boots whose lease is over. The owner of partition 0 does it for all reapers."""
@@ -255,7 +247,8 @@ class Reaper:
         detector = self._registry.failure_detector
         for boot in boots:
             if not detector.is_proved_dead(boot) and detector.mark_announced(boot):
-                self._sender.send(death_notice(boot, detector.last_heartbeat(boot)).encode())
+                notice = death_notice(boot, detector.last_heartbeat(boot))
+                self._sender.deliver(notice.encode(), wanted=partial(detector.is_dead, boot))
 
     def _on_assign(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         now = time.monotonic()

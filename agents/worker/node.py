@@ -40,6 +40,7 @@ from .status import node_health, node_view
 log = logging.getLogger(__name__)
 
 _SAMPLE_S = 1.0  # between two samples of slots and backlog: five make a bucket of the stats page's history
+_LAST_RECORDS_S = 15.0  # for retries that wait and the last tombstones, at the end of a drain
 _DEATH_NOTICE_S = 10.0  # for Kafka to acknowledge that a boot is over
 
 
@@ -152,12 +153,23 @@ class WorkerNode:
         log.info("Node %s drains: %d slots in use get %g s", self._node.name, parts.slots.used, drain_s)
         has_left = await asyncio.to_thread(parts.intake.drain)
         if await self._drain_worker(hurry) and has_left:
+            try:
+                await self._end_in_order()
+            except TimeoutError:  # the lock's file keeps the boot: the next process of this node declares it dead
+                log.info(
+                    "Kafka has not taken the last records of boot %s; others repair what is missing", self._node.boot
+                )
+
+    async def _end_in_order(self) -> None:
+        """Sends what is left, then says that the boot is over. TimeoutError when Kafka does not take it."""
+        parts = self._parts
+        async with asyncio.timeout(_LAST_RECORDS_S):
             await parts.finisher.close()
-            for part in (self._fence, parts.heartbeats):  # neither may react to the death notice that follows
-                await asyncio.to_thread(part.close)
-            notice = drain_notice(parts.heartbeats.heartbeat())
-            await asyncio.to_thread(self._resources.sender.send(notice.encode()).result, _DEATH_NOTICE_S)
-            self._node.release_lock()
+        for part in (self._fence, parts.heartbeats):  # neither may react to the death notice that follows
+            await asyncio.to_thread(part.close)
+        notice = drain_notice(parts.heartbeats.heartbeat())
+        await asyncio.to_thread(self._resources.sender.deliver(notice.encode()).result, _DEATH_NOTICE_S)
+        self._node.release_lock()
 
     async def _drain_worker(self, hurry: asyncio.Event) -> bool:
         """Whether Kafka knows the end of every attempt."""
@@ -177,7 +189,8 @@ class WorkerNode:
         self._in_loop(self._parts.finisher.drop_delayed_retries)
 
     def _send_death_notice(self, boot: str) -> None:
-        self._resources.sender.send(own_death_notice(self._node, boot).encode()).result(_DEATH_NOTICE_S)
+        with contextlib.suppress(TimeoutError):  # the sender goes on with it
+            self._resources.sender.deliver(own_death_notice(self._node, boot).encode()).result(_DEATH_NOTICE_S)
         self._parts.heartbeats.beat_now()
 
     async def _sample(self) -> None:

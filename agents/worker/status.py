@@ -17,6 +17,7 @@ from .parts import NodeResources, WorkerParts
 def node_health(parts: WorkerParts, resources: NodeResources, fence: Fence, receiver_lag: LagWatch) -> Health:
     """The checks behind `/readyz`, each under the name that its reasons begin with."""
     health = Health()
+    health.add_check("sender", resources.sender.check)
     health.add_check("intake", lambda: parts.intake.check() or parts.task_lag.check())
     health.add_check("control", parts.cancellations.check)
     health.add_check("kinds", parts.registry.check)

@@ -1,24 +1,36 @@
 """Sends records from any thread; a future tells when Kafka has acknowledged each. Every role sends through it.
 
-Outages are waited for, up to the sender's time limit; a future then fails with Retryable.
+No call waits for Kafka or for room, so that an event loop can send: what librdkafka's queue has no room for waits in
+order in the sender. Memory is bounded by the work in flight, because callers wait for their futures before they send
+more. Outages are waited for, up to the sender's time limit; a future then fails with Retryable.
+
+`send` leaves a record that Kafka refuses to its caller, with Refused. `deliver` owns it until Kafka has it. Which
+record of the protocol is sent how: docs/protocol.md, "Who owns a record until Kafka has it".
 """
 
 import threading
 import time
-from collections.abc import Iterable
-from concurrent.futures import Future
+from collections import deque
+from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any
 
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
 from headrace.contract.records import Outgoing
-from headrace.errors import Retryable
+from headrace.errors import Refused, Retryable
 from headrace.kafka.client import Kafka, place_of_message
+from headrace.kafka.held_records import HeldRecords, Sending, Sent
+from headrace.kafka.refusals import Refusals, in_words, is_refusal
 from headrace.process.throttled_log import log_throttled
 
-Sent = Future[tuple[str, int, int]]  # (topic, partition, offset) once Kafka has the record
+__all__ = ["Sender", "Sent"]
 
 _POLL_S = 0.1
+
+
+def _always() -> bool:
+    return True
 
 
 class Sender:
@@ -31,52 +43,59 @@ class Sender:
     """
 
     def __init__(self, kafka: Kafka, timeout_s: float | None = None, own_thread: bool = True, **options: Any) -> None:
-        self._kafka = kafka
+        self._kafka, self._timeout_s = kafka, timeout_s
         timeout_ms = 0 if timeout_s is None else int(timeout_s * 1000)
-        self._producer = Producer(kafka.producer_config(**{"message.timeout.ms": timeout_ms} | options))
+        self._config = kafka.producer_config(**{"message.timeout.ms": timeout_ms} | options)
+        self._producer = Producer(self._config)
+        self._failed: list[Producer] = []  # that have failed for good, until all their reports have come
+        self._renewing = threading.Lock()
+        self._waiting: deque[Sending] = deque()  # for room in librdkafka's queue; the serving thread takes from it
+        self._held = HeldRecords()
+        self._refusals = Refusals(of_records=timeout_s is None)
         self._closing = threading.Event()
         self._thread: threading.Thread | None = None
         if own_thread:
-            self._thread = threading.Thread(target=self._poll, name="kafka-sender", daemon=True)
+            self._thread = threading.Thread(target=self._run, name="kafka-sender", daemon=True)
             self._thread.start()
 
     def serve(self, timeout_s: float) -> None:
         """Polls delivery reports; returns as soon as some have arrived, or after `timeout_s`."""
-        self._producer.poll(timeout_s)
+        self._poll(self._producer, timeout_s)
+        for failed in list(self._failed):
+            self._poll(failed, 0)
+            if not len(failed):
+                self._failed.remove(failed)
+        self._send_waiting()
+        for sending in self._held.take_due():
+            self._produce_in_order(sending)
 
     def send(self, record: Outgoing) -> Sent:
-        done: Sent = Future()
-        self._produce(record, done)
-        return done
+        """Sends it once. The future fails with Refused when Kafka does not take it: the caller decides what follows."""
+        sending = Sending(record, float("inf") if self._timeout_s is None else time.monotonic() + self._timeout_s)
+        if self._held.holds_key_of(record):
+            sending.done.set_exception(Refused(f"an earlier record for {record.topic} with the same key waits"))
+        else:
+            self._produce_in_order(sending)
+        return sending.done
 
-    def _produce(self, record: Outgoing, done: Sent) -> None:
-        def on_delivery(error: KafkaError | None, message: Message) -> None:
-            topic, partition, offset = place_of_message(message)
-            if error is None and offset < 0 and not done.cancelled():
-                # The broker reports a later sequence number of ours, and librdkafka concludes that it has this record
-                # too. It has not when a new leader refused the first record to a partition and then took the second,
-                # which was already on its way (seen with 2.16.1). Sending it again does no harm: readers drop repeats.
-                log_throttled("no offset", "a record for %s was acknowledged without an offset: sent again", topic)
-                self._produce(record, done)
-            elif not done.set_running_or_notify_cancel():
-                return
-            elif error is not None:
-                done.set_exception(Retryable(f"Kafka has not accepted the record: {error.str()}"))
-            else:
-                done.set_result((self._kafka.unprefixed(topic), partition, offset))
+    def deliver(self, record: Outgoing, wanted: Callable[[], bool] = _always) -> Sent:
+        """Owns the record: sends it again until Kafka has it, whatever Kafka says, in the order of its key.
 
-        arguments: dict[str, Any] = {"key": record.key, "headers": list(record.headers), "on_delivery": on_delivery}
-        if record.partition >= 0:
-            arguments["partition"] = record.partition
-        while True:
-            try:
-                self._producer.produce(self._kafka.topic(record.topic), record.value, **arguments)
-                return
-            except BufferError:  # the queue is full: delivery reports make room
-                self._producer.poll(0.005)
-            except KafkaException as e:
-                done.set_exception(Retryable(f"Kafka has not accepted the record: {e.args[0].str()}"))
-                return
+        Meanwhile `check` says what is wrong. `wanted` is asked before it is sent again; once false, the future is
+        cancelled. Otherwise the future never fails.
+        """
+        sending = Sending(record, float("inf"), wanted)
+        if self._held.holds_key_of(record):
+            self._held.hold(sending)
+        else:
+            self._produce_in_order(sending)
+        return sending.done
+
+    def check(self) -> str | None:
+        """For the role's health: what Kafka refuses, and what to change."""
+        if self._thread is not None and not self._thread.is_alive() and not self._closing.is_set():
+            return "the thread that sends records has ended: restart the role"
+        return self._refusals.check()
 
     def send_all(self, records: Iterable[Outgoing], timeout_s: float | None = None) -> list[tuple[str, int, int]]:
         """Sends all and returns their places once Kafka has acknowledged every one; TimeoutError or Retryable."""
@@ -86,12 +105,100 @@ class Sender:
 
     def close(self, timeout_s: float = 10.0) -> int:
         """Flushes for at most `timeout_s`; returns how many records are still unsent."""
-        left: int = self._producer.flush(timeout_s)
+        deadline = time.monotonic() + timeout_s
         self._closing.set()
         if self._thread is not None:
             self._thread.join(5)
-        return left
+        while self._waiting and time.monotonic() < deadline:
+            self.serve(_POLL_S)
+        while len(self._producer) and (left_s := deadline - time.monotonic()) > 0:
+            self._poll(self._producer, min(left_s, _POLL_S))
+        return len(self._producer) + len(self._waiting) + len(self._held)
 
-    def _poll(self) -> None:
+    def _run(self) -> None:
         while not self._closing.is_set():
-            self._producer.poll(_POLL_S)
+            self.serve(_POLL_S)
+
+    def _produce_in_order(self, sending: Sending) -> None:
+        if self._waiting or not self._produce(sending):
+            self._waiting.append(sending)
+
+    def _send_waiting(self) -> None:
+        """Taken from the queue only after it is sent: a caller that sends meanwhile must find it there, and wait."""
+        while self._waiting:
+            first = self._waiting[0]
+            if first.expires_at < time.monotonic():
+                self._fail(first, Retryable("Kafka has not accepted the record: it has waited too long for room"))
+            elif not first.done.cancelled() and not self._produce(first):
+                return
+            self._waiting.popleft()
+
+    def _produce(self, sending: Sending) -> bool:
+        """Hands it to librdkafka; returns False when its queue is full."""
+        record, producer = sending.record, self._producer
+        arguments: dict[str, Any] = {"partition": record.partition} if record.partition >= 0 else {}
+        try:
+            producer.produce(
+                self._kafka.topic(record.topic),
+                record.value,
+                key=record.key,
+                headers=list(record.headers),
+                on_delivery=partial(self._on_delivery, sending),
+                **arguments,
+            )
+        except BufferError:  # delivery reports make room
+            return False
+        except KafkaException as e:
+            if e.args[0].code() == KafkaError._FATAL:
+                self._renew(producer, e.args[0])
+            self._on_error(sending, e.args[0])
+        return True
+
+    def _on_delivery(self, sending: Sending, error: KafkaError | None, message: Message) -> None:
+        if error is not None:
+            self._on_error(sending, error)
+            return
+        topic, partition, offset = place_of_message(message)
+        if offset < 0 and not sending.done.cancelled():
+            # The broker reports a later sequence number of ours, and librdkafka concludes that it has this record
+            # too. It has not when a new leader refused the first record to a partition and then took the second,
+            # which was already on its way (seen with 2.16.1). Sending it again does no harm: readers drop repeats.
+            log_throttled("no offset", "a record for %s was acknowledged without an offset: sent again", topic)
+            self._produce_in_order(sending)
+            return
+        self._held.release(sending)
+        if sending.done.set_running_or_notify_cancel():
+            sending.done.set_result((self._kafka.unprefixed(topic), partition, offset))
+
+    def _on_error(self, sending: Sending, error: KafkaError) -> None:
+        topic = self._kafka.topic(sending.record.topic)
+        if is_refusal(error):
+            self._refusals.note(topic, error)
+        if sending.is_owned:
+            log_throttled(f"held {topic} {error.name()}", "A record for %s is sent again: %s", topic, error.str())
+            self._held.hold(sending)
+        elif is_refusal(error):
+            self._fail(sending, Refused(in_words(topic, error)))
+        else:
+            self._fail(sending, Retryable(f"Kafka has not accepted the record: {error.str()}"))
+
+    def _fail(self, sending: Sending, error: Retryable) -> None:
+        if sending.done.set_running_or_notify_cancel():
+            sending.done.set_exception(error)
+
+    def _poll(self, producer: Producer, timeout_s: float) -> None:
+        try:
+            producer.poll(timeout_s)
+        except KafkaException as e:  # the client has had a fatal error
+            self._renew(producer, e.args[0])
+
+    def _renew(self, failed: Producer, error: KafkaError) -> None:
+        """Makes a new client after a fatal error: librdkafka's old one takes no record any more, and may keep those
+        that it has."""
+        with self._renewing:
+            if self._producer is not failed:
+                return
+            log_throttled("fatal", "Kafka's client has failed and is made anew: %s", error.str())
+            self._failed.append(failed)
+            self._producer = Producer(self._config)
+        failed.purge(blocking=False)
