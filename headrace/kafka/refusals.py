@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 from confluent_kafka import KafkaError
 
-SHOWN_S = 15.0  # since the last refusal; what is refused is sent again more often than that
+SHOWN_S = 10.0  # since the last refusal; what is refused is sent again more often than that
 
 _RIGHTS = "give the role its right to write there; `headrace topics acls` prints all rights"
 _MISSING = "create it with `headrace topics apply`"
