@@ -5,6 +5,7 @@
 
 import asyncio
 import logging
+import sqlite3
 
 from fastapi import APIRouter, FastAPI
 from starlette.exceptions import HTTPException
@@ -12,6 +13,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from headrace import __version__
+from headrace.process.throttled_log import log_throttled
+from headrace.storage.sqlite import is_damage, trouble
 
 from .http.guard import Guard
 from .http.head_requests import HeadRequests
@@ -51,6 +54,7 @@ def make_app(dependencies: Dependencies, any_host: bool = False) -> FastAPI:
         app.include_router(router)
     app.add_exception_handler(Problem, _answer_problem)
     app.add_exception_handler(HTTPException, _answer_http_error)
+    app.add_exception_handler(sqlite3.Error, _answer_unreadable_view)
     app.add_exception_handler(Exception, _answer_failure)
     app.add_middleware(HeadRequests)
     app.add_middleware(Guard, any_host=any_host)
@@ -74,6 +78,14 @@ async def _answer_http_error(request: Request, error: Exception) -> Response:
         detail = f"{path!r} does not support {request.method[:20]}" + (f": use {allowed}" if allowed else "")
         return Problem("method-not-allowed", detail, headers={"Allow": allowed} if allowed else None).response()
     return Problem("bad-request", str(error.detail), headers=error.headers).response()
+
+
+async def _answer_unreadable_view(request: Request, error: Exception) -> Response:
+    """The status view's file is damaged, and its thread makes it anew; or the disk is in trouble."""
+    assert isinstance(error, sqlite3.Error)
+    log_throttled("status view", "%s %s: the status view cannot be read: %s", request.method, request.url.path, error)
+    why = "its file is damaged, and is made anew from Kafka's log" if is_damage(error) else trouble(error)
+    return Problem("catching-up", f"the status view cannot be read now: {why}; try again later").response()
 
 
 async def _answer_failure(request: Request, error: Exception) -> Response:

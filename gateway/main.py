@@ -9,9 +9,12 @@ import asyncio
 import gc
 import logging
 import socket
+import sqlite3
 import sys
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from types import FrameType
 
 import uvicorn
@@ -24,8 +27,10 @@ from headrace.kafka.log_notes import LogNotes
 from headrace.kafka.sender import Sender
 from headrace.process.health import Health, StallDetector
 from headrace.process.host_check import is_loopback
+from headrace.process.throttled_log import log_throttled
 from headrace.settings import Settings
 from headrace.storage.results_root import ResultsRoot, open_directory, open_results_root
+from headrace.storage.sqlite import trouble
 
 from .app import make_app
 from .http.guard import check_address
@@ -46,6 +51,7 @@ log = logging.getLogger(__name__)
 SEND_TIMEOUT_S = 4.0  # the gateway promises a 503 within 5 s of losing Kafka
 # How long the projector's thread may run while a request waits: Python's default, 5 ms, is more than a request takes.
 _SWITCH_S = 0.0005
+_FILE_RETRY_S = 0.5
 _STOP_S = 3  # for requests in progress; event streams end at once
 
 
@@ -55,7 +61,7 @@ def main(settings: Settings) -> int:
     listening = _listen(host, port)
     kafka = Kafka(settings, f"headrace-gateway-{port}")
     root = open_directory(settings.results_root)
-    store = StatusStore(settings.make_data_folder() / f"gateway-{port}.sqlite")
+    store = _open_store(settings.make_data_folder() / f"gateway-{port}.sqlite")
     try:
         sys.setswitchinterval(_SWITCH_S)
         uvloop.run(_serve(settings, kafka, root, store, listening))
@@ -64,6 +70,16 @@ def main(settings: Settings) -> int:
         root.close()
         listening.close()
     return 0
+
+
+def _open_store(path: Path) -> StatusStore:
+    """Waits while the file cannot be used: the disk is full, or another process has locked it."""
+    while True:
+        try:
+            return StatusStore(path)
+        except sqlite3.OperationalError as e:
+            log_throttled(f"waits for {path}", "the gateway waits for its file %s: %s", path, trouble(e))
+            time.sleep(_FILE_RETRY_S)
 
 
 async def _serve(
@@ -153,6 +169,8 @@ def _make_dependencies(settings: Settings, kafka: Kafka, root: ResultsRoot, stor
     deps.health.add_notes(deps.log_notes.notes)
     deps.health.add_check("kafka", deps.broker_probe.check)
     deps.health.add_check("sender", deps.sender.check)
+    metrics.registry.register(store.rebuilds)
+    deps.health.add_check("status view's file", store.rebuilds.check)
     deps.health.add_check("status view", projector.check)
     deps.health.add_check("status view's progress", stall_detector.check)
     deps.health.add_check("kinds", cluster.check)

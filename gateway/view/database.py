@@ -1,8 +1,9 @@
 """The SQLite file behind the status view: its tables, its owner lock and its connections.
 
 Used by the status store. One process owns the file, through a lock that ends with the process; UsageError when another
-one holds it. All data comes from the log, so a broken file or one of another schema version is rebuilt. A full disk
-raises sqlite3.OperationalError.
+one holds it. All data comes from the log, so a damaged file or one of another schema is made anew: when it is opened,
+and through `remake` when the damage is met later. A file that cannot be used now (a full disk, a lock) raises
+sqlite3.OperationalError and is left alone.
 """
 
 import os
@@ -10,7 +11,8 @@ import sqlite3
 import threading
 from pathlib import Path
 
-from headrace.storage.sqlite import Damaged, connect, lock, open_or_rebuild
+from headrace.storage.rebuilds import Rebuilds
+from headrace.storage.sqlite import Damaged, connect, lock, make_tables, open_or_rebuild, remove
 
 from .projection import COLUMNS
 
@@ -53,32 +55,61 @@ class StatusDatabase:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.rebuilds = Rebuilds("status view")
         self._lock = lock(
             path,
             f"another gateway uses {path.with_suffix('.lock')}: set another HEADRACE_HTTP or HEADRACE_DATA here",
         )
         self._local = threading.local()
-        self.writer = open_or_rebuild(path, _prepare, timeout_s=_LOCKED_S, autocommit=True)
-        self._connections = [self.writer]
+        self._connections: list[sqlite3.Connection] = []
+        self._file = 0  # rises when the file is made anew: readers of the one before are of no use
+        try:
+            self.writer = self._open()
+        except BaseException:
+            os.close(self._lock)
+            raise
 
     def reader(self) -> sqlite3.Connection:
-        found: sqlite3.Connection | None = getattr(self._local, "connection", None)
-        if found is None:
-            found = self._local.connection = connect(self.path, timeout_s=_LOCKED_S, autocommit=True)
-            self._connections.append(found)
+        """This thread's connection. Damaged when the file lacks its tables, because it was taken away."""
+        if getattr(self._local, "file", None) != self._file:
+            file, connection = self._file, connect(self.path, timeout_s=_LOCKED_S, autocommit=True)
+            self._connections.append(connection)
+            if connection.execute("SELECT count(*) FROM sqlite_master").fetchone() == (0,):
+                raise Damaged("the file was taken away")
+            self._local.connection, self._local.file = connection, file
+        found: sqlite3.Connection = self._local.connection
         return found
+
+    def remake(self, why: str, last_seq: int) -> None:
+        """Replaces the file by an empty one, whose events are numbered from `last_seq` on; for the writer's thread.
+
+        Streams that are open know their place by that number, and pass over what they have sent by their vectors.
+        """
+        self.rebuilds.begin(why)
+        self.writer.close()
+        remove(self.path)
+        self.writer = self._open()
+        self.writer.execute("INSERT INTO sqlite_sequence VALUES ('events', ?)", (last_seq,))
+        self._file += 1
 
     def close(self) -> None:
         for connection in self._connections:
             connection.close()
         os.close(self._lock)
 
+    def _open(self) -> sqlite3.Connection:
+        writer = open_or_rebuild(
+            self.path, _prepare, timeout_s=_LOCKED_S, autocommit=True, on_rebuild=self.rebuilds.begin
+        )
+        self._connections.append(writer)
+        return writer
+
 
 def _prepare(connection: sqlite3.Connection) -> None:
     connection.execute("PRAGMA wal_autocheckpoint = 4000")  # pages
-    if connection.execute("SELECT count(*) FROM sqlite_master").fetchone() == (0,):
-        version = f"INSERT INTO meta VALUES ('schema', '{SCHEMA_VERSION}')"  # noqa: S608 - our own number
-        connection.executescript(f"BEGIN; {_SCHEMA} {version}; COMMIT;")
+    make_tables(connection, _SCHEMA)
     found = connection.execute("SELECT value FROM meta WHERE key = 'schema'").fetchone()
-    if found != (str(SCHEMA_VERSION),):
-        raise Damaged(f"schema version {found}")
+    if found is None:
+        connection.execute("INSERT INTO meta VALUES ('schema', ?)", (str(SCHEMA_VERSION),))
+    elif found != (str(SCHEMA_VERSION),):
+        raise Damaged(f"schema version {found[0]}")

@@ -3,6 +3,7 @@
 One thread polls, folds a batch, commits it together with its positions, and notifies listeners. A restart resumes at
 the stored positions. Where Kafka no longer holds one, the thread reads that partition from its earliest record and
 logs it. Undecodable records are counted and skipped. When the disk is full it waits and tries again; nothing is lost.
+A file that is found damaged, by this thread or by a handler, is made anew and filled from the log.
 """
 
 import logging
@@ -18,6 +19,7 @@ from headrace.errors import Retryable
 from headrace.kafka.client import Kafka
 from headrace.kafka.follower import Follower
 from headrace.kafka.metadata import installation_name, partitions_of
+from headrace.storage.sqlite import Damaged, trouble
 
 from ..metrics import Metrics
 from .batch import EventBatch
@@ -68,7 +70,12 @@ class Projector(Follower):
         """For health: None, or why the view is not being kept up to date."""
         return self.failure or super().check()
 
+    def failure_words(self, error: Exception) -> str:
+        return trouble(error) if isinstance(error, sqlite3.Error) else super().failure_words(error)
+
     def start_positions(self, ends: Mapping[Place, int]) -> Mapping[Place, int]:
+        if self._store.damage is not None:
+            self._remake()
         self._adopt_cluster()
         self.partition_count = sum(topic == TOPICS[0] for topic, _ in ends)
         self._looked_at = time.monotonic()
@@ -78,7 +85,7 @@ class Projector(Follower):
         batch = EventBatch(self._store, self._metrics)
         batch.fold_records(records)
         seq = self._store.apply(batch.tasks.values(), batch.events, batch.progress, positions)
-        self.snapshot = Snapshot({**self.snapshot.positions, **positions}, seq)
+        self.snapshot = Snapshot({**self.snapshot.positions, **positions}, max(seq, self.snapshot.seq))
         self._on_commit(batch.changed_ids)
 
     def position_lost(self, place: Place) -> None:
@@ -90,6 +97,10 @@ class Projector(Follower):
             raise KafkaException(error)
 
     def on_turn(self) -> None:
+        if self._store.damage is not None:  # a handler has met it
+            raise Damaged(self._store.damage)
+        if self._store.rebuilds.why is not None and self.catching_up.whole():
+            self._store.rebuilds.end()
         if time.monotonic() - self._looked_at > _LOOK_EVERY_S:
             self._looked_at = time.monotonic()
             self._look_again()
@@ -101,6 +112,12 @@ class Projector(Follower):
             log.info("the keyed topics now have %d partitions", count)
             self.restart()
         self._store.delete_progress(int(time.time() * 1000) - _PROGRESS_KEPT_MS)
+
+    def _remake(self) -> None:
+        log.warning("the status view's file is damaged (%s): it is made anew from the log", self._store.damage)
+        self._store.remake(self.snapshot.seq)
+        self.snapshot = Snapshot(seq=self.snapshot.seq)
+        self.catching_up.begin_again()
 
     def _adopt_cluster(self) -> bool:
         """False when the stored view was another cluster's; then it is empty now."""

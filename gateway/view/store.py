@@ -1,10 +1,13 @@
 """The status view on disk: tasks, events and Kafka positions, which change in one transaction.
 
 The view's thread writes through `apply`. Handlers read through the other methods, from any thread, without waiting for
-the writer (WAL). `adopt_cluster` empties the view when it belongs to another cluster. Raises sqlite3.Error.
+the writer (WAL). `adopt_cluster` empties the view when it belongs to another cluster. Raises sqlite3.Error. When the
+file turns out to be damaged, in whatever thread, `damage` says so until the view's thread has called `remake`.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+import sqlite3
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from operator import attrgetter
 from pathlib import Path
@@ -13,7 +16,8 @@ from typing import Any
 import orjson
 
 from headrace.contract.states import Status
-from headrace.storage.sqlite import adopt, in_few_lengths
+from headrace.storage.rebuilds import Rebuilds
+from headrace.storage.sqlite import Damaged, adopt, in_few_lengths, is_damage
 
 from .database import STORED, StatusDatabase
 from .projection import COLUMNS, AttemptView, TaskView, id_text, place_of, values_of
@@ -78,31 +82,43 @@ class StatusStore:
 
     def __init__(self, path: Path) -> None:
         self._database = StatusDatabase(path)
-        self._writer = self._database.writer
+        self.damage: str | None = None  # what is wrong with the file, when it must be made anew
+
+    @property
+    def rebuilds(self) -> Rebuilds:
+        """How often the file was found unusable, and why."""
+        return self._database.rebuilds
 
     # --- called by the view's thread alone
 
     def adopt_cluster(self, identity: str) -> bool:
         """Binds the view to a cluster and prefix. False when it belonged to another one; it is empty then."""
-        return adopt(
-            self._writer,
-            identity,
-            ("positions", "tasks", "events", "progress"),
-            read_owner="SELECT value FROM meta WHERE key = 'identity'",
-            write_owner="INSERT OR REPLACE INTO meta VALUES ('identity', ?)",
-        )
+        with self._noting_damage():
+            return adopt(
+                self._writer,
+                identity,
+                ("positions", "tasks", "events", "progress"),
+                read_owner="SELECT value FROM meta WHERE key = 'identity'",
+                write_owner="INSERT OR REPLACE INTO meta VALUES ('identity', ?)",
+            )
+
+    def remake(self, last_seq: int) -> None:
+        """Replaces a damaged file by an empty one; its events are numbered from `last_seq` on."""
+        self._database.remake(self.damage or "", last_seq)
+        self.damage = None
 
     def positions(self) -> dict[tuple[str, int], int]:
-        return {(t, p): n for t, p, n in self._writer.execute("SELECT topic, partition, next FROM positions")}
+        with self._noting_damage():
+            return {(t, p): n for t, p, n in self._writer.execute("SELECT topic, partition, next FROM positions")}
 
     def get_tasks(self, ids: Sequence[bytes]) -> dict[bytes, TaskView]:
         """The known ones among these tasks, by id."""
         found: dict[bytes, TaskView] = {}
-        for part in in_few_lengths(ids):
-            marks = ",".join("?" * len(part))
-            for row in self._writer.execute(f"SELECT {_COLUMNS} FROM tasks WHERE id IN ({marks})", part):  # noqa: S608
-                task = _task_of(row)
-                found[task.id] = task
+        with self._noting_damage():
+            for part in in_few_lengths(ids):
+                marks = ",".join("?" * len(part))
+                sql = f"SELECT {_COLUMNS} FROM tasks WHERE id IN ({marks})"  # noqa: S608
+                found.update((task.id, task) for task in map(_task_of, self._writer.execute(sql, part)))
         return found
 
     def apply(
@@ -113,34 +129,31 @@ class StatusStore:
         positions: Positions,
     ) -> int:
         """Stores all that a batch of records changes, in one transaction. Returns the last event's `seq`."""
-        w = self._writer
-        w.execute("BEGIN IMMEDIATE")
-        try:
+        with self._noting_damage(), self._transaction() as w:
             w.executemany(_UPSERT_TASK, map(_row_of, tasks))
             w.executemany("INSERT OR IGNORE INTO events (topic, partition, offset, id) VALUES (?,?,?,?)", events)
             w.executemany("INSERT OR IGNORE INTO progress VALUES (?,?,?,?,?,?,?)", map(_progress_row_of, progress))
             w.executemany(
                 "INSERT OR REPLACE INTO positions VALUES (?,?,?)", [(t, p, n) for (t, p), n in positions.items()]
             )
-            w.execute("COMMIT")
-        except BaseException:
-            w.execute("ROLLBACK")
-            raise
         return self.last_seq()
 
     def last_seq(self) -> int:
-        found: int | None = self._writer.execute("SELECT max(seq) FROM events").fetchone()[0]
+        with self._noting_damage():
+            found: int | None = self._writer.execute("SELECT max(seq) FROM events").fetchone()[0]
         return found or 0
 
     def delete_progress(self, before_ms: int) -> None:
         """Deletes progress reports older than `before_ms`."""
-        self._writer.execute("DELETE FROM progress WHERE at_ms < ?", (before_ms,))
+        with self._noting_damage():
+            self._writer.execute("DELETE FROM progress WHERE at_ms < ?", (before_ms,))
 
     # --- called from any thread
 
     def get_task(self, task_id: bytes) -> TaskView | None:
-        row = self._first_row(f"SELECT {_COLUMNS} FROM tasks WHERE id = ?", task_id)  # noqa: S608
-        return _task_of(row) if row else None
+        with self._noting_damage():
+            row = self._first_row(f"SELECT {_COLUMNS} FROM tasks WHERE id = ?", task_id)  # noqa: S608
+            return _task_of(row) if row else None
 
     def progress_after(self, task_id: bytes, offset: int, limit: int = 200) -> list[StoredProgress]:
         """The task's reports beyond that offset of its partition, in order."""
@@ -183,7 +196,8 @@ class StatusStore:
             values += before
         clause = f"WHERE {' AND '.join(where)}" if where else ""
         sql = f"SELECT {_COLUMNS} FROM tasks {clause} ORDER BY submitted_ms DESC, id DESC LIMIT ?"  # noqa: S608
-        return [_task_of(row) for row in self._rows(sql, *values, limit)]
+        with self._noting_damage():
+            return [_task_of(row) for row in self._rows(sql, *values, limit)]
 
     def redrive_counts(self, ids: Sequence[bytes]) -> dict[bytes, int]:
         """How many times each of these tasks was redriven; a task that never was is left out."""
@@ -194,11 +208,37 @@ class StatusStore:
     def close(self) -> None:
         self._database.close()
 
+    @property
+    def _writer(self) -> sqlite3.Connection:
+        return self._database.writer
+
+    @contextmanager
+    def _transaction(self) -> Iterator[sqlite3.Connection]:
+        w = self._writer
+        w.execute("BEGIN IMMEDIATE")
+        try:
+            yield w
+            w.execute("COMMIT")
+        except BaseException:
+            w.rollback()  # nothing to do where SQLite has rolled back itself, as on a full disk
+            raise
+
+    @contextmanager
+    def _noting_damage(self) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.Error as e:
+            if is_damage(e):
+                self.damage = str(e)
+            raise
+
     def _rows(self, sql: str, *values: Any) -> list[Any]:
-        return self._database.reader().execute(sql, values).fetchall()
+        with self._noting_damage():
+            return self._database.reader().execute(sql, values).fetchall()
 
     def _first_row(self, sql: str, *values: Any) -> Any:
-        return self._database.reader().execute(sql, values).fetchone()
+        with self._noting_damage():
+            return self._database.reader().execute(sql, values).fetchone()
 
 
 def _where(wanted: TaskFilter) -> tuple[list[str], list[Any]]:
@@ -228,7 +268,11 @@ def _row_of(task: TaskView) -> tuple[Any, ...]:
 
 
 def _task_of(row: Sequence[Any]) -> TaskView:
-    task = TaskView(**dict(zip(COLUMNS, row[:-1], strict=True)))
-    task.status = Status(task.status)
-    task.attempts = [AttemptView(*a) for a in orjson.loads(row[-1])] if row[-1] else []
+    """Damaged for a row that was never written: SQLite itself does not notice bytes that changed within a value."""
+    try:
+        task = TaskView(**dict(zip(COLUMNS, row[:-1], strict=True)))
+        task.status = Status(task.status)
+        task.attempts = [AttemptView(*a) for a in orjson.loads(row[-1])] if row[-1] else []
+    except (ValueError, TypeError) as e:
+        raise Damaged(f"a task's row cannot be read: {e}") from None
     return task

@@ -87,6 +87,10 @@ class Follower:
     def on_turn(self) -> None:
         """Called several times a second."""
 
+    def failure_words(self, error: Exception) -> str:
+        """What one of `retried_errors` means, for people."""
+        return error_text(error) if isinstance(error, KafkaException) else str(error)
+
     @property
     def positions(self) -> Mapping[Place, int]:
         """The next offset of each place that has been read; safe from any thread."""
@@ -153,7 +157,7 @@ class Follower:
             try:
                 self._follow()
             except self.retried_errors as e:
-                self.failure = error_text(e) if isinstance(e, KafkaException) else str(e)
+                self.failure = self.failure_words(e)
                 log_throttled(self._name, "%s cannot go on, and retries: %s", self._name, self.failure)
                 self._closing.wait(_RETRY_S)
             except Exception:
