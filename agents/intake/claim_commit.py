@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from headrace.contract.journal import Claim, Tombstone, decode_journal, offsets_to_commit
 from headrace.contract.records import Outgoing, Place, Record, Source
-from headrace.errors import Retryable, Undecodable
+from headrace.errors import Refused, Retryable, Undecodable
 from headrace.kafka.client import Kafka
 from headrace.kafka.reading import read_ranges, readable_whole
 from headrace.kafka.sender import Sender, Sent
@@ -85,6 +85,14 @@ class ClaimCommit:
         self.void([c for c in claims if c not in effective])
         return effective
 
+    def void_unacknowledged(self, claims: Sequence[Claim], sent: Sequence[Sent]) -> Refused | None:
+        """Takes back the claims of a turn that Kafka has not acknowledged whole. `sent` begins with their answers.
+
+        Returns the error when Kafka refuses one of the records: the next turn would meet the same.
+        """
+        self.void([c for c, answer in zip(claims, sent, strict=False) if refusal_of(answer) is None])
+        return next((error for answer in sent if (error := refusal_of(answer)) is not None), None)
+
     def void(self, claims: Sequence[Claim]) -> None:
         """Takes back own claims that must not start, also unacknowledged ones: the sender keeps its records' order."""
         self._metrics.void_claims.inc(len(claims))
@@ -120,6 +128,12 @@ class ClaimCommit:
             if all(committed[t.source.topic, t.source.partition] > t.source.offset for t in c.tasks)
             and not any(generations.has_higher(t.source, c.generation) for t in c.tasks)
         ]
+
+
+def refusal_of(answer: Sent) -> Refused | None:
+    """The error with which Kafka has refused the record, so that it is not in the log."""
+    error = answer.exception() if answer.done() else None
+    return error if isinstance(error, Refused) else None
 
 
 class HighestGenerations:

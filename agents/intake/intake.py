@@ -15,7 +15,7 @@ from confluent_kafka import KafkaException
 
 from headrace.contract.journal import Claim
 from headrace.contract.records import Place
-from headrace.errors import Retryable, UsageError
+from headrace.errors import Refused, Retryable, UsageError
 from headrace.kafka.client import Kafka
 from headrace.kafka.reading import error_text
 from headrace.kafka.sender import Sender
@@ -44,6 +44,7 @@ _IDLE_S = 0.1  # nothing is queued: how long to wait for a record
 _QUEUED_S = 0.005  # records are queued, and none may leave yet
 _BUSY_S = 0.05  # records wait for a slot: how often the group is served meanwhile
 _HOST_RETRY_S = 0.1  # how often to ask again whether a node that announces the kind has room
+_REFUSED_S = 2.0  # Kafka refuses claims or outcomes: the same turn again would meet the same
 _MAX_RECORDS = 512  # settled by one commit
 
 
@@ -135,6 +136,9 @@ class Intake:
                 self._watchdog.beat()
                 try:
                     self._take_turn()
+                except Refused as e:
+                    log_throttled("intake", "The intake waits: %s", e)
+                    self._stopping.wait(_REFUSED_S)
                 except (Retryable, KafkaException) as e:
                     words = error_text(e) if isinstance(e, KafkaException) else str(e)
                     log_throttled("intake", "The intake waits: %s", words)
@@ -261,8 +265,10 @@ class Intake:
         unstarted = len(batch.groups)
         try:
             if not self._claims.wait_acknowledged(sent):
-                self._claims.void(batch.claims)
+                refused = self._claims.void_unacknowledged(batch.claims, sent)
                 self._consumer.seek_back(batch.starts)
+                if refused is not None:
+                    raise refused
                 return
             effective = {id(claim) for claim in self._commit(batch)}
             if self._delegation is not None and self._node.is_current(batch.boot):

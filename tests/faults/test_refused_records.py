@@ -108,6 +108,25 @@ def test_the_end_of_an_attempt_waits_until_kafka_takes_it(
         assert [o.outcome for o in map(Outcome.decode, own(log.read("results"))) if o.name] == ["completed"]
 
 
+def test_refused_claims_are_made_again_and_leave_nothing_behind(
+    kafka_settings: Settings, kafka: Kafka, log: Log, sender: Sender
+) -> None:
+    turns: list[str] = []
+    core = Core(kafka_settings, failpoint=lambda name: turns.append(name) if name == "before claim" else None)
+    with cores(core):
+        limit_records(kafka, "tasks.running", 10)
+        sender.send_all([record()])
+        until(lambda: "tasks.running" in says(core), "the role is not ready")
+        until(lambda: len(turns) >= 3, "it is tried again")
+        assert not core.jobs
+        assert len(core.sender._held) == 0
+        limit_records(kafka, "tasks.running", UNLIMITED)
+        core.end(core.wait_jobs(1)[0])
+        log.wait_no_claims()
+        assert len(own(log.read("tasks.running"))) == 2, "a claim and its tombstone"
+        assert len(core.jobs) == 1
+
+
 def test_the_outcome_of_a_task_that_does_not_start_and_its_tombstone_are_sent_later(
     kafka: Kafka, log: Log, sender: Sender
 ) -> None:

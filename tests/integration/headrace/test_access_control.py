@@ -11,6 +11,7 @@ import subprocess
 import threading
 import uuid
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from click.testing import CliRunner
 from confluent_kafka import KafkaException, Producer
 from confluent_kafka.admin import (
     AclBinding,
+    AclBindingFilter,
     AclOperation,
     AclPermissionType,
     AdminClient,
@@ -45,11 +47,13 @@ from spark_analytics.job import StatisticsJob
 from spark_analytics.metrics import Metrics
 from spark_analytics.sinks.memory import MemorySink
 from tests.acceptance.conftest import Client, until
+from tests.rigs.http import get
 
 pytestmark = pytest.mark.timeout(300)  # the first test waits for a broker of its own and for every role
 
 PREFIX = "secured."
 PASSWORD = "a-password"
+PRIME = {"name": "prime", "payload": {"upper_bound": 10}, "directory": "d"}
 BROKER = """
 listener.security.protocol.map=PLAINTEXT:SASL_SSL,CONTROLLER:PLAINTEXT
 sasl.enabled.mechanisms=SCRAM-SHA-512,PLAIN
@@ -276,6 +280,71 @@ def test_a_killed_nodes_successor_takes_over_at_once(product: LocalCluster, clie
     product.restart("storekeeper")
     assert client.wait(client.submit())["status"] == "completed"
     assert "old membership" not in (product.folder / "logs" / "storekeeper.log").read_text()
+
+
+def rights(secured: Secured, user: str, *topics: str) -> list[AclBinding]:
+    """The rights of a role to write to some topics."""
+    names = {PREFIX + topic for topic in topics}
+    return [
+        acl
+        for acl in printed_acls(secured.kafka.bootstrap)
+        if acl.principal == f"User:headrace-{user}" and acl.name in names and acl.operation == AclOperation.WRITE
+    ]
+
+
+@contextmanager
+def taken_away(secured: Secured, acls: list[AclBinding]) -> Iterator[None]:
+    admin = AdminClient({"bootstrap.servers": secured.kafka.bootstrap, **secured.options("admin")})
+    filters = [
+        AclBindingFilter(
+            a.restype, a.name, a.resource_pattern_type, a.principal, a.host, a.operation, a.permission_type
+        )
+        for a in acls
+    ]
+    for gone in admin.delete_acls(filters).values():
+        assert gone.result(30)
+    try:
+        yield
+    finally:
+        for given in admin.create_acls(acls).values():
+            given.result(30)
+
+
+def says(product: LocalCluster, role: str, *words: str) -> bool:
+    reasons = get(f"{product.services[role].url}/readyz").json()["reasons"]  # type: ignore[attr-defined]
+    return all(any(word in reason and "headrace topics acls" in reason for reason in reasons) for word in words)
+
+
+def test_rights_that_are_taken_away_and_given_back_lose_nothing(
+    secured: Secured, product: LocalCluster, client: Client
+) -> None:
+    """The roles say which right they lack, keep what they could not write, and write it when they may again."""
+    worker = rights(secured, "worker", "results", "tasks.high", "tasks.running", "lifecycle.started", "progress")
+    assert len(worker) == 5
+    held = [client.submit("fragile", {"attempts": 0, "seconds": 8}) for _ in range(2)]
+    until(lambda: all(client.task(i)["status"] == "running" for i in held), "they run")
+    with taken_away(secured, worker):
+        waiting = client.submit("fragile", {"how": "kill", "attempts": 1})
+        until(lambda: says(product, "worker-1", PREFIX + "results", PREFIX + "tasks.running"), "the worker says so")
+        assert {client.task(i)["status"] for i in held} == {"running"}
+        assert client.task(waiting)["status"] == "queued"
+    for task_id in (*held, waiting):
+        assert client.wait(task_id)["status"] == "completed"
+    assert [[a["cause"] for a in client.task(i)["attempts"]] for i in held] == [[None], [None]]
+
+    with taken_away(secured, rights(secured, "gateway", "tasks.normal")):
+        until(lambda: "headrace topics acls" in client.http.post("/tasks", json=PRIME).text, "the client is told")
+        until(lambda: says(product, "gateway", PREFIX + "tasks.normal"), "the gateway says so")
+    until(lambda: client.http.post("/tasks", json=PRIME).status_code == 202, "it takes tasks again")
+
+    with taken_away(secured, rights(secured, "storekeeper", "lifecycle.completed")):
+        ended = client.submit()
+        until(lambda: "Topic authorization failed" in readiness(product, "storekeeper"), "the storekeeper says so")
+    assert client.wait(ended)["status"] == "completed"
+
+
+def readiness(product: LocalCluster, role: str) -> str:
+    return get(f"{product.services[role].url}/readyz").text  # type: ignore[attr-defined]
 
 
 class Saved:
