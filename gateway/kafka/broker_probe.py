@@ -13,7 +13,7 @@ from typing import Any
 from confluent_kafka import IsolationLevel, KafkaError, KafkaException, TopicPartition
 from confluent_kafka.admin import OffsetSpec  # type: ignore[attr-defined]  # exported at run time
 
-from headrace.errors import Retryable
+from headrace.errors import Refused, Retryable
 from headrace.kafka.client import Kafka
 from headrace.process.throttled_log import log_throttled
 
@@ -61,9 +61,13 @@ class BrokerProbe:
         """For health: None, or why Kafka is unavailable."""
         return self.unavailable
 
-    def report_failure(self, reason: str) -> None:
-        """For a handler whose own request to Kafka failed. The next successful probe clears it."""
-        self.unavailable = self.unavailable or reason
+    def report_failure(self, error: Retryable) -> None:
+        """For a handler whose own request to Kafka failed. The next successful probe clears it.
+
+        A refusal is none: Kafka answers, and other requests may succeed.
+        """
+        if not isinstance(error, Refused):
+            self.unavailable = self.unavailable or str(error)
 
     async def end_offsets(self, partitions: Iterable[tuple[str, int]]) -> Offsets:
         """The offset after the last record of each partition, as of now; Retryable when Kafka does not answer.

@@ -130,7 +130,7 @@ class _Redrive:
         except (Undecodable, Invalid, Problem) as e:
             self.items.append({"redrive_of": old, "error": f"the submission cannot be redriven: {e.detail}"})
         except Retryable as e:
-            self.deps.broker_probe.report_failure(str(e))
+            self.deps.broker_probe.report_failure(e)
             raise Problem(
                 "kafka-unavailable",
                 f"not all tasks were redriven: {e}; the same call again redrives the rest",

@@ -28,7 +28,7 @@ router = Router()
 _LINE_TYPES = ("application/x-ndjson", "application/ndjson", "application/jsonl", "application/x-jsonlines")
 MAX_BATCH_LINES = 100_000  # the answers are kept in memory until the whole body has been read
 _WINDOW_LINES = 250  # checked in one turn of the event loop
-_WINDOW_BYTES = 8 << 20  # far below the sender's queue, so that sending never blocks the loop
+_WINDOW_BYTES = 8 << 20  # what a request keeps on its way to Kafka
 _KEY_KEPT_MS = 24 * 3600 * 1000  # how long an Idempotency-Key stands for its task
 
 
@@ -73,7 +73,7 @@ async def _send(deps: Dependencies, prepared: PreparedSubmission) -> PreparedSub
     try:
         place = await asyncio.wrap_future(deps.sender.send(prepared.record))
     except Retryable as e:
-        deps.broker_probe.report_failure(str(e))
+        deps.broker_probe.report_failure(e)
         raise Problem("kafka-unavailable", str(e)) from None
     deps.recent_submissions.add_submission(prepared.id, *place)
     if prepared.digest:  # two gateways may have sent at once: the first record in the log decides
@@ -193,7 +193,7 @@ def _answer(deps: Dependencies, sent: "tuple[str, Future[Any]] | Problem") -> di
         try:
             sent[1].result()
         except Retryable as e:
-            deps.broker_probe.report_failure(str(e))
+            deps.broker_probe.report_failure(e)
             problem = Problem("kafka-unavailable", str(e))
     deps.metrics.submitted.labels(problem.type if problem else "accepted").inc()
     return {"error": problem.to_json()} if problem else {"id": sent[0]}  # type: ignore[index]  # not a Problem, so a pair

@@ -69,7 +69,7 @@ async def cancel_task(task_id: str, request: Request) -> Response:
             await asyncio.wrap_future(deps.sender.send(Cancel(id_text(task.id)).encode()))
             await _report_cancelled(deps, task)
         except Retryable as e:
-            deps.broker_probe.report_failure(str(e))
+            deps.broker_probe.report_failure(e)
             raise Problem("kafka-unavailable", f"the task may not have been cancelled: {e}; try again") from None
         # The arbiter decides within milliseconds: wait for it, so that the answer is the final state.
         await deps.notifier.wait_until(lambda: _current_status(deps, task).terminal, _CANCEL_WAIT_S)

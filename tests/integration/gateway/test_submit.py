@@ -19,7 +19,7 @@ from headrace.kafka.sender import Sender
 from headrace.kinds import _registry as registry
 from headrace.kinds import forget_kinds
 from tests.rigs.gateway import BODY, Gateway, Stage, records_on, submission
-from tests.rigs.topics import PARTITIONS
+from tests.rigs.topics import PARTITIONS, UNLIMITED, limit_records
 
 JSON = {"content-type": "application/json"}
 
@@ -49,6 +49,19 @@ def test_an_accepted_submission_is_in_the_log_as_it_was_sent(gw: Gateway, stage:
     assert record.key == task["id"].encode()
     assert record.value == body
     assert dict(record.headers) == {"via": b"http", "traceparent": b"00-abc-def-01"}
+
+
+def test_a_record_that_kafka_refuses_is_told_to_its_client_and_is_no_outage(gw: Gateway, stage: Stage) -> None:
+    kafka, large = Kafka(stage.settings, "limits"), orjson.dumps(BODY | {"directory": "d" * 200})
+    limit_records(kafka, "tasks.normal", 400)
+    try:
+        refused = post(gw, large, traceparent="x" * 400)
+        assert refused.status_code == 503
+        assert "raise the topic's max.message.bytes" in refused.json()["detail"]
+        assert gw.http.get("/readyz").json()["reasons"] == []
+        assert post(gw).status_code == 202
+    finally:
+        limit_records(kafka, "tasks.normal", UNLIMITED)
 
 
 def test_no_gateway_answers_404_after_a_202(gw: Gateway, other: Gateway) -> None:
