@@ -167,6 +167,7 @@ def _make_dependencies(settings: Settings, kafka: Kafka, root: ResultsRoot, stor
         log_notes=LogNotes(kafka, (*TOPICS, *CLUSTER_TOPICS), metrics.registry),
     )
     deps.health.add_notes(deps.log_notes.notes)
+    deps.health.add_notes(deps.projector.notes)
     deps.health.add_check("kafka", deps.broker_probe.check)
     deps.health.add_check("sender", deps.sender.check)
     metrics.registry.register(store.rebuilds)

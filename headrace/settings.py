@@ -117,8 +117,8 @@ class Settings:
     )
     keep_s: float = _setting(
         "HEADRACE_KEEP_S",
-        "seconds that the task topics keep a record after it was taken; at least 3600, the window in which repeats are "
-        "recognised",
+        "seconds that the task topics keep a record after it was taken, and `results` an outcome that is settled; at "
+        "least 3600, the window in which repeats are recognised",
         86_400.0,
     )
     trigger_s: float = _setting("HEADRACE_TRIGGER_S", "seconds between two batches of the statistics job", 5.0)

@@ -83,6 +83,12 @@ class Cancellations(Follower):
         for task_id in flushed:
             self.on_cancel(task_id)
 
+    def notes(self) -> list[str]:
+        """A sentence for each partition of which cancels were lost."""
+        return [
+            f"{self._kafka.topic(t)}, partition {p}: {why}; cancels there are lost" for (t, p), why in self.gaps.items()
+        ]
+
     def position_lost(self, place: Place) -> None:
         with self._lock, self._db:
             self._db.execute("DELETE FROM position WHERE partition = ?", (place[1],))

@@ -16,6 +16,7 @@ from headrace.contract.records import Place
 from headrace.errors import Retryable, UsageError
 from headrace.kafka.client import Kafka, member_of
 from headrace.kafka.groups import INTAKE_GROUP
+from headrace.kafka.lost_offsets import why_lost
 from headrace.kafka.reading import committed_offsets, end_offsets, error_text, first_offsets, place_of
 from headrace.process.throttled_log import log_throttled
 
@@ -208,6 +209,9 @@ class TaskConsumer:
         ends = end_offsets(self._kafka, self._admin, places)
         first = first_offsets(self._kafka, self._admin, places)
         begins = self.committed(places)
+        gone = {p: why for p, at in begins.items() if at >= 0 and (why := why_lost(at, first[p], max(at, ends[p])))}
+        if gone:
+            raise UsageError(_lost_offsets_error(self._kafka, [*gone], next(iter(gone.values()))))
         new = [place for place in places if begins[place] < 0]
         if new:
             self._commit_first_offsets(new, first, ends)

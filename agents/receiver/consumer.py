@@ -15,8 +15,10 @@ from dataclasses import dataclass
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from headrace.contract.records import Place, Record
+from headrace.errors import Retryable, UsageError
 from headrace.kafka.client import Kafka, member_of
 from headrace.kafka.groups import RECEIVER_GROUP
+from headrace.kafka.lost_offsets import GroupWords, start_offsets
 from headrace.kafka.reading import place_of
 from headrace.process.health import Watchdog
 from headrace.process.throttled_log import log_throttled
@@ -35,12 +37,17 @@ _OPTIONS = {
     "heartbeat.interval.ms": 500,
     "max.poll.interval.ms": 30_000,
     "partition.assignment.strategy": "range",
-    # A group that has lost its offsets ends the node at its start; what is read twice is recognised as announced.
-    "auto.offset.reset": "earliest",
     "enable.partition.eof": True,
     "queued.min.messages": 2000,
     "queued.max.messages.kbytes": 8192,
 }
+_WORDS = GroupWords(
+    RECEIVER_GROUP,
+    "workers",
+    "Tasks that were submitted there may never be announced on lifecycle.received. Those that are read a second time "
+    "are recognised",
+)
+_LOST = (KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +81,10 @@ class ReceiverConsumer:
     ) -> None:
         self._kafka, self._on_batch, self._on_member = kafka, on_batch, on_member
         self._consumer: Consumer = kafka.consumer(RECEIVER_GROUP, on_commit=self._on_commit, **_OPTIONS)
+        self._admin = kafka.admin()
+        self._lost_offsets: UsageError | None = None
+        self.failure: Exception | None = None  # what has ended the thread
+        self.on_failure: Callable[[Exception], None] = lambda _: None
         self._lock = threading.Lock()  # guards the next four
         self._generation: int | None = None  # None outside the group
         self._settled: dict[Place, int] = {}
@@ -99,6 +110,8 @@ class ReceiverConsumer:
 
     def check(self) -> str | None:
         """For the node's health: None, or the reason in words."""
+        if self.failure is not None:
+            return f"has failed: {self.failure}"
         return self._watchdog.check() or (None if self._generation is not None else "has not joined its group yet")
 
     def is_current(self, generation: int) -> bool:
@@ -128,8 +141,14 @@ class ReceiverConsumer:
                     self._subscribe()
                 self._pause_while_full()
                 self._read_batch()
+                if self._lost_offsets is not None:
+                    raise self._lost_offsets
                 if time.monotonic() >= self._commit_at:
                     self._commit()
+        except Exception as e:
+            log.exception("The receiver's consumer has failed; its node ends")
+            self.failure = e
+            self.on_failure(e)
         finally:
             self._consumer.close()
 
@@ -167,6 +186,9 @@ class ReceiverConsumer:
                 return None
             self._read[place] = offset
             return Step(place, offset, None)
+        if error.code() in _LOST:
+            self.read_again()  # the next assignment finds out whether the group has lost its place, or this member
+            return None
         log_throttled(f"receiver {error.name()}", "The receiver cannot read %s: %s", place[0], error.str())
         return None
 
@@ -180,11 +202,20 @@ class ReceiverConsumer:
         return [TopicPartition(self._kafka.topic(t), p) for t, p in self.places]
 
     def _on_assign(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        places = [(self._kafka.unprefixed(p.topic), p.partition) for p in partitions]
+        try:
+            starts = start_offsets(self._kafka, self._admin, consumer, _WORDS, places)
+        except (UsageError, Retryable) as e:
+            self._lost_offsets, self._rejoining = (e, False) if isinstance(e, UsageError) else (None, True)
+            log_throttled("receiver offsets", "The receiver cannot read its partitions: %s", e)
+            consumer.assign([])
+            return
+        consumer.assign([TopicPartition(self._kafka.topic(t), p, at) for (t, p), at in starts.items()])
         generation, member = member_of(consumer)
         with self._lock:
             self._generation, self._settled, self._unsettled = generation, {}, 0
         self._committed, self._read = {}, {}
-        self.places = tuple((self._kafka.unprefixed(p.topic), p.partition) for p in partitions)
+        self.places = tuple(places)
         self._on_member(RECEIVER_GROUP, member)
         log.info("generation %d: %d partitions", generation, len(partitions))
 

@@ -64,6 +64,15 @@ class Receiver:
         self._consumer.start()
 
     @property
+    def failure(self) -> Exception | None:
+        """What has ended its consumer: lost offsets, for example."""
+        return self._consumer.failure
+
+    def set_on_failure(self, on_failure: Callable[[Exception], None]) -> None:
+        """`on_failure` is called in the consumer's thread with the error that has ended it; set it before `start`."""
+        self._consumer.on_failure = on_failure
+
+    @property
     def places(self) -> tuple[Place, ...]:
         """The partitions that this node owns."""
         return self._consumer.places

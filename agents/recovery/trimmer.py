@@ -6,24 +6,19 @@ are deleted that both groups have committed, that no live claim holds, and that 
 the window of rule D. Retryable or KafkaException when Kafka does not answer; a trim that was cut short is made again.
 """
 
-import logging
 import time
 from collections.abc import Callable, Iterable, Mapping
 
-from confluent_kafka import TopicPartition
-
 from headrace.contract.records import Place
-from headrace.errors import Retryable
 from headrace.kafka.client import Kafka
 from headrace.kafka.groups import INTAKE_GROUP, RECEIVER_GROUP
-from headrace.kafka.reading import ANSWER_S, committed_offsets, first_offsets
+from headrace.kafka.reading import committed_offsets, first_offsets
+from headrace.kafka.trimming import delete_records, young_offsets
 from headrace.process.failpoints import Failpoint, no_failpoint
 
 from ..intake.consumer import TOPICS
 from ..monitoring.protocol_metrics import ProtocolMetrics
 from .journal_state import LiveClaim
-
-log = logging.getLogger(__name__)
 
 EVERY_S = 60.0
 
@@ -70,29 +65,14 @@ class Trimmer:
         if live is None:
             return
         ends = {place: min(offsets[place] for offsets in by_group) for place in places}
-        before = trim_offsets(ends, live, self._young_offsets(places))
+        young = young_offsets(self._kafka, self._groups[0], places, self._keep_s)
+        before = trim_offsets(ends, live, young)
         first = first_offsets(self._kafka, self._admin, places)
         to_trim = {place: at for place, at in before.items() if at > first[place]}
         if to_trim:
             self._failpoint("trimmer before deleting")
-            self._delete_records(to_trim)
+            delete_records(self._kafka, self._admin, to_trim)
             self._metrics.trimmed_records.inc(sum(at - first[place] for place, at in to_trim.items()))
-
-    def _young_offsets(self, places: Iterable[Place]) -> dict[Place, int]:
-        """Where the records younger than `keep_s` begin, for each place that has some."""
-        since_ms = int((time.time() - self._keep_s) * 1000)
-        asked = [TopicPartition(self._kafka.topic(t), p, since_ms) for t, p in places]
-        found = self._groups[0].offsets_for_times(asked, timeout=ANSWER_S)
-        return {(self._kafka.unprefixed(at.topic), at.partition): at.offset for at in found if at.offset >= 0}
-
-    def _delete_records(self, before: Mapping[Place, int]) -> None:
-        asked = [TopicPartition(self._kafka.topic(t), p, at) for (t, p), at in before.items()]
-        for at, done in self._admin.delete_records(asked, request_timeout=ANSWER_S).items():
-            try:
-                done.result(2 * ANSWER_S)
-            except TimeoutError:
-                raise Retryable(f"Kafka does not say whether {at.topic}/{at.partition} is trimmed") from None
-            log.info("%s/%d is trimmed before offset %d", at.topic, at.partition, at.offset)
 
 
 def trim_offsets(ends: Mapping[Place, int], live: Iterable[LiveClaim], young: Mapping[Place, int]) -> dict[Place, int]:

@@ -14,8 +14,10 @@ from collections.abc import Callable, Mapping
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from headrace.contract.records import Record
+from headrace.errors import Retryable, UsageError
 from headrace.kafka.client import Kafka, member_of
 from headrace.kafka.groups import STOREKEEPER_GROUP
+from headrace.kafka.lost_offsets import GroupWords, start_offsets
 from headrace.kafka.reading import place_of
 from headrace.process.failpoints import Failpoint, no_failpoint
 from headrace.process.health import Watchdog
@@ -35,11 +37,17 @@ _OPTIONS = {
     "session.timeout.ms": 6000,  # the least that brokers allow: a dead storekeeper's partitions wait so long
     "heartbeat.interval.ms": 500,
     "max.poll.interval.ms": 30_000,
-    # No outcome may be skipped. Reading all of them again is harmless: tasks that have ended are passed over.
-    "auto.offset.reset": "earliest",
     "enable.partition.eof": True,  # offsets of transactions' markers are committed too
     "fetch.wait.max.ms": 100,  # how long a partition that is resumed may wait for its turn
 }
+
+_WORDS = GroupWords(
+    STOREKEEPER_GROUP,
+    "storekeepers",
+    "Tasks whose outcomes were there may never end: GET /stats/summary names them as lost, and they must be submitted "
+    "again. Outcomes that are read a second time change nothing",
+)
+_LOST = (KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE)
 
 SafeOffsets = tuple[int, Mapping[int, int]]  # generation; partition -> offset that may be committed
 
@@ -65,6 +73,9 @@ class OutcomeConsumer:
         self._kafka, self._buffer, self._on_records, self._safe_offsets = kafka, buffer, on_records, safe_offsets
         self._on_member, self._failpoint, self._on_failure = on_member, failpoint, on_failure
         self._consumer: Consumer = kafka.consumer(STOREKEEPER_GROUP, on_commit=self._on_commit, **_OPTIONS)
+        self._admin = kafka.admin()
+        self._lost_offsets: UsageError | None = None
+        self._rejoining = False
         self._generation: int | None = None  # None outside the group
         self._committed: dict[int, int] = {}
         self._read: dict[int, int] = {}  # partition -> offset to which it has been read
@@ -90,14 +101,17 @@ class OutcomeConsumer:
 
     def _run(self) -> None:
         try:
-            topic = self._kafka.topic(_TOPIC)
-            self._consumer.subscribe(
-                [topic], on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost
-            )
+            self._subscribe()
             while not self._closing.is_set():
                 self._watchdog.beat()
                 self._pause_while_full()
                 self._poll_records()
+                if self._lost_offsets is not None:
+                    raise self._lost_offsets
+                if self._rejoining:
+                    self._rejoining = False
+                    self._consumer.unsubscribe()
+                    self._subscribe()
                 if time.monotonic() >= self._commit_at:
                     self._commit()
         except Exception as e:
@@ -105,6 +119,10 @@ class OutcomeConsumer:
             self._on_failure(e)
         finally:
             self._consumer.close()
+
+    def _subscribe(self) -> None:
+        topics = [self._kafka.topic(_TOPIC)]
+        self._consumer.subscribe(topics, on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost)
 
     def _poll_records(self) -> None:
         message = self._consumer.poll(_POLL_S)
@@ -132,6 +150,8 @@ class OutcomeConsumer:
         if error.code() == KafkaError._PARTITION_EOF:
             if offset > self._read.get(partition, 0):
                 self._read[partition] = ends[partition] = offset
+        elif error.code() in _LOST:
+            self._rejoining = True  # the next assignment finds out whether the group has lost its place, or this member
         else:
             log_throttled(f"outcomes {error.name()}", "The storekeeper cannot read %s: %s", _TOPIC, error.str())
         return None
@@ -147,6 +167,15 @@ class OutcomeConsumer:
         return [TopicPartition(self._kafka.topic(_TOPIC), p) for p in self.partitions]
 
     def _on_assign(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        places = [(_TOPIC, p.partition) for p in partitions]
+        try:
+            starts = start_offsets(self._kafka, self._admin, consumer, _WORDS, places)
+        except (UsageError, Retryable) as e:
+            self._lost_offsets, self._rejoining = (e, False) if isinstance(e, UsageError) else (None, True)
+            log_throttled("outcome offsets", "The storekeeper cannot read its partitions: %s", e)
+            consumer.assign([])
+            return
+        consumer.assign([TopicPartition(self._kafka.topic(t), p, at) for (t, p), at in starts.items()])
         self.partitions = frozenset(p.partition for p in partitions)
         self._generation, member = member_of(consumer)
         self._committed, self._read = {}, {}

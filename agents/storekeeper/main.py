@@ -37,6 +37,7 @@ from .metrics import Metrics
 from .result_store import ResultStore, RootExchanged
 from .retry_until import RetryUntilStopped, Stopped
 from .terminal_index import OUTPUTS, IndexDamaged, TerminalIndex
+from .trimmer import ResultsTrimmer
 
 log = logging.getLogger(__name__)
 
@@ -73,6 +74,7 @@ class _Parts:
     storekeeper: Storekeeper
     lag: LagWatch
     log_notes: LogNotes
+    trimmer: ResultsTrimmer
 
 
 async def _serve(settings: Settings, kafka: Kafka, root: ResultsRoot, rebuilds: Rebuilds, failpoint: Failpoint) -> int:
@@ -93,6 +95,7 @@ async def _run_until(stop: asyncio.Event, making: contextlib.AbstractAsyncContex
     async with making as parts, running(parts.app):
         parts.lag.start()
         parts.log_notes.start()
+        parts.trimmer.start()
         work = asyncio.create_task(parts.storekeeper.run())
         waiting = asyncio.create_task(until_stopped(parts.app, stop))
         await asyncio.wait({work, waiting}, return_when=asyncio.FIRST_COMPLETED)
@@ -134,6 +137,8 @@ async def _make_parts(
         closing.callback(lag.close)
         log_notes = LogNotes(kafka, ("results", *OUTPUTS), metrics.registry)
         closing.callback(log_notes.close)
+        trimmer = ResultsTrimmer(kafka, settings.keep_s, storekeeper.partitions, metrics.trimmed.inc)
+        closing.callback(trimmer.close)
         app = make_app(STOREKEEPER_GROUP, settings, kafka, settings.storekeeper_http, own)
         storekeeper.attach(app)
         metrics.lag.set_function(lambda: float(sum((lag.waiting() or {}).values())))
@@ -143,7 +148,7 @@ async def _make_parts(
         health.add_notes(log_notes.notes)
         add_health_routes(app, health, metrics.registry)
         try:
-            yield _Parts(app, storekeeper, lag, log_notes)
+            yield _Parts(app, storekeeper, lag, log_notes, trimmer)
         finally:
             await storekeeper.close()
 

@@ -23,6 +23,7 @@ class Metrics:
         self.passed_over = Counter(
             "headrace_outcomes_passed_over", "outcomes of tasks that had already ended", registry=r
         )
+        self.trimmed = Counter("headrace_outcomes_trimmed", "settled outcomes deleted from results", registry=r)
         self.undecodable = Counter(
             "headrace_outcomes_undecodable", "records on results that are not outcomes", registry=r
         )

@@ -93,6 +93,7 @@ class WorkerNode:
         parts = self._parts
         parts.intake.on_failure = lambda _: self._in_loop(stop.set)
         parts.reaper.on_failure = lambda _: self._in_loop(stop.set)
+        parts.receiver.set_on_failure(lambda _: self._in_loop(stop.set))
         parts.cancellations.on_cancel = lambda task_id: self._in_loop(self._pool.cancel, task_id)
         app = self._make_app()
         async with self._started(app):
@@ -101,8 +102,8 @@ class WorkerNode:
                 await self._drain(hurry)
         if parts.intake.failure is not None:
             raise UsageError(parts.intake.failure)
-        if parts.reaper.failure is not None:
-            raise parts.reaper.failure  # the process exits with an error, and its supervisor starts it again
+        if (failure := parts.reaper.failure or parts.receiver.failure) is not None:
+            raise failure  # the process exits with an error, and its supervisor starts it again
         return 0
 
     def _make_app(self) -> faust.App:

@@ -88,6 +88,16 @@ class Projector(Follower):
         self.snapshot = Snapshot({**self.snapshot.positions, **positions}, max(seq, self.snapshot.seq))
         self._on_commit(batch.changed_ids)
 
+    def notes(self) -> list[str]:
+        """What the view lacks for good, a sentence for each partition. Gaps in other topics are harmless: submissions
+        are trimmed once they are in `lifecycle.received`, and progress expires."""
+        return [
+            f"the status view has a gap in {self._kafka.topic(topic)}, partition {p}: {why}. Tasks whose events were "
+            "there are shown as they were before, or not at all"
+            for (topic, p), why in self.gaps.items()
+            if topic in EVENT_TOPICS and topic != "progress"
+        ]
+
     def position_lost(self, place: Place) -> None:
         positions = {p: at for p, at in self.snapshot.positions.items() if p != place}
         self.snapshot = Snapshot(positions, self.snapshot.seq)

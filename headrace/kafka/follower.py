@@ -49,7 +49,8 @@ class Follower:
         self._read = threading.Condition()  # guards and announces changes of the positions
         self._closing = threading.Event()
         self._restarting = False
-        self._lost: set[Place] = set()  # to be read from their earliest record at the next start
+        self._lost: dict[Place, int] = {}  # position; to be read from their earliest record at the next start
+        self.gaps: Mapping[Place, str] = {}  # what was never read and is gone, in words; only replaced
         self._watchdog = Watchdog(name)
         self.catching_up = CatchingUp(lambda: self._positions)
         self._places: tuple[Place, ...] = ()
@@ -184,11 +185,12 @@ class Follower:
         places = self._find_places()
         ends = end_offsets(self._kafka, self._admin, places)
         kept = {place: at for place, at in self.start_positions(ends).items() if place not in self._lost}
-        for place in [p for p, at in kept.items() if at > ends.get(p, at)]:
-            self._lose_position(place)
-            del kept[place]
         # Requested here, because librdkafka takes half a second to find out where a log begins.
-        first = first_offsets(self._kafka, self._admin, [place for place in places if place not in kept])
+        first = first_offsets(self._kafka, self._admin, places)
+        for place in [p for p, at in kept.items() if not first.get(p, at) <= at <= ends.get(p, at)]:
+            self._lost[place] = kept.pop(place)
+            self._lose_position(place)
+        self.gaps = {**self.gaps, **{p: _gap(at, first[p], ends[p]) for p, at in self._lost.items() if p in first}}
         starts = {**first, **kept}
         with self._read:
             self._positions, self._places = kept, tuple(places)
@@ -227,9 +229,8 @@ class Follower:
             if error.code() == KafkaError._PARTITION_EOF:  # the last records may be transaction markers
                 positions[place] = max(positions.get(place, self._positions.get(place, 0)), offset)
             elif error.code() in (KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE):
+                self._lost[place] = positions.pop(place, self._positions.get(place, offset))
                 self._lose_position(place)
-                positions.pop(place, None)
-                self._lost.add(place)
                 self.restart()  # librdkafka has stopped fetching the partition, and refuses to seek in it
             else:
                 self.partition_failed(error)
@@ -243,3 +244,10 @@ class Follower:
         with self._read:
             self._positions = {**self._positions, **changed}
             self._read.notify_all()
+
+
+def _gap(position: int, first: int, end: int) -> str:
+    """What a reader at that position misses in a log that holds the offsets from `first` to `end`."""
+    if position < first:
+        return f"the offsets {position} to {first - 1} were deleted before they were read"
+    return f"it ends at {end} and had been read to {position}: it was made anew, or has lost records"

@@ -113,7 +113,13 @@ class Auditor:
     def _read_to_ends(self) -> None:
         """Reads on to the present ends of the topics."""
         places = self._log.places(TOPICS)
-        begins = self._log.starts(places) | self._projection.next_offsets()
+        first, known = self._log.starts(places), self._projection.next_offsets()
+        if gone := [p for p in places if known.get(p, first[p]) < first[p]]:
+            raise Retryable(
+                f"Kafka no longer holds {gone[0][0]}, partition {gone[0][1]}, from offset {known[gone[0]]} on, where "
+                "the audit goes on: remove audit.sqlite in this role's data directory, and it begins with what there is"
+            )
+        begins = first | known
         self._log.read({p: begins[p] for p in places}, self._log.ends(places), self._add_records)
 
     def _add_records(self, records: list[Record]) -> None:

@@ -21,6 +21,7 @@ from headrace.contract.records import Outgoing, Source
 from headrace.contract.states import Reason
 from headrace.kafka.client import Kafka
 from headrace.kafka.groups import STOREKEEPER_GROUP
+from headrace.kafka.partitioner import partition_of
 from headrace.kafka.sender import Sender
 from headrace.kafka.topics import apply_topics
 from headrace.settings import Settings
@@ -60,6 +61,13 @@ def failed(**changes: object) -> Outcome:
 
 def cancelled(**changes: object) -> Outcome:
     return completed(SUBMISSION, **{"outcome": "cancelled", "reason": Reason.CANCELLED, **changes})
+
+
+def id_in_partition(partition: int) -> str:
+    """A new task id whose records belong there."""
+    while partition_of((task_id := str(uuid.uuid4())).encode(), PARTITIONS) != partition:
+        pass
+    return task_id
 
 
 def in_chunks(outcome: Outcome, size: int = CHUNK_BYTES) -> list[Outcome]:

@@ -95,6 +95,8 @@ def test_a_position_that_the_log_has_left_behind_or_never_had_is_lost(kafka: Kaf
         assert follower.wait_caught_up(PATIENCE_S)
         assert sorted(follower.values) == [(0, b"c"), (1, b"x")]
         assert sorted(follower.lost) == [(TOPIC, 0), (TOPIC, 1)]
+        assert follower.gaps[TOPIC, 0] == "the offsets 1 to 1 were deleted before they were read"
+        assert follower.gaps[TOPIC, 1].startswith("it ends at 1 and had been read to 1000")
 
 
 def test_an_error_that_passes_is_said_and_the_batch_comes_again(kafka: Kafka, sender: Sender) -> None:

@@ -1,6 +1,7 @@
 """The receiver agent against a real broker: what it announces, what it leaves out, and what survives a crash."""
 
 import asyncio
+import threading
 import uuid
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -8,9 +9,11 @@ from pathlib import Path
 
 import orjson
 import pytest
+from confluent_kafka import TopicPartition
 
 from agents.faust_kit.app import make_app, running
 from agents.monitoring.protocol_metrics import ProtocolMetrics
+from agents.receiver.consumer import ReceiverConsumer
 from agents.receiver.received_index import ReceivedIndex
 from agents.receiver.receiver import Receiver
 from headrace.contract.ids import id_of_source
@@ -21,6 +24,7 @@ from headrace.contract.states import Cause
 from headrace.contract.task import Task
 from headrace.kafka.client import Kafka
 from headrace.kafka.groups import RECEIVER_GROUP
+from headrace.kafka.trimming import delete_records
 from headrace.kafka.sender import Sender
 from headrace.settings import Settings
 from infra.local.process import free_port
@@ -150,3 +154,21 @@ async def until(met: "asyncio.Future[bool] | object", timeout_s: float = 60.0) -
     async with asyncio.timeout(timeout_s):
         while not met():  # noqa: ASYNC110 - the receiver only counts, there is no event to wait for
             await asyncio.sleep(0.02)
+
+
+def test_a_receiver_whose_next_tasks_are_gone_stops_and_says_which(kafka: Kafka, sender: Sender) -> None:
+    sender.send_all([Outgoing("tasks.normal", None, GOOD, partition=0)] * 3, 30)
+    before = kafka.consumer(RECEIVER_GROUP)
+    before.commit(offsets=[TopicPartition(kafka.topic("tasks.normal"), 0, 1)], asynchronous=False)
+    before.close()
+    delete_records(kafka, kafka.admin(), {("tasks.normal", 0): 2})
+    failed = threading.Event()
+    consumer = ReceiverConsumer(kafka, lambda _: None)
+    consumer.on_failure = lambda _: failed.set()
+    consumer.start()
+    try:
+        assert failed.wait(60)
+        assert "partition 0: the offsets 1 to 1 were deleted before it has read them" in str(consumer.failure)
+        assert consumer.check() is not None
+    finally:
+        consumer.close()

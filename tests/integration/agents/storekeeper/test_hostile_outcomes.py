@@ -1,6 +1,5 @@
 """No outcome stops those behind it: outcomes that no event could carry on lie before a good one in each partition."""
 
-import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -8,8 +7,7 @@ import pytest
 from confluent_kafka import Producer
 
 from headrace.contract.outcome import Outcome
-from headrace.kafka.partitioner import partition_of
-from tests.rigs.storekeeper import Rig, completed, failed, installation
+from tests.rigs.storekeeper import Rig, completed, failed, id_in_partition, installation
 from tests.rigs.topics import PARTITIONS
 
 LARGE = b"x" * 3_000_000
@@ -20,13 +18,6 @@ TEXTS = ("name", "directory", "node", "boot", "error", "content-type", "suffix",
 def rig(broker: str, tmp_path: Path) -> Iterator[Rig]:
     with installation(broker, tmp_path) as found:
         yield found
-
-
-def in_partition(partition: int) -> str:
-    """A new task id whose outcomes belong there."""
-    while partition_of((task_id := str(uuid.uuid4())).encode(), PARTITIONS) != partition:
-        pass
-    return task_id
 
 
 def send_hostile(rig: Rig, partition: int) -> None:
@@ -42,17 +33,17 @@ def send_hostile(rig: Rig, partition: int) -> None:
         producer.produce(topic, sent.value, own, partition, headers=[*kept, *more])
 
     for name in TEXTS:
-        for outcome in (completed(id=in_partition(partition)), failed(id=in_partition(partition))):
+        for outcome in (completed(id=id_in_partition(partition)), failed(id=id_in_partition(partition))):
             send(outcome, (name, LARGE))
             send(outcome, (name, LARGE[:1_900_000]))
-    send(completed(LARGE, id=in_partition(partition)))
-    send(failed(id=in_partition(partition)), key=LARGE)
-    send(failed(id=in_partition(partition)), *((f"h{i}", b"") for i in range(50_000)))
+    send(completed(LARGE, id=id_in_partition(partition)))
+    send(failed(id=id_in_partition(partition)), key=LARGE)
+    send(failed(id=id_in_partition(partition)), *((f"h{i}", b"") for i in range(50_000)))
     assert producer.flush(60) == 0
 
 
 def test_an_outcome_that_no_event_can_carry_stops_nothing_behind_it(rig: Rig) -> None:
-    good = [completed(id=in_partition(p)) for p in range(PARTITIONS)]
+    good = [completed(id=id_in_partition(p)) for p in range(PARTITIONS)]
     for partition in range(PARTITIONS):
         send_hostile(rig, partition)
     rig.send(*good)
