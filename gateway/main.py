@@ -16,6 +16,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from types import FrameType
+from typing import Protocol
 
 import uvicorn
 import uvloop
@@ -44,6 +45,8 @@ from .view.cluster import TOPICS as CLUSTER_TOPICS
 from .view.cluster import ClusterView
 from .view.notifier import Notifier
 from .view.projector import TOPICS, Projector
+from .view.snapshot_folder import SnapshotFolder
+from .view.snapshots import Snapshots, SnapshotWriter
 from .view.store import StatusStore
 
 log = logging.getLogger(__name__)
@@ -122,7 +125,9 @@ async def running(
 ) -> AsyncIterator[Dependencies]:
     """Starts what handlers depend on, and stops it in order at the end. The caller closes the store and the root."""
     deps = _make_dependencies(settings, kafka, root, store)
-    threads = (deps.projector, deps.cluster, deps.broker_probe, deps.log_notes)
+    threads: list[_Thread] = [deps.projector, deps.cluster, deps.broker_probe, deps.log_notes]
+    if deps.snapshot_writer is not None:
+        threads.append(deps.snapshot_writer)
     for thread in threads:
         thread.start()
     try:
@@ -140,7 +145,8 @@ def _make_dependencies(settings: Settings, kafka: Kafka, root: ResultsRoot, stor
     """Makes all parts, with the readiness checks of each. None of their threads has started."""
     metrics = Metrics()
     notifier = Notifier(asyncio.get_running_loop())
-    projector = Projector(kafka, store, metrics, notifier.notify)
+    snapshots = _snapshots(settings, root)
+    projector = Projector(kafka, store, metrics, notifier.notify, snapshots)
     cluster = ClusterView(kafka)
     stall_detector = StallDetector("the status view")
 
@@ -154,6 +160,7 @@ def _make_dependencies(settings: Settings, kafka: Kafka, root: ResultsRoot, stor
     deps = Dependencies(
         store=store,
         projector=projector,
+        snapshot_writer=SnapshotWriter(store, snapshots, projector.whole_positions) if snapshots else None,
         cluster=cluster,
         notifier=notifier,
         broker_probe=BrokerProbe(kafka, lambda: projector.places, report_lag),
@@ -177,6 +184,18 @@ def _make_dependencies(settings: Settings, kafka: Kafka, root: ResultsRoot, stor
     deps.health.add_check("kinds", cluster.check)
     deps.health.add_check("results", root.check)
     return deps
+
+
+def _snapshots(settings: Settings, root: ResultsRoot) -> Snapshots | None:
+    if settings.view_snapshots == "none":
+        return None
+    return Snapshots(SnapshotFolder(root, settings.view_snapshots), every_s=settings.view_snapshot_s)
+
+
+class _Thread(Protocol):
+    def start(self) -> None: ...
+
+    def close(self) -> None: ...
 
 
 class Server(uvicorn.Server):

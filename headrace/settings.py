@@ -81,6 +81,13 @@ class Settings:
     results: str = _setting(
         "HEADRACE_RESULTS", "results root, the directory for all results; empty = <data>/results", ""
     )
+    view_snapshots: str = _setting(
+        "HEADRACE_VIEW_SNAPSHOTS",
+        "directory in which gateways leave copies of their status views, from which gateways start; empty = below the "
+        "results root; `none` = no copies",
+        "",
+    )
+    view_snapshot_s: float = _setting("HEADRACE_VIEW_SNAPSHOT_S", "seconds between two such copies", 3600.0)
     database: str = _setting(
         "HEADRACE_DATABASE", "mysql://user:password@host:port/name; empty = the embedded MariaDB of `up`", ""
     )
@@ -220,6 +227,8 @@ class Settings:
             )
         if self.keep_s < 3600:
             raise UsageError("HEADRACE_KEEP_S must be at least 3600: repeats are recognised within an hour")
+        if self.view_snapshot_s <= 0:
+            raise UsageError("HEADRACE_VIEW_SNAPSHOT_S must be above 0 seconds")
         if self.drain_s < 0 or self.trigger_s <= 0 or self.audit_s <= 0:
             raise UsageError(
                 "HEADRACE_DRAIN_S must be at least 0 seconds, HEADRACE_TRIGGER_S and HEADRACE_AUDIT_S above 0"

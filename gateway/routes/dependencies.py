@@ -30,6 +30,7 @@ from ..view.notifier import Notifier
 from ..view.projection import TaskView, id_bytes
 from ..view.projector import TASK_TOPICS, TOPICS, Projector
 from ..view.recent_submissions import RecentSubmissions
+from ..view.snapshots import SnapshotWriter
 from ..view.store import EVENT_TOPICS, StatusStore
 
 FIND_WAIT_S = 2.0  # how long a look-up waits for the view to reach the end of the log before it answers 503
@@ -41,6 +42,7 @@ class Dependencies:
 
     store: StatusStore
     projector: Projector
+    snapshot_writer: SnapshotWriter | None
     cluster: ClusterView
     notifier: Notifier
     broker_probe: BrokerProbe

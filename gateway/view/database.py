@@ -9,6 +9,8 @@ sqlite3.OperationalError and is left alone.
 import os
 import sqlite3
 import threading
+from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 from headrace.storage.rebuilds import Rebuilds
@@ -17,6 +19,7 @@ from headrace.storage.sqlite import Damaged, connect, lock, make_tables, open_or
 from .projection import COLUMNS
 
 SCHEMA_VERSION = 1
+_PAGES = 2000  # copied at a time
 _LOCKED_S = 10.0  # how long a connection waits for another one's lock
 _INTEGERS = {
     "submitted_ms",
@@ -92,6 +95,34 @@ class StatusDatabase:
         self.writer.execute("INSERT INTO sqlite_sequence VALUES ('events', ?)", (last_seq,))
         self._file += 1
 
+    def copy_to(self, path: Path, stopped: Callable[[], bool]) -> None:
+        """Writes the file as it is now to the new file `path`; InterruptedError when `stopped` says so meanwhile.
+
+        For any thread. Readers and the writer do not wait; the write-ahead log grows meanwhile.
+        """
+
+        def check(*_: int) -> None:
+            if stopped():
+                raise InterruptedError("the gateway stops")
+
+        with closing(connect(self.path, timeout_s=_LOCKED_S, autocommit=True)) as source:
+            source.execute("BEGIN")
+            source.execute("SELECT count(*) FROM meta").fetchone()  # from here on it sees no later transaction
+            with closing(sqlite3.connect(path, isolation_level=None)) as target:
+                source.backup(target, pages=_PAGES, progress=check)
+                target.execute("PRAGMA journal_mode = DELETE")  # one file, without a write-ahead log
+
+    def load(self, path: Path) -> None:
+        """Replaces all content by that of a copy; for the writer's thread, while no stream of events is open.
+
+        Damaged, and nothing has changed, when the copy has other tables.
+        """
+        with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as source:
+            make_tables(source, _SCHEMA)
+            _check_version(source)
+            source.backup(self.writer, pages=_PAGES)
+        self.writer.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+
     def close(self) -> None:
         for connection in self._connections:
             connection.close()
@@ -108,8 +139,12 @@ class StatusDatabase:
 def _prepare(connection: sqlite3.Connection) -> None:
     connection.execute("PRAGMA wal_autocheckpoint = 4000")  # pages
     make_tables(connection, _SCHEMA)
-    found = connection.execute("SELECT value FROM meta WHERE key = 'schema'").fetchone()
-    if found is None:
+    if connection.execute("SELECT 1 FROM meta WHERE key = 'schema'").fetchone() is None:
         connection.execute("INSERT INTO meta VALUES ('schema', ?)", (str(SCHEMA_VERSION),))
-    elif found != (str(SCHEMA_VERSION),):
-        raise Damaged(f"schema version {found[0]}")
+    _check_version(connection)
+
+
+def _check_version(connection: sqlite3.Connection) -> None:
+    found = connection.execute("SELECT value FROM meta WHERE key = 'schema'").fetchone()
+    if found != (str(SCHEMA_VERSION),):
+        raise Damaged(f"schema version {found and found[0]}")

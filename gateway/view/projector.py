@@ -19,10 +19,12 @@ from headrace.errors import Retryable
 from headrace.kafka.client import Kafka
 from headrace.kafka.follower import Follower
 from headrace.kafka.metadata import installation_name, partitions_of
+from headrace.kafka.reading import first_offsets
 from headrace.storage.sqlite import Damaged, trouble
 
 from ..metrics import Metrics
 from .batch import EventBatch
+from .snapshots import Snapshots
 from .store import EVENT_TOPICS, StatusStore
 
 log = logging.getLogger(__name__)
@@ -58,17 +60,28 @@ class Projector(Follower):
     retried_errors = (KafkaException, Retryable, sqlite3.Error)
 
     def __init__(
-        self, kafka: Kafka, store: StatusStore, metrics: Metrics, on_commit: Callable[[set[bytes]], None]
+        self,
+        kafka: Kafka,
+        store: StatusStore,
+        metrics: Metrics,
+        on_commit: Callable[[set[bytes]], None],
+        snapshots: Snapshots | None = None,
     ) -> None:
         super().__init__(kafka, "status view", TOPICS)
         self._store, self._metrics, self._on_commit = store, metrics, on_commit
+        self._snapshots = snapshots  # to start from, until that has been tried
         self._looked_at = 0.0
         self.snapshot = Snapshot(store.positions(), store.last_seq())
         self.partition_count = 0  # of each keyed topic; 0 until the topics are known
 
     def check(self) -> str | None:
         """For health: None, or why the view is not being kept up to date."""
-        return self.failure or super().check()
+        copying = self._snapshots.doing if self._snapshots is not None else None
+        return self.failure or copying or super().check()
+
+    def whole_positions(self) -> Mapping[Place, int] | None:
+        """How far the view has read; None while it has not read what the log held at the start."""
+        return self.snapshot.positions if self.catching_up.whole() and self._store.damage is None else None
 
     def failure_words(self, error: Exception) -> str:
         return trouble(error) if isinstance(error, sqlite3.Error) else super().failure_words(error)
@@ -77,6 +90,9 @@ class Projector(Follower):
         if self._store.damage is not None:
             self._remake()
         self._adopt_cluster()
+        if self._snapshots is not None:  # only at the start: open streams know their place by numbers of this file
+            self._restore(self._snapshots, ends)
+            self._snapshots = None
         self.partition_count = sum(topic == TOPICS[0] for topic, _ in ends)
         self._looked_at = time.monotonic()
         return self.snapshot.positions
@@ -122,6 +138,12 @@ class Projector(Follower):
             log.info("the keyed topics now have %d partitions", count)
             self.restart()
         self._store.delete_progress(int(time.time() * 1000) - _PROGRESS_KEPT_MS)
+
+    def _restore(self, snapshots: Snapshots, ends: Mapping[Place, int]) -> None:
+        installation = installation_name(self._admin, self._kafka, TOPICS[0], 5)
+        if snapshots.restore(self._store, installation, first_offsets(self._kafka, self._admin, ends), ends):
+            self.snapshot = Snapshot(self._store.positions(), self._store.last_seq())
+            self._adopt_cluster()
 
     def _remake(self) -> None:
         log.warning("the status view's file is damaged (%s): it is made anew from the log", self._store.damage)

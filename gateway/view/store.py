@@ -6,7 +6,7 @@ file turns out to be damaged, in whatever thread, `damage` says so until the vie
 """
 
 import sqlite3
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from operator import attrgetter
@@ -107,6 +107,10 @@ class StatusStore:
         self._database.remake(self.damage or "", last_seq)
         self.damage = None
 
+    def load(self, copy: Path) -> None:
+        """Replaces the view by a copy of another gateway's, while no stream of events is open. Damaged, OSError."""
+        self._database.load(copy)
+
     def positions(self) -> dict[tuple[str, int], int]:
         with self._noting_damage():
             return {(t, p): n for t, p, n in self._writer.execute("SELECT topic, partition, next FROM positions")}
@@ -204,6 +208,15 @@ class StatusStore:
         sql = "SELECT count(*) FROM tasks WHERE redrive_of = ? AND redrive_of != ''"
         counts = {i: self._rows(sql, id_text(i))[0][0] for i in ids}
         return {i: n for i, n in counts.items() if n}
+
+    def copy_to(self, path: Path, stopped: Callable[[], bool]) -> None:
+        """Writes the view as it is now to the new file `path`. InterruptedError when `stopped` says so meanwhile."""
+        with self._noting_damage():
+            self._database.copy_to(path, stopped)
+
+    @property
+    def path(self) -> Path:
+        return self._database.path
 
     def close(self) -> None:
         self._database.close()

@@ -194,6 +194,7 @@ class Follower:
         starts = {**first, **kept}
         with self._read:
             self._positions, self._places = kept, tuple(places)
+            self._read.notify_all()  # when everything has been read already, nothing else wakes those who wait
         self.catching_up.begin(starts, ends)
         # An empty place has been read: a fetch that finds nothing would say so half a second later.
         self._advance((), {place: end for place, end in ends.items() if starts[place] == end})

@@ -133,3 +133,12 @@ def test_a_missing_topic_is_waited_for(kafka_settings: Settings, make_topics: Ca
         assert "headrace topics apply" in (follower.failure or "")
         make_topics(kafka_settings.topic_prefix)
         assert follower.wait_caught_up(PATIENCE_S)
+
+
+def test_one_that_has_read_everything_already_says_so_at_once(kafka: Kafka, sender: Sender) -> None:
+    send(sender, b"a")
+    with following(Values(kafka)) as first:
+        assert first.wait_caught_up(PATIENCE_S)
+        known = dict(first.positions)
+    with following(Values(kafka, known)) as again:
+        assert again.wait_caught_up(PATIENCE_S), "nothing comes that would wake it"
