@@ -71,6 +71,7 @@ class WorkerParts:
         self._metrics = ProtocolMetrics(self.stats.registry)
         self.registry = Registry(r.kafka, r.kinds, FailureDetector(r.settings.lease_s))
         self.cancellations = Cancellations(r.kafka, r.node.control_path)
+        self.stats.registry.register(self.cancellations.rebuilds)
         self.finisher = self._make_finisher()
         self.worker = self._make_worker()
         self.delegation = self._make_delegation()
