@@ -19,7 +19,7 @@ from py4j.protocol import Py4JError
 from pyspark.sql import SparkSession
 
 from headrace.child.process_tree import kill_trees
-from headrace.errors import UsageError
+from headrace.errors import HeadraceError, UsageError
 from headrace.kafka.client import Kafka
 from headrace.kafka.log_notes import LogNotes
 from headrace.process.health import Health
@@ -28,11 +28,13 @@ from headrace.settings import Settings
 
 from .audit.auditor import Auditor
 from .audit.store import MySqlAuditStore
+from .audit.supervisor import AuditSupervisor
 from .health_http import HealthServer
 from .job import StatisticsJob
 from .metrics import Metrics
 from .session import jvm_pid, start_session
 from .sinks import sink_of
+from .sinks.base import Sink
 from .sinks.mysql import MySqlSink
 from .source import TOPICS as SOURCE_TOPICS
 
@@ -65,21 +67,45 @@ def main(settings: Settings) -> int:
             health.add_notes(log_notes.notes)
             log_notes.start()
             on_signals(_STOPS, job.stop)
-            auditor = None
-            if isinstance(sink, MySqlSink):
-                store = MySqlAuditStore(sink.database)
-                auditor = Auditor(kafka, store, folder, metrics, settings.audit_s, job.counted_until)
-                auditor.start()
             try:
-                job.run()
+                with _audited(settings, kafka, sink, folder, metrics, job, health):
+                    job.run()
             finally:
-                if auditor is not None:
-                    auditor.stop()
                 log_notes.close()
                 _end(spark)
         finally:
             server.close()
     return 0
+
+
+@contextmanager
+def _audited(
+    settings: Settings, kafka: Kafka, sink: Sink, folder: Path, metrics: Metrics, job: StatisticsJob, health: Health
+) -> Iterator[None]:
+    """Runs the audit meanwhile, if there is a database for it. HeadraceError at the end when the audit has hung."""
+    if not isinstance(sink, MySqlSink):
+        yield
+        return
+    store, hung = MySqlAuditStore(sink.database), list[str]()
+
+    def on_hung(words: str) -> None:
+        log.error("the audit %s: the statistics end, to be started again", words)
+        hung.append(words)
+        job.stop()
+
+    supervisor = AuditSupervisor(
+        lambda on_step: Auditor(kafka, store, folder, metrics, settings.audit_s, job.counted_until, on_step),
+        settings.audit_s,
+        on_hung=on_hung,
+    )
+    health.add_check("audit", supervisor.check)
+    supervisor.start()
+    try:
+        yield
+    finally:
+        supervisor.stop()
+    if hung:
+        raise HeadraceError(f"the audit {hung[0]}")
 
 
 @contextmanager

@@ -2,6 +2,8 @@
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
 
+from headrace.storage.rebuilds import Rebuilds
+
 
 class Metrics:
     """One set for each process."""
@@ -21,6 +23,13 @@ class Metrics:
         self.resubmitted = Counter(
             "headrace_audit_resubmitted", "Tasks that the audit saw submitted more than once", registry=r
         )
+        self._passed_over = Counter(
+            "headrace_audit_passed_over",
+            "Records that the audit passed over because they are not what their topic holds",
+            ["topic"],
+            registry=r,
+        )
+        self._rebuilds: Rebuilds | None = None
         self.audited = Gauge("headrace_audit_timestamp_seconds", "When the last audit ended", registry=r)
 
     def add_batch(self, events: int, late: int, seconds: float) -> None:
@@ -29,6 +38,18 @@ class Metrics:
         self._events.inc(events)
         self._late.inc(late)
         self._seconds.set(seconds)
+
+    def count_passed_over(self, topic: str) -> None:
+        """Counts one record that the audit could not use."""
+        self._passed_over.labels(topic).inc()
+
+    def follow_rebuilds(self, rebuilds: Rebuilds) -> None:
+        """Shows how often the audit's file was made anew; another audit takes the place of the one before."""
+        if self._rebuilds is not None:
+            self.registry.unregister(self._rebuilds)
+            rebuilds.count += self._rebuilds.count
+        self._rebuilds = rebuilds
+        self.registry.register(rebuilds)
 
     def text(self) -> bytes:
         """All metrics in Prometheus's text format."""

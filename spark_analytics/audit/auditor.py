@@ -1,11 +1,13 @@
 """The conservation audit: received = completed + dead + running + queued, and the id of every task that breaks it.
 
-A thread of the statistics' process runs `Auditor.audit` every HEADRACE_AUDIT_S. It judges only events that are at least
-that old, and reads in the order in which tasks move on (committed offsets, claims, queues, outcomes, ends). It reports
-a task as lost when two audits in a row found it nowhere and a scan of the whole log found no end either.
+The supervisor calls `Auditor.audit` every HEADRACE_AUDIT_S. It judges only events that are at least that old, and reads
+in the order in which tasks move on (committed offsets, claims, queues, outcomes, ends). It reports a task as lost when
+two audits in a row found it nowhere and a scan of the whole log found no end either. That scan is made once for each
+task, and takes a small share of the time: what comes later, the projection has itself.
 """
 
 import logging
+import sqlite3
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -13,16 +15,15 @@ from itertools import islice
 from pathlib import Path
 from uuid import UUID
 
-from confluent_kafka import KafkaException
-
-from headrace.contract.records import Place, Record
+from headrace.contract.records import Place
 from headrace.errors import Retryable
 from headrace.kafka.client import Kafka
 from headrace.kafka.groups import INTAKE_GROUP, STOREKEEPER_GROUP
 from headrace.process.throttled_log import log_throttled
+from headrace.storage.sqlite import is_damage, trouble
 
 from ..metrics import Metrics
-from .log_reader import AuditLog
+from .log_reader import AuditLog, Story
 from .projection import TOPICS, AuditProjection, PartialTask
 from .store import Audit, AuditStore, Finding
 
@@ -33,12 +34,14 @@ _COMPARED_MIN = 30  # minutes in which the tables are compared with the projecti
 _MOST_FINDINGS = 1000  # of each kind, saved for one audit; the count of lost tasks includes all
 _MOST_SOURCES = 6  # named in a finding
 _AUDITS_TO_REPORT = 2  # in a row that must miss a task
+_MOST_SEARCHED = 100_000  # tasks in one search of the log
+_PAUSE = 20  # times as long as a search took, before the next: a twentieth of the time at most
 
 
 class Auditor:
     """`counted_until()` is the time, in seconds since the epoch, up to which the query has counted; None = unknown.
 
-    Started and stopped by `main`; only its own thread, or a test, calls `audit`.
+    Used by one thread. `on_step` is called at each step of an audit, several times a second while the log is read.
     """
 
     def __init__(
@@ -49,28 +52,42 @@ class Auditor:
         metrics: Metrics,
         every_s: float,
         counted_until: Callable[[], float | None] = lambda: None,
+        on_step: Callable[[], None] = lambda: None,
     ) -> None:
+        """sqlite3.OperationalError while the file in `folder` cannot be used."""
         self._store, self._metrics, self._every_s = store, metrics, every_s
-        self._counted_until = counted_until
-        self._projection = AuditProjection(folder / "audit.sqlite")
-        self._log = AuditLog(kafka)
+        self._counted_until, self._on_step = counted_until, on_step
+        self._projection = AuditProjection(folder / "audit.sqlite", metrics.count_passed_over)
+        self._log = AuditLog(kafka, self._step)
         self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="audit", daemon=True)
+        self._next_scan = 0.0  # on the monotonic clock
+        metrics.follow_rebuilds(self._projection.rebuilds)
 
-    def start(self) -> None:
-        self._thread.start()
+    def ask_to_stop(self) -> None:
+        """Ends an audit that reads the log, with Retryable; safe from any thread."""
+        self._stop.set()
 
     def stop(self) -> None:
-        self._stop.set()
-        if self._thread.is_alive():
-            self._thread.join(15)
-            if self._thread.is_alive():
-                return  # it waits for Kafka, and ends with the process
+        """Closes what it uses. No audit may be running."""
+        self.ask_to_stop()
         self._log.close()
         self._projection.close()
 
     def audit(self) -> Audit:
-        """Runs one audit and saves it; KafkaException or Retryable when Kafka or the database does not answer."""
+        """Runs one audit and saves it; KafkaException or Retryable when Kafka, the disk or the database fails.
+
+        A damaged file is made anew, and the next audit fills it.
+        """
+        try:
+            self._projection.adopt(self._log.installation())
+            return self._audit()
+        except sqlite3.Error as e:
+            if not is_damage(e):
+                raise Retryable(f"its file: {trouble(e)}") from None
+            self._projection.remake(str(e))
+            raise Retryable(f"its file was damaged ({e}), and is made anew from the log") from None
+
+    def _audit(self) -> Audit:
         committed = self._log.committed(INTAKE_GROUP, _QUEUES) | self._log.committed(STOREKEEPER_GROUP, ["results"])
         self._read_to_ends()
         now_ms = int(time.time() * 1000)
@@ -79,10 +96,11 @@ class Auditor:
         unreceived = self._find_unreceived(settled_ms)
         only_started = self._projection.find_only_started()
         self._projection.count_missed(t.id for t in (*missing, *unreceived, *only_started))
-        findings = [*self._report_lost(missing, now_ms), *self._report_unreceived(unreceived, now_ms)]
-        lost = sum(f.verdict == "lost" for f in findings)
+        looked = self._look_up([*missing, *unreceived, *only_started], now_ms)
+        findings = [_lost(t) for t in missing if t.id in looked]
+        lost = len(findings)
+        findings += [_unreceived(t) for t in unreceived if t.id in looked]
         del findings[_MOST_FINDINGS:]
-        self._settle_only_started(only_started, now_ms)
         repeats = self._projection.unreported_repeats()[:_MOST_FINDINGS]  # the next audit reports the rest
         findings += [
             Finding(str(UUID(bytes=i)), "repeated", event, f"lifecycle event {event} came more than once")
@@ -120,12 +138,13 @@ class Auditor:
                 "the audit goes on: remove audit.sqlite in this role's data directory, and it begins with what there is"
             )
         begins = first | known
-        self._log.read({p: begins[p] for p in places}, self._log.ends(places), self._add_records)
+        self._log.read({p: begins[p] for p in places}, self._log.ends(places), self._projection.add_records)
+        self._projection.rebuilds.end()
 
-    def _add_records(self, records: list[Record]) -> None:
+    def _step(self) -> None:
         if self._stop.is_set():
             raise Retryable("the audit was asked to stop")
-        self._projection.add_records(records)
+        self._on_step()
 
     def _find_missing(self, settled_ms: int, committed: dict[Place, int]) -> list[PartialTask]:
         """Received, not ended, and in no claim, queue or outcome. A task that moves meanwhile is found further on."""
@@ -145,39 +164,46 @@ class Auditor:
         hidden = self._log.hidden_partitions(("lifecycle.received",)) if found else set()
         return [t for t in found if t.partition not in hidden]
 
-    def _report_lost(self, missing: list[PartialTask], now_ms: int) -> list[Finding]:
-        suspects = {t.id: t.partition for t in missing if t.missed + 1 >= _AUDITS_TO_REPORT}
-        found = []
-        for task_id, story in self._log.story(suspects).items() if suspects else ():
-            if story.events & {"completed", "dead"}:  # it had ended and been forgotten before `received` came again
-                self._projection.replace_by_repeat(task_id, "received", now_ms, story.sources)
-            else:
-                detail = "received, and since then in no queue, claim, outcome, completion or dead letter"
-                found.append(Finding(str(UUID(bytes=task_id)), "lost", "completed", detail))
-        return found
+    def _look_up(self, partial: list[PartialTask], now_ms: int) -> set[bytes]:
+        """The tasks for which the whole log has been searched in vain; those that it explains are settled.
 
-    def _report_unreceived(self, ended: list[PartialTask], now_ms: int) -> list[Finding]:
-        suspects = {t.id: t.partition for t in ended if t.missed + 1 >= _AUDITS_TO_REPORT}
-        found = []
-        for task_id, story in self._log.story(suspects).items() if suspects else ():
-            if "received" in story.events:
-                event = "completed" if "completed" in story.events else "dead"
-                self._projection.replace_by_repeat(task_id, event, now_ms)
-            else:
-                detail = "ended without a lifecycle.received record"
-                found.append(Finding(str(UUID(bytes=task_id)), "unreceived", "received", detail))
-        return found
+        Searches for tasks that two audits in a row have missed. A search of long history waits before the next.
+        """
+        looked = self._projection.looked()
+        due = {t.id: t.partition for t in partial if t.missed + 1 >= _AUDITS_TO_REPORT and t.id not in looked}
+        began = time.monotonic()
+        if not due or began < self._next_scan:
+            return looked
+        stories = self._log.story(dict(islice(due.items(), _MOST_SEARCHED)))
+        self._next_scan = time.monotonic() + _PAUSE * (time.monotonic() - began)
+        in_vain = {i for i, story in stories.items() if not self._settle(i, story, now_ms)}
+        self._projection.mark_looked(in_vain)
+        return looked | in_vain
 
-    def _settle_only_started(self, started: list[PartialTask], now_ms: int) -> None:
-        """Drops tasks that had ended and been forgotten before another attempt, or another copy of them, started."""
-        suspects = {t.id: t.partition for t in started if t.missed + 1 >= _AUDITS_TO_REPORT}
-        for task_id, story in self._log.story(suspects).items() if suspects else ():
-            if not story.events & {"completed", "dead"}:
-                continue
-            if len(story.sources) > 1:
-                self._projection.replace_by_repeat(task_id, "started", now_ms, story.sources)
-            else:
-                self._projection.forget(task_id)
+    def _settle(self, task_id: bytes, story: Story, now_ms: int) -> bool:
+        """Whether what the log holds of the task explains why the projection has only a part of it.
+
+        It had ended and been forgotten before a copy or another attempt of it came, or its first event is trimmed.
+        """
+        has_ended = bool(story.events & {"completed", "dead"})
+        known = self._projection.events_of(task_id)
+        end = "completed" if "completed" in known else "dead"
+        if not has_ended or not known:
+            return not known
+        if "received" not in story.events:
+            trimmed = 0 < story.submitted_ms < story.first_received_ms
+            if trimmed:
+                self._projection.forget(task_id, end)
+            return trimmed
+        if known & {"completed", "dead"}:
+            self._projection.replace_by_repeat(task_id, end, now_ms)
+        elif "received" in known:
+            self._projection.replace_by_repeat(task_id, "received", now_ms, story.sources)
+        elif len(story.sources) > 1:
+            self._projection.replace_by_repeat(task_id, "started", now_ms, story.sources)
+        else:
+            self._projection.forget(task_id)
+        return True
 
     def _compare_tables(self, settled_ms: int) -> bool | None:
         """Whether Spark's tables and the projection agree on the last settled minutes; None = unknown."""
@@ -212,12 +238,14 @@ class Auditor:
                 f"audit {finding.verdict}", "Audit: task %s is %s (%s)", finding.id, finding.verdict, finding.detail
             )
 
-    def _run(self) -> None:
-        while not self._stop.wait(self._every_s):
-            try:
-                self.audit()
-            except (KafkaException, Retryable, TimeoutError) as e:
-                log_throttled("audit", "The audit was skipped: %s", e)
+
+def _lost(task: PartialTask) -> Finding:
+    detail = "received, and since then in no queue, claim, outcome, completion or dead letter"
+    return Finding(str(UUID(bytes=task.id)), "lost", "completed", detail)
+
+
+def _unreceived(task: PartialTask) -> Finding:
+    return Finding(str(UUID(bytes=task.id)), "unreceived", "received", "ended without a lifecycle.received record")
 
 
 def _copies_note(task_id: bytes, sources: Sequence[str]) -> Finding:

@@ -10,19 +10,18 @@ outcome decides. A second event of the *same* record is one, and stays with the 
 import sqlite3
 from collections.abc import Iterable, Mapping
 
-_SCHEMA = """
-CREATE TABLE IF NOT EXISTS copies (
+SCHEMA = """
+CREATE TABLE copies (
   id BLOB, source TEXT, received INT, started INT, reported INT DEFAULT 0, PRIMARY KEY (id, source)
 ) WITHOUT ROWID;
 """
 
 
 class Copies:
-    """Keeps a row for each record of an id that has several; ids with one record have none."""
+    """Keeps a row for each record of an id that has several; ids with one record have none. The file has SCHEMA."""
 
     def __init__(self, db: sqlite3.Connection) -> None:
         self._db = db
-        db.executescript(_SCHEMA)
 
     def add_event(self, task_id: bytes, first: str, event: str, source: str, *, had: bool) -> bool:
         """Notes `event` (received or started) of the record at `source`; returns whether it had it already.

@@ -3,6 +3,7 @@
 All consumers are plain ones that join no group. KafkaException or Retryable when Kafka does not answer.
 """
 
+import contextlib
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -13,9 +14,10 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 from headrace.contract.ids import id_of_key
 from headrace.contract.records import Place, Record
 from headrace.contract.task import Task
-from headrace.errors import Retryable
+from headrace.errors import Retryable, Undecodable
 from headrace.kafka.client import SHORT_FETCH, Kafka
-from headrace.kafka.metadata import partitions_of
+from headrace.kafka.metadata import installation_name, partitions_of
+from headrace.kafka.partitioner import partition_of
 from headrace.kafka.reading import end_offsets, first_offsets, high_watermarks, read_batches
 
 from .projection import EVENTS
@@ -37,18 +39,25 @@ class Story:
 
     events: set[str] = field(default_factory=set)
     sources: set[str] = field(default_factory=set)
+    submitted_ms: int = 0  # as its events say; 0 = they do not
+    first_received_ms: int = 0  # since when lifecycle.received holds its partition's records; 0 = all of them
 
 
 class AuditLog:
     """Uses one consumer for all reading; used by one thread. A place is (topic, partition)."""
 
-    def __init__(self, kafka: Kafka) -> None:
-        self._kafka = kafka
+    def __init__(self, kafka: Kafka, on_chunk: Callable[[], None] = lambda: None) -> None:
+        """`on_chunk` is called for each chunk of records that is read; what it raises ends the reading."""
+        self._kafka, self._on_chunk = kafka, on_chunk
         self._admin = kafka.admin()
         self._consumer: Consumer = kafka.consumer(None, **SHORT_FETCH)
 
     def close(self) -> None:
         self._consumer.close()
+
+    def installation(self) -> str:
+        """The cluster and the prefix; KafkaException."""
+        return installation_name(self._admin, self._kafka, "tasks.running", _ANSWER_S)
 
     def places(self, topics: Iterable[str]) -> list[Place]:
         """All partitions of these topics; Retryable when one is missing."""
@@ -118,21 +127,40 @@ class AuditLog:
         return found
 
     def story(self, ids: dict[bytes, int]) -> dict[bytes, Story]:
-        """What the whole log holds of these tasks (id -> partition): a scan of their partitions."""
-        places = [(t, p) for t in EVENTS for p in sorted(set(ids.values()))]
+        """What the whole log holds of these tasks (id -> partition of an event): a scan of their partitions.
+
+        A record with the id may also lie elsewhere than where its key belongs: both places are read.
+        """
+        count = len(self.places(["lifecycle.received"]))
+        homes = {i: partition_of(str(UUID(bytes=i)).encode(), count) for i in ids}
+        places = [(t, p) for t in EVENTS for p in sorted({*ids.values(), *homes.values()})]
         found = {i: Story() for i in ids}
-        for chunk in self._chunks(self.starts(places), self.ends(places)):
+        starts = self.starts(places)
+        first_received_ms: dict[int, int] = {}
+        for chunk in self._chunks(starts, self.ends(places)):
             for record in chunk:
+                if record.topic == "lifecycle.received":
+                    first_received_ms.setdefault(record.partition, record.timestamp_ms)
                 spelt = id_of_key(record.key)
                 task_story = found.get(UUID(spelt).bytes) if spelt else None
                 if task_story is not None:
-                    event = EVENTS[record.topic]
-                    task_story.events.add(event)
-                    if (source := submission_source(event, record)) is not None:
-                        task_story.sources.add(str(source))
+                    _add_to_story(task_story, record)
+        for i, story in found.items():
+            if starts["lifecycle.received", homes[i]]:
+                story.first_received_ms = first_received_ms.get(homes[i], int(time.time() * 1000))
         return found
 
     def _chunks(self, begins: dict[Place, int], ends: dict[Place, int]) -> Iterator[list[Record]]:
         ranges = {place: (begin, ends[place]) for place, begin in begins.items()}
         for batch in read_batches(self._kafka, self._consumer, ranges, most=_CHUNK, silent_s=_SILENT_S):
+            self._on_chunk()
             yield [self._kafka.record(message) for message in batch]
+
+
+def _add_to_story(story: Story, record: Record) -> None:
+    event = EVENTS[record.topic]
+    story.events.add(event)
+    if (source := submission_source(event, record)) is not None:
+        story.sources.add(str(source))
+    with contextlib.suppress(Undecodable):
+        story.submitted_ms = record.milliseconds("submitted-ms", 0) or story.submitted_ms
