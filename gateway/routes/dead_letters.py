@@ -1,7 +1,8 @@
 """GET /dead and POST /dead/redrive: lists the tasks that ended without a result, and submits them again.
 
-A redrive is a new task. Its id is derived from the old id and a count, and a header names the old task. A task that was
-redriven already is skipped unless `again` is set, so repeating a call makes no second task. A call answers within
+A redrive is a new task. Its id is derived from the old id and a count, and a note on `tasks.control`, where no
+submitter may write, names both. A task that was redriven already is skipped unless `again` is set, so repeating a call
+makes no second task; nor does a call after a crash between task and note, as the id is the same. A call answers within
 seconds: when tasks are left, the answer has a cursor that the next call goes on from. Raises Problem.
 """
 
@@ -13,6 +14,7 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import Response
 
+from headrace.contract.cluster import Redriven
 from headrace.contract.exact_json import encode_json, parse_json
 from headrace.contract.ids import id_of_redrive
 from headrace.contract.records import Outgoing, Record, Source
@@ -36,6 +38,7 @@ router = Router()
 MAX_REDRIVE = 10_000  # tasks that a call looks at
 REDRIVE_S = 15.0  # a call sends no further task after so long: half of what clients usually wait for an answer
 _VIEW_WAIT_S = 2.0
+_MOST_TAKEN = 100  # ids of a task's redrives that other tasks may have
 
 
 @router.get("/dead", openapi_extra=takes("reason", "status", "name", "directory", "since", "until", "limit", "cursor"))
@@ -126,7 +129,13 @@ class _Redrive:
         old = id_text(task.id)
         try:
             outgoing = await _new_record(self.deps, task, count, self.wanted.payload)
-            topic, partition, offset = await asyncio.wrap_future(self.deps.sender.send(outgoing))
+            new = (outgoing.key or b"").decode()
+            for record in (
+                outgoing,
+                Redriven(new, old).encode(),
+            ):  # never the note alone: it would hide the dead letter
+                topic, partition, offset = await asyncio.wrap_future(self.deps.sender.send(record))
+                ends[topic, partition] = max(offset + 1, ends.get((topic, partition), 0))
         except (Undecodable, Invalid, Problem) as e:
             self.items.append({"redrive_of": old, "error": f"the submission cannot be redriven: {e.detail}"})
         except Retryable as e:
@@ -138,8 +147,7 @@ class _Redrive:
                 **self.to_json(),
             ) from None
         else:
-            ends[topic, partition] = max(offset + 1, ends.get((topic, partition), 0))
-            self.items.append({"redrive_of": old, "id": (outgoing.key or b"").decode()})
+            self.items.append({"redrive_of": old, "id": new})
 
 
 async def _new_record(deps: Dependencies, task: TaskView, count: int, payload: dict[str, Any] | None) -> Outgoing:
@@ -151,12 +159,30 @@ async def _new_record(deps: Dependencies, task: TaskView, count: int, payload: d
     value = record.value if payload is None else _replace_payload(record.value, payload)
     topic = deps.submissions.check(Submission.decode(value))
     old = id_text(task.id)
-    return Outgoing(topic, id_of_redrive(old, count).encode(), value, _headers(record, old))
+    new = await asyncio.to_thread(_next_id, deps, old, count, value)
+    return Outgoing(topic, new.encode(), value, _headers(record, old))
+
+
+def _next_id(deps: Dependencies, old: str, count: int, value: bytes) -> str:
+    """The id of the next redrive. Invalid when submitters have taken all that come into question; Retryable.
+
+    Anybody can derive these ids, and submit a task of another kind under one: a redrive would be taken for its repeat.
+    A task with the same submission is an earlier call's, which did not come to its note.
+    """
+    for number in range(count, count + _MOST_TAKEN):
+        new = id_of_redrive(old, number)
+        taken = deps.store.get_task(id_bytes(new))
+        if taken is None:
+            return new
+        record = deps.source_reader.read_record(Source.parse(taken.source)) if taken.source else None
+        if record is not None and record.value == value:
+            return new
+    raise Invalid(f"the next {_MOST_TAKEN} ids of its redrives are taken by other tasks: submit a new task instead")
 
 
 def _headers(record: Record, old: str) -> tuple[tuple[str, bytes], ...]:
-    # The digest belongs to the old task's Idempotency-Key, and an existing redrive-of to an earlier redrive.
-    kept = tuple((k, v) for k, v in record.foreign_headers if k not in ("redrive-of", "idempotency-digest"))
+    # The digest belongs to the old task's Idempotency-Key.
+    kept = tuple((k, v) for k, v in record.foreign_headers if k != "idempotency-digest")
     return (("via", b"http"), ("redrive-of", old.encode()), *kept)
 
 

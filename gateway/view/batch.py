@@ -7,6 +7,7 @@ import logging
 from collections import Counter
 from collections.abc import Sequence
 
+from headrace.contract.cluster import Redriven
 from headrace.contract.lifecycle import Event
 from headrace.contract.progress import Progress
 from headrace.contract.records import Record
@@ -15,7 +16,7 @@ from headrace.errors import Invalid, Undecodable
 from headrace.process.throttled_log import log_throttled
 
 from ..metrics import Metrics
-from .projection import Companions, Folded, TaskView, fold_event, fold_submission, id_bytes, id_text
+from .projection import Folded, TaskView, fold_event, fold_redrive, fold_submission, id_bytes, id_text
 from .store import EVENT_TOPICS, NewEvent, StatusStore, StoredProgress
 
 log = logging.getLogger(__name__)
@@ -55,10 +56,12 @@ class EventBatch:
                 self._metrics.conflicts.inc()
                 log.error("task %s has two terminal events: %s", id_text(folded.task.id), folded.conflict)
 
-    def _decode(self, record: Record) -> "Task | Event | Progress | None":
+    def _decode(self, record: Record) -> "Task | Event | Redriven | Progress | None":
         try:
             if record.topic in ("tasks.normal", "tasks.high"):
                 return Task.from_record(record)
+            if record.topic == "tasks.control":
+                return Redriven.decode(record)
             return Progress.decode(record) if record.topic == "progress" else Event.decode(record)
         except Undecodable as e:
             self._metrics.undecodable.labels(record.topic).inc()
@@ -83,10 +86,12 @@ class EventBatch:
         self.events.append((EVENT_TOPICS.index(record.topic), record.partition, record.offset, task_id))
 
 
-def _fold(task: TaskView | None, record: Record, message: Task | Event) -> Folded:
-    companions = Companions(_text(record, DIGEST_HEADER), _text(record, "redrive-of"))
+def _fold(task: TaskView | None, record: Record, message: Task | Event | Redriven) -> Folded:
+    if isinstance(message, Redriven):
+        return fold_redrive(task, message)
+    digest = _text(record, DIGEST_HEADER)
     if isinstance(message, Event):
-        return fold_event(task, message, companions)
+        return fold_event(task, message, digest)
     name = directory = ""
     if task is None or not task.name:
         try:
@@ -94,7 +99,7 @@ def _fold(task: TaskView | None, record: Record, message: Task | Event) -> Folde
             name, directory = submission.name, submission.directory
         except (Invalid, Undecodable):
             pass  # the task still exists: it ends in a dead letter that says what is wrong
-    return fold_submission(task, message, name, directory, companions)
+    return fold_submission(task, message, name, directory, digest)
 
 
 def _text(record: Record, header: str) -> str:

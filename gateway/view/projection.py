@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from operator import attrgetter
 
+from headrace.contract.cluster import Redriven
 from headrace.contract.ledger import Failure
 from headrace.contract.lifecycle import Event
 from headrace.contract.states import Reason, Status
@@ -96,28 +97,28 @@ class Folded:
     conflict: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Companions:
-    """Headers that every record of a task has from its submission."""
+def fold_submission(task: TaskView | None, submitted: Task, name: str, directory: str, digest: str) -> Folded:
+    """Folds a record of tasks.normal or tasks.high. The first of an id defines the task; replays add to its ledger.
 
-    digest: str = ""
-    redrive_of: str = ""
-
-
-def fold_submission(
-    task: TaskView | None, submitted: Task, name: str, directory: str, companions: Companions
-) -> Folded:
-    """Folds a record of tasks.normal or tasks.high. The first of an id defines the task; replays add to its ledger."""
+    `digest` is that of an Idempotency-Key's body, which every record of the task has from its submission.
+    """
     task = task or TaskView(id_bytes(submitted.id))
-    _fill_unknown(task, name, directory, submitted.submitted_ms, str(submitted.source), companions)
+    _fill_unknown(task, name, directory, submitted.submitted_ms, str(submitted.source), digest)
     _merge_ledger(task, submitted.ledger)
     return Folded(task)
 
 
-def fold_event(task: TaskView | None, event: Event, companions: Companions) -> Folded:
+def fold_redrive(task: TaskView | None, note: Redriven) -> Folded:
+    """Folds a gateway's note that this task was made of a dead one."""
+    task = task or TaskView(id_bytes(note.id))
+    task.redrive_of = task.redrive_of or note.redrive_of
+    return Folded(task)
+
+
+def fold_event(task: TaskView | None, event: Event, digest: str) -> Folded:
     """Folds a record of a lifecycle topic or of tasks.dead."""
     task = task or TaskView(id_bytes(event.id))
-    _fill_unknown(task, event.name, event.directory, event.submitted_ms, event.source, companions)
+    _fill_unknown(task, event.name, event.directory, event.submitted_ms, event.source, digest)
     return _FOLDS[event.topic](task, event, place_of(event.partition, event.offset))
 
 
@@ -174,14 +175,12 @@ def _terminal_status(event: Event) -> Status:
     return Status.CANCELLED if event.reason is Reason.CANCELLED else Status.FAILED
 
 
-def _fill_unknown(
-    task: TaskView, name: str, directory: str, submitted_ms: int, source: str, companions: Companions
-) -> None:
+def _fill_unknown(task: TaskView, name: str, directory: str, submitted_ms: int, source: str, digest: str) -> None:
     """Fills what is still unknown of the task from any of its records; what is known already stays."""
     task.name, task.directory = task.name or name, task.directory or directory
     task.submitted_ms = task.submitted_ms or submitted_ms
     if not task.source or task.source == source:  # a repeat of the id with another body changes nothing
-        task.digest, task.redrive_of = task.digest or companions.digest, task.redrive_of or companions.redrive_of
+        task.digest = task.digest or digest
     task.source = task.source or source
 
 

@@ -185,6 +185,38 @@ class Cancel:
             raise Undecodable(f"not a command: {e}", record.value) from None
 
 
+@dataclass(frozen=True, slots=True)
+class Redriven:
+    """A note on `tasks.control`: the dead task `redrive_of` was submitted again as the task `id`.
+
+    The new submission has a header that says the same, for people. No reader believes it: on `tasks.normal` anybody may
+    write it. Only gateways may write this note.
+    """
+
+    id: str
+    redrive_of: str
+
+    def encode(self) -> Outgoing:
+        value = orjson.dumps({"command": "redriven", "as": self.id})
+        return Outgoing("tasks.control", self.redrive_of.encode(), value, headers_of({}))
+
+    @classmethod
+    def decode(cls, record: Record) -> "Redriven | None":
+        """None for another command; Undecodable for anything that is not a command."""
+        record.check_size()
+        old_id = id_of_key(record.key)
+        try:
+            found = orjson.loads(record.value or b"")
+            if str(found["command"]) != "redriven":
+                return None
+            new_id = id_of_key(str(found["as"]).encode())
+        except (ValueError, KeyError, TypeError, AttributeError) as e:
+            raise Undecodable(f"not a command: {e}", record.value) from None
+        if old_id is None or new_id is None:
+            raise Undecodable("not a redrive: both ids must be task ids", record.value)
+        return cls(new_id, old_id)
+
+
 def _text_or_none(fields: dict[str, Any], name: str) -> str | None:
     value = fields.get(name)
     if value is not None and not isinstance(value, str):

@@ -14,7 +14,6 @@ from headrace.errors import Undecodable
 PROTOCOL_VERSION = 1  # of the messages between roles; readers ignore unknown fields and headers
 
 # Headers that Headrace sets. All others are foreign (`traceparent`, …) and are copied to every record of the task.
-# `redrive-of` is foreign too, as a part of the submission.
 OWN_HEADERS = frozenset(
     {
         "attempt",
@@ -50,6 +49,7 @@ OWN_HEADERS = frozenset(
         "version",
         "priority",
         "log",
+        "redrive-of",
     }
 )
 

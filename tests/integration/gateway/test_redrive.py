@@ -10,9 +10,11 @@ import orjson
 import pytest
 
 from gateway.routes import dead_letters
-from headrace.contract.ids import new_id
-from headrace.contract.records import Outgoing
+from headrace.contract.ids import id_of_redrive, new_id
+from headrace.contract.lifecycle import received_event
+from headrace.contract.records import Outgoing, Source
 from headrace.contract.states import Reason
+from headrace.contract.task import Task
 from headrace.errors import Retryable
 from tests.rigs.gateway import BODY, Stage, records_on, submission
 
@@ -104,7 +106,7 @@ def test_a_call_that_fails_halfway_says_which_tasks_were_redriven(
     send, sent = sender.send, []
 
     def send_one(record: Outgoing) -> Future[Any]:
-        if not sent:
+        if len(sent) < 2:  # the first task and its note
             sent.append(record)
             return send(record)
         failed: Future[Any] = Future()
@@ -132,6 +134,52 @@ def test_named_tasks_are_redriven_and_others_are_told(stage: Stage) -> None:
     errors = {i["redrive_of"]: i["error"] for i in answer["items"] if "error" in i}
     assert "queued" in errors[queued.json()["id"]]
     assert "no task" in errors[unknown]
+
+
+def test_a_submitter_cannot_hide_a_dead_letter(stage: Stage) -> None:
+    """Headers that name it, and tasks under the ids of its redrives, are all that a submitter can write."""
+    kind, [dead, other] = make_dead(stage, 2)
+    forged = (("redrive-of", dead.encode()), ("via", b"http"))
+    ids = [new_id(), id_of_redrive(other, 1)]
+    stage.roles.send(*(Outgoing("tasks.normal", i.encode(), submission(directory="forged"), forged) for i in ids))
+    old = Task(ids[0], submission(), attempt=1, source=Source("tasks.normal", 0, 0), submitted_ms=1, foreign=forged)
+    stage.roles.send(received_event(old, "prime", "demo", "kafka"))  # as a worker that knew no better would announce it
+    for task_id in ids:
+        deadline = time.monotonic() + 20
+        while stage.gw.http.get(f"/tasks/{task_id}").status_code == 404:
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        assert stage.gw.http.get(f"/tasks/{task_id}").json()["redrive_of"] is None
+    made = {i["redrive_of"]: i["id"] for i in redrive(stage, name=kind)["items"]}
+    assert made == {dead: id_of_redrive(dead, 1), other: id_of_redrive(other, 2)}
+    assert redriven(redrive(stage, name=kind)) == [], "both are known to be redriven"
+    for task_id, new in made.items():
+        assert stage.gw.http.get(f"/tasks/{new}").json()["redrive_of"] == task_id
+
+
+def test_a_call_after_a_crash_before_the_note_makes_the_same_task_again(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kind, [dead] = make_dead(stage, 1)
+    sender = stage.gw.dependencies.sender
+    send = sender.send
+
+    def send_no_note(record: Outgoing) -> Future[Any]:
+        if record.topic != "tasks.control":
+            return send(record)
+        failed: Future[Any] = Future()
+        failed.set_exception(Retryable("no answer"))
+        return failed
+
+    monkeypatch.setattr(sender, "send", send_no_note)
+    assert redriven(redrive(stage, 503, name=kind)) == []
+    monkeypatch.undo()
+    deadline = time.monotonic() + 20
+    while stage.gw.dependencies.broker_probe.unavailable:
+        assert time.monotonic() < deadline, "the probe must find out that Kafka answers"
+        time.sleep(0.05)
+    [again] = redrive(stage, name=kind)["items"]
+    assert again == {"redrive_of": dead, "id": id_of_redrive(dead, 1)}
 
 
 @pytest.mark.parametrize(

@@ -24,8 +24,8 @@ from headrace.contract.states import Cause
 from headrace.contract.task import Task
 from headrace.kafka.client import Kafka
 from headrace.kafka.groups import RECEIVER_GROUP
-from headrace.kafka.trimming import delete_records
 from headrace.kafka.sender import Sender
+from headrace.kafka.trimming import delete_records
 from headrace.settings import Settings
 from infra.local.process import free_port
 from tests.rigs.reading import read_until

@@ -8,7 +8,7 @@ import pytest
 
 from gateway.view.event_stream import EventStream
 from gateway.view.position_vector import PositionVector, decode, encode, has_passed
-from gateway.view.projection import Companions, TaskView, fold_event, fold_submission, id_bytes
+from gateway.view.projection import TaskView, fold_event, fold_submission, id_bytes
 from gateway.view.store import EVENT_TOPICS, StatusStore, StoredProgress, TaskFilter
 from headrace.contract.ids import new_id
 from headrace.contract.lifecycle import Event
@@ -50,7 +50,7 @@ class Reader:
                 Task(i, b"{}", attempt=1, source=Source("tasks.normal", 0, 0), submitted_ms=1000),
                 "prime",
                 "demo",
-                Companions(),
+                "",
             ).task
             for i in ids
         ]
@@ -90,7 +90,7 @@ class Reader:
             partition=partition,
             offset=offset,
         )
-        folded = fold_event(task, event_read, Companions())
+        folded = fold_event(task, event_read, "")
         self.store.apply([folded.task], event if folded.is_event else [], [], {})
 
 

@@ -7,15 +7,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.view.projection import (
-    Companions,
     TaskView,
     fold_event,
+    fold_redrive,
     fold_submission,
     id_bytes,
     id_text,
     partition_and_offset,
     place_of,
 )
+from headrace.contract.cluster import Redriven
 from headrace.contract.ledger import Failure
 from headrace.contract.lifecycle import Event
 from headrace.contract.records import Source
@@ -24,7 +25,7 @@ from headrace.contract.task import Task
 
 ID = "0b1ff0a4-3f0b-4a86-9a3a-5d3c3f7f0a11"
 SOURCE = Source("tasks.normal", 3, 17)
-NONE = Companions()
+NONE = ""
 TASK = Task(ID, b"{}", attempt=1, source=SOURCE, submitted_ms=1000)
 RECEIVED = Event(
     "lifecycle.received",
@@ -61,7 +62,7 @@ def fold(*records: Task | Event) -> TaskView:
     task = None
     for record in records:
         if isinstance(record, Task):
-            task = fold_submission(task, record, "prime", "demo", Companions(digest="d")).task
+            task = fold_submission(task, record, "prime", "demo", "d").task
         else:
             task = fold_event(task, record, NONE).task
     assert task is not None
@@ -129,9 +130,9 @@ def test_only_the_first_record_of_an_id_is_an_event() -> None:
 
 
 def test_a_second_submission_of_an_id_changes_nothing() -> None:
-    task = fold_submission(None, TASK, "prime", "demo", Companions(digest="first")).task
+    task = fold_submission(None, TASK, "prime", "demo", "first").task
     later = replace(TASK, source=Source("tasks.normal", 3, 18))
-    task = fold_submission(task, later, "other", "elsewhere", Companions(digest="second")).task
+    task = fold_submission(task, later, "other", "elsewhere", "second").task
     assert (task.name, task.directory, task.digest, task.source) == ("prime", "demo", "first", str(SOURCE))
 
 
@@ -152,3 +153,12 @@ def test_partition_and_offset_is_the_inverse_of_place_of(partition: int, offset:
 
 def test_id_text_is_the_inverse_of_id_bytes() -> None:
     assert id_text(id_bytes(ID)) == ID
+
+
+def test_only_the_note_of_a_gateway_says_what_a_task_was_made_of_whenever_it_is_read() -> None:
+    note = Redriven(ID, "1b1ff0a4-3f0b-4a86-9a3a-5d3c3f7f0a11")
+    early = fold_submission(fold_redrive(None, note).task, TASK, "prime", "demo", NONE).task
+    late = fold_redrive(fold_submission(None, TASK, "prime", "demo", NONE).task, note).task
+    assert early == late
+    assert (late.redrive_of, late.name) == (note.redrive_of, "prime")
+    assert fold_redrive(late, replace(note, redrive_of=ID)).task.redrive_of == note.redrive_of

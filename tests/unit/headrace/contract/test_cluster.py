@@ -3,10 +3,12 @@
 from dataclasses import replace
 
 import orjson
+import pytest
 
-from headrace.contract.cluster import Cancel, Heartbeat, KindInfo, RunningAttempt
+from headrace.contract.cluster import Cancel, Heartbeat, KindInfo, Redriven, RunningAttempt
 from headrace.contract.progress import Progress
 from headrace.contract.records import Record
+from headrace.errors import Undecodable
 from tests.rigs.messages import ID, as_read
 
 
@@ -59,3 +61,13 @@ def test_a_node_in_a_state_of_a_later_version_is_alive_but_gets_no_tasks() -> No
     beat = Heartbeat("b", "node-1", host="h", pid=1, slots=2, started_ms=3)
     later = replace(beat.encode(), value=orjson.dumps(orjson.loads(beat.encode().value or b"") | {"state": "idle"}))
     assert Heartbeat.decode(as_read(later)).state == "draining"
+
+
+def test_a_note_of_a_redrive_says_both_ids_and_is_no_cancel() -> None:
+    note = Redriven("1b1ff0a4-3f0b-4a86-9a3a-5d3c3f7f0a11", "0b1ff0a4-3f0b-4a86-9a3a-5d3c3f7f0a11")
+    assert Redriven.decode(as_read(note.encode())) == note
+    assert Cancel.decode(as_read(note.encode())) is None
+    assert Redriven.decode(as_read(Cancel(note.id).encode())) is None
+    for value in (b"", b"[]", b'{"command": "redriven"}', b'{"command": "redriven", "as": "x"}'):
+        with pytest.raises(Undecodable):
+            Redriven.decode(replace(as_read(note.encode()), value=value))

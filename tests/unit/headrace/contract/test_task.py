@@ -6,7 +6,7 @@ import pytest
 
 from headrace.contract.bounds import MAX_FOREIGN_BYTES
 from headrace.contract.journal import Claim
-from headrace.contract.records import UNREADABLE_NAME, Record
+from headrace.contract.records import OWN_HEADERS, UNREADABLE_NAME, Record
 from headrace.contract.task import Task
 from headrace.errors import Invalid, Undecodable
 from tests.rigs.messages import ID, LOSS, RAW, TRACE, as_read
@@ -96,3 +96,11 @@ def test_what_was_claimed_keeps_the_fields_of_a_later_version() -> None:
     claim = Claim((Task.from_record(record),), by="a", for_="b", generation=3, node="n")
     [member] = Claim.decode(as_read(claim.encode(), at_ms=60)).tasks
     assert member.submission().name == "prime"
+
+
+def test_headers_that_only_roles_set_mean_nothing_on_the_topic_that_anybody_writes_to() -> None:
+    own = [(name, b"7") for name in sorted(OWN_HEADERS - {"version"})]  # a later version's submission keeps its fields
+    plain = Record("tasks.normal", 0, 5, timestamp_ms=9, key=ID.encode(), value=RAW, headers=(("x", b"y"),))
+    forged = replace(plain, headers=(*plain.headers, *own))
+    assert Task.from_record(forged) == Task.from_record(plain)
+    assert Task.from_record(forged).foreign == plain.headers
