@@ -128,6 +128,12 @@ class Settings:
         "least 3600, the window in which repeats are recognised",
         86_400.0,
     )
+    remember_days: float = _setting(
+        "HEADRACE_REMEMBER_DAYS",
+        "days for which the storekeeper remembers that a task has ended: a repeat of its id is passed over for so "
+        "long; 0 = as long as lifecycle.completed and tasks.dead hold its end, by default for ever",
+        0.0,
+    )
     trigger_s: float = _setting("HEADRACE_TRIGGER_S", "seconds between two batches of the statistics job", 5.0)
     audit_s: float = _setting(
         "HEADRACE_AUDIT_S", "seconds between two audits, which check that nothing was lost or counted twice", 60.0
@@ -229,6 +235,11 @@ class Settings:
             raise UsageError("HEADRACE_KEEP_S must be at least 3600: repeats are recognised within an hour")
         if self.view_snapshot_s <= 0:
             raise UsageError("HEADRACE_VIEW_SNAPSHOT_S must be above 0 seconds")
+        if self.remember_days and self.remember_days * 86_400 < self.keep_s:
+            raise UsageError(
+                "HEADRACE_REMEMBER_DAYS must be 0, or no less time than HEADRACE_KEEP_S: what the task topics "
+                "still hold may be run again"
+            )
         if self.drain_s < 0 or self.trigger_s <= 0 or self.audit_s <= 0:
             raise UsageError(
                 "HEADRACE_DRAIN_S must be at least 0 seconds, HEADRACE_TRIGGER_S and HEADRACE_AUDIT_S above 0"

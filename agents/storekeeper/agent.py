@@ -86,7 +86,7 @@ class Storekeeper:
         while not self._ended.done():
             await asyncio.wait({self._ended}, timeout=_SERVE_EVERY_S)
             if not self._buffer.busy_s():
-                self._loop.run_in_executor(self._thread, self._arbiter.serve_sender)
+                self._loop.run_in_executor(self._thread, self._arbiter.serve_idle)
         self._ended.result()
 
     def stop(self) -> None:

@@ -6,6 +6,8 @@ indexed. Offsets may be committed only after `handle_batch` has returned. When K
 away, the step is retried; `Stopped` when the role ends meanwhile.
 """
 
+import contextlib
+import sqlite3
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -80,8 +82,13 @@ class Arbiter:
         if self._sender is not None:
             self._sender.close(1.0)  # only events of a batch that was given up can still be waiting
 
-    def serve_sender(self) -> None:
-        """Polls the sender's delivery reports and errors; to be called every second or so while no batch is handled."""
+    def serve_idle(self) -> None:
+        """To be called every second or so while no batch is handled.
+
+        Polls the sender's delivery reports and errors, and lets the index take merged files into use.
+        """
+        with contextlib.suppress(OSError, sqlite3.OperationalError):  # then the next batch does it, or says why not
+            self._index.use_merged()
         if self._sender is not None:
             self._sender.serve(0)
 
@@ -110,7 +117,8 @@ class Arbiter:
     def _decide(self, batch: Sequence[Record]) -> list[TerminalDecision]:
         """The outcomes of the batch that are the first of their id; later ones and unfinished chunks decide nothing."""
         outcomes = [(record, outcome) for record in batch if (outcome := self._decode(record)) is not None]
-        terminal = self._retry.until_done("index", lambda: self._index.find_terminal(o.id for _, o in outcomes))
+        asked = {outcome.id: outcome.partition for _, outcome in outcomes}
+        terminal = self._retry.until_done("index", lambda: self._index.find_terminal(asked))
         decisions = []
         for record, outcome in outcomes:
             if outcome.id in terminal:

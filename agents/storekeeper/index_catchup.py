@@ -1,32 +1,39 @@
 """Reads the storekeeper's own outputs to their end into its index, before it judges outcomes of a new partition.
 
 The partition's previous owner may have sent terminal events that this index does not have; without this step the
-storekeeper would send a second one. Blocking, called in the storekeeper's working thread. KafkaException and Retryable
+storekeeper would send a second one. Where this index has less than a snapshot in the results root, it takes that first,
+so only the newest events are read. Blocking, called in the storekeeper's working thread. KafkaException and Retryable
 mean: try again.
 """
 
-from collections.abc import Iterable, Sequence
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-from confluent_kafka import Consumer, Message
+from confluent_kafka import Consumer, Message, TopicPartition
 
 from headrace.contract.ids import id_of_key
 from headrace.contract.records import Place
-from headrace.errors import Undecodable
 from headrace.kafka.client import SHORT_FETCH, Kafka
 from headrace.kafka.metadata import installation_name
-from headrace.kafka.reading import ANSWER_S, log_bounds, read_batches, readable_whole
+from headrace.kafka.reading import ANSWER_S, log_bounds, place_of, read_batches, readable_whole
 from headrace.process.throttled_log import log_throttled
 
+from .index_snapshots import IndexSnapshots
 from .terminal_index import OUTPUTS, IndexEntry, TerminalIndex
 
 _BATCH = 5000
+_AT_ONCE = 50_000  # events in one transaction: sorted by id, they fill the file's pages one after another
+_DAY_MS = 86_400_000
 
 
 class IndexCatchup:
     """Keeps one consumer without a group for all its readings."""
 
-    def __init__(self, kafka: Kafka, index: TerminalIndex) -> None:
-        self._kafka, self._index = kafka, index
+    def __init__(
+        self, kafka: Kafka, index: TerminalIndex, snapshots: IndexSnapshots | None = None, remember_days: float = 0
+    ) -> None:
+        """`remember_days`: for how long an id is remembered after its end; 0 = as long as the outputs hold it."""
+        self._kafka, self._index, self._snapshots, self._remember_days = kafka, index, snapshots, remember_days
         self._admin = kafka.admin()
         self._consumer: Consumer | None = None
 
@@ -39,31 +46,70 @@ class IndexCatchup:
         places = [(topic, p) for topic in OUTPUTS for p in partitions]
         # A terminal event that an open transaction hides would be sent a second time.
         readable_whole(self._kafka, self._admin, places)
+        bounds = self._remembered(consumer, log_bounds(self._kafka, consumer, places))
+        if self._snapshots is not None:
+            for partition in {p for _, p in places}:
+                ends = {output: bounds[output, partition][1] for output in OUTPUTS}
+                self._snapshots.take(self._index, partition, ends)
         known = self._index.positions()
         ranges: dict[Place, tuple[int, int]] = {}
-        for place, (low, high) in log_bounds(self._kafka, consumer, places).items():
+        for place, (low, high) in bounds.items():
             ranges[place] = max(low, min(known.get(place, low), high)), high
-            if low > 0 and known.get(place, 0) < low:
+            if low > 0:
                 self._index.forget_before(place, low)
         self._index.add_entries((), {place: begin for place, (begin, _) in ranges.items()})
-        count = sum(self._index_batch(b) for b in read_batches(self._kafka, consumer, ranges, most=_BATCH))
+        count = sum(self._index_messages(m) for m in self._read(consumer, ranges))
         self._index.filled()
         return count
+
+    def forget_old(self, partitions: Iterable[int]) -> None:
+        """Forgets ids that ended more than `remember_days` ago."""
+        if not self._remember_days or self._consumer is None:
+            return
+        places = [(topic, p) for topic in OUTPUTS for p in partitions]
+        bounds = self._remembered(self._consumer, log_bounds(self._kafka, self._consumer, places))
+        for place, (low, _) in bounds.items():
+            self._index.forget_before(place, low)
 
     def close(self) -> None:
         if self._consumer is not None:
             self._consumer.close()
             self._consumer = None
 
-    def _index_batch(self, messages: Sequence[Message]) -> int:
+    def _remembered(self, consumer: Consumer, bounds: Mapping[Place, tuple[int, int]]) -> dict[Place, tuple[int, int]]:
+        """The bounds of what is remembered: what the log holds, but for what is too old."""
+        if not self._remember_days:
+            return dict(bounds)
+        since_ms = int(time.time() * 1000 - self._remember_days * _DAY_MS)
+        asked = [TopicPartition(self._kafka.topic(t), p, since_ms) for t, p in bounds]
+        found = {}
+        for at in consumer.offsets_for_times(asked, timeout=ANSWER_S):
+            place = self._kafka.unprefixed(at.topic), at.partition
+            low, high = bounds[place]
+            found[place] = (max(low, min(at.offset, high)) if at.offset >= 0 else high), high
+        return found
+
+    def _read(self, consumer: Consumer, ranges: Mapping[Place, tuple[int, int]]) -> Iterator[list[Message]]:
+        """Everything in the ranges, many messages at a time."""
+        some: list[Message] = []
+        for batch in read_batches(self._kafka, consumer, ranges, most=_BATCH):
+            some += batch
+            if len(some) >= _AT_ONCE:
+                yield some
+                some = []
+        yield some
+
+    def _index_messages(self, messages: Sequence[Message]) -> int:
         entries: list[IndexEntry] = []
         positions: dict[Place, int] = {}
-        for record in map(self._kafka.record, messages):
-            positions[record.topic, record.partition] = record.offset + 1
-            task_id = id_of_key(record.key)
+        for message in messages:
+            (topic, partition), offset = place_of(self._kafka, message)
+            positions[topic, partition] = offset + 1
+            key = message.key()
+            task_id = id_of_key(key.encode() if isinstance(key, str) else key)
             if task_id is None:
-                log_throttled("output", "%s passed over: %s", record.source, Undecodable("no task id as its key"))
+                log_throttled("output", "%s/%d/%d passed over: its key is not a task id", topic, partition, offset)
                 continue
-            entries.append((task_id, record.topic, record.partition, record.offset))
+            entries.append((task_id, topic, partition, offset))
         self._index.add_entries(entries, positions)
         return len(entries)

@@ -33,6 +33,8 @@ from ..faust_kit.leave_groups import leave_groups
 from .agent import Storekeeper
 from .arbiter import Arbiter
 from .index_catchup import IndexCatchup
+from .index_snapshots import IndexSnapshots
+from .index_upkeep import IndexUpkeep
 from .metrics import Metrics
 from .result_store import ResultStore, RootExchanged
 from .retry_until import RetryUntilStopped, Stopped
@@ -128,8 +130,11 @@ async def _make_parts(
             await leave_groups(kafka, {STOREKEEPER_GROUP: member.read_text()})
         arbiter = Arbiter(kafka, store, index, metrics, retry, failpoint=failpoint)
         closing.callback(arbiter.close)
-        catchup = IndexCatchup(kafka, index)
+        snapshots = IndexSnapshots(root)
+        catchup = IndexCatchup(kafka, index, snapshots, settings.remember_days)
         closing.callback(catchup.close)
+        upkeep = IndexUpkeep(index, snapshots)
+        closing.callback(upkeep.close)
         on_member = partial(_remember_member, member)
         storekeeper = Storekeeper(kafka, arbiter, catchup, retry, on_member=on_member, failpoint=failpoint)
         ahead = storekeeper.handled_past_commit
@@ -147,6 +152,7 @@ async def _make_parts(
         health.add_check("index", lambda: rebuilds.check() if storekeeper.partitions() else None)
         health.add_notes(log_notes.notes)
         add_health_routes(app, health, metrics.registry)
+        upkeep.start()
         try:
             yield _Parts(app, storekeeper, lag, log_notes, trimmer)
         finally:

@@ -1,14 +1,17 @@
-"""Which task ids are terminal: the storekeeper's index of its own outputs, in one SQLite file.
+"""Which task ids are terminal: the storekeeper's index of its own outputs.
 
-The truth is in `lifecycle.completed` and `tasks.dead`. Ids and the positions up to which those topics have been read
-change in one transaction. So a copy of any age is completed by reading on from its positions, and a lost or broken one
-by reading the topics from their beginning. Single-threaded use. UsageError when another process holds the file.
+The truth is in `lifecycle.completed` and `tasks.dead`. The newest events are in a SQLite file, ids and the positions up
+to which the topics have been read in one transaction; older ones are in a base file for each partition, which never
+changes (docs/design/0034-takeovers.md). So a copy of any age is completed by reading on from its
+positions, and a lost or broken one by reading the topics from their beginning. Single-threaded use, but for what
+`IndexUpkeep` calls. UsageError when another process holds the file.
 """
 
 import logging
 import os
 import sqlite3
 import uuid
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,15 +19,28 @@ from pathlib import Path
 from headrace.contract.records import Place
 from headrace.errors import HeadraceError
 from headrace.storage.rebuilds import Rebuilds
-from headrace.storage.sqlite import adopt, in_few_lengths, is_damage, lock, make_tables, open_or_rebuild, remove
+from headrace.storage.sqlite import (
+    Damaged,
+    adopt,
+    in_few_lengths,
+    is_damage,
+    lock,
+    make_tables,
+    open_or_rebuild,
+    remove,
+)
+
+from .base_file import BaseFile
+from .index_bases import IndexBases, base_is_missing, recorded_bases
 
 log = logging.getLogger(__name__)
 
 OUTPUTS = ("lifecycle.completed", "tasks.dead")
-_SCHEMA_VERSION = 2
+_SCHEMA_VERSION = 3
 _SCHEMA = """
 CREATE TABLE terminal (id BLOB PRIMARY KEY, output INTEGER, partition INTEGER, offset INTEGER) WITHOUT ROWID;
 CREATE TABLE position (output INTEGER, partition INTEGER, next INTEGER, PRIMARY KEY (output, partition)) WITHOUT ROWID;
+CREATE TABLE base (partition INTEGER PRIMARY KEY, completed INTEGER, dead INTEGER) WITHOUT ROWID;
 CREATE TABLE cluster (name TEXT PRIMARY KEY) WITHOUT ROWID;
 """
 
@@ -46,11 +62,18 @@ class TerminalIndex:
         )
         try:
             self._db = open_or_rebuild(path, _prepare, on_rebuild=self._rebuilds.begin)
+            self.bases = IndexBases(path.with_suffix("") / "index", path, self._rebuilds.begin)
         except BaseException:
             os.close(self._lock)
             raise
+        self.installation = ""  # until `adopt`
+        self.unmerged: Counter[int] = Counter()  # events of each partition that are not in its base file
+        with self._removing_damaged():
+            self._start_over_without_base()
+            self.unmerged.update(dict(self._db.execute("SELECT partition, count(*) FROM terminal GROUP BY partition")))
 
     def close(self) -> None:
+        self.bases.close()
         self._db.close()
         os.close(self._lock)
 
@@ -60,14 +83,22 @@ class TerminalIndex:
         The same ids occur in both: an id may be derived from a record's topic, partition and offset, or from an
         Idempotency-Key.
         """
+        self.bases.keep_only(cluster)
         with self._removing_damaged():
-            adopt(self._db, cluster, ("terminal", "position", "cluster"))
+            adopt(self._db, cluster, ("terminal", "position", "base", "cluster"))
+        self.installation = cluster
 
-    def find_terminal(self, ids: Iterable[str]) -> set[str]:
-        """Those of the ids that are terminal."""
-        wanted = [uuid.UUID(i).bytes for i in ids]
+    def find_terminal(self, ids: Mapping[str, int]) -> set[str]:
+        """Those of the ids that are terminal; `ids`: task id -> its partition."""
         found: set[str] = set()
         with self._removing_damaged():
+            wanted = []
+            for task_id, partition in ids.items():
+                raw = uuid.UUID(task_id).bytes
+                if self.bases.holds(raw, partition):
+                    found.add(task_id)
+                else:
+                    wanted.append(raw)
             for some in in_few_lengths(wanted):
                 marks = ",".join("?" * len(some))
                 rows = self._db.execute(f"SELECT id FROM terminal WHERE id IN ({marks})", some)  # noqa: S608 - marks
@@ -78,7 +109,11 @@ class TerminalIndex:
         """The next offset that is not indexed yet, for each output partition."""
         with self._removing_damaged():
             rows = self._db.execute("SELECT output, partition, next FROM position")
-            return {(OUTPUTS[output], partition): following for output, partition, following in rows}
+            found = {(OUTPUTS[output], partition): following for output, partition, following in rows}
+        for partition, ends in self.bases.positions().items():
+            for output, end in zip(OUTPUTS, ends, strict=True):
+                found[output, partition] = max(end, found.get((output, partition), 0))
+        return found
 
     def add_entries(self, entries: Iterable[IndexEntry], positions: Mapping[Place, int] | None = None) -> None:
         """Adds terminal events and, in the same transaction, the `positions` up to which the outputs have been read.
@@ -86,13 +121,15 @@ class TerminalIndex:
         Without `positions`, which is for events that were just sent, a position advances only over events that follow
         it directly: a gap may hold another storekeeper's events, and only reading finds those.
         """
+        self.use_merged()
         rows = sorted(
-            (OUTPUTS.index(topic), partition, offset, uuid.UUID(i).bytes) for i, topic, partition, offset in entries
+            (OUTPUTS.index(topic), partition, offset, bytes.fromhex(i.replace("-", "")))
+            for i, topic, partition, offset in entries
         )
         with self._removing_damaged(), self._db:
             self._db.executemany(
                 "INSERT OR IGNORE INTO terminal VALUES (?, ?, ?, ?)",
-                ((i, topic, partition, offset) for topic, partition, offset, i in rows),
+                sorted((i, topic, partition, offset) for topic, partition, offset, i in rows),
             )
             if positions is not None:
                 moved = [
@@ -104,9 +141,29 @@ class TerminalIndex:
                     "UPDATE position SET next = next + 1 WHERE output = ? AND partition = ? AND next = ?",
                     (row[:3] for row in rows),
                 )
+        self.unmerged.update(partition for _, partition, _, _ in rows)
+
+    def use_merged(self) -> None:
+        """Takes the base files into use that `IndexUpkeep` has merged."""
+        for base in self.bases.take_merged():
+            self.use_base(base)
+
+    def use_base(self, base: BaseFile) -> None:
+        """Takes a file of older events into use: merged from ours, or the snapshot of another storekeeper."""
+        partition, positions = base.head.partition, base.head.positions
+        if base.head.installation != self.installation or not self.bases.use(base):
+            return
+        with self._removing_damaged(), self._db:
+            for output, end in enumerate(positions):
+                asked = "DELETE FROM terminal WHERE partition = ? AND output = ? AND offset < ?"
+                self._db.execute(asked, (partition, output, end))
+            self._db.execute("INSERT OR REPLACE INTO base VALUES (?, ?, ?)", (partition, *positions))
+            asked = "SELECT count(*) FROM terminal WHERE partition = ?"
+            self.unmerged[partition] = self._db.execute(asked, (partition,)).fetchone()[0]
 
     def forget_before(self, place: Place, offset: int) -> None:
-        """Drops ids whose events in that output partition are before `offset`, where the log begins now."""
+        """Drops ids whose events in that output partition are before `offset`: of a base file at its next merge."""
+        self.bases.forget_before(place[1], OUTPUTS.index(place[0]), offset)
         with self._removing_damaged(), self._db:
             self._db.execute(
                 "DELETE FROM terminal WHERE output = ? AND partition = ? AND offset < ?",
@@ -115,11 +172,21 @@ class TerminalIndex:
 
     def __len__(self) -> int:
         count: int = self._db.execute("SELECT count(*) FROM terminal").fetchone()[0]
-        return count
+        return count + len(self.bases)
 
     def filled(self) -> None:
         """Says that the outputs have been read into it: a file that was made anew is complete."""
         self._rebuilds.end()
+
+    def _start_over_without_base(self) -> None:
+        """A partition whose base file is not there has lost events: it is read from the beginning."""
+        found = self.bases.positions()
+        for partition, recorded in recorded_bases(self._db).items():
+            if base_is_missing(recorded, found.get(partition)):
+                self.bases.remove(partition)
+                with self._db:
+                    for table in ("terminal", "position", "base"):
+                        self._db.execute(f"DELETE FROM {table} WHERE partition = ?", (partition,))  # noqa: S608
 
     @contextmanager
     def _removing_damaged(self) -> Iterator[None]:
@@ -130,7 +197,8 @@ class TerminalIndex:
             if not is_damage(e):
                 raise
             self._db.close()
-            remove(self._path)
+            if not isinstance(e, Damaged):  # else it is a base file, and it is gone
+                remove(self._path)
             self._rebuilds.begin(str(e))
             log.warning("%s is damaged (%s): it is made anew from Kafka's log", self._path, e)
             raise IndexDamaged(f"{self._path} is damaged: {e}") from None
