@@ -75,13 +75,13 @@ class StatisticsStore:
 
     def durations(self, query: StatisticsQuery) -> list[StatisticsRow]:
         """A row for each bucket of an hour or more (and kind): p50, p90 and p99 of queue wait and run time, in ms."""
-        where, values = _where(query)
+        (where, values), (having, more) = _where(query), _having(query)
         sql = (
             f"SELECT {BUCKETS[query.bucket]} AS b, {DIMENSIONS[query.by]} AS d, measure, bin, SUM(count) AS n "  # noqa: S608
-            f"FROM durations_hour WHERE {where} GROUP BY b, d, measure, bin ORDER BY b, d"
+            f"FROM durations_hour WHERE {where} GROUP BY b, d, measure, bin {having} ORDER BY b, d"
         )
         found: dict[tuple[datetime, str], dict[str, dict[int, int]]] = {}
-        for r in self._select(sql, values):
+        for r in self._select(sql, [*values, *more]):
             bins = found.setdefault((r["b"], r["d"]), {"queued": {}, "duration": {}})
             bins[r["measure"]][r["bin"]] = int(r["n"])
         return [_duration_row(bucket, d, query.by, bins) for (bucket, d), bins in found.items()]

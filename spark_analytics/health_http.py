@@ -1,6 +1,7 @@
 """`/healthz`, `/readyz` and `/metrics` of the statistics, served by a thread from memory. `main` starts it."""
 
 import json
+import socket
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -25,7 +26,7 @@ class HealthServer:
             )
         handler = type("Handler", (_Handler,), {"health": health, "metrics": metrics, "any_host": settings.insecure})
         try:
-            self._server = ThreadingHTTPServer((host, port), handler)
+            self._server = (_ServerV6 if ":" in host else ThreadingHTTPServer)((host, port), handler)
         except OSError as e:
             raise UsageError(
                 f"HEADRACE_ANALYTICS_HTTP is {settings.analytics_http}, where the statistics cannot listen: "
@@ -39,6 +40,10 @@ class HealthServer:
         self._server.shutdown()
         self._server.server_close()
         self._thread.join(5)
+
+
+class _ServerV6(ThreadingHTTPServer):
+    address_family = socket.AF_INET6
 
 
 class _Handler(BaseHTTPRequestHandler):

@@ -218,9 +218,15 @@ def _exists(folder: int, name: str) -> bool:
 def _remove_if_dead(private: int, name: str) -> None:
     """Removes another process's folder if its lock is free: the kernel frees it when the process ends."""
     try:
-        lock = os.open(f"{name}/{_LOCK}", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600, dir_fd=private)
+        folder = open_directory_below(private, [name])  # a symlink would lead out of the root
     except OSError:
         return  # not a storekeeper's folder
+    try:
+        lock = os.open(_LOCK, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600, dir_fd=folder)
+    except OSError:
+        return
+    finally:
+        os.close(folder)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         shutil.rmtree(name, ignore_errors=True, dir_fd=private)

@@ -60,12 +60,14 @@ async def counts(request: Request) -> Response:
     return _page_response(request, query, await _query_store(request, lambda s: s.counts(query)))
 
 
-@router.get("/stats/durations", openapi_extra=takes("bucket", "by", "since", "until", "name", "limit", "format"))
+@router.get(
+    "/stats/durations", openapi_extra=takes("bucket", "by", "since", "until", "name", "limit", "cursor", "format")
+)
 async def durations(request: Request) -> Response:
     """Percentiles of queue wait and run time in ms, by hour or a longer bucket, and by kind with `by=name`."""
     query = _parse_query(request.query_params, ("hour", "day", "week", "month"), ("", "name"))
     rows = await _query_store(request, lambda s: s.durations(query))
-    return _rows_response(request, rows[: query.limit])
+    return _page_response(request, query, rows[: query.limit])
 
 
 @router.get("/stats/audits", openapi_extra=takes("limit", "format"))

@@ -8,6 +8,8 @@ process answers.
 import time
 from collections.abc import Callable, Iterable
 
+from headrace.process.throttled_log import log_throttled
+
 Check = Callable[[], str | None]
 Notes = Callable[[], Iterable[str]]
 
@@ -28,7 +30,7 @@ class Health:
 
     def reasons(self) -> list[str]:
         """`part: reason` for every part that cannot work; empty when the role is ready."""
-        found = ((part, check()) for part, check in list(self._checks.items()))
+        found = ((part, _ask(part, check)) for part, check in list(self._checks.items()))
         return [f"{part}: {reason}" for part, reason in found if reason]
 
     def add_notes(self, notes: Notes) -> None:
@@ -44,6 +46,15 @@ class Health:
             "reasons": reasons,
             "notes": notes,
         }
+
+
+def _ask(part: str, check: Check) -> str | None:
+    """What the check says; that it fails is a reason as well, and takes no answer away from the other checks."""
+    try:
+        return check()
+    except Exception as e:  # noqa: BLE001 - whatever it is, the others must be answered
+        log_throttled(f"check of {part}", "the check of %s failed: %r", part, e)
+        return f"it cannot be checked: {type(e).__name__}: {e}"
 
 
 class Watchdog:

@@ -47,17 +47,27 @@ class ResultsRoot:
             fd = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         except OSError as e:
             return f"the results root {self.path} is gone ({e.strerror}): bring it back"
-        found = _read_marker(fd)
-        if found != self.id:
+        try:
+            return self._reopen(fd)
+        finally:
             os.close(fd)
-            return f"{self.path} is not the results root any more: its {MARKER} should hold {self.id} and holds {found}"
-        os.dup2(fd, self.fd, inheritable=False)
-        os.close(fd)
-        self.openings += 1
-        return None
 
     def close(self) -> None:
         os.close(self.fd)
+
+    def _reopen(self, fd: int) -> str | None:
+        """Goes on with the directory `fd` if it is this root; else why not."""
+        try:
+            found = _read_marker(fd)
+        except UsageError as e:
+            return str(e)
+        except OSError as e:
+            return f"{self.path} is not the results root any more, or not readable: {MARKER}: {e.strerror}"
+        if found != self.id:
+            return f"{self.path} is not the results root any more: its {MARKER} should hold {self.id} and holds {found}"
+        os.dup2(fd, self.fd, inheritable=False)
+        self.openings += 1
+        return None
 
 
 def stat_open(fd: int) -> os.stat_result | None:
@@ -97,23 +107,29 @@ def open_directory(path: Path) -> ResultsRoot:
         raise UsageError(f"HEADRACE_RESULTS: {path} cannot be used as results root: {e.strerror}") from None
     try:
         return ResultsRoot(path, fd, _read_marker(fd) or _make_marker(fd))
+    except UsageError:
+        os.close(fd)
+        raise
     except OSError as e:
         os.close(fd)
-        raise UsageError(f"HEADRACE_RESULTS: {path}/{MARKER} cannot be written: {e.strerror}") from None
+        raise UsageError(f"HEADRACE_RESULTS: {path}/{MARKER} cannot be read or written: {e.strerror}") from None
 
 
 def _read_marker(fd: int) -> str | None:
+    """The id in the marker, None without one; UsageError for something else of its name, OSError."""
     try:
-        marker = os.open(MARKER, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=fd)
+        # O_NONBLOCK: a FIFO of that name must not block the caller.
+        marker = os.open(MARKER, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=fd)
     except FileNotFoundError:
         return None
-    with open(marker, "rb") as f:
-        try:
-            return str(uuid.UUID(orjson.loads(f.read(1000))["id"]))
-        except (ValueError, KeyError, TypeError):
-            raise UsageError(
-                f"HEADRACE_RESULTS: {MARKER} in the results root is not a valid marker: remove or restore it"
-            ) from None
+    try:
+        return str(uuid.UUID(orjson.loads(os.read(marker, 1000))["id"]))
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise UsageError(
+            f"HEADRACE_RESULTS: {MARKER} in the results root is not a valid marker: remove or restore it"
+        ) from None
+    finally:
+        os.close(marker)
 
 
 def _make_marker(fd: int) -> str:

@@ -5,6 +5,7 @@ the descriptor of the one before. Whatever a record, a request or the file syste
 read or written. Callers check beforehand that each segment and name is a single path component.
 """
 
+import errno
 import os
 import stat
 from collections.abc import Sequence
@@ -18,8 +19,8 @@ def open_directory_below(
     """A new descriptor of the directory that `segments` lead to from the directory descriptor `root`.
 
     `make_mode`: permissions of missing directories, which are then made; None = they are not made. `durable` syncs the
-    parent of each directory that was made. OSError when a segment is missing, or is not a directory but a symlink or
-    something else; its `filename` is then the path below the root up to that segment.
+    parent of each directory that was made. OSError when a segment is missing, is a symlink (ELOOP), or is not a
+    directory (ENOTDIR); its `filename` is then the path below the root up to that segment.
     """
     parent = os.dup(root)
     for depth, segment in enumerate(segments, 1):
@@ -53,7 +54,7 @@ def open_file_below(root: int, segments: Sequence[str], name: str) -> int:
 
 def _open_directory(parent: int, name: str, make_mode: int | None, durable: bool) -> int:
     try:
-        return os.open(name, _DIRECTORY, dir_fd=parent)
+        return _open_present(parent, name)
     except FileNotFoundError:
         if make_mode is None:
             raise
@@ -63,4 +64,14 @@ def _open_directory(parent: int, name: str, make_mode: int | None, durable: bool
             os.fsync(parent)
     except FileExistsError:
         pass  # another thread or process was faster
-    return os.open(name, _DIRECTORY, dir_fd=parent)
+    return _open_present(parent, name)
+
+
+def _open_present(parent: int, name: str) -> int:
+    """Linux says "not a directory" of a symlink as well; people look for a file then, and see a directory."""
+    try:
+        return os.open(name, _DIRECTORY, dir_fd=parent)
+    except NotADirectoryError:
+        if stat.S_ISLNK(os.stat(name, dir_fd=parent, follow_symlinks=False).st_mode):
+            raise OSError(errno.ELOOP, "it is a symlink", name) from None
+        raise

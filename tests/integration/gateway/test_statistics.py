@@ -104,6 +104,26 @@ def test_pages_follow_one_another_without_a_gap(gateway: Gateway, database: Data
     assert len(found) == 3
 
 
+@pytest.mark.parametrize("split", ["", "&by=name"])
+def test_pages_of_durations_follow_one_another_without_a_gap(gateway: Gateway, database: Database, split: str) -> None:
+    fill(database)
+    connection = database.connect()
+    with connection.cursor() as rows:
+        rows.executemany(
+            "INSERT INTO durations_hour VALUES (%s, 'duration', %s, %s, 1)",
+            [(datetime(2026, 11, 2, hour), name, bin_of(50)) for hour in (0, 1, 3) for name in ("prime", "other")],
+        )
+    connection.commit()
+    connection.close()
+    found, cursor = [], ""
+    while cursor is not None:
+        page = gateway.http.get(f"/stats/durations?bucket=hour&limit=1&cursor={cursor}{split}").json()
+        found += page["items"]
+        cursor = page["next"]
+    assert found == items(gateway, f"/stats/durations?bucket=hour{split}")
+    assert len(found) == (7 if split else 3)
+
+
 def test_counts_rates_and_percentiles(gateway: Gateway, database: Database) -> None:
     fill(database)
     [_, _, monday] = items(gateway, "/stats/counts?bucket=day")

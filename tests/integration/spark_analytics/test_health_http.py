@@ -78,3 +78,15 @@ def test_head_answers_as_get_does_without_a_body(tmp_path: Path) -> None:
             (status_of_get, kind, has_body), head = found
             assert has_body
             assert head == (status_of_get, kind, False), path
+
+
+def test_it_listens_on_ipv6_when_it_is_told_to(tmp_path: Path) -> None:
+    port = free_port()
+    server = HealthServer(Settings(data=tmp_path, analytics_http=f"[::1]:{port}"), Health(), Metrics())
+    try:
+        connection = http.client.HTTPConnection("::1", port, timeout=10)
+        connection.request("GET", "/readyz")
+        assert connection.getresponse().status == 200
+        connection.close()
+    finally:
+        server.close()

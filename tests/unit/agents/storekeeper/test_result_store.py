@@ -194,6 +194,29 @@ def test_a_dead_processs_folder_is_removed_and_a_living_ones_is_not(root: Result
     os.close(dead._own)
 
 
+def test_a_symlink_among_the_processes_folders_is_not_followed(root: ResultsRoot, tmp_path: Path) -> None:
+    """Others may be able to write in the results root."""
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    first = ResultStore(root)
+    first.open()
+    (root.path / ".headrace" / "planted").symlink_to(outside)
+    second = ResultStore(root)
+    second.open()
+    assert list(outside.iterdir()) == []
+    second.close()
+    first.close()
+
+
+def test_a_symlinked_directory_is_called_a_symlink(store: ResultStore, root: ResultsRoot, tmp_path: Path) -> None:
+    (root.path / "team").symlink_to(tmp_path)
+    with pytest.raises(Blocked, match="stored as team: a symlink is in the way"):
+        put(store, "team/run", new_id(), ".txt", b"x")
+    (root.path / "file").write_text("")
+    with pytest.raises(Blocked, match="stored as file: something that is not a directory is in the way"):
+        put(store, "file/run", new_id(), ".txt", b"x")
+
+
 def test_a_missing_root_is_reported_and_one_that_came_back_elsewhere_is_an_exchange(
     store: ResultStore, root: ResultsRoot
 ) -> None:

@@ -42,3 +42,13 @@ def test_health_names_each_part_that_cannot_work() -> None:
     assert health.reasons() == []
     health.add_check("Kafka", lambda: "away")
     assert health.reasons() == ["Kafka: away"]
+
+
+def test_a_check_that_fails_is_a_reason_and_silences_no_other() -> None:
+    def fails() -> str | None:
+        raise OSError("Input/output error")
+
+    health = Health()
+    health.add_check("results", fails)
+    health.add_check("kafka", lambda: "away")
+    assert health.reasons() == ["results: it cannot be checked: OSError: Input/output error", "kafka: away"]

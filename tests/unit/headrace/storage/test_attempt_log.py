@@ -31,7 +31,7 @@ def test_no_symlink_on_the_way_is_followed(tmp_path: Path, planted: str) -> None
     link = root / planted.format(task_id)
     link.parent.mkdir(parents=True)
     link.symlink_to(elsewhere)
-    with pytest.raises(OSError, match=r"Not a directory|Too many levels"):
+    with pytest.raises(OSError, match=r"it is a symlink|Too many levels"):
         keep_log(root, task_id, 1, b"printed")
     assert not [*elsewhere.iterdir()]
 

@@ -2,6 +2,8 @@
 
 import errno
 import os
+import shutil
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -66,5 +68,47 @@ def test_a_root_that_is_back_while_the_old_mount_is_stale_is_opened_anew(
         patch.setattr(os, "fstat", stale)
         assert root.check() is None
     assert root.openings == 2
+    assert root.check() is None
+    root.close()
+
+
+def write_nonsense(marker: Path) -> None:
+    marker.write_text("nonsense")
+
+
+def write_a_list(marker: Path) -> None:
+    marker.write_text("[1]")
+
+
+def make_directory(marker: Path) -> None:
+    marker.mkdir()
+
+
+def make_fifo(marker: Path) -> None:
+    os.mkfifo(marker)
+
+
+def make_symlink(marker: Path) -> None:
+    marker.symlink_to("/dev/zero")
+
+
+@pytest.mark.parametrize("plant", [write_nonsense, write_a_list, make_directory, make_fifo, make_symlink])
+def test_whatever_stands_in_the_place_of_the_marker_is_a_reason_in_words_and_leaves_no_descriptor(
+    tmp_path: Path, plant: Callable[[Path], None]
+) -> None:
+    root = open_directory(tmp_path / "results")
+    root.path.rename(tmp_path / "away")
+    root.path.mkdir()
+    plant(root.path / MARKER)
+    before = len(os.listdir("/proc/self/fd"))
+    for _ in range(3):
+        reason = root.check()
+        assert reason is not None
+        assert MARKER in reason
+    with pytest.raises(UsageError):
+        open_directory(root.path)
+    assert len(os.listdir("/proc/self/fd")) == before
+    shutil.rmtree(root.path)
+    (tmp_path / "away").rename(root.path)
     assert root.check() is None
     root.close()

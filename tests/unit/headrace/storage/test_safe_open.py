@@ -82,7 +82,7 @@ def test_a_symlinked_directory_is_not_followed_and_the_error_names_it(
     (outside / "deeper").mkdir(parents=True)
     (tmp_path / "root" / "a").mkdir()
     (tmp_path / "root" / link).symlink_to(outside)
-    with pytest.raises(OSError, match=r"Not a directory|Too many levels") as caught:
+    with pytest.raises(OSError, match=r"it is a symlink|Too many levels") as caught:
         open_directory_below(root, [*link.split("/"), "deeper", "new"], make_mode=make_mode)
     assert caught.value.filename == link
     assert [p.name for p in outside.rglob("*")] == ["deeper"]
