@@ -7,7 +7,7 @@ records: the lowest offset of an (id, attempt) counts, and the first outcome end
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from headrace.contract.cluster import Cancel
+from headrace.contract.cluster import Cancel, Redriven
 from headrace.contract.journal import Claim, Tombstone, decode_journal
 from headrace.contract.lifecycle import Event
 from headrace.contract.outcome import Outcome
@@ -66,8 +66,7 @@ class _Narrator:
             if record.topic == "results":
                 return self._outcome(record)
             if record.topic == "tasks.control":
-                cancel = Cancel.decode(record)
-                return "a command of a later version" if cancel is None else f"cancel requested{_by(cancel.by)}"
+                return _command(record)
             if record.topic == "progress":
                 report = Progress.decode(record)
                 return f"attempt {report.attempt} reports {report.fraction:.0%} {report.message}".rstrip()
@@ -137,6 +136,13 @@ def timeline_of(records: Iterable[Record], task_id: str) -> list[Line]:
 
 def _last_line(text: str) -> str:
     return text.strip().rsplit("\n", 1)[-1][:200]
+
+
+def _command(record: Record) -> str:
+    if (cancel := Cancel.decode(record)) is not None:
+        return f"cancel requested{_by(cancel.by)}"
+    redriven = Redriven.decode(record)
+    return "a command of a later version" if redriven is None else f"submitted again as task {redriven.id}"
 
 
 def _by(holder: str) -> str:

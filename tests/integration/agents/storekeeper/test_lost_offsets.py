@@ -7,11 +7,13 @@ from pathlib import Path
 
 import pytest
 from confluent_kafka import TopicPartition
+from confluent_kafka.admin import AlterConfigOpType, ConfigEntry, ConfigResource, ResourceType
 
 from agents.storekeeper.trimmer import ResultsTrimmer
 from headrace.contract.records import Place
 from headrace.kafka.groups import STOREKEEPER_GROUP
 from headrace.kafka.reading import first_offsets
+from headrace.kafka.topics import apply_topics, diff_topics
 from headrace.kafka.trimming import delete_records
 from tests.rigs.storekeeper import Rig, completed, id_in_partition, in_chunks, installation, terminate, wait_for
 from tests.rigs.topics import PARTITIONS
@@ -119,3 +121,15 @@ def test_a_result_that_is_not_whole_keeps_its_chunks_in_the_log(rig: Rig) -> Non
     rig.start()
     [event] = [e for e in rig.events(big.id) if e.id == big.id]
     assert rig.file(event) == big.value
+
+
+def test_an_installation_with_the_retention_of_older_versions_gets_rid_of_it(rig: Rig) -> None:
+    admin, prefix = rig.kafka.admin(), rig.settings.topic_prefix
+    entry = ConfigEntry("retention.ms", "604800000", incremental_operation=AlterConfigOpType.SET)
+    resource = ConfigResource(ResourceType.TOPIC, f"{prefix}results", incremental_configs=[entry])
+    [done] = admin.incremental_alter_configs([resource]).values()
+    done.result(30)
+    [change] = diff_topics(admin, prefix, PARTITIONS)
+    assert (change.topic, change.action) == ("results", "configure")
+    apply_topics(admin, prefix, PARTITIONS)
+    assert diff_topics(admin, prefix, PARTITIONS) == []
