@@ -1,17 +1,22 @@
 """Stores what attempts print: the node writes a log after each attempt, the gateway reads it.
 
 `<results root>/.logs/<first two digits of the id>/<id>/<attempt>.log` holds the last LOG_BYTES of it. There is no file
-when nothing was printed. A submission's directory never starts with a dot, so results and logs cannot collide. A node
-that does not share the results root stores its logs locally, where the gateway cannot find them.
+when nothing was printed. Of two copies of a task (one id in two partitions) the one that ends last has the file. A
+submission's directory never starts with a dot, so results and logs cannot collide. A node that does not share the
+results root stores its logs locally, where the gateway cannot find them.
 """
 
 import contextlib
 import os
+import time
+import uuid
 from pathlib import Path
 
 from headrace.storage.safe_open import open_directory_below
 
 LOG_BYTES = 256 * 1024
+_PART = ".part"
+_LEFT_OVER_S = 3600.0  # nobody writes one log for so long
 
 
 def log_path(task_id: str, attempt: int) -> Path:
@@ -43,10 +48,25 @@ def keep_log(results_root: Path, task_id: str, attempt: int, printed: bytes) -> 
 
 
 def _replace_file(folder: int, name: str, data: bytes) -> None:
-    part = f"{name}.part"
-    with contextlib.suppress(FileNotFoundError):  # left by a node that was killed, or planted by somebody else
-        os.unlink(part, dir_fd=folder)
+    # A name of its own: two copies of a task, on two nodes, may end the same attempt at the same time.
+    part = f"{name}.{uuid.uuid4().hex}{_PART}"
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-    with os.fdopen(os.open(part, flags, 0o644, dir_fd=folder), "wb") as f:
-        f.write(data)
-    os.replace(part, name, src_dir_fd=folder, dst_dir_fd=folder)
+    try:
+        with os.fdopen(os.open(part, flags, 0o644, dir_fd=folder), "wb") as f:
+            f.write(data)
+        os.replace(part, name, src_dir_fd=folder, dst_dir_fd=folder)
+    except OSError:
+        with contextlib.suppress(OSError):
+            os.unlink(part, dir_fd=folder)
+        raise
+    _remove_left_over(folder)
+
+
+def _remove_left_over(folder: int) -> None:
+    """Removes what nodes that were killed have left half-written, or somebody else has planted."""
+    with contextlib.suppress(OSError):
+        for name in os.listdir(folder):
+            if not name.endswith(_PART):
+                continue
+            if time.time() - os.stat(name, dir_fd=folder, follow_symlinks=False).st_mtime > _LEFT_OVER_S:
+                os.unlink(name, dir_fd=folder)

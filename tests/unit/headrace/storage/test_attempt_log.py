@@ -1,6 +1,9 @@
 """Logs of attempts below the results root."""
 
+import os
+import time
 import uuid
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -45,3 +48,26 @@ def test_a_symlink_of_the_logs_name_is_replaced_not_followed(tmp_path: Path) -> 
     file.with_name("1.log.part").symlink_to(target)
     keep_log(tmp_path / "results", task_id, 1, b"printed")
     assert (file.read_bytes(), file.is_symlink(), target.read_text()) == (b"printed", False, "theirs")
+
+
+def test_copies_of_a_task_that_end_one_attempt_at_once_leave_one_whole_log(tmp_path: Path) -> None:
+    """With one name for what is half-written, one copy published the other's half, and the other failed."""
+    task_id = str(uuid.uuid4())
+    printed = [bytes([n]) * LOG_BYTES for n in range(8)]
+    with ThreadPoolExecutor(8) as pool:
+        for _ in range(5):
+            list(pool.map(lambda data: keep_log(tmp_path, task_id, 1, data), printed))
+            assert log_file(tmp_path, task_id, 1).read_bytes() in printed
+    assert [p.name for p in log_file(tmp_path, task_id, 1).parent.iterdir()] == ["1.log"]
+
+
+def test_what_a_killed_node_left_half_written_is_removed_once_nobody_can_be_writing_it(tmp_path: Path) -> None:
+    task_id = str(uuid.uuid4())
+    file = log_file(tmp_path, task_id, 1)
+    file.parent.mkdir(parents=True)
+    old, new = file.with_name("1.log.old.part"), file.with_name("1.log.new.part")
+    for part in (old, new):
+        part.write_text("half")
+    os.utime(old, (time.time() - 7200, time.time() - 7200))
+    keep_log(tmp_path, task_id, 1, b"printed")
+    assert sorted(p.name for p in file.parent.iterdir()) == ["1.log", "1.log.new.part"]
