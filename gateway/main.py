@@ -146,7 +146,7 @@ def _make_dependencies(settings: Settings, kafka: Kafka, root: ResultsRoot, stor
     metrics = Metrics()
     notifier = Notifier(asyncio.get_running_loop())
     snapshots = _snapshots(settings, root)
-    projector = Projector(kafka, store, metrics, notifier.notify, snapshots)
+    projector = Projector(kafka, store, metrics, notifier.notify, snapshots, settings.view_days)
     cluster = ClusterView(kafka)
     stall_detector = StallDetector("the status view")
 

@@ -81,6 +81,11 @@ class Settings:
     results: str = _setting(
         "HEADRACE_RESULTS", "results root, the directory for all results; empty = <data>/results", ""
     )
+    view_days: int = _setting(
+        "HEADRACE_VIEW_DAYS",
+        "days that gateways remember a task after its end, the same for all of them; 0 = for ever",
+        0,
+    )
     view_snapshots: str = _setting(
         "HEADRACE_VIEW_SNAPSHOTS",
         "directory in which gateways leave copies of their status views, from which gateways start; empty = below the "
@@ -233,6 +238,8 @@ class Settings:
             )
         if self.keep_s < 3600:
             raise UsageError("HEADRACE_KEEP_S must be at least 3600: repeats are recognised within an hour")
+        if self.view_days < 0:
+            raise UsageError("HEADRACE_VIEW_DAYS must be 0 (for ever) or a number of days")
         if self.view_snapshot_s <= 0:
             raise UsageError("HEADRACE_VIEW_SNAPSHOT_S must be above 0 seconds")
         if self.remember_days and self.remember_days * 86_400 < self.keep_s:

@@ -27,6 +27,7 @@ TYPES: dict[str, tuple[int, str]] = {
     "no-log": (404, "The attempt has no log"),
     "method-not-allowed": (405, "The path does not support this method"),
     "already-ended": (409, "The task has already ended"),
+    "task-forgotten": (410, "The task is no longer remembered"),
     "result-missing": (410, "The stored result is missing"),
     "too-large": (413, "The body is too large"),
     "unsupported-media-type": (415, "The Content-Type is not supported"),

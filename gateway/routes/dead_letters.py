@@ -29,7 +29,7 @@ from ..http.responses import json_response
 from ..http.router import Router, takes
 from ..submission import parse_body
 from ..view.projection import TaskView, id_bytes, id_text, partition_and_offset
-from .dependencies import Dependencies, dependencies_of
+from .dependencies import FORGOTTEN, Dependencies, dependencies_of
 from .redrive_request import RedriveRequest, parse_redrive
 from .tasks import task_page
 
@@ -76,7 +76,9 @@ def _find_dead(deps: Dependencies, wanted: RedriveRequest) -> tuple[list[TaskVie
     tasks, errors = [], []
     for task_id in wanted.ids:
         task = deps.store.get_task(id_bytes(task_id))
-        if task is None:
+        if task is None and deps.store.is_forgotten(id_bytes(task_id)):
+            errors.append({"redrive_of": task_id, "error": FORGOTTEN, "type": "/problems/task-forgotten"})
+        elif task is None:
             error = "no task has this id: list dead letters with GET /dead"
             errors.append({"redrive_of": task_id, "error": error, "type": "/problems/no-such-task"})
         elif task.status not in (Status.FAILED, Status.CANCELLED):
@@ -173,6 +175,8 @@ def _next_id(deps: Dependencies, old: str, count: int, value: bytes) -> str:
         new = id_of_redrive(old, number)
         taken = deps.store.get_task(id_bytes(new))
         if taken is None:
+            if deps.store.is_forgotten(id_bytes(new)):
+                continue
             return new
         record = deps.source_reader.read_record(Source.parse(taken.source)) if taken.source else None
         if record is not None and record.value == value:

@@ -26,13 +26,18 @@ from ..statistics_store import StatisticsStore
 from ..submission import Submissions
 from ..view.cluster import TOPICS as CLUSTER_TOPICS
 from ..view.cluster import ClusterView
+from ..view.event_topics import EVENT_TOPICS
 from ..view.notifier import Notifier
 from ..view.projection import TaskView, id_bytes
 from ..view.projector import TASK_TOPICS, TOPICS, Projector
 from ..view.recent_submissions import RecentSubmissions
 from ..view.snapshots import SnapshotWriter
-from ..view.store import EVENT_TOPICS, StatusStore
+from ..view.store import StatusStore
 
+FORGOTTEN = (
+    "the task ended longer ago than gateways remember tasks (HEADRACE_VIEW_DAYS); its result, if it had one, is still "
+    "below the results root"
+)
 FIND_WAIT_S = 2.0  # how long a look-up waits for the view to reach the end of the log before it answers 503
 
 
@@ -57,7 +62,10 @@ class Dependencies:
     recent_submissions: RecentSubmissions = field(default_factory=RecentSubmissions)
 
     async def find_task(self, text: str) -> TaskView:
-        """The task whose id a path holds; Problem no-such-task, or a 503 while the view cannot tell."""
+        """The task whose id a path holds.
+
+        Problem no-such-task or task-forgotten, or a 503 while the view cannot tell.
+        """
         task_id = parse_task_id(text)
         task = self.store.get_task(id_bytes(task_id))
         if task is not None:
@@ -68,6 +76,8 @@ class Dependencies:
         if task is None:
             await self.catch_up(task_id, submitted_anywhere=True)
             task = self.store.get_task(id_bytes(task_id))
+        if task is None and self.store.is_forgotten(id_bytes(task_id)):
+            raise Problem("task-forgotten", FORGOTTEN)
         if task is None:
             raise no_such_task(text)
         return task

@@ -20,8 +20,9 @@ from ..http.query import parse_filter
 from ..http.router import Router, takes
 from ..view import position_vector
 from ..view.event_stream import EventStream
+from ..view.event_topics import EVENT_TOPICS
 from ..view.projection import id_bytes, id_text
-from ..view.store import EVENT_TOPICS, TaskFilter
+from ..view.store import TaskFilter
 from ..view.task_events import ENDED, TaskEvent, is_event_id, progress_offset, remaining_events
 from .dependencies import Dependencies, dependencies_of
 
@@ -127,12 +128,17 @@ async def _wait(woken: asyncio.Event, until: float) -> bool:
 
 
 async def _reset_lost_positions(deps: Dependencies, vector: position_vector.PositionVector) -> bytes:
-    """Moves positions that Kafka no longer holds to the earliest ones; returns the event that says so, or b""."""
+    """Moves positions that Kafka or the view no longer holds to the earliest ones; returns the event that says so.
+
+    b"" when none was moved.
+    """
     names = {(EVENT_TOPICS[t], p): (t, p) for t, p in vector if p < deps.projector.partition_count}
     try:
         starts, ends = await deps.broker_probe.start_offsets(names), await deps.broker_probe.end_offsets(names)
     except Retryable:
         return b""  # an error would end a browser's reconnecting; the store still has events to send
+    pruned = await asyncio.to_thread(deps.store.pruned)
+    starts = {n: max(start, min(pruned.get(names[n], 0), ends[n])) for n, start in starts.items()}
     lost = [(n, vector[k], starts[n]) for n, k in names.items() if not starts[n] <= vector[k] <= ends[n]]
     for name, _, start in lost:
         vector[names[name]] = start

@@ -88,9 +88,9 @@ async def _resolve_key(deps: Dependencies, prepared: PreparedSubmission) -> tupl
         if task is None or not _key_has_expired(task):
             await deps.catch_up(prepared.id)
             task = deps.store.get_task(id_bytes(prepared.id))
-        if task is None:
+        if task is None and not deps.store.is_forgotten(id_bytes(prepared.id)):
             return prepared, False
-        if not _key_has_expired(task):
+        if task is not None and not _key_has_expired(task):
             break
         prepared = prepared.with_next_id()
     if task.digest and task.digest != prepared.digest:

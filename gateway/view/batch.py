@@ -16,8 +16,9 @@ from headrace.errors import Invalid, Undecodable
 from headrace.process.throttled_log import log_throttled
 
 from ..metrics import Metrics
+from .event_topics import EVENT_TOPICS
 from .projection import Folded, TaskView, fold_event, fold_redrive, fold_submission, id_bytes, id_text
-from .store import EVENT_TOPICS, NewEvent, StatusStore, StoredProgress
+from .store import NewEvent, StatusStore, StoredProgress
 
 log = logging.getLogger(__name__)
 
@@ -43,11 +44,14 @@ class EventBatch:
         decoded = [(r, m) for r in records if (m := self._decode(r)) is not None]
         ids = {id_bytes(m.id) for _, m in decoded if not isinstance(m, Progress)}
         self.tasks = self._store.get_tasks(list(ids))
+        forgotten = self._store.forgotten(ids - self.tasks.keys())
         for record, message in decoded:
             if isinstance(message, Progress):
                 self._add_progress(record, message)
                 continue
-            task = self.tasks.get(id_bytes(message.id))
+            if (task_id := id_bytes(message.id)) in forgotten:
+                continue
+            task = self.tasks.get(task_id)
             folded = _fold(task, record, message)
             self.tasks[folded.task.id] = folded.task
             if folded.is_event:

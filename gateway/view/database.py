@@ -16,9 +16,9 @@ from pathlib import Path
 from headrace.storage.rebuilds import Rebuilds
 from headrace.storage.sqlite import Damaged, connect, lock, make_tables, open_or_rebuild, remove
 
-from .projection import COLUMNS
+from .task_rows import STORED
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 _PAGES = 2000  # copied at a time
 _LOCKED_S = 10.0  # how long a connection waits for another one's lock
 _INTEGERS = {
@@ -33,23 +33,26 @@ _INTEGERS = {
     "duration_ms",
     "outcome_offset",
 }
-STORED = (*COLUMNS, "attempts")
 _COLUMNS = ", ".join(f"{c} {'INTEGER' if c in _INTEGERS else 'TEXT'}" for c in STORED[1:])
+# The indexes end at the time: without the id they take 64 bytes a task less, and tasks of one millisecond are few.
 _SCHEMA = f"""
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE positions (topic TEXT, partition INTEGER, next INTEGER NOT NULL,
                         PRIMARY KEY (topic, partition)) WITHOUT ROWID;
 CREATE TABLE tasks (id BLOB PRIMARY KEY, {_COLUMNS});
-CREATE INDEX tasks_by_time ON tasks (submitted_ms, id);
-CREATE INDEX tasks_by_status ON tasks (status, submitted_ms, id);
-CREATE INDEX tasks_by_name ON tasks (name, submitted_ms, id);
+CREATE INDEX tasks_by_time ON tasks (submitted_ms);
+CREATE INDEX tasks_by_status ON tasks (status, submitted_ms);
+CREATE INDEX tasks_by_name ON tasks (name, submitted_ms);
 CREATE INDEX tasks_by_redrive ON tasks (redrive_of) WHERE redrive_of != '';
-CREATE INDEX tasks_by_directory ON tasks (directory, submitted_ms, id);
+CREATE INDEX tasks_by_directory ON tasks (directory, submitted_ms);
 CREATE TABLE events (seq INTEGER PRIMARY KEY AUTOINCREMENT, topic INTEGER, partition INTEGER, offset INTEGER, id BLOB,
                      UNIQUE (topic, partition, offset));
 CREATE TABLE progress (id BLOB, offset INTEGER, partition INTEGER, attempt INTEGER, fraction REAL, message TEXT,
                        at_ms INTEGER, PRIMARY KEY (id, offset)) WITHOUT ROWID;
 CREATE INDEX progress_by_time ON progress (at_ms);
+CREATE TABLE forgotten (id BLOB PRIMARY KEY) WITHOUT ROWID;
+CREATE TABLE pruned (topic INTEGER, partition INTEGER, next INTEGER NOT NULL,
+                     PRIMARY KEY (topic, partition)) WITHOUT ROWID;
 """
 
 

@@ -10,9 +10,10 @@ from dataclasses import dataclass, field
 from headrace.contract.states import Status
 
 from . import task_events
+from .event_topics import EVENT_TOPICS
 from .position_vector import PositionVector
 from .projection import partition_and_offset
-from .store import EVENT_TOPICS, StatusStore, StoredEvent, TaskFilter
+from .store import StatusStore, StoredEvent, TaskFilter
 from .task_events import TaskEvent
 
 _RECEIVED, _STARTED, _PROGRESS, _COMPLETED, _DEAD = range(len(EVENT_TOPICS))

@@ -8,7 +8,7 @@ under 2 KiB for offsets up to a billion.
 import base64
 from collections.abc import Mapping
 
-from .store import EVENT_TOPICS
+from .event_topics import EVENT_TOPICS
 
 PositionVector = dict[tuple[int, int], int]  # (index in EVENT_TOPICS, partition) -> offset of the next event
 MAX_CHARACTERS = 4096

@@ -24,8 +24,10 @@ from headrace.storage.sqlite import Damaged, trouble
 
 from ..metrics import Metrics
 from .batch import EventBatch
+from .event_topics import EVENT_TOPICS
+from .pruner import Pruner
 from .snapshots import Snapshots
-from .store import EVENT_TOPICS, StatusStore
+from .store import StatusStore
 
 log = logging.getLogger(__name__)
 
@@ -34,7 +36,6 @@ TASK_TOPICS = ("tasks.normal", "tasks.high")
 TOPICS = (*TASK_TOPICS, *EVENT_TOPICS, "tasks.control")  # the last one for redrives
 MAX_BATCH = 4000
 _LOOK_EVERY_S = 30.0  # for new partitions
-_PROGRESS_KEPT_MS = 7 * 86_400_000  # the retention of its topic
 _PASSING = {
     KafkaError._ALL_BROKERS_DOWN,
     KafkaError._TRANSPORT,
@@ -66,10 +67,13 @@ class Projector(Follower):
         metrics: Metrics,
         on_commit: Callable[[set[bytes]], None],
         snapshots: Snapshots | None = None,
+        view_days: int = 0,
     ) -> None:
+        """`view_days`: days that a task is remembered after its end; 0 = for ever."""
         super().__init__(kafka, "status view", TOPICS)
         self._store, self._metrics, self._on_commit = store, metrics, on_commit
         self._snapshots = snapshots  # to start from, until that has been tried
+        self._pruner = Pruner(store, view_days)
         self._looked_at = 0.0
         self.snapshot = Snapshot(store.positions(), store.last_seq())
         self.partition_count = 0  # of each keyed topic; 0 until the topics are known
@@ -127,6 +131,8 @@ class Projector(Follower):
             raise Damaged(self._store.damage)
         if self._store.rebuilds.why is not None and self.catching_up.whole():
             self._store.rebuilds.end()
+        if self.catching_up.whole():  # before, a record that is still to come could bring half a task back
+            self._pruner.turn()
         if time.monotonic() - self._looked_at > _LOOK_EVERY_S:
             self._looked_at = time.monotonic()
             self._look_again()
@@ -137,7 +143,6 @@ class Projector(Follower):
         if count and (not self._adopt_cluster() or count != self.partition_count):
             log.info("the keyed topics now have %d partitions", count)
             self.restart()
-        self._store.delete_progress(int(time.time() * 1000) - _PROGRESS_KEPT_MS)
 
     def _restore(self, snapshots: Snapshots, ends: Mapping[Place, int]) -> None:
         installation = installation_name(self._admin, self._kafka, TOPICS[0], 5)

@@ -19,8 +19,9 @@ from headrace.process.throttled_log import log_throttled
 from headrace.storage.sqlite import remove
 
 from .database import SCHEMA_VERSION
+from .event_topics import EVENT_TOPICS
 from .snapshot_folder import Manifest, SnapshotFolder
-from .store import EVENT_TOPICS, StatusStore
+from .store import StatusStore
 
 log = logging.getLogger(__name__)
 
@@ -28,7 +29,7 @@ LEAST_GAIN = 100_000  # records: they are read in about the time that a copy tak
 _LOOK_EVERY_S = 60.0
 # Topics from which no record may be missing between a copy and the log's beginning. The task topics are trimmed behind
 # what other topics tell as well, and progress is kept for a week.
-_WHOLE_TOPICS = tuple(topic for topic in EVENT_TOPICS if topic != "progress")
+_WHOLE_TOPICS = (*(topic for topic in EVENT_TOPICS if topic != "progress"), "tasks.control")
 
 
 class Snapshots:

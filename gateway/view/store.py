@@ -13,14 +13,13 @@ from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
-import orjson
-
-from headrace.contract.states import Status
 from headrace.storage.rebuilds import Rebuilds
-from headrace.storage.sqlite import Damaged, adopt, in_few_lengths, is_damage
+from headrace.storage.sqlite import adopt, in_few_lengths, is_damage
 
-from .database import STORED, StatusDatabase
-from .projection import COLUMNS, AttemptView, TaskView, id_text, place_of, values_of
+from .database import StatusDatabase
+from .projection import TaskView, id_text, place_of
+from .pruning import Cursor, prune_progress, prune_tasks
+from .task_rows import STORED, row_of, task_of
 
 _COLUMNS = ", ".join(STORED)
 # Not REPLACE: an update leaves the indexes of unchanged columns alone.
@@ -29,8 +28,7 @@ _UPSERT_TASK = (
     f"ON CONFLICT (id) DO UPDATE SET {', '.join(f'{c} = excluded.{c}' for c in STORED[1:])}"
 )
 
-# Topics whose records become events, in the order of the events of one task. The index in this tuple is stored.
-EVENT_TOPICS = ("lifecycle.received", "lifecycle.started", "progress", "lifecycle.completed", "tasks.dead")
+_IS_FORGOTTEN = "SELECT 1 FROM forgotten WHERE id = ?"
 
 NewEvent = tuple[int, int, int, bytes]  # index in EVENT_TOPICS, partition, offset, id
 Positions = Mapping[tuple[str, int], int]  # (topic, partition) -> offset of the next record to read
@@ -97,7 +95,7 @@ class StatusStore:
             return adopt(
                 self._writer,
                 identity,
-                ("positions", "tasks", "events", "progress"),
+                ("positions", "tasks", "events", "progress", "forgotten", "pruned"),
                 read_owner="SELECT value FROM meta WHERE key = 'identity'",
                 write_owner="INSERT OR REPLACE INTO meta VALUES ('identity', ?)",
             )
@@ -122,7 +120,7 @@ class StatusStore:
             for part in in_few_lengths(ids):
                 marks = ",".join("?" * len(part))
                 sql = f"SELECT {_COLUMNS} FROM tasks WHERE id IN ({marks})"  # noqa: S608
-                found.update((task.id, task) for task in map(_task_of, self._writer.execute(sql, part)))
+                found.update((task.id, task) for task in map(task_of, self._writer.execute(sql, part)))
         return found
 
     def apply(
@@ -134,7 +132,7 @@ class StatusStore:
     ) -> int:
         """Stores all that a batch of records changes, in one transaction. Returns the last event's `seq`."""
         with self._noting_damage(), self._transaction() as w:
-            w.executemany(_UPSERT_TASK, map(_row_of, tasks))
+            w.executemany(_UPSERT_TASK, map(row_of, tasks))
             w.executemany("INSERT OR IGNORE INTO events (topic, partition, offset, id) VALUES (?,?,?,?)", events)
             w.executemany("INSERT OR IGNORE INTO progress VALUES (?,?,?,?,?,?,?)", map(_progress_row_of, progress))
             w.executemany(
@@ -147,17 +145,35 @@ class StatusStore:
             found: int | None = self._writer.execute("SELECT max(seq) FROM events").fetchone()[0]
         return found or 0
 
-    def delete_progress(self, before_ms: int) -> None:
-        """Deletes progress reports older than `before_ms`."""
+    def prune_tasks(self, before_ms: int, after: Cursor) -> Cursor | None:
+        """Makes a step of `gateway.view.pruning` through the tasks."""
+        with self._noting_damage(), self._transaction() as w:
+            return prune_tasks(w, before_ms, after)
+
+    def prune_progress(self, before_ms: int) -> bool:
+        """Removes some progress reports older than that; whether there may be more."""
+        with self._noting_damage(), self._transaction() as w:
+            return prune_progress(w, before_ms)
+
+    def forgotten(self, ids: Iterable[bytes]) -> set[bytes]:
+        """Those of these tasks that have left the view."""
         with self._noting_damage():
-            self._writer.execute("DELETE FROM progress WHERE at_ms < ?", (before_ms,))
+            return {i for i in ids if self._writer.execute(_IS_FORGOTTEN, (i,)).fetchone()}
 
     # --- called from any thread
 
     def get_task(self, task_id: bytes) -> TaskView | None:
         with self._noting_damage():
             row = self._first_row(f"SELECT {_COLUMNS} FROM tasks WHERE id = ?", task_id)  # noqa: S608
-            return _task_of(row) if row else None
+            return task_of(row) if row else None
+
+    def is_forgotten(self, task_id: bytes) -> bool:
+        """Whether the task has left the view because it ended long ago."""
+        return self._first_row(_IS_FORGOTTEN, task_id) is not None
+
+    def pruned(self) -> dict[tuple[int, int], int]:
+        """By index in EVENT_TOPICS and partition: the offset behind the last event that has left the view."""
+        return {(t, p): n for t, p, n in self._rows("SELECT * FROM pruned")}
 
     def progress_after(self, task_id: bytes, offset: int, limit: int = 200) -> list[StoredProgress]:
         """The task's reports beyond that offset of its partition, in order."""
@@ -201,7 +217,7 @@ class StatusStore:
         clause = f"WHERE {' AND '.join(where)}" if where else ""
         sql = f"SELECT {_COLUMNS} FROM tasks {clause} ORDER BY submitted_ms DESC, id DESC LIMIT ?"  # noqa: S608
         with self._noting_damage():
-            return [_task_of(row) for row in self._rows(sql, *values, limit)]
+            return [task_of(row) for row in self._rows(sql, *values, limit)]
 
     def redrive_counts(self, ids: Sequence[bytes]) -> dict[bytes, int]:
         """How many times each of these tasks was redriven; a task that never was is left out."""
@@ -271,21 +287,4 @@ def _where(wanted: TaskFilter) -> tuple[list[str], list[Any]]:
     return where, values
 
 
-_attempt_values = attrgetter(*(f.name for f in fields(AttemptView)))
 _progress_row_of = attrgetter(*(f.name for f in fields(StoredProgress)))
-
-
-def _row_of(task: TaskView) -> tuple[Any, ...]:
-    attempts = orjson.dumps([_attempt_values(a) for a in task.attempts]).decode() if task.attempts else ""
-    return (*values_of(task), attempts)
-
-
-def _task_of(row: Sequence[Any]) -> TaskView:
-    """Damaged for a row that was never written: SQLite itself does not notice bytes that changed within a value."""
-    try:
-        task = TaskView(**dict(zip(COLUMNS, row[:-1], strict=True)))
-        task.status = Status(task.status)
-        task.attempts = [AttemptView(*a) for a in orjson.loads(row[-1])] if row[-1] else []
-    except (ValueError, TypeError) as e:
-        raise Damaged(f"a task's row cannot be read: {e}") from None
-    return task

@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 
 from gateway.view.event_stream import EventStream
+from gateway.view.event_topics import EVENT_TOPICS
 from gateway.view.position_vector import PositionVector, decode, encode, has_passed
 from gateway.view.projection import TaskView, fold_event, fold_submission, id_bytes
-from gateway.view.store import EVENT_TOPICS, StatusStore, StoredProgress, TaskFilter
+from gateway.view.store import StatusStore, StoredProgress, TaskFilter
 from headrace.contract.ids import new_id
 from headrace.contract.lifecycle import Event
 from headrace.contract.records import Source

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.view import position_vector
-from gateway.view.store import EVENT_TOPICS
+from gateway.view.event_topics import EVENT_TOPICS
 from headrace.kafka.partitioner import partition_of
 
 offsets = st.integers(0, 2**62)
