@@ -48,7 +48,9 @@ class ClaimKey:
 
     @classmethod
     def of(cls, record: Record) -> "ClaimKey":
-        """The key of a record of the journal; Undecodable when the record is not in its source's partition."""
+        """The key of a record of the journal; Undecodable when the record is not in its source's partition, or no role
+        can have sent it."""
+        record.check_size()
         key = cls.parse(record.key)
         if record.partition != key.source.partition:
             raise Undecodable("a claim must be in the partition of its source", record.value)
@@ -190,5 +192,4 @@ def offsets_to_commit(claims: Sequence[Claim]) -> dict[tuple[str, int], int]:
 
 def decode_journal(record: Record) -> Claim | Tombstone:
     """The claim or tombstone in a record of `tasks.running`; Undecodable when it is neither."""
-    record.check_size()
     return Tombstone.decode(record) if record.value is None else Claim.decode(record)

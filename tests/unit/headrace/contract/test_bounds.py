@@ -81,6 +81,12 @@ def test_a_record_that_no_role_can_have_sent_is_refused(name: str) -> None:
         DECODERS[name](replace(record, headers=(*record.headers, ("x", b"x" * 3_000_000))))
 
 
+def test_a_claim_too_large_to_be_of_a_role_is_refused_by_whoever_decodes_it() -> None:
+    record = record_of(load_topics()["tasks.running"])
+    with pytest.raises(Undecodable, match="bytes"):
+        Claim.decode(replace(record, headers=(*record.headers, ("x", b"x" * 3_000_000))))
+
+
 def test_a_long_text_of_a_later_version_is_cut_and_ends_its_task() -> None:
     record = record_of(load_topics()["results"])
     long = replace(record, headers=(*record.headers, ("name", "ä".encode() * 5000)))
