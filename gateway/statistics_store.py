@@ -108,14 +108,26 @@ class StatisticsStore:
             "audit": self._last_audit(),
         }
 
-    def audits(self, limit: int) -> list[StatisticsRow]:
-        """The newest audits first."""
-        rows = self._select("SELECT * FROM audits ORDER BY at DESC LIMIT %s", [limit])
+    def audits(self, limit: int, before: datetime | None = None) -> list[StatisticsRow]:
+        """The newest audits first; with `before`, those that are older."""
+        where, values = ("WHERE at < %s ", [before.replace(tzinfo=None)]) if before else ("", [])
+        rows = self._select(f"SELECT * FROM audits {where}ORDER BY at DESC LIMIT %s", [*values, limit])  # noqa: S608
         return [_audit_row(r) for r in rows]
 
-    def findings(self, limit: int) -> list[StatisticsRow]:
-        """The findings of audits, newest first; `resolved_at` is set once a missing event has arrived after all."""
-        rows = self._select("SELECT * FROM audit_findings ORDER BY found_at DESC, id LIMIT %s", [limit])
+    def findings(self, limit: int, after: Sequence[Any] = ()) -> list[StatisticsRow]:
+        """The findings of audits, newest first; `resolved_at` is set once a missing event has arrived after all.
+
+        `after`: found_at, id, verdict and event of the last row of the page before.
+        """
+        where, values = "", list[object]()
+        if after:
+            at = after[0].replace(tzinfo=None)
+            where = "WHERE found_at < %s OR (found_at = %s AND (id, verdict, event) > (%s, %s, %s)) "
+            values = [at, at, *after[1:]]
+        rows = self._select(
+            f"SELECT * FROM audit_findings {where}ORDER BY found_at DESC, id, verdict, event LIMIT %s",  # noqa: S608
+            [*values, limit],
+        )
         return [r | {"found_at": _rfc3339(r["found_at"]), "resolved_at": _rfc3339(r["resolved_at"])} for r in rows]
 
     def close(self) -> None:

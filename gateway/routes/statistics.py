@@ -70,18 +70,20 @@ async def durations(request: Request) -> Response:
     return _page_response(request, query, rows[: query.limit])
 
 
-@router.get("/stats/audits", openapi_extra=takes("limit", "format"))
+@router.get("/stats/audits", openapi_extra=takes("limit", "cursor", "format"))
 async def audits(request: Request) -> Response:
     """The audits, newest first."""
-    limit = _limit(request.query_params)
-    return _rows_response(request, await _query_store(request, lambda s: s.audits(limit)))
+    limit, after = _limit(request.query_params), _parse_row_cursor(request.query_params, 1)
+    rows = await _query_store(request, lambda s: s.audits(limit, *after))
+    return _rows_response(request, rows, _row_cursor(rows, limit, "at"))
 
 
-@router.get("/stats/findings", openapi_extra=takes("limit", "format"))
+@router.get("/stats/findings", openapi_extra=takes("limit", "cursor", "format"))
 async def findings(request: Request) -> Response:
     """The tasks that audits found lost, repeated or never received, newest first."""
-    limit = _limit(request.query_params)
-    return _rows_response(request, await _query_store(request, lambda s: s.findings(limit)))
+    limit, after = _limit(request.query_params), _parse_row_cursor(request.query_params, 4)
+    rows = await _query_store(request, lambda s: s.findings(limit, after))
+    return _rows_response(request, rows, _row_cursor(rows, limit, "found_at", "id", "verdict", "event"))
 
 
 @router.get("/stats/summary")
@@ -159,6 +161,25 @@ def _parse_cursor(query: Mapping[str, str]) -> tuple[datetime, str] | None:
         return datetime.fromisoformat(bucket), str(value)
     except (ValueError, TypeError):
         raise bad_cursor() from None
+
+
+def _parse_row_cursor(query: Mapping[str, str], length: int) -> list[Any]:
+    """What `_row_cursor` put into the page before: a time and texts; empty for the first page."""
+    text = query.get("cursor", "")
+    if not text:
+        return []
+    try:
+        at, *rest = orjson.loads(decode_base64(text))
+        if len(rest) + 1 != length:
+            raise ValueError
+        return [datetime.fromisoformat(at), *map(str, rest)]
+    except (ValueError, TypeError):
+        raise bad_cursor() from None
+
+
+def _row_cursor(rows: list[StatisticsRow], limit: int, *columns: str) -> str | None:
+    """A cursor behind the last row, when there may be more."""
+    return encode_base64(orjson.dumps([rows[-1][c] for c in columns])) if rows and len(rows) == limit else None
 
 
 def _page_response(

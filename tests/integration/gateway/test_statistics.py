@@ -56,6 +56,9 @@ def fill(database: Database) -> None:
     connection.close()
 
 
+PARTS = (("lost", "completed"), ("repeated", "started"))  # verdict and event
+
+
 def items(gateway: Gateway, path: str) -> list[Any]:
     answer = gateway.http.get(path)
     assert answer.status_code == 200, answer.text
@@ -122,6 +125,33 @@ def test_pages_of_durations_follow_one_another_without_a_gap(gateway: Gateway, d
         cursor = page["next"]
     assert found == items(gateway, f"/stats/durations?bucket=hour{split}")
     assert len(found) == (7 if split else 3)
+
+
+@pytest.mark.parametrize("path", ["findings", "audits"])
+def test_pages_of_what_audits_found_follow_one_another_without_a_gap(
+    gateway: Gateway, database: Database, path: str
+) -> None:
+    fill(database)
+    connection = database.connect()
+    with connection.cursor() as rows:
+        rows.executemany(
+            "INSERT INTO audit_findings VALUES (%s, %s, %s, '2026-11-02 00:05', NULL, 'gone')",
+            [(f"{n:08x}-0000-4000-8000-000000000000", v, e) for n in (1, 2) for v, e in PARTS],
+        )
+        rows.executemany(
+            "INSERT INTO audits VALUES (%s, '2026-11-02 00:04', 10, 7, 2, 0, 0, 1, 0, 1)",
+            [(datetime(2026, 11, 2, 0, minute),) for minute in (6, 7, 8)],
+        )
+    connection.commit()
+    connection.close()
+    found, cursor = [], ""
+    while cursor is not None:
+        page = gateway.http.get(f"/stats/{path}?limit=1&cursor={cursor}").json()
+        found += page["items"]
+        cursor = page["next"]
+    assert found == items(gateway, f"/stats/{path}")
+    assert len(found) == (5 if path == "findings" else 4)
+    assert gateway.http.get(f"/stats/{path}?cursor=nonsense").json()["type"] == "/problems/bad-request"
 
 
 def test_counts_rates_and_percentiles(gateway: Gateway, database: Database) -> None:
