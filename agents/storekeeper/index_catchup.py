@@ -58,7 +58,7 @@ class IndexCatchup:
             if low > 0:
                 self._index.forget_before(place, low)
         self._index.add_entries((), {place: begin for place, (begin, _) in ranges.items()})
-        count = sum(self._index_messages(m) for m in self._read(consumer, ranges))
+        count = self._index_ranges(consumer, ranges)
         self._index.filled()
         return count
 
@@ -89,19 +89,22 @@ class IndexCatchup:
             found[place] = (max(low, min(at.offset, high)) if at.offset >= 0 else high), high
         return found
 
-    def _read(self, consumer: Consumer, ranges: Mapping[Place, tuple[int, int]]) -> Iterator[list[Message]]:
-        """Everything in the ranges, many messages at a time."""
-        some: list[Message] = []
-        for batch in read_batches(self._kafka, consumer, ranges, most=_BATCH):
-            some += batch
-            if len(some) >= _AT_ONCE:
-                yield some
-                some = []
-        yield some
-
-    def _index_messages(self, messages: Sequence[Message]) -> int:
+    def _index_ranges(self, consumer: Consumer, ranges: Mapping[Place, tuple[int, int]]) -> int:
+        """Reads the ranges into the index, many events in one transaction; returns how many."""
+        count = 0
         entries: list[IndexEntry] = []
         positions: dict[Place, int] = {}
+        for batch in read_batches(self._kafka, consumer, ranges, most=_BATCH):
+            entries += self._entries(batch, positions)
+            if len(entries) >= _AT_ONCE:
+                self._index.add_entries(entries, positions)
+                count += len(entries)
+                entries, positions = [], {}
+        self._index.add_entries(entries, positions)
+        return count + len(entries)
+
+    def _entries(self, messages: Sequence[Message], positions: dict[Place, int]) -> Iterator[IndexEntry]:
+        """The events in the messages; adds to `positions` how far they reach."""
         for message in messages:
             (topic, partition), offset = place_of(self._kafka, message)
             positions[topic, partition] = offset + 1
@@ -110,6 +113,4 @@ class IndexCatchup:
             if task_id is None:
                 log_throttled("output", "%s/%d/%d passed over: its key is not a task id", topic, partition, offset)
                 continue
-            entries.append((task_id, topic, partition, offset))
-        self._index.add_entries(entries, positions)
-        return len(entries)
+            yield task_id, topic, partition, offset

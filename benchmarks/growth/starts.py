@@ -1,0 +1,155 @@
+"""How long the roles take to start and to take over, after the tasks that the topics hold: real processes, one by one.
+
+Each role starts three times: `first`, with an empty data directory and no snapshots; `takeover`, with an empty one and
+the snapshots of the first; `restart`, with its own. A storekeeper has started when it has ended a new task in each
+partition, every other role when it says that it is ready. StartError when a role does not start.
+"""
+
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from agents.storekeeper.index_upkeep import MERGE_EVENTS
+from gateway.view.snapshot_folder import FOLDER
+from headrace.contract.ids import new_id
+from headrace.contract.outcome import Outcome
+from headrace.contract.records import Source
+from headrace.kafka.client import Kafka
+from headrace.kafka.partitioner import partition_of
+from headrace.kafka.reading import end_offsets
+from headrace.kafka.sender import Sender
+from headrace.settings import Settings
+from headrace.storage.results_root import PRIVATE
+from infra.local.memory import MemoryPeak
+from infra.local.roles import Role, machine_roles
+
+_START_S = 3600.0  # the longest start
+_SNAPSHOTS_S = 300.0  # the longest wait for snapshots; without them a takeover is like a first start
+_MIB = 1024 * 1024
+_DONE = "lifecycle.completed"
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """One start of one role. Memory is the peak until then, of the role and its children."""
+
+    tasks: int
+    role: str
+    how: str
+    seconds: float
+    memory_mib: float
+    disk_mib: float  # of its data directory
+
+
+class Starts:
+    """Measures all roles on one installation, whose results root is in `folder`."""
+
+    def __init__(self, settings: Settings, folder: Path, partitions: int) -> None:
+        self._folder, self._partitions = folder, partitions
+        self._root = folder / "results"
+        self._settings = replace(settings, results=str(self._root), view_snapshot_s=20.0)
+        self._kafka = Kafka(settings, "growth")
+
+    def measure(self, tasks: int) -> Iterator[Start]:
+        """One row after another; the data of an earlier measurement is removed first."""
+        for left in (self._root, self._folder / "data"):
+            shutil.rmtree(left, ignore_errors=True)
+        merges = tasks // self._partitions > MERGE_EVENTS
+        for name, has_snapshots in (
+            ("storekeeper", lambda: self._index_is_saved() or not merges),
+            ("gateway", self._view_is_saved),
+        ):
+            yield self._start(tasks, name, "first", name, has_snapshots)
+            yield self._start(tasks, name, "takeover", f"{name}-2", lambda: True)
+            yield self._start(tasks, name, "restart", f"{name}-2", lambda: True)
+        for how in ("first", "restart"):
+            yield self._start(tasks, "worker-1", how, "worker", lambda: True)
+        for how in ("first", "restart"):
+            yield self._audit(tasks, how)
+
+    def _start(self, tasks: int, name: str, how: str, data: str, may_stop: Callable[[], bool]) -> Start:
+        settings = replace(self._settings, data=self._folder / "data" / data)
+        role = next(r for r in machine_roles(settings, self._folder / "logs") if r.name == name)
+        ended = self._tasks_to_end() if name == "storekeeper" else None
+        with _running(role), MemoryPeak(lambda: {"role": role.pid} if role.pid else {}) as memory:
+            begun = time.monotonic()
+            role.wait_ready(_START_S)
+            while ended is not None and not ended():
+                time.sleep(0.05)
+            took_s = time.monotonic() - begun
+            _wait(may_stop, _SNAPSHOTS_S)
+        return Start(tasks, name, how, took_s, sum(memory.peak.values()), _size(settings.data))
+
+    def _tasks_to_end(self) -> Callable[[], bool]:
+        """Sends an outcome to each partition; returns whether all of them have got their terminal events."""
+        places = [(_DONE, p) for p in range(self._partitions)]
+        before, sender = end_offsets(self._kafka, self._kafka.admin(), places), Sender(self._kafka)
+        sender.send_all([_outcome(p, self._partitions).encode() for p in range(self._partitions)], 60.0)
+        sender.close()
+        admin = self._kafka.admin()
+        return lambda: all(end > before[place] for place, end in end_offsets(self._kafka, admin, places).items())
+
+    def _audit(self, tasks: int, how: str) -> Start:
+        folder = self._folder / "data" / "audit"
+        folder.mkdir(parents=True, exist_ok=True)
+        command = [sys.executable, "-m", "benchmarks.growth.audit_start", str(folder)]
+        environ = replace(self._settings, data=folder).environ()
+        begun = time.monotonic()
+        with subprocess.Popen(command, env=environ) as process, MemoryPeak(lambda: {"audit": process.pid}) as memory:
+            code = process.wait()
+        if code:
+            raise RuntimeError(f"the audit ended with code {code}")
+        return Start(tasks, "audit", how, time.monotonic() - begun, sum(memory.peak.values()), _size(folder))
+
+    def _index_is_saved(self) -> bool:
+        return len(list((self._root / PRIVATE / "index").glob("[0-9]*"))) >= self._partitions
+
+    def _view_is_saved(self) -> bool:
+        """Whether a gateway has left a copy of its view below the results root."""
+        return any((self._root / FOLDER).glob("*.json"))
+
+
+@contextmanager
+def _running(role: Role) -> Iterator[None]:
+    role.launch()
+    try:
+        yield
+    finally:
+        if not role.stop(60.0):
+            role.kill()
+
+
+def _outcome(partition: int, partitions: int) -> Outcome:
+    while partition_of((task_id := new_id()).encode(), partitions) != partition:
+        pass
+    now_ms = int(time.time() * 1000)
+    return Outcome(
+        task_id,
+        "completed",
+        b"[2,3,5,7]",
+        attempt=1,
+        boot=new_id(),
+        node="node-1",
+        source=Source("tasks.normal", partition, 0),
+        submitted_ms=now_ms,
+        name="prime",
+        directory="demo",
+        started_ms=now_ms,
+        ended_ms=now_ms,
+    )
+
+
+def _wait(done: Callable[[], bool], most_s: float) -> None:
+    deadline = time.monotonic() + most_s
+    while not done() and time.monotonic() < deadline:
+        time.sleep(0.2)
+
+
+def _size(folder: Path) -> float:
+    """MiB on disk."""
+    return sum(f.stat().st_blocks * 512 for f in folder.rglob("*") if f.is_file()) / _MIB
