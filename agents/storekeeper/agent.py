@@ -8,17 +8,22 @@ chunk of a result that is not whole. An error that cannot be retried ends the ro
 
 import asyncio
 import logging
+import sqlite3
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
 import faust
+from confluent_kafka import KafkaException
 
 from headrace.contract.records import Place
+from headrace.errors import Retryable
 from headrace.kafka.client import Kafka
 from headrace.process.failpoints import Failpoint, no_failpoint
 from headrace.process.health import STALE_S
+from headrace.process.throttled_log import log_throttled
 
 from ..faust_kit.channel import HandOverChannel
 from .arbiter import Arbiter
@@ -26,10 +31,12 @@ from .batch_buffer import BatchBuffer, OutcomeBatch
 from .consumer import OutcomeConsumer, SafeOffsets
 from .index_catchup import IndexCatchup
 from .retry_until import RetryUntilStopped, Stopped
+from .terminal_index import IndexDamaged
 
 log = logging.getLogger(__name__)
 
 _SERVE_EVERY_S = 1.0
+_FORGET_EVERY_S = 3600.0  # ids are forgotten by the day
 
 
 @dataclass(slots=True)
@@ -58,6 +65,7 @@ class Storekeeper:
     ) -> None:
         """`on_member` is called with the member id in the group, `failpoint` at each commit (for fault tests)."""
         self._arbiter, self._catchup, self._retry = arbiter, catchup, retry
+        self._forget_at = time.monotonic() + _FORGET_EVERY_S  # a takeover forgets by itself
         self._buffer = BatchBuffer()
         self._progress = PartitionProgress()
         # Index, chunk sets and catch-up belong to one thread, so that the event loop never waits for disk or Kafka.
@@ -86,8 +94,20 @@ class Storekeeper:
         while not self._ended.done():
             await asyncio.wait({self._ended}, timeout=_SERVE_EVERY_S)
             if not self._buffer.busy_s():
-                self._loop.run_in_executor(self._thread, self._arbiter.serve_idle)
+                self._loop.run_in_executor(self._thread, self._serve_idle)
         self._ended.result()
+
+    def _serve_idle(self) -> None:
+        """What has to be done now and then, in the working thread. What fails is done the next time."""
+        try:
+            self._arbiter.serve_idle()
+            if time.monotonic() >= self._forget_at:
+                self._forget_at = time.monotonic() + _FORGET_EVERY_S
+                self._catchup.forget_old(self._progress.ready)
+        except IndexDamaged as e:
+            self._loop.call_soon_threadsafe(self._end, e)
+        except (OSError, sqlite3.OperationalError, Retryable, KafkaException) as e:
+            log_throttled("forget", "ids that are too old are forgotten later: %s", e)
 
     def stop(self) -> None:
         """Begins no further batch. The current one is finished, unless it waits in a retry."""

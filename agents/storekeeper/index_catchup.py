@@ -39,9 +39,7 @@ class IndexCatchup:
 
     def catch_up(self, partitions: Iterable[int]) -> int:
         """Brings the index up to the end of both outputs in those partitions; returns how many events it read."""
-        if self._consumer is None:
-            self._consumer = self._kafka.consumer(None, **SHORT_FETCH)
-        consumer = self._consumer
+        consumer = self._own_consumer()
         self._index.adopt(installation_name(consumer, self._kafka, OUTPUTS[0], ANSWER_S))
         places = [(topic, p) for topic in OUTPUTS for p in partitions]
         # A terminal event that an open transaction hides would be sent a second time.
@@ -64,10 +62,10 @@ class IndexCatchup:
 
     def forget_old(self, partitions: Iterable[int]) -> None:
         """Forgets ids that ended more than `remember_days` ago."""
-        if not self._remember_days or self._consumer is None:
+        if not self._remember_days:
             return
-        places = [(topic, p) for topic in OUTPUTS for p in partitions]
-        bounds = self._remembered(self._consumer, log_bounds(self._kafka, self._consumer, places))
+        consumer, places = self._own_consumer(), [(topic, p) for topic in OUTPUTS for p in partitions]
+        bounds = self._remembered(consumer, log_bounds(self._kafka, consumer, places))
         for place, (low, _) in bounds.items():
             self._index.forget_before(place, low)
 
@@ -75,6 +73,11 @@ class IndexCatchup:
         if self._consumer is not None:
             self._consumer.close()
             self._consumer = None
+
+    def _own_consumer(self) -> Consumer:
+        if self._consumer is None:
+            self._consumer = self._kafka.consumer(None, **SHORT_FETCH)
+        return self._consumer
 
     def _remembered(self, consumer: Consumer, bounds: Mapping[Place, tuple[int, int]]) -> dict[Place, tuple[int, int]]:
         """The bounds of what is remembered: what the log holds, but for what is too old."""

@@ -57,7 +57,8 @@ class Starts:
 
     def measure(self, tasks: int) -> Iterator[Start]:
         """One row after another; the data of an earlier measurement is removed first."""
-        for left in (self._root, self._folder / "data"):
+        # The root itself stays: Kafka knows its id.
+        for left in (self._folder / "data", self._root / PRIVATE, self._root / FOLDER):
             shutil.rmtree(left, ignore_errors=True)
         merges = tasks // self._partitions > MERGE_EVENTS
         for name, has_snapshots in (
