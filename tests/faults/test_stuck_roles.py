@@ -39,11 +39,11 @@ class Hindered(Role):
 
     def __init__(self, role: Service, file: Path) -> None:
         assert isinstance(role, Role)
-        super().__init__(role.name, role._role, role.settings, role.listens, role.setting, role.log.parent)
+        super().__init__(role.name, role.role, role.settings, role.listens, role.setting, role.log.parent)
         self._file = file
 
     def command(self) -> list[str]:
-        return [sys.executable, "-m", "tests.faults.processes.stuck_role", self._role, str(self._file)]
+        return [sys.executable, "-m", "tests.faults.processes.stuck_role", self.role, str(self._file)]
 
 
 def limit(admin: AdminClient, topic: str, size: int) -> None:
