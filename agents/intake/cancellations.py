@@ -106,7 +106,7 @@ class Cancellations(Follower):
             self.rebuilds.end()
 
     def start_positions(self, ends: Mapping[Place, int]) -> Mapping[Place, int]:
-        cluster = installation_name(self._admin, self._kafka, "tasks.control", 10)
+        cluster = installation_name(self._kafka.admin(), self._kafka, "tasks.control", 10)
         self._unflushed.clear()
         with self._noting_trouble():
             writer = self._open_file()

@@ -42,7 +42,6 @@ class ClaimCommit:
     ) -> None:
         self._kafka, self._sender, self._consumer = kafka, sender, consumer
         self._failpoint, self._is_stopping, self._metrics = failpoint, is_stopping, metrics
-        self._admin = kafka.admin()
 
     def send_records(self, records: Sequence[Outgoing]) -> list[Sent]:
         """Sends claims and outcomes; for `wait_acknowledged`."""
@@ -115,7 +114,7 @@ class ClaimCommit:
             return []
         committed = self._consumer.committed(offsets_to_commit(claims))
         journal = [("tasks.running", p) for p in {c.tasks[0].source.partition for c in claims}]
-        ends = readable_whole(self._kafka, self._admin, journal)
+        ends = readable_whole(self._kafka, self._kafka.admin(), journal)
         generations = HighestGenerations()
         read_ranges(
             self._kafka,

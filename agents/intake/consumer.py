@@ -49,7 +49,6 @@ class TaskConsumer:
 
     def __init__(self, kafka: Kafka, queue: ReadyQueue, on_member: Callable[[str, str], None]) -> None:
         self._kafka, self._queue, self._on_member = kafka, queue, on_member
-        self._admin = kafka.admin()
         self._consumer: Consumer = kafka.consumer(INTAKE_GROUP, **_OPTIONS)
         self._windows = DedupWindows(kafka)
         self._lost_offsets: str | None = None
@@ -204,10 +203,10 @@ class TaskConsumer:
     def _read_starts(self, places: list[Place]) -> dict[Place, tuple[int, int]]:
         """Where each partition goes on, and where it ends. Reads their windows of repeats."""
         partitions = {p for _, p in places}
-        journal = end_offsets(self._kafka, self._admin, [("tasks.running", p) for p in partitions])
+        journal = end_offsets(self._kafka, self._kafka.admin(), [("tasks.running", p) for p in partitions])
         self.journal_ends = {p: end for (_, p), end in journal.items()}
-        ends = end_offsets(self._kafka, self._admin, places)
-        first = first_offsets(self._kafka, self._admin, places)
+        ends = end_offsets(self._kafka, self._kafka.admin(), places)
+        first = first_offsets(self._kafka, self._kafka.admin(), places)
         begins = self.committed(places)
         gone = {p: why for p, at in begins.items() if at >= 0 and (why := why_lost(at, first[p], max(at, ends[p])))}
         if gone:

@@ -127,8 +127,8 @@ class Delegation(Follower):
         topic = self._kafka.topic("tasks.running")
         while True:
             try:
-                partitions = self._admin.list_topics(topic, timeout=10).topics[topic].partitions
-                return end_offsets(self._kafka, self._admin, [("tasks.running", p) for p in partitions])
+                partitions = self._kafka.admin().list_topics(topic, timeout=10).topics[topic].partitions
+                return end_offsets(self._kafka, self._kafka.admin(), [("tasks.running", p) for p in partitions])
             except (Retryable, KafkaException):
                 if time.monotonic() > deadline:
                     raise Retryable("Kafka does not say where the journal ends") from None

@@ -81,7 +81,6 @@ class ReceiverConsumer:
     ) -> None:
         self._kafka, self._on_batch, self._on_member = kafka, on_batch, on_member
         self._consumer: Consumer = kafka.consumer(RECEIVER_GROUP, on_commit=self._on_commit, **_OPTIONS)
-        self._admin = kafka.admin()
         self._lost_offsets: UsageError | None = None
         self.failure: Exception | None = None  # what has ended the thread
         self.on_failure: Callable[[Exception], None] = lambda _: None
@@ -204,7 +203,7 @@ class ReceiverConsumer:
     def _on_assign(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         places = [(self._kafka.unprefixed(p.topic), p.partition) for p in partitions]
         try:
-            starts = start_offsets(self._kafka, self._admin, consumer, _WORDS, places)
+            starts = start_offsets(self._kafka, self._kafka.admin(), consumer, _WORDS, places)
         except (UsageError, Retryable) as e:
             self._lost_offsets, self._rejoining = (e, False) if isinstance(e, UsageError) else (None, True)
             log_throttled("receiver offsets", "The receiver cannot read its partitions: %s", e)

@@ -73,11 +73,10 @@ class Reaper:
         trimmer: Trimmer | None = None,
         metrics: ProtocolMetrics | None = None,
     ) -> None:
-        """`trimmer`, if given, belongs to this reaper's thread, which also closes it."""
+        """`trimmer`, if given, belongs to this reaper's thread."""
         self._trimmer, self._metrics = trimmer, metrics or ProtocolMetrics()
         self._kafka, self._sender, self._node, self._registry = kafka, sender, node, registry
         self._failpoint = failpoint
-        self._admin = kafka.admin()
         self._owned: dict[int, JournalState] = {}
         self._revoked: dict[int, tuple[float, JournalState]] = {}  # with the time of revocation
         self._ends = ClaimEnds(sender, failpoint)
@@ -103,7 +102,6 @@ class Reaper:
 
     def _run(self) -> None:
         consumer = self._kafka.consumer(REAPER_GROUP, **_OPTIONS)
-        intake_group = self._kafka.consumer(INTAKE_GROUP)  # asks for its committed offsets, and never joins it
         try:
             consumer.subscribe(
                 [self._kafka.topic(_TOPIC)],
@@ -117,7 +115,7 @@ class Reaper:
                     self._read_journal(consumer, 0.1)
                     self._ends.send_tombstones(lambda partition, state: self._owned.get(partition) is state)
                     if time.monotonic() - self._judged_at >= _JUDGE_EVERY_S:
-                        self._judge_claims(consumer, intake_group)
+                        self._judge_claims(consumer)
                         self._trim(consumer)
                         self._judged_at = time.monotonic()
                 except (Retryable, KafkaException) as e:
@@ -129,9 +127,7 @@ class Reaper:
             self.failure = e
             self.on_failure(e)
         finally:
-            for part in (intake_group, consumer, self._trimmer):
-                if part is not None:
-                    part.close()
+            consumer.close()
 
     def _new_state(self) -> JournalState:
         return JournalState(lambda: self.on_undecodable(_TOPIC))
@@ -152,7 +148,7 @@ class Reaper:
             count += 1
             message = consumer.poll(0) if count < 1000 else None
 
-    def _judge_claims(self, consumer: Consumer, intake_group: Consumer) -> None:
+    def _judge_claims(self, consumer: Consumer) -> None:
         """Judges the claims of dead boots, partition by partition."""
         detector = self._registry.failure_detector
         if 0 in self._owned:
@@ -165,7 +161,7 @@ class Reaper:
                 continue
             self._declare_dead({c.responsible for c in dead})
             places = {(s.topic, s.partition) for c in dead for s in c.sources}
-            committed = committed_offsets(self._kafka, intake_group, places)
+            committed = committed_offsets(self._kafka, self._kafka.group_reader(INTAKE_GROUP), places)
             self._failpoint("reaper between committed offset and journal")
             if not self._read_to_end(consumer, partition, state):
                 continue
@@ -176,7 +172,7 @@ class Reaper:
 
     def _read_to_end(self, consumer: Consumer, partition: int, state: JournalState) -> bool:
         """Reads the journal to its present end; returns whether that is done and the partition is still ours."""
-        end = readable_whole(self._kafka, self._admin, [(_TOPIC, partition)])[_TOPIC, partition]
+        end = readable_whole(self._kafka, self._kafka.admin(), [(_TOPIC, partition)])[_TOPIC, partition]
         deadline = time.monotonic() + ANSWER_S
         while state.next_offset < end and time.monotonic() < deadline and not self._closing.is_set():
             self._read_journal(consumer, 0.02)
@@ -258,7 +254,7 @@ class Reaper:
         self._revoked.clear()
         unread = [(_TOPIC, p.partition) for p in partitions if not self._owned[p.partition].next_offset]
         try:  # asked here, because librdkafka takes half a second to find out where a log begins
-            first = first_offsets(self._kafka, self._admin, unread)
+            first = first_offsets(self._kafka, self._kafka.admin(), unread)
         except Retryable:
             first = {}
         starts = {

@@ -38,13 +38,7 @@ class Trimmer:
         """Records younger than `keep_s` seconds stay; a partition is looked at every `every_s` seconds."""
         self._kafka, self._keep_s, self._every_s, self._failpoint = kafka, keep_s, every_s, failpoint
         self._metrics = metrics or ProtocolMetrics()
-        self._admin = kafka.admin()
-        self._groups = [kafka.consumer(group) for group in (INTAKE_GROUP, RECEIVER_GROUP)]  # they ask, and never join
         self._trimmed_at: dict[int, float] = {}
-
-    def close(self) -> None:
-        for group in self._groups:
-            group.close()
 
     def next_due(self, partitions: Iterable[int]) -> int | None:
         """The partition that has waited longest, if it is time for it."""
@@ -59,19 +53,20 @@ class Trimmer:
         could not. It is called after the committed offsets are read: a claim is in the journal before its commit."""
         self._trimmed_at[partition] = time.monotonic()
         places = [(topic, partition) for topic in TOPICS]
-        by_group = [committed_offsets(self._kafka, group, places) for group in self._groups]
+        readers = [self._kafka.group_reader(group) for group in (INTAKE_GROUP, RECEIVER_GROUP)]
+        by_group = [committed_offsets(self._kafka, reader, places) for reader in readers]
         self._failpoint("trimmer between committed offset and journal")
         live = read_live_claims()
         if live is None:
             return
         ends = {place: min(offsets[place] for offsets in by_group) for place in places}
-        young = young_offsets(self._kafka, self._groups[0], places, self._keep_s)
+        young = young_offsets(self._kafka, readers[0], places, self._keep_s)
         before = trim_offsets(ends, live, young)
-        first = first_offsets(self._kafka, self._admin, places)
+        first = first_offsets(self._kafka, self._kafka.admin(), places)
         to_trim = {place: at for place, at in before.items() if at > first[place]}
         if to_trim:
             self._failpoint("trimmer before deleting")
-            delete_records(self._kafka, self._admin, to_trim)
+            delete_records(self._kafka, self._kafka.admin(), to_trim)
             self._metrics.trimmed_records.inc(sum(at - first[place] for place, at in to_trim.items()))
 
 

@@ -73,7 +73,6 @@ class OutcomeConsumer:
         self._kafka, self._buffer, self._on_records, self._safe_offsets = kafka, buffer, on_records, safe_offsets
         self._on_member, self._failpoint, self._on_failure = on_member, failpoint, on_failure
         self._consumer: Consumer = kafka.consumer(STOREKEEPER_GROUP, on_commit=self._on_commit, **_OPTIONS)
-        self._admin = kafka.admin()
         self._lost_offsets: UsageError | None = None
         self._rejoining = False
         self._generation: int | None = None  # None outside the group
@@ -169,7 +168,7 @@ class OutcomeConsumer:
     def _on_assign(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         places = [(_TOPIC, p.partition) for p in partitions]
         try:
-            starts = start_offsets(self._kafka, self._admin, consumer, _WORDS, places)
+            starts = start_offsets(self._kafka, self._kafka.admin(), consumer, _WORDS, places)
         except (UsageError, Retryable) as e:
             self._lost_offsets, self._rejoining = (e, False) if isinstance(e, UsageError) else (None, True)
             log_throttled("outcome offsets", "The storekeeper cannot read its partitions: %s", e)

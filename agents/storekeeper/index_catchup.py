@@ -34,7 +34,6 @@ class IndexCatchup:
     ) -> None:
         """`remember_days`: for how long an id is remembered after its end; 0 = as long as the outputs hold it."""
         self._kafka, self._index, self._snapshots, self._remember_days = kafka, index, snapshots, remember_days
-        self._admin = kafka.admin()
         self._consumer: Consumer | None = None
 
     def catch_up(self, partitions: Iterable[int]) -> int:
@@ -43,7 +42,7 @@ class IndexCatchup:
         self._index.adopt(installation_name(consumer, self._kafka, OUTPUTS[0], ANSWER_S))
         places = [(topic, p) for topic in OUTPUTS for p in partitions]
         # A terminal event that an open transaction hides would be sent a second time.
-        readable_whole(self._kafka, self._admin, places)
+        readable_whole(self._kafka, self._kafka.admin(), places)
         bounds = self._remembered(consumer, log_bounds(self._kafka, consumer, places))
         if self._snapshots is not None:
             for partition in {p for _, p in places}:

@@ -14,8 +14,8 @@ class PartitionCheck:
     """Keeps the number of partitions of `results`."""
 
     def __init__(self, kafka: Kafka) -> None:
+        self._kafka = kafka
         self._topic = kafka.topic("results")
-        self._admin = kafka.admin()
         self._count = 0
 
     def belongs_in(self, task_id: str, partition: int) -> bool:
@@ -25,5 +25,7 @@ class PartitionCheck:
         """
         if self._count and partition_of(task_id.encode(), self._count) == partition:
             return True
-        self._count = len(self._admin.list_topics(self._topic, timeout=_ANSWER_S).topics[self._topic].partitions)
+        self._count = len(
+            self._kafka.admin().list_topics(self._topic, timeout=_ANSWER_S).topics[self._topic].partitions
+        )
         return not self._count or partition_of(task_id.encode(), self._count) == partition

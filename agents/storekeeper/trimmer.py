@@ -38,8 +38,6 @@ class ResultsTrimmer:
         """`on_trimmed` is called with the number of deleted offsets. Looks every `every_s` seconds."""
         self._kafka, self._keep_s, self._own_places = kafka, keep_s, own_places
         self._on_trimmed, self._every_s = on_trimmed, every_s
-        self._admin = kafka.admin()
-        self._group = kafka.consumer(STOREKEEPER_GROUP)  # asks for its offsets, and never joins
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._run, name="results-trimmer", daemon=True)
 
@@ -50,19 +48,18 @@ class ResultsTrimmer:
         self._closing.set()
         if self._thread.is_alive():
             self._thread.join(15)
-        if not self._thread.is_alive():  # else it waits for Kafka, and ends with the process
-            self._group.close()
 
     def trim(self) -> None:
         """Trims this process's partitions once; Retryable or KafkaException."""
         places = list(self._own_places())
-        committed = committed_offsets(self._kafka, self._group, places)
-        young = young_offsets(self._kafka, self._group, places, self._keep_s)
-        first = first_offsets(self._kafka, self._admin, places)
+        reader = self._kafka.group_reader(STOREKEEPER_GROUP)
+        committed = committed_offsets(self._kafka, reader, places)
+        young = young_offsets(self._kafka, reader, places, self._keep_s)
+        first = first_offsets(self._kafka, self._kafka.admin(), places)
         before = {place: min(at, young.get(place, at)) for place, at in committed.items()}
         due = {place: at for place, at in before.items() if at > first[place]}
         if due:
-            delete_records(self._kafka, self._admin, due)
+            delete_records(self._kafka, self._kafka.admin(), due)
             self._on_trimmed(sum(at - first[place] for place, at in due.items()))
 
     def _run(self) -> None:

@@ -44,7 +44,6 @@ class BrokerProbe:
         on_end_offsets: Callable[[Offsets], None],
     ) -> None:
         self._kafka, self._partitions, self._on_end_offsets = kafka, partitions, on_end_offsets
-        self._admin = kafka.admin()
         self.last_ends: Offsets = {}  # of the last probe
         self.unavailable: str | None = "Kafka has not answered yet"  # the reason; None while Kafka answers
         self._stop = threading.Event()
@@ -117,7 +116,9 @@ class BrokerProbe:
         """A future for each partition."""
         wanted = {TopicPartition(self._kafka.topic(t), p): spec for t, p in partitions}
         found = (
-            self._admin.list_offsets(wanted, request_timeout=_TIMEOUT_S, isolation_level=isolation) if wanted else {}
+            self._kafka.admin().list_offsets(wanted, request_timeout=_TIMEOUT_S, isolation_level=isolation)
+            if wanted
+            else {}
         )
         return {(self._kafka.unprefixed(p.topic), p.partition): f for p, f in found.items()}
 
@@ -125,7 +126,7 @@ class BrokerProbe:
         """Makes a new client after a leader change: the old one keeps its stale metadata. Raises any other error."""
         if error.args[0].code() not in _LEADER_CHANGED:
             raise error
-        self._admin = self._kafka.admin()
+        self._kafka.renew_admin()
 
     def _run(self) -> None:
         while not self._stop.is_set():
@@ -144,7 +145,7 @@ class BrokerProbe:
     def _probe(self) -> None:
         partitions = list(self._partitions())
         if not partitions:
-            self._admin.list_topics(timeout=_TIMEOUT_S)
+            self._kafka.admin().list_topics(timeout=_TIMEOUT_S)
             return
         requested = self._request_offsets(partitions, _LATEST, IsolationLevel.READ_COMMITTED)
         self.last_ends = {p: f.result(_TIMEOUT_S + 0.5).offset for p, f in requested.items()}

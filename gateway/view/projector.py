@@ -139,14 +139,14 @@ class Projector(Follower):
 
     def _look_again(self) -> None:
         name = self._kafka.topic(TOPICS[0])
-        count = len(partitions_of(self._admin, [name], 5).get(name, ()))
+        count = len(partitions_of(self._kafka.admin(), [name], 5).get(name, ()))
         if count and (not self._adopt_cluster() or count != self.partition_count):
             log.info("the keyed topics now have %d partitions", count)
             self.restart()
 
     def _restore(self, snapshots: Snapshots, ends: Mapping[Place, int]) -> None:
-        installation = installation_name(self._admin, self._kafka, TOPICS[0], 5)
-        if snapshots.restore(self._store, installation, first_offsets(self._kafka, self._admin, ends), ends):
+        installation = installation_name(self._kafka.admin(), self._kafka, TOPICS[0], 5)
+        if snapshots.restore(self._store, installation, first_offsets(self._kafka, self._kafka.admin(), ends), ends):
             self.snapshot = Snapshot(self._store.positions(), self._store.last_seq())
             self._adopt_cluster()
 
@@ -158,7 +158,7 @@ class Projector(Follower):
 
     def _adopt_cluster(self) -> bool:
         """False when the stored view was another cluster's; then it is empty now."""
-        if self._store.adopt_cluster(installation_name(self._admin, self._kafka, TOPICS[0], 5)):
+        if self._store.adopt_cluster(installation_name(self._kafka.admin(), self._kafka, TOPICS[0], 5)):
             return True
         log.warning("the stored status view belongs to another Kafka cluster: rebuilding it from this cluster's log")
         self.snapshot = Snapshot()

@@ -7,6 +7,8 @@ by itself, and its messages are logged once a minute at most. UsageError for set
 import logging
 import operator
 import struct
+import threading
+import time
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -31,6 +33,10 @@ def _on_error(error: KafkaError) -> None:
     log_throttled(error.name(), "Kafka: %s", error.str())
 
 
+_RENEW_S = 5.0
+_KEPT_ADMINS = 3  # requests that wait for the answer to one of the last clients: longer than these 10 s none waits
+
+
 class _ThrottledLogger(logging.Logger):
     """Passes librdkafka's own log lines to `log_throttled`."""
 
@@ -52,6 +58,9 @@ class Kafka:
         self.bootstrap = settings.kafka
         self.security = load_security(settings.kafka_security)
         self.damaged_batches = DamagedBatches()  # that consumers made here have passed over
+        self._lock = threading.Lock()
+        self._admins: list[tuple[float, AdminClient]] = []  # the newest last, with the times when they were made
+        self._group_readers: dict[str, Consumer] = {}
         self._base: dict[str, Any] = {
             "bootstrap.servers": settings.kafka,
             "client.id": client_id,
@@ -111,7 +120,31 @@ class Kafka:
         )
 
     def admin(self) -> AdminClient:
-        return AdminClient(self._base)
+        """The process's admin client, which all threads share: a client has a handful of threads and connections.
+
+        Ask for it at each use, because `renew_admin` replaces it.
+        """
+        with self._lock:
+            if not self._admins:
+                self._admins.append((time.monotonic(), AdminClient(self._base)))
+            return self._admins[-1][1]
+
+    def renew_admin(self) -> None:
+        """Replaces the admin client after a failed request, unless it is new.
+
+        After a broker's restart librdkafka 2.16.1 may go on with the leaders that it knew before.
+        """
+        with self._lock:
+            if self._admins and time.monotonic() - self._admins[-1][0] > _RENEW_S:
+                self._admins.append((time.monotonic(), AdminClient(self._base)))
+                del self._admins[:-_KEPT_ADMINS]
+
+    def group_reader(self, group: str) -> Consumer:
+        """A consumer that asks for the group's committed offsets and never joins it; all threads share it."""
+        with self._lock:
+            if group not in self._group_readers:
+                self._group_readers[group] = self.consumer(group)
+            return self._group_readers[group]
 
     def record(self, message: Message) -> Record:
         return record_of(message, self.prefix)

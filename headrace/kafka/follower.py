@@ -44,7 +44,6 @@ class Follower:
     def __init__(self, kafka: Kafka, name: str, topics: Sequence[str]) -> None:
         """`name` is for health, logs and the thread; `topics` come without the installation's prefix."""
         self._kafka, self._name, self._topics = kafka, name, topics
-        self._admin = kafka.admin()  # its requests do not wait behind a fetch
         self._positions: Mapping[Place, int] = {}  # never changed, only replaced
         self._read = threading.Condition()  # guards and announces changes of the positions
         self._closing = threading.Event()
@@ -123,7 +122,9 @@ class Follower:
         asked = {TopicPartition(self._kafka.topic(t), p): spec for t, p in self._places}
         if not asked:
             return {}
-        answers = self._admin.list_offsets(asked, request_timeout=10, isolation_level=IsolationLevel.READ_COMMITTED)
+        answers = self._kafka.admin().list_offsets(
+            asked, request_timeout=10, isolation_level=IsolationLevel.READ_COMMITTED
+        )
         return {(self._kafka.unprefixed(at.topic), at.partition): f for at, f in answers.items()}
 
     def wait_read(self, ends: "Mapping[Place, Future[Any]]", timeout_s: float) -> bool:
@@ -134,7 +135,7 @@ class Follower:
         try:
             wanted = {place: f.result(max(0.0, deadline - time.monotonic())).offset for place, f in ends.items()}
         except (KafkaException, TimeoutError):
-            refresh_leaders(self._admin)
+            refresh_leaders(self._kafka.admin())
             return False
         with self._read:
             return self._read.wait_for(
@@ -183,10 +184,10 @@ class Follower:
 
     def _assign(self, consumer: Consumer) -> None:
         places = self._find_places()
-        ends = end_offsets(self._kafka, self._admin, places)
+        ends = end_offsets(self._kafka, self._kafka.admin(), places)
         kept = {place: at for place, at in self.start_positions(ends).items() if place not in self._lost}
         # Requested here, because librdkafka takes half a second to find out where a log begins.
-        first = first_offsets(self._kafka, self._admin, places)
+        first = first_offsets(self._kafka, self._kafka.admin(), places)
         for place in [p for p, at in kept.items() if not first.get(p, at) <= at <= ends.get(p, at)]:
             self._lost[place] = kept.pop(place)
             self._lose_position(place)
@@ -204,7 +205,7 @@ class Follower:
     def _find_places(self) -> list[Place]:
         """All partitions of the topics; Retryable when a topic is missing."""
         names = {topic: self._kafka.topic(topic) for topic in self._topics}
-        found = partitions_of(self._admin, names.values(), 10)
+        found = partitions_of(self._kafka.admin(), names.values(), 10)
         if missing := [name for name in names.values() if name not in found]:
             raise Retryable(f"the topic {missing[0]} is missing: run `headrace topics apply`")
         return [(topic, p) for topic, name in names.items() for p in found[name]]

@@ -45,8 +45,6 @@ class LagWatch:
     ) -> None:
         self._kafka, self._group, self._own_places, self._topics = kafka, group, own_places, topics
         self._is_excused, self._ahead = is_excused, ahead
-        self._admin = kafka.admin()
-        self._offsets = kafka.consumer(group)  # reads its offsets, and never joins it
         self._lag: dict[str, int] | None = None
         self._refreshed_at = 0.0
         self._stall_detector = StallDetector(f"group {kafka.group(group)}")
@@ -60,7 +58,6 @@ class LagWatch:
         self._closing.set()
         if self._thread.is_alive():
             self._thread.join(2 * _ANSWER_S)
-        self._offsets.close()
 
     def waiting(self) -> dict[str, int] | None:
         """The number of records not yet committed, by topic; None before Kafka's first answer."""
@@ -98,16 +95,16 @@ class LagWatch:
         """The first and the next offset of each partition."""
         names = {t: self._kafka.topic(t) for t in self._topics}
         try:
-            known = partitions_of(self._admin, names.values(), _ANSWER_S)
+            known = partitions_of(self._kafka.admin(), names.values(), _ANSWER_S)
         except KafkaException as e:
             raise Retryable(f"the topics are not known: {error_text(e)}") from None
         places = [(t, p) for t, name in names.items() for p in known.get(name, ())]
-        first = first_offsets(self._kafka, self._admin, places)
-        following = end_offsets(self._kafka, self._admin, places)
+        first = first_offsets(self._kafka, self._kafka.admin(), places)
+        following = end_offsets(self._kafka, self._kafka.admin(), places)
         return {place: (first[place], following[place]) for place in places}
 
     def _committed(self, places: Iterable[Place]) -> dict[Place, int]:
-        found = committed_offsets(self._kafka, self._offsets, places, _ANSWER_S)
+        found = committed_offsets(self._kafka, self._kafka.group_reader(self._group), places, _ANSWER_S)
         return {place: offset for place, offset in found.items() if offset >= 0}
 
     def _run(self) -> None:
@@ -116,6 +113,5 @@ class LagWatch:
                 self.refresh()
             except Retryable as e:
                 log_throttled(f"lag {self._group}", "the lag of group %s is not known: %s", self._group, e)
-                # After a broker's restart librdkafka 2.16.1 would go on with the leaders that it knew before.
-                self._admin = self._kafka.admin()
+                self._kafka.renew_admin()
             self._closing.wait(EVERY_S)

@@ -47,7 +47,6 @@ class OpenTransactions:
     def __init__(self, kafka: Kafka, topics: Sequence[str]) -> None:
         """`topics` come without the installation's prefix."""
         self._kafka, self._topics = kafka, topics
-        self._admin = kafka.admin()
         self._places: list[Place] = []
         self._places_at = float("-inf")
         self._blocked: Mapping[Place, _Blocked] = {}  # never changed, only replaced
@@ -79,16 +78,16 @@ class OpenTransactions:
                 self._look()
             except (Retryable, KafkaException) as e:
                 log_throttled("open transactions", "Open transactions are not known: %s", e)
-                self._admin = self._kafka.admin()  # the old one may go on with what it knew of the cluster
+                self._kafka.renew_admin()
 
     def _look(self) -> None:
         now = time.monotonic()
         if now - self._places_at > _PARTITIONS_EVERY_S:
             names = {self._kafka.topic(t): t for t in self._topics}
-            found = partitions_of(self._admin, names, _ANSWER_S)
+            found = partitions_of(self._kafka.admin(), names, _ANSWER_S)
             self._places, self._places_at = [(names[n], p) for n, ps in found.items() for p in ps], now
-        readable = end_offsets(self._kafka, self._admin, self._places)
-        written = high_watermarks(self._kafka, self._admin, self._places)
+        readable = end_offsets(self._kafka, self._kafka.admin(), self._places)
+        written = high_watermarks(self._kafka, self._kafka.admin(), self._places)
         blocked = {}
         for place, offset in readable.items():
             if offset < written[place]:

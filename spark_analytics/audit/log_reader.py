@@ -49,7 +49,6 @@ class AuditLog:
     def __init__(self, kafka: Kafka, on_chunk: Callable[[], None] = lambda: None) -> None:
         """`on_chunk` is called for each chunk of records that is read; what it raises ends the reading."""
         self._kafka, self._on_chunk = kafka, on_chunk
-        self._admin = kafka.admin()
         self._consumer: Consumer = kafka.consumer(None, **SHORT_FETCH)
 
     def close(self) -> None:
@@ -57,12 +56,12 @@ class AuditLog:
 
     def installation(self) -> str:
         """The cluster and the prefix; KafkaException."""
-        return installation_name(self._admin, self._kafka, "tasks.running", _ANSWER_S)
+        return installation_name(self._kafka.admin(), self._kafka, "tasks.running", _ANSWER_S)
 
     def places(self, topics: Iterable[str]) -> list[Place]:
         """All partitions of these topics; Retryable when one is missing."""
         names = {t: self._kafka.topic(t) for t in topics}
-        found = partitions_of(self._admin, names.values(), _ANSWER_S)
+        found = partitions_of(self._kafka.admin(), names.values(), _ANSWER_S)
         missing = [t for t, name in names.items() if name not in found]
         if missing:
             raise Retryable(f"the topic {missing[0]} is missing")
@@ -70,16 +69,16 @@ class AuditLog:
 
     def starts(self, places: Sequence[Place]) -> dict[Place, int]:
         """The first offset of each partition."""
-        return first_offsets(self._kafka, self._admin, places)
+        return first_offsets(self._kafka, self._kafka.admin(), places)
 
     def ends(self, places: Sequence[Place]) -> dict[Place, int]:
         """The offset up to which each partition can be read."""
-        return end_offsets(self._kafka, self._admin, places)
+        return end_offsets(self._kafka, self._kafka.admin(), places)
 
     def hidden_partitions(self, topics: Iterable[str]) -> set[int]:
         """The partitions of which an open transaction hides records: of their tasks nobody can say what is missing."""
         places = self.places(topics)
-        readable, written = self.ends(places), high_watermarks(self._kafka, self._admin, places)
+        readable, written = self.ends(places), high_watermarks(self._kafka, self._kafka.admin(), places)
         return {place[1] for place, end in readable.items() if end < written[place]}
 
     def committed(self, group: str, topics: Sequence[str]) -> dict[Place, int]:
