@@ -79,7 +79,7 @@ def generate(
     begun = time.monotonic()
     _set_times(admin, kafka, "CreateTime")
     try:
-        ends = _ends(kafka, admin, places)
+        ends = wait_for_ends(kafka, admin, places)
         rows = _Rows(tasks, ends, count, rate, seed)
         sent = asyncio.run(_send(kafka, rows, tasks, say))
     finally:
@@ -156,8 +156,8 @@ class _Rows:
         self._numbers[p] += 1
 
 
-def _ends(kafka: Kafka, admin: AdminClient, places: list[Place]) -> dict[Place, int]:
-    """The ends of the log; waits for the leaders of topics that were only just made."""
+def wait_for_ends(kafka: Kafka, admin: AdminClient, places: list[Place]) -> dict[Place, int]:
+    """The ends of the log; waits for leaders: topics may be new, and a broker under load may change them."""
     deadline = time.monotonic() + _ANSWER_S
     while True:
         try:
@@ -171,7 +171,7 @@ def _ends(kafka: Kafka, admin: AdminClient, places: list[Place]) -> dict[Place, 
 def _settle(kafka: Kafka, admin: AdminClient, partitions: int, recent_from: dict[int, int]) -> None:
     """Commits everything for the groups, and trims what they have settled."""
     every = {topic for topics in GROUPS.values() for topic in topics}
-    ends = _ends(kafka, admin, [(t, p) for t in every for p in range(partitions)])
+    ends = wait_for_ends(kafka, admin, [(t, p) for t in every for p in range(partitions)])
     for group, topics in GROUPS.items():
         consumer = kafka.consumer(group)
         at = [TopicPartition(kafka.topic(t), p, ends[t, p]) for t in topics for p in range(partitions)]

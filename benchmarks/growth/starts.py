@@ -21,12 +21,13 @@ from headrace.contract.outcome import Outcome
 from headrace.contract.records import Source
 from headrace.kafka.client import Kafka
 from headrace.kafka.partitioner import partition_of
-from headrace.kafka.reading import end_offsets
 from headrace.kafka.sender import Sender
 from headrace.settings import Settings
 from headrace.storage.results_root import PRIVATE
 from infra.local.memory import MemoryPeak
 from infra.local.roles import Role, machine_roles
+
+from .generate import wait_for_ends
 
 _START_S = 3600.0  # the longest start
 _SNAPSHOTS_S = 300.0  # the longest wait for snapshots; without them a takeover is like a first start
@@ -89,11 +90,11 @@ class Starts:
     def _tasks_to_end(self) -> Callable[[], bool]:
         """Sends an outcome to each partition; returns whether all of them have got their terminal events."""
         places = [(_DONE, p) for p in range(self._partitions)]
-        before, sender = end_offsets(self._kafka, self._kafka.admin(), places), Sender(self._kafka)
+        admin = self._kafka.admin()
+        before, sender = wait_for_ends(self._kafka, admin, places), Sender(self._kafka)
         sender.send_all([_outcome(p, self._partitions).encode() for p in range(self._partitions)], 60.0)
         sender.close()
-        admin = self._kafka.admin()
-        return lambda: all(end > before[place] for place, end in end_offsets(self._kafka, admin, places).items())
+        return lambda: all(end > before[place] for place, end in wait_for_ends(self._kafka, admin, places).items())
 
     def _audit(self, tasks: int, how: str) -> Start:
         folder = self._folder / "data" / "audit"
