@@ -16,6 +16,7 @@ from headrace.kafka.client import Kafka
 from headrace.kafka.reading import read_ranges, readable_whole
 from headrace.kafka.sender import Sender, Sent
 from headrace.process.failpoints import Failpoint
+from headrace.process.health import STALE_S
 from headrace.process.throttled_log import log_throttled
 
 from ..monitoring.protocol_metrics import ProtocolMetrics
@@ -42,6 +43,8 @@ class ClaimCommit:
     ) -> None:
         self._kafka, self._sender, self._consumer = kafka, sender, consumer
         self._failpoint, self._is_stopping, self._metrics = failpoint, is_stopping, metrics
+        self._unanswered: list[tuple[Claim | None, Sent]] = []  # sent by a turn that was given up
+        self._unanswered_since = 0.0
 
     def send_records(self, records: Sequence[Outgoing]) -> list[Sent]:
         """Sends claims and outcomes; for `wait_acknowledged`."""
@@ -87,13 +90,32 @@ class ClaimCommit:
     def void_unacknowledged(self, claims: Sequence[Claim], sent: Sequence[Sent]) -> Refused | None:
         """Takes back the claims of a turn that Kafka has not acknowledged whole. `sent` begins with their answers.
 
-        Returns the error when Kafka refuses one of the records: the next turn would meet the same.
+        Their tombstones follow in `settle_unanswered`, each after its claim's answer. Returns the error when Kafka
+        refuses one of the records: the next turn would meet the same.
         """
-        self.void([c for c, answer in zip(claims, sent, strict=False) if refusal_of(answer) is None])
+        self._unanswered = [*zip(claims, sent, strict=False), *((None, answer) for answer in sent[len(claims) :])]
+        self._unanswered_since = time.monotonic()
         return next((error for answer in sent if (error := refusal_of(answer)) is not None), None)
 
+    def settle_unanswered(self) -> bool:
+        """Returns whether Kafka has answered everything that an earlier turn has sent in vain.
+
+        Until then nothing may be claimed: the same records would be sent again and again, and the tombstone of a claim
+        that arrives late could end the next claim under its key.
+        """
+        self.void([c for c, answer in self._unanswered if c and answer.done() and refusal_of(answer) is None])
+        self._unanswered = [(c, answer) for c, answer in self._unanswered if not answer.done()]
+        return not self._unanswered
+
+    def check(self) -> str | None:
+        """For the node's health: that Kafka leaves claims without an answer."""
+        waited_s = time.monotonic() - self._unanswered_since
+        if self._unanswered and waited_s > STALE_S:
+            return f"Kafka has not answered claims for {waited_s:.0f} s: nothing can start"
+        return None
+
     def void(self, claims: Sequence[Claim]) -> None:
-        """Takes back own claims that must not start, also unacknowledged ones: the sender keeps its records' order."""
+        """Takes back own claims that must not start, which Kafka has acknowledged."""
         self._metrics.void_claims.inc(len(claims))
         for claim in claims:
             self._sender.deliver(claim.tombstone("void"))

@@ -125,6 +125,8 @@ class Intake:
             return "the node is being drained"
         if self._consumer.membership is None:
             return self._watchdog.check() or "the intake is not a member of its group yet"
+        if waiting := self._claims.check():
+            return waiting
         if late := self._queue.overdue_partition(STALE_S):
             return f"records of {late[0]}, partition {late[1]}, do not arrive"
         return self._watchdog.check()
@@ -158,6 +160,9 @@ class Intake:
 
     def _take_turn(self) -> None:
         """Fills the queue, chooses what to settle, and settles it by one commit."""
+        if not self._claims.settle_unanswered():
+            self._consumer.fill_queue(_BUSY_S)  # only to serve the group
+            return
         waits_for_slot = self._queue.next_record() is not None
         if waits_for_slot and not self._slots.free:
             self._slots.wait_free(_BUSY_S)

@@ -57,6 +57,7 @@ class ReceivedIndex:
             for message in batch:
                 self._add_message(message)
             count += len(batch)
+        self.close()  # idle until the next rebalance, a consumer would only gather errors
         return count
 
     def close(self) -> None:

@@ -109,6 +109,7 @@ class LagWatch:
 
     def _run(self) -> None:
         while not self._closing.is_set():
+            self._kafka.drop_errors()
             try:
                 self.refresh()
             except Retryable as e:

@@ -29,6 +29,7 @@ SLOTS = 8
 PATIENCE_S = 90.0
 LIVENESS_S = 5.0  # a liveness probe that waits so long for its answer kills the node
 MOST_GROWTH_MB = 20
+MOST_THREADS = 8  # a client that is made anew at each failure has four
 SMALL_QUEUE = "queue.buffering.max.messages=50\n"
 
 
@@ -44,6 +45,10 @@ def own_memory_mb(pid: int) -> float:
     lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()[1:]
     kb = {line.split(":")[0]: int(line.split()[1]) for line in lines}
     return (kb["Private_Clean"] + kb["Private_Dirty"]) / 1024
+
+
+def threads(pid: int) -> int:
+    return len(list(Path(f"/proc/{pid}/task").iterdir()))
 
 
 def liveness_s(worker: Role) -> float:
@@ -72,14 +77,19 @@ def test_a_node_whose_slots_all_report_outlives_an_outage(tmp_path: Path) -> Non
         read_until(kafka, "progress", SLOTS, PATIENCE_S)
         cluster.kill("kafka")
         memory, began, slowest_s = own_memory_mb(worker.pid), time.monotonic(), 0.0
+        threads_before = threads(worker.pid)
         while time.monotonic() < began + MINUTES * 60 or Path(f"/proc/{pid.read_text()}").exists():
             slowest_s = max(slowest_s, liveness_s(worker))
             assert time.monotonic() < began + MINUTES * 60 + PATIENCE_S, "the time limit was not kept"
             time.sleep(0.5 if MINUTES else 0.1)
         outage_s, growth_mb = time.monotonic() - began, own_memory_mb(worker.pid) - memory
-        print(f"away for {outage_s:.0f} s: {memory:.0f} MB and {growth_mb:+.1f}; slowest /healthz {slowest_s:.3f} s")
+        more_threads = threads(worker.pid) - threads_before
+        print(
+            f"{more_threads:+d} threads; away for {outage_s:.0f} s: {memory:.0f} MB and {growth_mb:+.1f}; slowest /healthz {slowest_s:.3f} s"
+        )
         assert slowest_s < LIVENESS_S
         assert growth_mb < MOST_GROWTH_MB
+        assert more_threads < MOST_THREADS
         cluster.services["kafka"].start()
         flag.touch()
         outcomes = [Outcome.decode(r) for r in read_until(kafka, "results", SLOTS, 2 * PATIENCE_S)]

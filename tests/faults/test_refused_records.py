@@ -4,9 +4,14 @@ A limit on the size of records stands for whatever a person has to change: a rig
 stays, and no attempt is made twice.
 """
 
+import contextlib
+import socket
+import threading
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,7 +20,7 @@ from agents.completion.claim_members import ClaimMembers, send_unstarted_outcome
 from agents.intake.admission import Refusal, refusal_outcome
 from agents.membership.death_notices import own_death_notice
 from headrace.contract.cluster import KindInfo
-from headrace.contract.journal import Claim
+from headrace.contract.journal import Claim, decode_journal
 from headrace.contract.outcome import Outcome
 from headrace.contract.records import Record
 from headrace.contract.states import Cause, Reason
@@ -23,7 +28,8 @@ from headrace.contract.task import Task
 from headrace.kafka.client import Kafka
 from headrace.kafka.refusals import SHOWN_S
 from headrace.kafka.sender import Sender
-from headrace.settings import Settings
+from headrace.settings import Settings, parse_address
+from infra.local.process import free_port
 from tests.rigs.core import PATIENCE_S, Core, Log, cores, other, record, submission
 from tests.rigs.topics import PROBE, UNLIMITED, limit_records
 
@@ -49,6 +55,37 @@ def until(met: Callable[[], object], what: str) -> None:
 
 def says(*made: Core) -> str:
     return "".join(core.sender.check() or "" for core in made)
+
+
+@contextmanager
+def forwarded(port: int, broker: str) -> Iterator[None]:
+    """Connects clients of the port with the broker, which then tells them its own address."""
+    host, broker_port = parse_address(broker)
+    listening, closing = socket.create_server(("127.0.0.1", port)), threading.Event()
+
+    def copy(source: socket.socket, target: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while data := source.recv(65536):
+                target.sendall(data)
+
+    def accept() -> None:
+        with contextlib.suppress(OSError):
+            while not closing.is_set():
+                client, broker_side = listening.accept()[0], socket.create_connection((host, broker_port))
+                for pair in ((client, broker_side), (broker_side, client)):
+                    threading.Thread(target=copy, args=pair, daemon=True).start()
+                ends.extend((client, broker_side))
+
+    ends: list[socket.socket] = [listening]
+    threading.Thread(target=accept, daemon=True).start()
+    try:
+        yield
+    finally:
+        closing.set()
+        for end in ends:
+            with contextlib.suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
+            end.close()
 
 
 def own(records: list[Record]) -> list[Record]:
@@ -125,6 +162,27 @@ def test_refused_claims_are_made_again_and_leave_nothing_behind(
         log.wait_no_claims()
         assert len(own(log.read("tasks.running"))) == 2, "a claim and its tombstone"
         assert len(core.jobs) == 1
+
+
+def test_claims_without_an_answer_are_made_once_and_end_after_their_answer(
+    kafka_settings: Settings, kafka: Kafka, log: Log, sender: Sender
+) -> None:
+    turns: list[str] = []
+    core = Core(kafka_settings, failpoint=lambda name: turns.append(name) if name == "before claim" else None)
+    port = free_port()
+    cut_off = Sender(Kafka(replace(kafka_settings, kafka=f"127.0.0.1:{port}"), "cut off"))
+    core.intake._claims._sender = cut_off
+    with cores(core):
+        sender.send_all([record()])
+        until(lambda: "has not answered claims" in (core.intake.check() or ""), "the role is not ready")
+        assert len(turns) == 1
+        with forwarded(port, kafka_settings.kafka):
+            core.end(core.wait_jobs(1)[0])
+        log.wait_no_claims()
+        kinds = [type(decode_journal(r)).__name__ for r in own(log.read("tasks.running"))]
+        assert kinds == ["Claim", "Tombstone", "Claim", "Tombstone"]
+        assert len(core.jobs) == 1
+    cut_off.close()
 
 
 def test_the_outcome_of_a_task_that_does_not_start_and_its_tombstone_are_sent_later(

@@ -28,11 +28,7 @@ def limit_records(kafka: Kafka, topic: str, size: int) -> None:
 
     Returns when the broker applies the limit: it learns of it through the controller's log. Until then probes go in.
     """
-    entry = ConfigEntry("max.message.bytes", str(size), incremental_operation=AlterConfigOpType.SET)
-    resource = ConfigResource(ResourceType.TOPIC, kafka.topic(topic), incremental_configs=[entry])
-    admin = kafka.admin()
-    for done in admin.incremental_alter_configs([resource]).values():
-        done.result(_LONGEST_S)
+    _set_topic(kafka, topic, "max.message.bytes", str(size))
     sender, deadline = Sender(kafka), time.monotonic() + _LONGEST_S
     probe = Outgoing(topic, PROBE, b"x" * min(size, 100_000), partition=PARTITIONS - 1)
     try:
@@ -41,6 +37,14 @@ def limit_records(kafka: Kafka, topic: str, size: int) -> None:
             time.sleep(0.05)
     finally:
         sender.close()
+
+
+def _set_topic(kafka: Kafka, topic: str, name: str, value: str) -> None:
+    entry = ConfigEntry(name, value, incremental_operation=AlterConfigOpType.SET)
+    resource = ConfigResource(ResourceType.TOPIC, kafka.topic(topic), incremental_configs=[entry])
+    admin = kafka.admin()
+    for done in admin.incremental_alter_configs([resource]).values():
+        done.result(_LONGEST_S)
 
 
 def _is_taken(sender: Sender, record: Outgoing) -> bool:
