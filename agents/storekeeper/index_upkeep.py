@@ -45,8 +45,8 @@ class IndexUpkeep:
 
     def _is_due(self, partition: int, count: int) -> bool:
         waited_s = time.monotonic() - self._merged_at.get(partition, self._began)
-        if waited_s < _LOOK_EVERY_S * 5:  # the index may not have taken the last one into use yet
-            return False
+        if not self._index.installation or waited_s < _LOOK_EVERY_S * 5:
+            return False  # it is not known whose log it is of, or the last one may not be in use yet
         return count >= self._merge_events or (count > 0 and waited_s > MERGE_EVERY_S)
 
     def _try_to_merge(self, partition: int) -> None:
