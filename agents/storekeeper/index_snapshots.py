@@ -1,6 +1,6 @@
 """Snapshots of the terminal index in the results root: the base file of each partition, for its next owner.
 
-They lie in `.headrace/index`, a file a partition. A new owner copies the file and reads only what the outputs hold
+They lie in `.index-snapshots`, a file a partition. A new owner copies the file and reads only what the outputs hold
 since (docs/protocol.md, step 7). One that is damaged, of another installation or version, or that does not fit the log
 is passed over and said: the log has everything. `save` may run in any one thread, `take` in the index's.
 """
@@ -12,7 +12,7 @@ import uuid
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from headrace.storage.results_root import PRIVATE, ResultsRoot
+from headrace.storage.results_root import ResultsRoot
 from headrace.storage.safe_open import open_directory_below, open_file_below
 from headrace.storage.sqlite import Damaged
 
@@ -21,7 +21,7 @@ from .terminal_index import OUTPUTS, TerminalIndex
 
 log = logging.getLogger(__name__)
 
-_FOLDER = "index"
+FOLDER = ".index-snapshots"  # below the results root; in `.headrace` a storekeeper that starts would remove it
 _WORTH = 5000  # so many events are copied rather than read
 _PIECE = 1 << 20  # bytes
 _STALE_S = 3600.0  # unfinished files of killed processes are removed after it
@@ -58,7 +58,7 @@ class IndexSnapshots:
         `ends`: output -> its end in the log. Never fails: without a snapshot the log is read.
         """
         try:
-            fd = open_file_below(self._root.fd, [PRIVATE, _FOLDER], f"{partition:04d}")
+            fd = open_file_below(self._root.fd, [FOLDER], f"{partition:04d}")
         except FileNotFoundError:
             return False
         except OSError as e:
@@ -81,7 +81,7 @@ class IndexSnapshots:
 
     @contextlib.contextmanager
     def _folder(self) -> Iterator[int]:
-        fd = open_directory_below(self._root.fd, [PRIVATE, _FOLDER], make_mode=0o755, durable=True)
+        fd = open_directory_below(self._root.fd, [FOLDER], make_mode=0o755, durable=True)
         try:
             yield fd
         finally:

@@ -14,8 +14,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from agents.storekeeper.index_snapshots import FOLDER as INDEX_SNAPSHOTS
 from agents.storekeeper.index_upkeep import MERGE_EVENTS
-from gateway.view.snapshot_folder import FOLDER
+from gateway.view.snapshot_folder import FOLDER as VIEW_SNAPSHOTS
 from headrace.contract.ids import new_id
 from headrace.contract.outcome import Outcome
 from headrace.contract.records import Source
@@ -23,7 +24,6 @@ from headrace.kafka.client import Kafka
 from headrace.kafka.partitioner import partition_of
 from headrace.kafka.sender import Sender
 from headrace.settings import Settings
-from headrace.storage.results_root import PRIVATE
 from infra.local.memory import MemoryPeak
 from infra.local.roles import Role, machine_roles
 
@@ -59,7 +59,7 @@ class Starts:
     def measure(self, tasks: int) -> Iterator[Start]:
         """One row after another; the data of an earlier measurement is removed first."""
         # The root itself stays: Kafka knows its id.
-        for left in (self._folder / "data", self._root / PRIVATE, self._root / FOLDER):
+        for left in (self._folder / "data", self._root / INDEX_SNAPSHOTS, self._root / VIEW_SNAPSHOTS):
             shutil.rmtree(left, ignore_errors=True)
         merges = tasks // self._partitions > MERGE_EVENTS
         for name, has_snapshots in (
@@ -109,11 +109,11 @@ class Starts:
         return Start(tasks, "audit", how, time.monotonic() - begun, sum(memory.peak.values()), _size(folder))
 
     def _index_is_saved(self) -> bool:
-        return len(list((self._root / PRIVATE / "index").glob("[0-9]*"))) >= self._partitions
+        return len(list((self._root / INDEX_SNAPSHOTS).glob("[0-9]*"))) >= self._partitions
 
     def _view_is_saved(self) -> bool:
         """Whether a gateway has left a copy of its view below the results root."""
-        return any((self._root / FOLDER).glob("*.json"))
+        return any((self._root / VIEW_SNAPSHOTS).glob("*.json"))
 
 
 @contextmanager

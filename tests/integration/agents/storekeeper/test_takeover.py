@@ -9,14 +9,15 @@ from pathlib import Path
 import pytest
 
 from agents.storekeeper.index_catchup import IndexCatchup
-from agents.storekeeper.index_snapshots import IndexSnapshots
+from agents.storekeeper.index_snapshots import FOLDER, IndexSnapshots
 from agents.storekeeper.index_upkeep import IndexUpkeep
+from agents.storekeeper.result_store import ResultStore
 from agents.storekeeper.terminal_index import OUTPUTS, IndexDamaged, TerminalIndex
 from benchmarks.growth.generate import generate
 from headrace.kafka.client import Kafka
 from headrace.kafka.partitioner import partition_of
 from headrace.settings import Settings
-from headrace.storage.results_root import open_directory
+from headrace.storage.results_root import ResultsRoot, open_directory
 from tests.rigs.storekeeper import wait_for
 from tests.rigs.topics import PARTITIONS
 
@@ -31,12 +32,13 @@ class Storekeepers:
     kafka: Kafka
     folder: Path
     stack: ExitStack
+    root: ResultsRoot = field(init=False)
     snapshots: IndexSnapshots = field(init=False)
 
     def __post_init__(self) -> None:
-        root = open_directory(self.folder / "results")
-        self.stack.callback(root.close)
-        self.snapshots = IndexSnapshots(root, worth=50)
+        self.root = open_directory(self.folder / "results")
+        self.stack.callback(self.root.close)
+        self.snapshots = IndexSnapshots(self.root, worth=50)
 
     def index(self, name: str, remember_days: float = 0) -> tuple[TerminalIndex, IndexCatchup]:
         index = TerminalIndex(self.folder / f"{name}.sqlite")
@@ -46,7 +48,7 @@ class Storekeepers:
         return index, catchup
 
     def files(self) -> list[Path]:
-        return sorted((self.folder / "results" / ".headrace" / "index").glob("0*"))
+        return sorted((self.folder / "results" / FOLDER).glob("0*"))
 
 
 @pytest.fixture
@@ -78,6 +80,9 @@ def merged(keepers: Storekeepers) -> list[str]:
 
 def test_a_new_owner_reads_only_what_came_after_the_snapshots(keepers: Storekeepers) -> None:
     merged(keepers)
+    store = ResultStore(keepers.root)
+    store.open()  # it removes what dead storekeepers have left
+    store.close()
     later = generate(keepers.kafka, 40, say=lambda _: None).sample
     index, catchup = keepers.index("second")
     assert catchup.catch_up(EVERY) == 40
