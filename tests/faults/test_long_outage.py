@@ -63,7 +63,13 @@ def test_a_node_whose_slots_all_report_outlives_an_outage(tmp_path: Path) -> Non
     options.write_text("" if MINUTES else SMALL_QUEUE)
     flag, pid = tmp_path / "end", tmp_path / "pid"
     with LocalCluster(
-        tmp_path, partitions=2, roles=("worker",), slots=SLOTS, tasks=str(KINDS), kafka_security=str(options)
+        tmp_path,
+        partitions=2,
+        roles=("worker",),
+        slots=SLOTS,
+        tasks=str(KINDS),
+        kafka_security=str(options),
+        lease_s=60.0,  # a test machine that stands still for seconds must not fence the node
     ) as cluster:
         worker, kafka = cluster.services["worker-1"], Kafka(cluster.settings, "test")
         assert isinstance(worker, Role)
