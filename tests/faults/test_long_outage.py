@@ -91,7 +91,8 @@ def test_a_node_whose_slots_all_report_outlives_an_outage(tmp_path: Path) -> Non
         outage_s, growth_mb = time.monotonic() - began, own_memory_mb(worker.pid) - memory
         more_threads = threads(worker.pid) - threads_before
         print(
-            f"{more_threads:+d} threads; away for {outage_s:.0f} s: {memory:.0f} MB and {growth_mb:+.1f}; slowest /healthz {slowest_s:.3f} s"
+            f"away for {outage_s:.0f} s: {memory:.0f} MB and {growth_mb:+.1f}, {more_threads:+d} threads; "
+            f"slowest /healthz {slowest_s:.3f} s"
         )
         assert slowest_s < LIVENESS_S
         assert growth_mb < MOST_GROWTH_MB
