@@ -7,6 +7,8 @@ dies, the reaper sends the retries at once. docs/design/0021 says why they do no
 import asyncio
 from collections.abc import Awaitable, Callable
 
+from ..execution.job import Key
+
 MAX_RETRIES, MAX_BYTES = 1000, 16 * 1024 * 1024  # beyond these a retry is sent at once, so that memory stays bounded
 
 
@@ -14,7 +16,7 @@ class DelayedRetries:
     """A bounded number of delayed sends."""
 
     def __init__(self) -> None:
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: dict[asyncio.Task[None], Key] = {}
         self._bytes = 0
         self._send_now = asyncio.Event()
 
@@ -22,12 +24,19 @@ class DelayedRetries:
         """Whether one more retry of `size` bytes may wait; never after `close`."""
         return not self._send_now.is_set() and len(self._tasks) < MAX_RETRIES and self._bytes + size <= MAX_BYTES
 
-    def schedule(self, wait_s: float, size: int, send: Callable[[], Awaitable[None]]) -> None:
-        """Calls `send` after `wait_s`, or earlier on `close`. `size`: bytes that the retry keeps in memory."""
+    def schedule(self, wait_s: float, size: int, send: Callable[[], Awaitable[None]], key: Key) -> None:
+        """Calls `send` after `wait_s`, or on `close`. `size`: bytes that the retry of job `key` keeps in memory.
+
+        `send` must not fail: nobody else has the job any more.
+        """
         self._bytes += size
         task = asyncio.get_running_loop().create_task(self._send_later(wait_s, size, send))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self._tasks[task] = key
+        task.add_done_callback(self._tasks.pop)
+
+    def keys(self) -> set[Key]:
+        """Of the jobs whose retries wait or are being sent."""
+        return set(self._tasks.values())
 
     async def close(self) -> None:
         """Sends all retries now; returns when all are sent."""

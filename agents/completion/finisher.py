@@ -14,7 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from headrace.contract.journal import Why
+from headrace.contract.journal import Claim, Why
 from headrace.contract.ledger import Failure
 from headrace.contract.lifecycle import started_event
 from headrace.contract.outcome import CHUNK_BYTES, Outcome
@@ -38,6 +38,7 @@ log = logging.getLogger(__name__)
 _StartedKey = tuple[Key, str]  # the job's key, and the boot that runs it
 
 _MAX_TOMBSTONES_IN_FLIGHT = 256  # beyond it, attempts wait for their tombstones
+_AGAIN_S = 1.0  # after an error that is not Kafka's
 
 
 class Fenced(Exception):
@@ -61,7 +62,9 @@ class Finisher:
         self._started: dict[_StartedKey, asyncio.Future[Any]] = {}
         self._members = members or ClaimMembers()
         self._delayed_retries = DelayedRetries()
-        self._tombstones: set[asyncio.Future[None]] = set()  # that Kafka has not acknowledged yet
+        self._tombstones: dict[asyncio.Future[None], Job] = {}  # that Kafka has not acknowledged yet
+        self._told = set[_StartedKey]()  # Kafka has what follows; their claims are not ended yet
+        self._failed_members: dict[str, Claim] = {}  # claims with several, with the failures of members that wait
 
     def started(self, job: Job) -> None:
         """Sends lifecycle.started without waiting, once for each attempt however often it is called."""
@@ -72,9 +75,15 @@ class Finisher:
             self._started[key] = asyncio.wrap_future(self._sender.deliver(record))
 
     async def finish(self, job: Job, end: AttemptEnd) -> None:
-        """Returns when Kafka has the outcome or the next attempt; at once, with nothing sent, when the boot is over."""
+        """Returns when Kafka has the outcome or the next attempt; at once, with nothing sent, when the boot is over.
+
+        After an error the caller calls it again, with another end perhaps. What Kafka has is not sent a second time.
+        """
         try:
             self._check_current(job)
+            if _key(job) in self._told:
+                await self._end_claim(job, "done")
+                return
             if end.begun:
                 await self._wait_started(job)
             if end.cause is None:
@@ -86,6 +95,8 @@ class Finisher:
             log.info("Attempt %d of task %s is dropped: its boot is over", job.task.attempt, job.task.id)
         finally:
             self._started.pop(_key(job), None)
+            if not self._node.is_current(job.claim.for_):
+                self._told.discard(_key(job))
             if end.result_file is not None:
                 with contextlib.suppress(OSError):
                     end.result_file.unlink()
@@ -96,9 +107,14 @@ class Finisher:
         while self._tombstones:
             await asyncio.wait(self._tombstones)
 
+    def held(self) -> set[Key]:
+        """The jobs whose retry waits, or whose claim is being ended."""
+        return self._delayed_retries.keys() | {job.key for job in self._tombstones.values()}
+
     def drop_delayed_retries(self) -> None:
         """The boot is over, and the reaper sends the retries from its claims."""
         self._delayed_retries.cancel_all()
+        self._failed_members.clear()
 
     async def _finish_failed(self, job: Job, end: AttemptEnd) -> None:
         assert end.cause is not None
@@ -118,7 +134,7 @@ class Finisher:
         if isinstance(follows, GiveUp):
             await self._send_outcome(job, follows, end)
             await self._end_claim(job, "done")
-        elif not follows.wait_s or len(job.claim.tasks) > 1 or not self._delayed_retries.has_room(len(job.task.raw)):
+        elif not follows.wait_s or not self._delayed_retries.has_room(len(job.task.raw)):
             await self._send_retry(job, follows)
         else:
             await self._delay_retry(job, follows)
@@ -126,30 +142,60 @@ class Finisher:
     async def _delay_retry(self, job: Job, retry: Retry) -> None:
         """Writes the claim again with the failure in it, so that the retry outlives this node, and schedules it."""
         failed = replace(job.task, ledger=(*job.task.ledger, retry.failure))
-        await self._send(job, replace(job.claim, tasks=(failed,)).encode())
-        self._delayed_retries.schedule(retry.wait_s, len(job.task.raw), lambda: self._send_retry(job, retry))
+        key = str(job.claim.key)
+        newest = self._failed_members.get(key, job.claim)
+        claim = replace(newest, tasks=tuple(failed if t.source == failed.source else t for t in newest.tasks))
+        if len(claim.tasks) > 1:
+            self._failed_members[key] = claim
+        await self._send(job, claim.encode())
+        self._delayed_retries.schedule(
+            retry.wait_s, len(job.task.raw), lambda: self._send_delayed_retry(job, retry), job.key
+        )
+
+    async def _send_delayed_retry(self, job: Job, retry: Retry) -> None:
+        """Nobody else has the job any more: it is tried until Kafka has the retry."""
+        while True:
+            try:
+                await self._send_retry(job, retry)
+                return
+            except Fenced:
+                log.info("The retry of task %s is left to the reaper: its boot is over", job.task.id)
+                return
+            except Exception:
+                log.exception("The retry of task %s could not be sent, and is sent again", job.task.id)
+                await asyncio.sleep(_AGAIN_S)
 
     async def _send_retry(self, job: Job, retry: Retry) -> None:
-        self._failpoint("before outcome")
-        try:
+        if _key(job) not in self._told:
+            self._failpoint("before outcome")
             await self._send(job, job.task.next_attempt(retry.failure))
-            await self._end_claim(job, "retried")
-        except Fenced:
-            log.info("The retry of task %s is left to the reaper: its boot is over", job.task.id)
+        await self._end_claim(job, "retried")
 
     async def _end_claim(self, job: Job, why: Why) -> None:
+        """Kafka has what follows. The claim ends with its last member."""
+        self._told.add(_key(job))
         self._failpoint("before tombstone")
-        if self._members.end_member(job.claim):
+        is_last = self._members.end_member(job.claim)
+        self._told.discard(_key(job))
+        if is_last:
+            self._failed_members.pop(str(job.claim.key), None)
             # Sent without waiting: if it is lost with this node, the reaper makes one attempt in vain, nothing worse.
             sending = asyncio.ensure_future(self._send_tombstone(job, why))
-            self._tombstones.add(sending)
-            sending.add_done_callback(self._tombstones.discard)
+            self._tombstones[sending] = job
+            sending.add_done_callback(self._tombstones.pop)
             if len(self._tombstones) > _MAX_TOMBSTONES_IN_FLIGHT:
                 await asyncio.wait(self._tombstones, return_when=asyncio.FIRST_COMPLETED)
 
     async def _send_tombstone(self, job: Job, why: Why) -> None:
-        with contextlib.suppress(Fenced):
-            await self._send(job, job.claim.tombstone(why))
+        while True:
+            try:
+                await self._send(job, job.claim.tombstone(why))
+                return
+            except Fenced:
+                return
+            except Exception:
+                log.exception("The end of claim %s could not be sent, and is sent again", job.claim.key)
+                await asyncio.sleep(_AGAIN_S)
 
     async def _send_outcome(self, job: Job, end_of_task: GiveUp, end: AttemptEnd) -> None:
         self._failpoint("before outcome")

@@ -123,12 +123,16 @@ class Child:
             os.kill(self._runner, signal.SIGKILL)
         return True
 
-    def kill_tree(self) -> None:
-        """Kills the child, its newest runner and all that descends from them; call it from a thread.
+    def own_pids(self) -> set[int]:
+        """Pids of the child and of its newest runner, for `kill_trees`; from any thread.
 
-        A pid that another process has by now is left alone. One that no process has may still lead a session.
+        A pid that another process has by now is left out. One that no process has may still lead a session.
         """
-        kill_trees(pid for pid, started in self._started.items() if start_time(pid) in (0, started))
+        return {pid for pid, started in list(self._started.items()) if start_time(pid) in (0, started)}
+
+    def kill_tree(self) -> None:
+        """Kills the child, its newest runner and all that descends from them; call it from a thread."""
+        kill_trees(self.own_pids())
 
     def describe_kinds(self, timeout_s: float) -> bytes:
         """The answer to DescribeKinds; before `attach`. RunnerDied, or TimeoutError after `timeout_s` seconds."""

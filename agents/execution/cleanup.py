@@ -70,10 +70,11 @@ class Cleanup:
         """Replaces a dead child now, so that the next attempt need not wait for it."""
         self.in_background(self._renew_child(slot))
 
-    def in_background(self, work: Coroutine[Any, Any, None]) -> None:
+    def in_background(self, work: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
         task = asyncio.get_running_loop().create_task(work)
         self._background.add(task)
         task.add_done_callback(self._background.discard)
+        return task
 
     async def close(self) -> None:
         """Waits for what runs in the background."""

@@ -45,6 +45,10 @@ class InFlight:
     def remove_running(self, job: Job) -> None:
         del self._attempts[job.key]
 
+    def keys(self) -> set[Key]:
+        """Of all jobs that wait or run."""
+        return {*self._waiting, *self._attempts}
+
     def attempts(self) -> Collection[Attempt]:
         """The running ones; a live view."""
         return self._attempts.values()

@@ -30,7 +30,7 @@ from .child import RunnerDied
 from .cleanup import Cleanup
 from .exclusive_run import ExclusiveRun
 from .in_flight import InFlight
-from .job import AttemptEnd, Job
+from .job import AttemptEnd, Job, Key
 from .orphans import Orphans
 from .resource_limits import NO_LIMITS, Limits, enforce_limits
 from .slot import PoolSlot
@@ -152,7 +152,7 @@ class Pool:
             for job in jobs:
                 self._in_flight.remove_waiting(job)
             if slot is not None:
-                self._free_slot(slot, attempts)
+                await self._free_slot(slot, attempts)
 
     async def _run_next(
         self,
@@ -233,7 +233,11 @@ class Pool:
         if self._loop is not None:
             detail = "the node was frozen for longer than its lease"
             self._loop.call_soon_threadsafe(self.stop_running, Cause.NODE_LOSS, detail)
-        kill_trees({pid for slot in self._slots for pid in slot.pids})
+        kill_trees({pid for slot in self._slots for pid in slot.own_pids()})
+
+    def held(self) -> set[Key]:
+        """The jobs that wait for their turn or run."""
+        return self._in_flight.keys()
 
     def running(self) -> tuple[RunningAttempt, ...]:
         """The attempts that run now, for heartbeats and the stats page."""
@@ -262,17 +266,20 @@ class Pool:
         self._notifications.close()
         shutil.rmtree(self._folder, ignore_errors=True)
 
-    def _free_slot(self, slot: PoolSlot, attempts: list[Attempt]) -> None:
-        """After a cancelled call the slot is free only when its attempt is cleaned up."""
+    async def _free_slot(self, slot: PoolSlot, attempts: list[Attempt]) -> None:
+        """After a failed or cancelled call the slot is free only when its attempt is cleaned up, and the call ends
+        only then: the caller sends the task again, and nothing of it may run here any more."""
         if not attempts:
             self._free.put_nowait(slot)
             return
 
         async def clean_up_first() -> None:
-            await self._cleanup.clean_up(attempts)
-            self._free.put_nowait(slot)
+            try:
+                await self._cleanup.clean_up(attempts)
+            finally:
+                self._free.put_nowait(slot)
 
-        self._cleanup.in_background(clean_up_first())
+        await asyncio.shield(self._cleanup.in_background(clean_up_first()))
 
     def _live_children(self) -> set[int]:
         """Pids of all children, those included whose Born notification has just come."""
@@ -283,7 +290,7 @@ class Pool:
         for pid, news in self._notifications.read_notifications():
             match news:
                 case Born(slot=number, parent=parent) if self._accept_birth(news):
-                    self._slots[number].born_pid = pid
+                    self._slots[number].note_birth(pid)
                     self._orphans.note_parent(parent)
                 case Reported() if self._in_flight.is_running(news.id, news.attempt):
                     self._on_progress(Progress(news.id, news.attempt, min(1.0, max(0.0, news.fraction)), news.message))

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+from headrace.child.process_tree import start_time
 from headrace.child.zygote import Setup
 
 from .child import Child
@@ -38,7 +39,7 @@ class PoolSlot:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._token = ""  # proves the Born notification of the newest child; empty once that has come
         self.child = self._new_child()
-        self.born_pid = 0  # the newest child's pid from its Born notification, which may come before `child` is set
+        self._born = (0, 0)  # pid and start time of the newest child, whose Born may come before `child` is set
 
     def make_directory(self, name: str) -> Path:
         """A directory in the slot's folder that only its child's user may enter. It may exist already."""
@@ -59,7 +60,16 @@ class PoolSlot:
     @property
     def pids(self) -> set[int]:
         """Pids of the slot's child: two while a new one is being made."""
-        return {self.child.pid, self.born_pid} - {0}
+        return {self.child.pid, self._born[0]} - {0}
+
+    def own_pids(self) -> set[int]:
+        """Those of `pids` that no other process has by now, and the newest runner's; for `kill_trees`."""
+        pid, started = self._born
+        return self.child.own_pids() | ({pid} if pid and start_time(pid) in (0, started) else set())
+
+    def note_birth(self, pid: int) -> None:
+        """The newest child, whose token was accepted, has this pid."""
+        self._born = pid, start_time(pid)
 
     def attach(self, loop: asyncio.AbstractEventLoop) -> None:
         """From now on the slot belongs to the event loop."""

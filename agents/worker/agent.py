@@ -2,31 +2,33 @@
 
 The intake's thread hands it jobs whose claims are acknowledged and committed: one job, or a micro-batch of tiny ones
 for one slot. While the agent runs, slots can be reserved; when it stops, running attempts are killed and the node
-claims nothing more. Each attempt's end goes to the finisher, which sends it to Kafka.
+claims nothing more. Each attempt's end goes to the finisher, which sends it to Kafka. Whatever fails between the two,
+each job ends: `JobGroup` knows the jobs of a slot that have no end yet, and they are reported as lost with the node.
 """
 
 import asyncio
 import logging
 import time
-from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 import faust
 
 from headrace.contract.states import Cause
 
-from ..execution.job import AttemptEnd, Job, Jobs
+from ..execution.job import AttemptEnd, Job, Jobs, Key
 from ..execution.pool import Pool
 from ..execution.slots import Slots
 from ..faust_kit.channel import HandOverChannel
 from ..intake.micro_batching import RunTimes
+from .job_group import JobGroup
 
 log = logging.getLogger(__name__)
 
 _REPORT_S = 15.0  # for the ends of killed attempts to reach Kafka in a drain; while Kafka is away the reaper does it
 _SLOW_MEMBER_S = 0.2  # a member of a micro-batch that runs so long is not tiny: the others need not wait for it
 _MAX_FINISHING = 512  # ended attempts that Kafka has not acknowledged; beyond it, slots wait for them
+_LONGEST_PAUSE_S = 30.0  # before an end that could not be reported is reported again
 
 
 class AttemptFinisher(Protocol):
@@ -67,8 +69,10 @@ class Worker:
         self._is_ours, self._is_cancelled = is_ours, is_cancelled
         self._loop: asyncio.AbstractEventLoop | None = None
         self._channel: HandOverChannel | None = None
-        self._running = set[asyncio.Task[None]]()
-        self._finishing = set[asyncio.Task[None]]()
+        self._running = dict[asyncio.Task[None], JobGroup]()
+        self._finishing = dict[asyncio.Task[None], Job]()
+        self._moving: list[Sequence[Job]] = []  # members of micro-batches that wait for a slot of their own
+        self._unreported = dict[Key, str]()  # why the ends of these jobs could not be reported yet
 
     def attach(self, app: faust.App) -> None:
         """Call once, in the event loop, before the app starts."""
@@ -81,6 +85,28 @@ class Worker:
         assert self._loop is not None
         assert self._channel is not None
         self._loop.call_soon_threadsafe(self._channel.hand_over, jobs)
+
+    def hand_over_lost(self, jobs: Jobs, detail: str) -> None:
+        """Reports claimed jobs that could not be handed over: they go to their next attempt. From any thread."""
+        assert self._loop is not None
+        for job in jobs:
+            self._loop.call_soon_threadsafe(self._report, job, AttemptEnd.now(Cause.NODE_LOSS, detail))
+
+    def check(self) -> str | None:
+        """For `/readyz`: why no task can start, or why ends of attempts cannot be reported; or None."""
+        if not self._slots.is_open:
+            return "is not running: no task can start"
+        if self._unreported:
+            (task_id, *_), error = next(iter(self._unreported.items()))
+            count = len(self._unreported)
+            return f"the ends of {count} attempts cannot be reported, one of them of task {task_id}: {error}"
+        return None
+
+    def held(self) -> set[Key]:
+        """The jobs that run, wait in their slot, move to another one, or are being reported."""
+        waiting = (group.waiting for group in self._running.values())
+        held = {job.key for jobs in (*waiting, *self._moving, self._finishing.values()) for job in jobs}
+        return held | self._pool.held()
 
     async def drain(self, grace_s: float) -> bool:
         """Gives running attempts `grace_s` seconds, then kills them; returns whether Kafka knows all their ends."""
@@ -106,54 +132,99 @@ class Worker:
         self._slots.set_open(True)
         try:
             async for jobs in stream:
-                self._start(deque(jobs))
+                self.start(jobs)
         finally:
             self._slots.set_open(False)
             for running in self._running:
                 running.cancel()
 
-    def _start(self, jobs: deque[Job]) -> None:
-        """Runs the jobs; one slot is reserved for them."""
-        running = asyncio.create_task(self._run(jobs))
-        self._running.add(running)
-        running.add_done_callback(self._running.discard)
+    def start(self, jobs: Sequence[Job]) -> None:
+        """Runs the jobs one after another; the caller has reserved one slot for them. In the event loop."""
+        group = JobGroup(jobs)
+        running = asyncio.create_task(self._run(group))
+        self._running[running] = group
+        running.add_done_callback(self._running.pop)
 
-    async def _run(self, jobs: deque[Job]) -> None:
-        watching = asyncio.create_task(self._move_members_behind_slow_one(jobs)) if len(jobs) > 1 else None
+    async def _run(self, group: JobGroup) -> None:
+        watching = asyncio.create_task(self._move_members_behind_slow_one(group)) if len(group.waiting) > 1 else None
+        detail = "the worker agent was stopped"
         try:
-            await self._pool.run_all(jobs, self._may_begin, self._on_end)
+            while group.waiting:
+                detail = await self._run_waiting(group)
+                self._report_lost(group, group.lost(), detail)
             while len(self._finishing) > _MAX_FINISHING:
                 await asyncio.wait(self._finishing, return_when=asyncio.FIRST_COMPLETED)
         finally:
             if watching is not None:
                 watching.cancel()
+            self._report_lost(group, group.unended, detail)
             self._slots.release()
 
-    def _may_begin(self, job: Job) -> bool:
+    async def _run_waiting(self, group: JobGroup) -> str:
+        """Runs the group's jobs up to the first that the node cannot run; returns what went wrong with it, if any."""
+        count = len(group.waiting)
+        try:
+            await self._pool.run_all(
+                group.waiting, lambda job: self._may_begin(group, job), lambda job, end: self._on_end(group, job, end)
+            )
+        except Exception as e:
+            log.exception("An attempt could not be run to its end")
+            if len(group.waiting) == count:  # not one has been tried: the next call would not try one either
+                group.waiting.clear()
+            return f"the node could not run the attempt to its end: {type(e).__name__}: {e}"
+        return "the node has lost sight of the attempt"
+
+    def _may_begin(self, group: JobGroup, job: Job) -> bool:
         if not self._is_ours(job):
+            group.drop(job)
             return False
         if self._is_cancelled(job.task.id):
-            self._on_end(job, AttemptEnd.now(Cause.PROCESS_DEATH, "cancelled"))
+            self._on_end(group, job, AttemptEnd.now(Cause.PROCESS_DEATH, "cancelled"))
             return False
         self._finisher.started(job)
+        group.begun.add(job.key)
         return True
 
-    def _on_end(self, job: Job, end: AttemptEnd) -> None:
+    def _report_lost(self, group: JobGroup, jobs: Sequence[Job], detail: str) -> None:
+        """No part of the node has said how these jobs ended, and nothing of them runs any more."""
+        for job in jobs:
+            log.warning("Attempt %d of task %s is sent again: %s", job.task.attempt, job.task.id, detail)
+            self._on_end(group, job, AttemptEnd.now(Cause.NODE_LOSS, detail, begun=job.key in group.begun))
+
+    def _on_end(self, group: JobGroup, job: Job, end: AttemptEnd) -> None:
+        group.drop(job)
+        self._report(job, end)
+        try:
+            self._count(job, end)
+        except Exception:
+            log.exception("The end of an attempt of task %s is missing in the node's figures", job.task.id)
+
+    def _count(self, job: Job, end: AttemptEnd) -> None:
         if end.begun:
             self._stats.count_attempt(job, end)
         if end.cause is None:
             self._run_times.add_run(job.submission.name, (end.ended_ms - end.started_ms) / 1000)
+
+    def _report(self, job: Job, end: AttemptEnd) -> None:
         finishing = asyncio.create_task(self._finish(job, end))
-        self._finishing.add(finishing)
-        finishing.add_done_callback(self._finishing.discard)
+        self._finishing[finishing] = job
+        finishing.add_done_callback(self._finishing.pop)
 
     async def _finish(self, job: Job, end: AttemptEnd) -> None:
-        error = await self._report(job, end)
-        if error is not None:  # an unreadable result file, say: without a report it would count as running for ever
-            detail = f"the node could not report how the attempt ended: {type(error).__name__}: {error}"
-            await self._report(job, AttemptEnd.now(Cause.NODE_LOSS, detail, begun=end.begun))
+        """Returns when Kafka knows what follows: without a report the attempt would count as running for ever."""
+        pause_s = 0.0
+        try:
+            while (error := await self._try_finish(job, end)) is not None:
+                self._unreported[job.key] = words = f"{type(error).__name__}: {error}"
+                # What has failed may be this end itself: an unreadable result file, say.
+                detail = f"the node could not report how the attempt ended: {words}"
+                end = AttemptEnd.now(Cause.NODE_LOSS, detail, begun=end.begun)
+                await asyncio.sleep(pause_s)
+                pause_s = min(_LONGEST_PAUSE_S, 2 * pause_s + 0.5)
+        finally:
+            self._unreported.pop(job.key, None)
 
-    async def _report(self, job: Job, end: AttemptEnd) -> Exception | None:
+    async def _try_finish(self, job: Job, end: AttemptEnd) -> Exception | None:
         try:
             await self._finisher.finish(job, end)
         except Exception as e:
@@ -161,18 +232,22 @@ class Worker:
             return e
         return None
 
-    async def _move_members_behind_slow_one(self, jobs: deque[Job]) -> None:
+    async def _move_members_behind_slow_one(self, group: JobGroup) -> None:
         """Moves the members of a micro-batch that wait behind a slow one to the next slot that is released."""
         length_before = 0
-        while len(jobs) != length_before:
-            length_before = len(jobs)
+        while len(group.waiting) != length_before:
+            length_before = len(group.waiting)
             await asyncio.sleep(_SLOW_MEMBER_S)
-        if not jobs:
+        if not group.waiting:
             return
-        rest, loop = deque(jobs), asyncio.get_running_loop()
-        jobs.clear()
+        rest, loop = group.take_waiting(), asyncio.get_running_loop()
+        self._moving.append(rest)
 
         def start() -> None:
-            loop.call_soon_threadsafe(self._start, rest)
+            loop.call_soon_threadsafe(self._start_moved, rest)
 
         self._slots.reserve_next(start)
+
+    def _start_moved(self, rest: Sequence[Job]) -> None:
+        self._moving.remove(rest)
+        self.start(rest)

@@ -28,7 +28,7 @@ def node_health(parts: WorkerParts, resources: NodeResources, fence: Fence, rece
     health.add_check("pool", resources.pool.check)
     health.add_check("receiver", parts.receiver.check)
     health.add_check("receiver's offsets", receiver_lag.check)
-    health.add_check("worker agent", lambda: None if parts.slots.is_open else "is not running: no task can start")
+    health.add_check("worker agent", parts.worker.check)
     health.add_notes(parts.log_notes.notes)
     health.add_notes(parts.cancellations.notes)
     return health
