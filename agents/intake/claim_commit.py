@@ -9,11 +9,13 @@ import logging
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
+from confluent_kafka import KafkaException
+
 from headrace.contract.journal import Claim, Tombstone, decode_journal, offsets_to_commit
 from headrace.contract.records import Outgoing, Place, Record, Source
 from headrace.errors import Refused, Retryable, Undecodable
 from headrace.kafka.client import Kafka
-from headrace.kafka.reading import read_ranges, readable_whole
+from headrace.kafka.reading import error_text, read_ranges, readable_whole
 from headrace.kafka.sender import Sender, Sent
 from headrace.process.failpoints import Failpoint
 from headrace.process.health import STALE_S
@@ -80,8 +82,9 @@ class ClaimCommit:
                 self._rejoin(generation)
                 effective = self._effective(claims, begins)
                 break
-            except Retryable as e:
-                log_throttled("resolve", "Claims stay in doubt: %s", e)
+            except (Retryable, KafkaException) as e:
+                words = error_text(e) if isinstance(e, KafkaException) else str(e)
+                log_throttled("resolve", "Claims stay in doubt: %s", words)
         else:
             return []
         self.void([c for c in claims if c not in effective])

@@ -1,5 +1,6 @@
 """The records that the intake settles by one commit. Pure."""
 
+from collections import defaultdict
 from dataclasses import dataclass, field
 
 from headrace.contract.journal import Claim
@@ -8,6 +9,7 @@ from headrace.contract.task import Task
 
 from ..execution.job import Job
 from .consumer import Membership
+from .micro_batching import MicroBatch
 from .ready_queue import Pulled
 
 
@@ -44,3 +46,17 @@ class CommitBatch:
     def has_seen(self, pulled: Pulled) -> bool:
         """Whether an earlier record of the batch is the same task at the same attempt, in the same partition."""
         return (pulled.place, pulled.task.id, pulled.task.attempt) in self.seen
+
+    def claimed_jobs(self, micro_batch: MicroBatch, node: str) -> list[Job]:
+        """The jobs of a micro-batch; those from the same partition share one claim. `node` is this node's name."""
+        tasks = defaultdict(list)
+        for pulled, _ in micro_batch.members:
+            tasks[pulled.place].append(pulled.task)
+        claims = {
+            place: Claim(tuple(members), by=self.boot, for_=self.boot, generation=self.membership[0], node=node)
+            for place, members in tasks.items()
+        }
+        return [
+            Job(claims[pulled.place], pulled.task, admitted.submission, admitted.kind)
+            for pulled, admitted in micro_batch.members
+        ]

@@ -38,6 +38,7 @@ from .cancellations import Cancellations
 log = logging.getLogger(__name__)
 
 _JOURNAL_END_S = 30.0  # for Kafka to say at the start where the journal ends
+_AGAIN_S = 1.0  # before a claim that could not be started is tried again
 _CLAIMS_PER_SLOT = 2  # claims at once for a node, for each of its slots: enough to keep it busy, no more
 
 
@@ -63,6 +64,7 @@ class Delegation(Follower):
         self._hand_over, self._failpoint = hand_over, failpoint
         self._admission = Admission(registry, cancellations.is_cancelled)
         self._delegated: dict[str, str] = {}  # key of each unfinished claim for another -> boot that runs it
+        self._unstartable: dict[str, str] = {}  # key of each claim that arrived and could not be started yet -> why
         self._lock = threading.Lock()
         self._arrived: queue.Queue[Claim] = queue.Queue()
         self._starter = threading.Thread(target=self._start_arrived, name="delegation-start", daemon=True)
@@ -78,6 +80,11 @@ class Delegation(Follower):
         """Leaves claims that have arrived and not started to the reaper, which has them once this boot is dead."""
         super().close()
         self._starter.join(5)
+
+    def check(self) -> str | None:
+        """For the node's health: the follower's, or why a claim that another node made for this one cannot start."""
+        failing = next(iter(list(self._unstartable.items())), None)
+        return super().check() or (f"claim {failing[0]} cannot be started: {failing[1]}" if failing else None)
 
     def choose_host(self, kind: str) -> Heartbeat | None:
         """The node with room that runs the kind and is the least busy for its slots; None when no node has room."""
@@ -142,8 +149,12 @@ class Delegation(Follower):
                 continue
             try:
                 self._wait_and_start(claim)
-            except Exception:
-                log.exception("Claim %s could not be started; the reaper sends it again", claim.key)
+                self._unstartable.pop(str(claim.key), None)
+            except Exception as e:
+                log.exception("Claim %s could not be started, and is tried again", claim.key)
+                self._unstartable[str(claim.key)] = f"{type(e).__name__}: {e}"
+                self._arrived.put(claim)  # behind the others: this boot lives, so nobody else will start it
+                self._closing.wait(_AGAIN_S)
 
     def _wait_and_start(self, claim: Claim) -> None:
         """Starts when a slot is reserved and the control log is read: a cancel may have come before `go`."""

@@ -8,7 +8,6 @@ as lost offsets of the group: then `failure` has the message. It waits through a
 import logging
 import threading
 import time
-from collections import defaultdict
 from collections.abc import Callable
 
 from confluent_kafka import KafkaException
@@ -24,7 +23,7 @@ from headrace.process.health import STALE_S, Watchdog
 from headrace.process.throttled_log import log_throttled
 
 from ..completion.claim_members import ClaimMembers
-from ..execution.job import Job, Jobs
+from ..execution.job import Jobs
 from ..execution.slots import Slots
 from ..membership.identity import NodeIdentity
 from ..monitoring.protocol_metrics import ProtocolMetrics
@@ -35,7 +34,7 @@ from .commit_batch import CommitBatch
 from .consumer import TaskConsumer
 from .delegation import Delegation
 from .job_starter import JobStarter, LogEnds
-from .micro_batching import MicroBatch, MicroBatcher, RunTimes
+from .micro_batching import MicroBatcher, RunTimes
 from .ready_queue import Pulled, ReadyQueue
 
 log = logging.getLogger(__name__)
@@ -61,13 +60,15 @@ class Intake:
         registry: KindCatalog,
         cancellations: Cancellations,
         hand_over: Callable[[Jobs], None],
+        hand_over_lost: Callable[[Jobs, str], None],
         failpoint: Failpoint = no_failpoint,
         delegation: Delegation | None = None,
         run_times: RunTimes | None = None,
         members: ClaimMembers | None = None,
         metrics: ProtocolMetrics | None = None,
     ) -> None:
-        """`hand_over` is called in the intake's thread, with jobs for one reserved slot, to be run in that order.
+        """`hand_over` is called in the intake's thread, with jobs for one reserved slot, to be run in that order;
+        `hand_over_lost` with jobs that have no slot, and why they are lost.
 
         `members` is shared with the finisher. Without `delegation` tasks of other nodes' kinds are left waiting.
         """
@@ -87,6 +88,7 @@ class Intake:
             cancellations=cancellations,
             members=members or ClaimMembers(),
             hand_over=hand_over,
+            hand_over_lost=hand_over_lost,
             failpoint=failpoint,
             is_stopping=is_stopping,
         )
@@ -207,22 +209,7 @@ class Intake:
             if not batcher.place_task(pulled, pulled.decision):
                 break
             self._include(batch, pulled)
-        batch.groups = [self._claimed_jobs(batch, micro_batch) for micro_batch in batcher.batches]
-
-    def _claimed_jobs(self, batch: CommitBatch, micro_batch: MicroBatch) -> list[Job]:
-        """Its jobs; those from the same partition share one claim."""
-        tasks = defaultdict(list)
-        for pulled, _ in micro_batch.members:
-            tasks[pulled.place].append(pulled.task)
-        boot, generation = batch.boot, batch.membership[0]
-        claims = {
-            place: Claim(tuple(members), by=boot, for_=boot, generation=generation, node=self._node.name)
-            for place, members in tasks.items()
-        }
-        return [
-            Job(claims[pulled.place], pulled.task, admitted.submission, admitted.kind)
-            for pulled, admitted in micro_batch.members
-        ]
+        batch.groups = [batch.claimed_jobs(micro_batch, self._node.name) for micro_batch in batcher.batches]
 
     def _delegate(self, batch: CommitBatch, pulled: Pulled) -> bool:
         """Claims a task of another node's kind for a node with room; without one, its partition waits."""
@@ -275,17 +262,24 @@ class Intake:
                 if refused is not None:
                     raise refused
                 return
+            unstarted -= self._start_effective(batch, control_ends)
+        finally:
+            if unstarted:
+                self._slots.release(unstarted)
+
+    def _start_effective(self, batch: CommitBatch, control_ends: LogEnds) -> int:
+        """Commits and starts; returns how many groups start. The claims are made: an error ends this node's boot, and
+        then the reaper judges them."""
+        try:
             effective = {id(claim) for claim in self._commit(batch)}
             if self._delegation is not None and self._node.is_current(batch.boot):
                 for claim in batch.delegated:
                     if id(claim) in effective:
                         self._delegation.send_go(claim)
-            if effective and self._starter.wait_control_log(control_ends):
-                for group in batch.groups:
-                    unstarted -= self._starter.start_group([job for job in group if id(job.claim) in effective])
-        finally:
-            if unstarted:
-                self._slots.release(unstarted)
+        except (Retryable, KafkaException) as e:
+            raise RuntimeError(f"claims stay in doubt: {e}") from e
+        groups = [[job for job in group if id(job.claim) in effective] for group in batch.groups]
+        return self._starter.start_groups(groups, control_ends) if effective else 0
 
     def _commit(self, batch: CommitBatch) -> list[Claim]:
         """The claims that the commit has made effective."""

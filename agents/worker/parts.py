@@ -132,6 +132,7 @@ class WorkerParts:
             registry=self.registry,
             cancellations=self.cancellations,
             hand_over=self.worker.hand_over,
+            hand_over_lost=self.worker.hand_over_lost,
             failpoint=r.failpoint,
             delegation=self.delegation,
             run_times=self._run_times,

@@ -38,6 +38,7 @@ from agents.recovery.trimmer import Trimmer
 from headrace.contract.cluster import KindInfo
 from headrace.contract.journal import Claim, decode_journal
 from headrace.contract.records import Outgoing, Place, Record
+from headrace.contract.states import Cause
 from headrace.kafka.client import Kafka
 from headrace.kafka.groups import INTAKE_GROUP
 from headrace.kafka.metadata import partitions_of
@@ -122,6 +123,7 @@ class Core:
             registry=self.registry,
             cancellations=self.cancellations,
             hand_over=self._hand_over,
+            hand_over_lost=self._hand_over_lost,
             failpoint=failpoint,
             delegation=self.delegation,
             run_times=run_times,
@@ -172,6 +174,11 @@ class Core:
             self.loop.call_soon_threadsafe(self.finisher.started, job)
             self.on_job(job)
 
+    def _hand_over_lost(self, jobs: Jobs, detail: str) -> None:
+        for job in jobs:
+            lost = AttemptEnd.now(Cause.NODE_LOSS, detail)
+            asyncio.run_coroutine_threadsafe(self.finisher.finish(job, lost), self.loop)
+
     def wait_jobs(self, count: int, timeout_s: float = PATIENCE_S) -> list[Job]:
         with self._changed:
             assert self._changed.wait_for(lambda: len(self.jobs) >= count, timeout_s), (
@@ -195,6 +202,11 @@ class Core:
                 self._free_slot(job)
 
         return asyncio.run_coroutine_threadsafe(finish(), self.loop)
+
+    def finish_again(self, job: Job, cause: Cause, detail: str) -> None:
+        """Reports an end again, as the worker agent does after an error; waits until Kafka has what follows."""
+        end = AttemptEnd.now(cause, detail, begun=True)
+        asyncio.run_coroutine_threadsafe(self.finisher.finish(job, end), self.loop).result(PATIENCE_S)
 
     def _free_slot(self, job: Job) -> None:
         """Frees the slot when this was the last of its jobs."""
