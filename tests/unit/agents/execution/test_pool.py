@@ -22,7 +22,7 @@ from agents.execution.child import Child
 from agents.execution.job import AttemptEnd
 from agents.execution.pool import Pool
 from agents.execution.slot import PoolSlot
-from headrace.child.process_tree import anonymous_bytes, processes
+from headrace.child.process_tree import anonymous_bytes, processes, start_time
 from headrace.child.protocol import DescribeKinds, pack_frame
 from headrace.contract.progress import Progress
 from headrace.contract.records import Source
@@ -451,6 +451,24 @@ async def test_self_fencing_kills_all_from_another_thread_and_waits_for_it(bench
     await asyncio.to_thread(bench.pool.kill_all)
     assert not any(alive(int(f.read_text())) for f in flags)
     assert {(await r).cause for r in running} <= {Cause.NODE_LOSS, Cause.PROCESS_DEATH}
+    assert (await bench.run("echo", value="on")).value == b"on"
+
+
+async def test_self_fencing_leaves_a_process_alone_that_has_a_dead_childs_pid_by_now(bench: Bench) -> None:
+    bystander = await asyncio.create_subprocess_exec("sleep", "60")
+    slot = bench.pool._slots[0]
+    slot._born = bystander.pid, start_time(bystander.pid) - 1
+    try:
+        await asyncio.to_thread(bench.pool.kill_all)
+        assert alive(bystander.pid)
+        slot.note_birth(bystander.pid)
+        await asyncio.to_thread(bench.pool.kill_all)
+        assert await bystander.wait() == -signal.SIGKILL, "a child that is just born is killed too"
+    finally:
+        slot._born = 0, 0
+        if bystander.returncode is None:
+            bystander.kill()
+            await bystander.wait()
     assert (await bench.run("echo", value="on")).value == b"on"
 
 
