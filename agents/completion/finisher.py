@@ -14,7 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from headrace.contract.journal import Claim, Why
+from headrace.contract.journal import Why
 from headrace.contract.ledger import Failure
 from headrace.contract.lifecycle import started_event
 from headrace.contract.outcome import CHUNK_BYTES, Outcome
@@ -64,7 +64,6 @@ class Finisher:
         self._delayed_retries = DelayedRetries()
         self._tombstones: dict[asyncio.Future[None], Job] = {}  # that Kafka has not acknowledged yet
         self._told = set[_StartedKey]()  # Kafka has what follows; their claims are not ended yet
-        self._failed_members: dict[str, Claim] = {}  # claims with several, with the failures of members that wait
 
     def started(self, job: Job) -> None:
         """Sends lifecycle.started without waiting, once for each attempt however often it is called."""
@@ -114,7 +113,6 @@ class Finisher:
     def drop_delayed_retries(self) -> None:
         """The boot is over, and the reaper sends the retries from its claims."""
         self._delayed_retries.cancel_all()
-        self._failed_members.clear()
 
     async def _finish_failed(self, job: Job, end: AttemptEnd) -> None:
         assert end.cause is not None
@@ -134,7 +132,7 @@ class Finisher:
         if isinstance(follows, GiveUp):
             await self._send_outcome(job, follows, end)
             await self._end_claim(job, "done")
-        elif not follows.wait_s or not self._delayed_retries.has_room(len(job.task.raw)):
+        elif not follows.wait_s or len(job.claim.tasks) > 1 or not self._delayed_retries.has_room(len(job.task.raw)):
             await self._send_retry(job, follows)
         else:
             await self._delay_retry(job, follows)
@@ -142,12 +140,7 @@ class Finisher:
     async def _delay_retry(self, job: Job, retry: Retry) -> None:
         """Writes the claim again with the failure in it, so that the retry outlives this node, and schedules it."""
         failed = replace(job.task, ledger=(*job.task.ledger, retry.failure))
-        key = str(job.claim.key)
-        newest = self._failed_members.get(key, job.claim)
-        claim = replace(newest, tasks=tuple(failed if t.source == failed.source else t for t in newest.tasks))
-        if len(claim.tasks) > 1:
-            self._failed_members[key] = claim
-        await self._send(job, claim.encode())
+        await self._send(job, replace(job.claim, tasks=(failed,)).encode())
         self._delayed_retries.schedule(
             retry.wait_s, len(job.task.raw), lambda: self._send_delayed_retry(job, retry), job.key
         )
@@ -178,7 +171,6 @@ class Finisher:
         is_last = self._members.end_member(job.claim)
         self._told.discard(_key(job))
         if is_last:
-            self._failed_members.pop(str(job.claim.key), None)
             # Sent without waiting: if it is lost with this node, the reaper makes one attempt in vain, nothing worse.
             sending = asyncio.ensure_future(self._send_tombstone(job, why))
             self._tombstones[sending] = job

@@ -4,7 +4,6 @@ import hashlib
 import os
 import uuid
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -129,29 +128,6 @@ def test_nothing_is_sent_for_a_boot_that_is_over(core: Core, log: Log, sender: S
     assert core.slots.used == 0
 
 
-def test_a_member_of_a_micro_batch_waits_for_its_retry_and_the_claim_keeps_every_failure(
-    kafka_settings: Settings, topics: str, log: Log, sender: Sender
-) -> None:
-    core = Core(kafka_settings, "tiny", slots=1, tiny=["work"])
-    sender.send_all([record(partition=0, value=submission(max_attempts=9)) for _ in range(3)])
-    with cores(core):
-        jobs = core.wait_jobs(3)
-        assert len({str(job.claim.key) for job in jobs}) == 1
-        twice = [replace(job, task=replace(job.task, ledger=(_failure(), _failure()))) for job in jobs]
-        core.end(twice[0], cause=Cause.ERROR, detail="one")
-        core.end(twice[1], cause=Cause.ERROR, detail="two")
-        assert log.read("tasks.high") == []
-        [claim] = log.live_claims()
-        assert [task.ledger[-1].detail if task.ledger else "" for task in claim.tasks] == ["one", "two", ""]
-        assert core.finisher.held() == {twice[0].key, twice[1].key}
-        core.end(twice[2])
-        assert len(log.live_claims()) == 1  # two members wait
-        assert core.intake.drain()
-        core.close_finisher()
-        assert len(log.read("tasks.high")) == 2
-        log.wait_no_claims()
-
-
 def test_an_end_is_not_told_twice_when_the_claims_end_fails(
     kafka_settings: Settings, topics: str, log: Log, sender: Sender
 ) -> None:
@@ -172,7 +148,3 @@ def test_an_end_is_not_told_twice_when_the_claims_end_fails(
         log.wait_no_claims()
         assert len(log.read("results")) == 1
         assert log.read("tasks.high") == []
-
-
-def _failure() -> Failure:
-    return Failure(1, Cause.ERROR, node="node-1", started_ms=1, ended_ms=2)
