@@ -110,6 +110,10 @@ class ClaimCommit:
         self._unanswered = [(c, answer) for c, answer in self._unanswered if not answer.done()]
         return not self._unanswered
 
+    def held(self) -> list[Claim]:
+        """The claims of earlier turns that Kafka has not answered; from any thread."""
+        return [claim for claim, _ in self._unanswered if claim is not None]
+
     def check(self) -> str | None:
         """For the node's health: that Kafka leaves claims without an answer."""
         waited_s = time.monotonic() - self._unanswered_since

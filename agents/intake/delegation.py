@@ -34,6 +34,7 @@ from ..membership.identity import NodeIdentity
 from ..membership.registry import Registry
 from .admission import Admission, Admitted, Refusal, refusal_outcome
 from .cancellations import Cancellations
+from .open_claims import OpenClaims
 
 log = logging.getLogger(__name__)
 
@@ -64,6 +65,8 @@ class Delegation(Follower):
         self._hand_over, self._failpoint = hand_over, failpoint
         self._admission = Admission(registry, cancellations.is_cancelled)
         self._delegated: dict[str, str] = {}  # key of each unfinished claim for another -> boot that runs it
+        self.open_claims = OpenClaims()
+        self._starting: Claim | None = None
         self._unstartable: dict[str, str] = {}  # key of each claim that arrived and could not be started yet -> why
         self._lock = threading.Lock()
         self._arrived: queue.Queue[Claim] = queue.Queue()
@@ -114,7 +117,14 @@ class Delegation(Follower):
     def start_positions(self, ends: Mapping[Place, int]) -> Mapping[Place, int]:
         return self._positions
 
+    def held(self) -> list[Claim]:
+        """The claims that have arrived and wait to be started, the one that is being started first."""
+        starting = self._starting
+        with self._arrived.mutex:
+            return [*([] if starting is None else [starting]), *self._arrived.queue]
+
     def apply_record(self, record: Record) -> None:
+        self.open_claims.apply_record(record, self._node.boot)
         if record.value is None:
             with self._lock:
                 self._delegated.pop((record.key or b"").decode(errors="replace"), None)
@@ -144,7 +154,7 @@ class Delegation(Follower):
     def _start_arrived(self) -> None:
         while not self._closing.is_set():
             try:
-                claim = self._arrived.get(timeout=0.1)
+                claim = self._starting = self._arrived.get(timeout=0.1)
             except queue.Empty:
                 continue
             try:
@@ -155,6 +165,8 @@ class Delegation(Follower):
                 self._unstartable[str(claim.key)] = f"{type(e).__name__}: {e}"
                 self._arrived.put(claim)  # behind the others: this boot lives, so nobody else will start it
                 self._closing.wait(_AGAIN_S)
+            finally:
+                self._starting = None
 
     def _wait_and_start(self, claim: Claim) -> None:
         """Starts when a slot is reserved and the control log is read: a cancel may have come before `go`."""

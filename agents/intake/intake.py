@@ -96,6 +96,7 @@ class Intake:
         self._watchdog = Watchdog("the intake")
         self._thread = threading.Thread(target=self._run, name="intake", daemon=True)
         self._without_host_at = float("-inf")  # when a task last found no node with room for its kind
+        self._in_hand: tuple[Claim, ...] = ()  # the claims of this turn
         self.failure: str | None = None
         self.on_failure: Callable[[str], None] = lambda _: None
 
@@ -108,6 +109,10 @@ class Intake:
     def waits_for_others(self) -> bool:
         """Whether a task at the head of a partition waits for room on another node: its offset may stand still."""
         return time.monotonic() - self._without_host_at < 10 * _HOST_RETRY_S
+
+    def held(self) -> list[Claim]:
+        """The claims that are being made, committed or taken back; from any thread."""
+        return [*self._in_hand, *self._claims.held()]
 
     def start(self) -> None:
         self._thread.start()
@@ -254,7 +259,7 @@ class Intake:
         control_ends: LogEnds = self._cancellations.request_ends() if batch.groups else {}
         self._failpoint("before claim")
         sent = self._claims.send_records([*(c.encode() for c in batch.claims), *batch.outcomes])
-        unstarted = len(batch.groups)
+        unstarted, self._in_hand = len(batch.groups), tuple(batch.claims)
         try:
             if not self._claims.wait_acknowledged(sent):
                 refused = self._claims.void_unacknowledged(batch.claims, sent)
@@ -264,6 +269,7 @@ class Intake:
                 return
             unstarted -= self._start_effective(batch, control_ends)
         finally:
+            self._in_hand = ()
             if unstarted:
                 self._slots.release(unstarted)
 

@@ -29,3 +29,9 @@ class ProtocolMetrics:
         self.received_repeats = Counter(
             "headrace_worker_received_repeats", "Tasks that the receiver found announced already", registry=r
         )
+        self.unaccounted = Counter(
+            "headrace_worker_unaccounted",
+            "Own claims that no part of the node knows, and attempts without a claim",
+            ["what"],
+            registry=r,
+        )

@@ -99,7 +99,7 @@ class Worker:
         if self._unreported:
             (task_id, *_), error = next(iter(self._unreported.items()))
             count = len(self._unreported)
-            return f"the ends of {count} attempts cannot be reported, one of them of task {task_id}: {error}"
+            return f"ends of attempts cannot be reported ({count}, such as that of task {task_id}): {error}"
         return None
 
     def held(self) -> set[Key]:

@@ -129,14 +129,15 @@ class WorkerNode:
             part.start()
         await app.agents["worker"].start()
         parts.intake.start()
-        sampling = asyncio.create_task(self._sample())
+        watching = [asyncio.create_task(self._sample()), asyncio.create_task(parts.conservation.run())]
         try:
             async with running(app):
                 for late in last:
                     late.start()
                 yield
         finally:
-            sampling.cancel()
+            for task in watching:
+                task.cancel()
             await asyncio.to_thread(parts.intake.drain)
             await self._pool.close()
             for ending in (*last, *reversed(first)):

@@ -17,12 +17,14 @@ from headrace.settings import Settings
 
 from ..completion.claim_members import ClaimMembers
 from ..completion.finisher import Finisher
+from ..execution.job import Key
 from ..execution.pool import Pool
 from ..execution.slots import Slots
 from ..intake.cancellations import Cancellations
 from ..intake.delegation import Delegation
 from ..intake.intake import Intake
 from ..intake.micro_batching import RunTimes
+from ..intake.open_claims import job_keys
 from ..membership.failure_detector import FailureDetector
 from ..membership.heartbeats import Heartbeats
 from ..membership.identity import NodeIdentity
@@ -33,6 +35,7 @@ from ..receiver.receiver import Receiver
 from ..recovery.reaper import Reaper
 from ..recovery.trimmer import Trimmer
 from .agent import Worker
+from .conservation import Conservation
 
 TOPICS = (
     "tasks.normal",
@@ -80,6 +83,7 @@ class WorkerParts:
         self.heartbeats = Heartbeats(
             r.sender, r.node, slots=self.slots.total, kinds=r.kinds, running=r.pool.running, stats_url=stats_url
         )
+        self.conservation = self._make_conservation()
         self.reaper = self._make_reaper()
         self.receiver = Receiver(r.kafka, r.sender, self._metrics, r.node.remember_member)
         self.task_lag = self._make_task_lag()
@@ -139,6 +143,22 @@ class WorkerParts:
             members=self._members,
             metrics=self._metrics,
         )
+
+    def _make_conservation(self) -> Conservation:
+        node, sender = self._resources.node, self._resources.sender
+        return Conservation(
+            lambda: self.delegation.open_claims.of_boot(node.boot),
+            self._held_jobs,
+            self.worker.held,
+            read_journal=self.delegation.wait_caught_up,
+            trouble=sender.check,
+            metrics=self._metrics,
+        )
+
+    def _held_jobs(self) -> set[Key]:
+        claims = [*self.intake.held(), *self.delegation.held()]  # first: jobs go on from there to the worker agent
+        in_hand = {key for claim in claims for key in job_keys(claim)}
+        return in_hand | self.worker.held() | self.finisher.held()
 
     def _make_reaper(self) -> Reaper:
         r = self._resources

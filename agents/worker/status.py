@@ -29,6 +29,7 @@ def node_health(parts: WorkerParts, resources: NodeResources, fence: Fence, rece
     health.add_check("receiver", parts.receiver.check)
     health.add_check("receiver's offsets", receiver_lag.check)
     health.add_check("worker agent", parts.worker.check)
+    health.add_check("conservation", parts.conservation.check)
     health.add_notes(parts.log_notes.notes)
     health.add_notes(parts.cancellations.notes)
     return health

@@ -204,6 +204,23 @@ def test_a_node_that_cannot_begin_attempts_says_so_and_ends_no_task(
     until(lambda: not node.reasons())
 
 
+def test_a_node_says_which_claim_none_of_its_parts_knows_and_a_restart_mends_it(
+    nodes: Nodes, kafka: Kafka, submit: Callable[..., str]
+) -> None:
+    node = nodes.start("-m", "tests.rigs.lossy_node")
+    node.wait_ready()
+    task_id = submit("echo", value="on")
+    said = f"conservation: claims are open whose tasks no part of the node knows (1, such as {task_id}:"
+    until(lambda: any(reason.startswith(said) for reason in node.reasons()))
+    assert 'headrace_worker_unaccounted_total{what="claim"} 1.0' in get(f"{node.url}/metrics", timeout=5).text
+    assert f"A claim is not accounted for, for 2 s: {task_id}:" in node.log.read_text()
+    node.process.kill()
+    node.process.wait()
+    nodes.start()
+    [outcome] = outcomes(kafka, 1)
+    assert (outcome.id, outcome.value, outcome.attempt) == (task_id, b"on", 2)
+
+
 def test_what_one_task_leaves_reaches_no_other_and_files_and_worker_processes_work(
     nodes: Nodes, kafka: Kafka, submit: Callable[..., str]
 ) -> None:

@@ -152,8 +152,7 @@ async def test_an_end_that_cannot_be_reported_is_reported_until_it_is_and_readin
     await until(lambda: node.worker.check() is not None, 60.0)
     said = node.worker.check()
     assert said == (
-        f"the ends of 1 attempts cannot be reported, one of them of task {job.task.id}: "
-        "OperationalError: disk I/O error"
+        f"ends of attempts cannot be reported (1, such as that of task {job.task.id}): OperationalError: disk I/O error"
     )
     await node.until_idle(1)
     assert [(end.cause, end.begun) for _, end in node.ends.ended] == [(Cause.NODE_LOSS, True)]
