@@ -48,7 +48,8 @@ class Sender:
         self._config = kafka.producer_config(**{"message.timeout.ms": timeout_ms} | options)
         self._producer = Producer(self._config)
         self._failed: list[Producer] = []  # that have failed for good, until all their reports have come
-        self._renewing = threading.Lock()
+        self._renewing, self._counting = threading.Lock(), threading.Lock()
+        self._in_flight = 0  # records that librdkafka has; its own count has errors in it that nobody has polled
         self._waiting: deque[Sending] = deque()  # for room in librdkafka's queue; the serving thread takes from it
         self._held = HeldRecords()
         self._refusals = Refusals(of_records=timeout_s is None)
@@ -111,9 +112,9 @@ class Sender:
             self._thread.join(5)
         while self._waiting and time.monotonic() < deadline:
             self.serve(_POLL_S)
-        while len(self._producer) and (left_s := deadline - time.monotonic()) > 0:
+        while self._in_flight and (left_s := deadline - time.monotonic()) > 0:
             self._poll(self._producer, min(left_s, _POLL_S))
-        return len(self._producer) + len(self._waiting) + len(self._held)
+        return self._in_flight + len(self._waiting) + len(self._held)
 
     def _run(self) -> None:
         while not self._closing.is_set():
@@ -136,6 +137,7 @@ class Sender:
     def _produce(self, sending: Sending) -> bool:
         """Hands it to librdkafka; returns False when its queue is full."""
         record, producer = sending.record, self._producer
+        self._count(1)
         arguments: dict[str, Any] = {"partition": record.partition} if record.partition >= 0 else {}
         try:
             producer.produce(
@@ -147,14 +149,21 @@ class Sender:
                 **arguments,
             )
         except BufferError:  # delivery reports make room
+            self._count(-1)
             return False
         except KafkaException as e:
+            self._count(-1)
             if e.args[0].code() == KafkaError._FATAL:
                 self._renew(producer, e.args[0])
             self._on_error(sending, e.args[0])
         return True
 
+    def _count(self, change: int) -> None:
+        with self._counting:
+            self._in_flight += change
+
     def _on_delivery(self, sending: Sending, error: KafkaError | None, message: Message) -> None:
+        self._count(-1)
         if error is not None:
             self._on_error(sending, error)
             return

@@ -165,7 +165,8 @@ def test_copies_in_two_partitions_have_one_result_and_one_end(
             producers.flush()
             wait_all_started(reader, producers)
     producers.flush()
-    evidence = wait_all_started(reader, producers)
+    wait_all_started(reader, producers)
+    evidence = wait_quiet(reader, set(ids))  # until the storekeepers have followed
     check(installation, ids, evidence)
     assert all(len(places) == 2 for places in producers.places.values())
     assert listener.wait_for(set(ids), 20)

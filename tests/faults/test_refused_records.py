@@ -95,7 +95,10 @@ def own(records: list[Record]) -> list[Record]:
 def test_the_next_attempt_of_a_dead_nodes_task_is_sent_when_kafka_takes_it(
     kafka_settings: Settings, kafka: Kafka, log: Log, sender: Sender, tmp_path: Path
 ) -> None:
-    dying, living = Core(kafka_settings), Core(other(kafka_settings, tmp_path / "other"), "node-2")
+    dying, living = (
+        Core(kafka_settings, fence=True),
+        Core(other(kafka_settings, tmp_path / "other"), "node-2", fence=True),
+    )
     with cores(dying, living):
         task_id = str(uuid.uuid4())
         sender.send_all([record(task_id)])
