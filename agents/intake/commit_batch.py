@@ -26,6 +26,7 @@ class CommitBatch:
     outcomes: list[Outgoing] = field(default_factory=list)
     tasks: list[Task] = field(default_factory=list)  # of all records
     seen: set[tuple[Place, str, int]] = field(default_factory=set)  # place, task id and attempt of each
+    is_given_back: bool = False  # its records will be pulled again
 
     @property
     def is_empty(self) -> bool:

@@ -83,8 +83,8 @@ class TaskConsumer:
         if self._lost_offsets is not None:
             raise UsageError(self._lost_offsets)
         if self._retry_assignment:
-            self._retry_assignment = False
             self.rejoin()
+            self._retry_assignment = False  # only then: an error leaves it to the next call
         self._pause_and_resume()
 
     def is_current(self, membership: Membership) -> bool:
@@ -125,6 +125,11 @@ class TaskConsumer:
         self._drop_records()
         self._consumer.unsubscribe()
         self._subscribe()
+
+    def rejoin_soon(self) -> None:
+        """Forgets all records that are not committed, and has `fill_queue` rejoin the group. Cannot fail."""
+        self._drop_records()
+        self._retry_assignment = True
 
     def leave(self) -> None:
         """Leaves the group for good."""

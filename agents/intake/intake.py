@@ -145,13 +145,10 @@ class Intake:
                 self._watchdog.beat()
                 try:
                     self._take_turn()
-                except Refused as e:
-                    log_throttled("intake", "The intake waits: %s", e)
-                    self._stopping.wait(_REFUSED_S)
                 except (Retryable, KafkaException) as e:
                     words = error_text(e) if isinstance(e, KafkaException) else str(e)
                     log_throttled("intake", "The intake waits: %s", words)
-                    self._stopping.wait(0.2)
+                    self._stopping.wait(_REFUSED_S if isinstance(e, Refused) else 0.2)
         except UsageError as e:
             self._fail(str(e))
         except Exception as e:
@@ -177,6 +174,15 @@ class Intake:
         if self._consumer.membership is None:
             return
         batch = CommitBatch(self._consumer.membership, self._node.boot)
+        try:
+            self._settle(batch)
+        except (Retryable, KafkaException):
+            if not batch.is_given_back:  # its records have left the queue: the next commit would pass them over
+                self._consumer.rejoin_soon()
+            raise
+
+    def _settle(self, batch: CommitBatch) -> None:
+        """Takes records into the batch and settles them by one commit."""
         reserved = self._slots.reserve(self._slots.total) if len(self._queue) else 0
         used = 0
         try:
@@ -256,14 +262,15 @@ class Intake:
 
     def _commit_and_start(self, batch: CommitBatch) -> None:
         """Claims and outcomes → one commit → start. Gives back the slots of the groups that do not start."""
-        control_ends: LogEnds = self._cancellations.request_ends() if batch.groups else {}
-        self._failpoint("before claim")
-        sent = self._claims.send_records([*(c.encode() for c in batch.claims), *batch.outcomes])
         unstarted, self._in_hand = len(batch.groups), tuple(batch.claims)
         try:
+            control_ends: LogEnds = self._cancellations.request_ends() if batch.groups else {}
+            self._failpoint("before claim")
+            sent = self._claims.send_records([*(c.encode() for c in batch.claims), *batch.outcomes])
             if not self._claims.wait_acknowledged(sent):
                 refused = self._claims.void_unacknowledged(batch.claims, sent)
                 self._consumer.seek_back(batch.starts)
+                batch.is_given_back = True
                 if refused is not None:
                     raise refused
                 return

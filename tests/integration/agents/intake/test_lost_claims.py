@@ -126,3 +126,32 @@ def test_a_claim_of_another_node_that_cannot_start_is_tried_until_it_does_and_re
         log.wait_no_claims()
         while runner.delegation.check():
             pass
+
+
+@pytest.mark.parametrize("step", ["judging", "asking where the control log ends", "claiming", "giving back"])
+def test_records_of_a_turn_that_failed_are_pulled_again_and_not_passed_over(
+    kafka_settings: Settings, topics: str, sender: Sender, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    core, log = Core(kafka_settings, slots=1), Log(kafka_settings)
+    owner, name = {
+        "judging": (core.intake._admission, "judge"),
+        "asking where the control log ends": (core.cancellations, "request_ends"),
+        "claiming": (core.intake._claims, "send_records"),
+        "giving back": (core.intake._consumer, "seek_back"),
+    }[step]
+    fail_once(monkeypatch, owner, name, AWAY)
+    if step == "giving back":  # because claims were not acknowledged in time
+        answers = iter([False])
+        acknowledged = core.intake._claims.wait_acknowledged
+        monkeypatch.setattr(
+            core.intake._claims, "wait_acknowledged", lambda sent: acknowledged(sent) and next(answers, True)
+        )
+    ids = [str(uuid.uuid4()) for _ in range(4)]
+    sender.send_all([record(task_id, partition=0) for task_id in ids])
+    with cores(core):
+        for count in range(1, len(ids) + 1):
+            core.end(core.wait_jobs(count)[-1])
+        assert [job.task.id for job in core.jobs] == ids
+        assert {job.task.attempt for job in core.jobs} == {1}
+        log.wait_no_claims()
+        assert core.intake.failure is None
