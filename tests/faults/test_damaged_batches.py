@@ -81,6 +81,7 @@ def test_a_damaged_batch_is_passed_over_named_and_counted_and_what_can_be_read_o
     client.http.close()
 
 
+@pytest.mark.timeout(120)
 def test_where_the_batch_cannot_be_fetched_as_it_is_its_end_is_found_by_trying(
     cluster: LocalCluster, tmp_path: Path
 ) -> None:
