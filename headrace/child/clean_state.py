@@ -19,8 +19,9 @@ import threading
 import time
 import warnings
 from collections.abc import Callable, Collection
-from os import P_ALL, WEXITED, WNOHANG, WNOWAIT, waitid  # bound here for the reason that process_tree gives
 from typing import Any
+
+from headrace.child.process_tree import has_children
 
 _LIMITS = [getattr(resource, name) for name in dir(resource) if name.startswith("RLIMIT_")]
 _SIGNALS = sorted(signal.valid_signals())
@@ -57,14 +58,6 @@ def _umask() -> int:
     return now
 
 
-def _has_children() -> bool:
-    try:
-        waitid(P_ALL, 0, WEXITED | WNOHANG | WNOWAIT)
-    except ChildProcessError:
-        return False
-    return True
-
-
 def _files() -> set[tuple[int, int, int]]:
     """Descriptors with what they lead to, but for 1 and 2, which every attempt gets anew."""
     found = set()
@@ -92,7 +85,7 @@ def _logging() -> tuple[Any, ...]:
 
 _LOOKS: dict[str, Callable[[], Any]] = {
     "threads": lambda: (_thread._count(), len(os.listdir("/proc/self/task"))),
-    "child processes": _has_children,
+    "child processes": has_children,
     "open files": _files,
     "standard streams": _streams,
     "signal handlers": lambda: [id(signal.getsignal(number)) for number in _SIGNALS],

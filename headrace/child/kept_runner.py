@@ -14,7 +14,7 @@ import signal
 import socket
 from collections.abc import Collection
 from functools import partial
-from os import _exit, getpid, kill, setsid, waitpid, waitstatus_to_exitcode  # bound as process_tree says; not fork
+from os import _exit, getpid, kill, setsid  # bound as process_tree says; not fork
 from typing import NoReturn
 
 from headrace.child.attempt import run_attempt, variables_of_attempts
@@ -24,11 +24,11 @@ from headrace.child.main_process import forget_short_name
 from headrace.child.process_tree import adopt_orphans, die_with
 from headrace.child.protocol import Begun, FrameReader, Gone, Request, pack_frame
 from headrace.child.random_numbers import needs_reseed, reseed
+from headrace.child.runner import MAX_ANSWER_BYTES, wait_for
 from headrace.child.zygote import Zygote, load_kinds_once
 
 MAX_ATTEMPTS = 1000  # of one runner: bounds what a function that leaks memory takes
 _MAX_REQUEST_BYTES = 64 * 1024  # a larger one gets a process of its own: a fork costs little beside it
-_MAX_ANSWER_BYTES = 512 * 1024
 _STAYS, _ENDS = b"+", b"-"  # the first byte of an answer; after _ENDS come a NUL-terminated reason and the Ended
 
 
@@ -96,15 +96,12 @@ class KeptRunner:
         with contextlib.suppress(OSError):  # it died a moment ago
             self._socket.send(request)
             select.select([self._socket.fileno(), self._pid_descriptor], [], [])
-            return self._socket.recv(_MAX_ANSWER_BYTES, socket.MSG_DONTWAIT)
+            return self._socket.recv(MAX_ANSWER_BYTES, socket.MSG_DONTWAIT)
         return b""
 
     def _collect(self) -> int:
         """Waits for the runner's end and ends what it leaves; its exit code, negative for signals."""
-        exit_code = None
-        while exit_code is None:  # orphans that this process has adopted are collected on the way
-            pid, status = waitpid(-1, 0)
-            exit_code = waitstatus_to_exitcode(status) if pid == self._pid else None
+        exit_code = wait_for(self._pid)
         if self._socket is not None:
             self._socket.close()
         os.close(self._pid_descriptor)

@@ -15,7 +15,7 @@ import signal
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
-from os import WNOHANG, getpid, getppid, kill, listdir, waitpid
+from os import P_ALL, WEXITED, WNOHANG, WNOWAIT, getpid, getppid, kill, listdir, waitid, waitpid
 from time import sleep
 
 _PR_SET_PDEATHSIG = 1
@@ -71,6 +71,15 @@ def start_time(pid: int) -> int:
     with contextlib.suppress(OSError, ValueError, IndexError), open(f"/proc/{pid}/stat", "rb") as f:
         return int(f.read().rpartition(b")")[2].split()[19])
     return 0
+
+
+def has_children() -> bool:
+    """Whether this process has a child, dead or alive."""
+    try:
+        waitid(P_ALL, 0, WEXITED | WNOHANG | WNOWAIT)
+    except ChildProcessError:
+        return False
+    return True
 
 
 def processes() -> dict[int, ProcessInfo]:

@@ -18,7 +18,7 @@ from headrace.child.process_tree import die_with
 from headrace.child.protocol import Begun, Ended, Gone, Request, pack_frame
 from headrace.child.zygote import Zygote
 
-_MAX_ANSWER_BYTES = 512 * 1024  # above what a datagram holds: INLINE_BYTES and the head of a frame
+MAX_ANSWER_BYTES = 512 * 1024  # above what a datagram holds: INLINE_BYTES and the head of a frame
 
 
 def run_in_fork(zygote: Zygote, request: Request, link: socket.socket) -> Gone:
@@ -34,11 +34,11 @@ def run_in_fork(zygote: Zygote, request: Request, link: socket.socket) -> Gone:
         if pid == 0:
             ours.close()
             _be_the_runner(zygote, request, link, theirs, child)
-        exit_code = _wait_for(pid)
+        exit_code = wait_for(pid)
         kill_leftovers(spare=zygote.helpers)
         answer = None
         with contextlib.suppress(BlockingIOError):
-            answer = ours.recv(_MAX_ANSWER_BYTES, socket.MSG_DONTWAIT)
+            answer = ours.recv(MAX_ANSWER_BYTES, socket.MSG_DONTWAIT)
     return Gone(request.id, request.attempt, exit_code, answer)
 
 
@@ -87,8 +87,11 @@ def _send(ended: Ended, answers: socket.socket) -> None:
         answers.send(pack_frame(Ended(False, error=f"the answer does not fit into a message: {ended.error[:2000]}")))
 
 
-def _wait_for(runner: int) -> int:
-    """Its exit code, negative for signals. Collects adopted orphans on the way, so that none stays a zombie."""
+def wait_for(runner: int) -> int:
+    """In the child: the exit code of the runner when it has ended, negative for signals.
+
+    Collects adopted orphans on the way, so that none stays a zombie.
+    """
     while True:
         pid, status = waitpid(-1, 0)
         if pid == runner:

@@ -31,6 +31,7 @@ from headrace.child.process_tree import (
     anonymous_bytes,
     descendants,
     die_with_parent,
+    has_children,
     processes,
 )
 from headrace.child.random_numbers import needs_reseed, reseed
@@ -214,12 +215,3 @@ def _settle(setup: Setup) -> Zygote:
     if not zygote.threads:
         gc.freeze()  # collections in a runner leave these objects alone, and with them the memory that it shares
     return zygote
-
-
-def has_children() -> bool:
-    """Whether this process has a child, dead or alive."""
-    try:
-        os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
-    except ChildProcessError:
-        return False
-    return True
