@@ -47,8 +47,8 @@ class Query:
     """One run of the query, from its checkpoint in `folder` to its end. Used by one thread, and read by health checks.
 
     `sink_away` says why the sink cannot be written to, or is None. `counted_until` (seconds since the epoch):
-    everything that Kafka held then is in the sink. `moved_at` (monotonic seconds): when the query was last seen to
-    work.
+    everything that Kafka held then is in the sink; None before the first trigger has ended. `started_at` and `moved_at`
+    (monotonic seconds): when the query was started, and when it was last seen to work.
     """
 
     def __init__(
@@ -71,6 +71,7 @@ class Query:
         self._last_progress: TaskProgress = ()
         self.sink_away: str | None = None
         self.counted_until: float | None = None
+        self.started_at = time.monotonic()
         self.moved_at: float | None = None
 
     def start(self) -> None:
@@ -90,7 +91,7 @@ class Query:
             .foreachBatch(self._write_batch)
             .start()
         )
-        self.moved_at = time.monotonic()
+        self.started_at = self.moved_at = time.monotonic()
 
     def stop(self) -> None:
         """Gives the current batch `_FINISH_S` to end, then ends the query. A batch cut short runs again."""

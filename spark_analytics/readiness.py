@@ -1,4 +1,5 @@
-"""Where the statistics' readiness is decided: the query moves, Kafka answers, the database answers.
+"""Where the statistics' readiness is decided: the query has counted what Kafka held when it started, and moves; Kafka
+and the database answer.
 
 `StatisticsJob` keeps one `Readiness` up to date; `/readyz` gives its reasons through `headrace.process.health`. The
 checks answer from memory, because a JVM that hangs would block them.
@@ -63,4 +64,7 @@ class Readiness:
         silent_s = time.monotonic() - (query.moved_at or 0.0)
         if silent_s > self._silent_s:
             return f"Spark has neither ended a micro-batch nor made progress in one for {silent_s:.0f} s"
+        if query.counted_until is None:  # a batch has no size limit: the first one counts all that there is
+            for_s = time.monotonic() - query.started_at
+            return f"its first micro-batch has counted for {for_s:.0f} s what came before"
         return None

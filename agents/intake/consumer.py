@@ -7,6 +7,7 @@ Retryable or KafkaException while Kafka is away.
 
 import contextlib
 import logging
+import math
 import time
 from collections.abc import Callable, Iterable, Mapping
 
@@ -18,6 +19,7 @@ from headrace.kafka.client import Kafka, member_of
 from headrace.kafka.groups import INTAKE_GROUP
 from headrace.kafka.lost_offsets import why_lost
 from headrace.kafka.reading import committed_offsets, end_offsets, error_text, first_offsets, place_of
+from headrace.process.health import STALE_S
 from headrace.process.throttled_log import log_throttled
 
 from .admission import decode_task
@@ -57,6 +59,7 @@ class TaskConsumer:
         self.journal_ends: dict[int, int] = {}  # of tasks.running, by partition, when this generation began
         self.stall_s = 0.0  # how long the last rebalance kept this node from its partitions
         self._stalled_at = time.monotonic()
+        self._revoked_at = -math.inf  # when a rebalance, and no error here, has ended the last membership
 
     @property
     def places(self) -> list[Place]:
@@ -65,6 +68,12 @@ class TaskConsumer:
 
     def window_of(self, place: Place) -> DedupWindow:
         return self._windows.window_of(place)
+
+    def check(self) -> str | None:
+        """For health: None, or that it is no member. The moment that a rebalance takes makes no node unready."""
+        if self.membership is not None or time.monotonic() - self._revoked_at <= STALE_S:
+            return None
+        return "the intake is not a member of its group yet"
 
     def join(self) -> None:
         """Asks to join the group. From now on call `fill_queue` often, or all members wait for this one."""
@@ -183,6 +192,8 @@ class TaskConsumer:
                 self._consumer.resume([TopicPartition(self._kafka.topic(t), p) for t, p in paused])
 
     def _on_revoke(self, _: Consumer, __: list[TopicPartition]) -> None:
+        if self.membership is not None:
+            self._revoked_at = time.monotonic()
         self._drop_records()
 
     def _on_assign(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:

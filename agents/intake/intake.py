@@ -131,7 +131,7 @@ class Intake:
         if self._stopping.is_set():
             return "the node is being drained"
         if self._consumer.membership is None:
-            return self._watchdog.check() or "the intake is not a member of its group yet"
+            return self._watchdog.check() or self._consumer.check()
         if waiting := self._claims.check():
             return waiting
         if late := self._queue.overdue_partition(STALE_S):

@@ -1,8 +1,8 @@
 """The receiver's consumer of the task topics: group membership, reading and commits, all in one thread of its own.
 
-It hands batches of steps to `on_batch`, and commits the offsets of the steps that `settle` reports, only in the
-generation of the group in which they were read. A plain consumer, because librdkafka has all of Kafka's codecs built
-in. Errors of Kafka are logged and retried.
+It hands batches of steps to `on_batch`, an empty one at each assignment, and commits the offsets of the steps that
+`settle` reports, only in the generation of the group in which they were read. A plain consumer, because librdkafka has
+all of Kafka's codecs built in. Errors of Kafka are logged and retried.
 """
 
 import contextlib
@@ -21,6 +21,7 @@ from headrace.kafka.groups import RECEIVER_GROUP
 from headrace.kafka.lost_offsets import GroupWords, start_offsets
 from headrace.kafka.reading import place_of
 from headrace.process.health import Watchdog
+from headrace.process.taking_over import TakingOver
 from headrace.process.throttled_log import log_throttled
 
 from ..intake.consumer import TOPICS
@@ -64,7 +65,7 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class StepBatch:
-    """Steps in the order of their partitions, read in one generation of the group."""
+    """Steps in the order of their partitions, read in one generation of the group. Without any: it has begun."""
 
     generation: int
     steps: tuple[Step, ...]
@@ -78,17 +79,21 @@ class ReceiverConsumer:
         kafka: Kafka,
         on_batch: Callable[[StepBatch], None],
         on_member: Callable[[str, str], None] = lambda _, __: None,
+        taking_over: TakingOver | None = None,
     ) -> None:
+        """`taking_over` learns of each assignment, before `on_batch`; the caller ends it."""
         self._kafka, self._on_batch, self._on_member = kafka, on_batch, on_member
+        self._taking_over = taking_over or TakingOver(lambda: None)
         self._consumer: Consumer = kafka.consumer(RECEIVER_GROUP, on_commit=self._on_commit, **_OPTIONS)
         self._lost_offsets: UsageError | None = None
         self.failure: Exception | None = None  # what has ended the thread
         self.on_failure: Callable[[Exception], None] = lambda _: None
-        self._lock = threading.Lock()  # guards the next four
+        self._lock = threading.Lock()  # guards the next five
         self._generation: int | None = None  # None outside the group
         self._settled: dict[Place, int] = {}
         self._unsettled = 0
         self._rejoining = False
+        self._reads_again = False  # since an error, and until the next assignment
         self._committed: dict[Place, int] = {}
         self._read: dict[Place, int] = {}
         self._commit_at = 0.0
@@ -111,7 +116,8 @@ class ReceiverConsumer:
         """For the node's health: None, or the reason in words."""
         if self.failure is not None:
             return f"has failed: {self.failure}"
-        return self._watchdog.check() or (None if self._generation is not None else "has not joined its group yet")
+        again = "reads on from its committed offsets" if self._reads_again else None
+        return self._watchdog.check() or again or self._taking_over.check()
 
     def is_current(self, generation: int) -> bool:
         """Whether this node still has its partitions of that generation. Safe from any thread."""
@@ -127,7 +133,7 @@ class ReceiverConsumer:
     def read_again(self) -> None:
         """Reads on from the committed offsets, in a new generation: some steps will never be settled."""
         with self._lock:
-            self._generation, self._rejoining = None, True
+            self._generation, self._rejoining, self._reads_again = None, True, True
 
     def _run(self) -> None:
         try:
@@ -213,8 +219,12 @@ class ReceiverConsumer:
         generation, member = member_of(consumer)
         with self._lock:
             self._generation, self._settled, self._unsettled = generation, {}, 0
+            self._reads_again = False
         self._committed, self._read = {}, {}
         self.places = tuple(places)
+        self._taking_over.begin(generation, places)
+        if places:
+            self._on_batch(StepBatch(generation, ()))
         self._on_member(RECEIVER_GROUP, member)
         log.info("generation %d: %d partitions", generation, len(partitions))
 
@@ -233,6 +243,7 @@ class ReceiverConsumer:
         with self._lock:
             self._generation, self._settled, self._unsettled = None, {}, 0
         self.places, self._paused = (), False
+        self._taking_over.leave()
 
     def _commit(self) -> None:
         """Sends the settled offsets that have changed, and does not wait for the answer."""

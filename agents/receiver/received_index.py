@@ -14,6 +14,7 @@ from headrace.contract.ids import id_of_key
 from headrace.contract.records import Place
 from headrace.kafka.client import SHORT_FETCH, Kafka
 from headrace.kafka.reading import ANSWER_S, log_bounds, place_of, read_batches
+from headrace.process.catching_up import CatchingUp
 
 from ..intake.deduplication import DedupWindow
 
@@ -26,13 +27,14 @@ _BATCH = 10_000
 
 
 class ReceivedIndex:
-    """Used by one thread at a time."""
+    """Used by one thread at a time, but for `reading`: how far `catch_up` has come, for health."""
 
     def __init__(self, kafka: Kafka, max_ids: int = MAX_IDS) -> None:
         self._kafka = kafka
         self._max_ids = max_ids
         self._ids = DedupWindow(max_ids, math.inf)  # some 16 bytes each, where whole ids took 150
         self._next_offsets: dict[int, int] = {}
+        self.reading = CatchingUp(lambda: {(TOPIC, p): at for p, at in self._next_offsets.copy().items()})
         self._consumer: Consumer | None = None
 
     def add_new_id(self, task_id: str) -> bool:
@@ -52,6 +54,8 @@ class ReceivedIndex:
         for (_, partition), (low, end) in log_bounds(self._kafka, consumer, [(TOPIC, p) for p in starts]).items():
             share = end - self._max_ids // len(starts)
             ranges[TOPIC, partition] = max(low, share, self._next_offsets.get(partition, starts[partition])), end
+        self.reading.begin_again()
+        self.reading.begin({p: begin for p, (begin, _) in ranges.items()}, {p: end for p, (_, end) in ranges.items()})
         count = 0
         for batch in read_batches(self._kafka, consumer, ranges, most=_BATCH):
             for message in batch:

@@ -22,6 +22,7 @@ from headrace.errors import Permanent, Retryable, Undecodable
 from headrace.kafka.client import Kafka
 from headrace.kafka.sender import Sender, Sent
 from headrace.process.health import STALE_S
+from headrace.process.taking_over import TakingOver
 from headrace.process.throttled_log import log_throttled
 
 from ..faust_kit.channel import HandOverChannel
@@ -47,9 +48,11 @@ class Receiver:
         """`on_member` is called with the group and the member id of each new membership, in a thread."""
         self._kafka, self._sender, self._metrics = kafka, sender, metrics or ProtocolMetrics()
         self._index = ReceivedIndex(kafka)
-        self._consumer = ReceiverConsumer(kafka, self._hand_over, on_member)
+        self._taking_over = TakingOver(self._index.reading.check)
+        self._consumer = ReceiverConsumer(kafka, self._hand_over, on_member, self._taking_over)
         self._indexed: int | None = None  # the generation for which the index has caught up
         self._waiting_since: float | None = None
+        self._unread_since: float | None = None  # since when the index cannot be read
         self._loop: asyncio.AbstractEventLoop | None = None
         self._channel: HandOverChannel | None = None
 
@@ -82,6 +85,9 @@ class Receiver:
         since = self._waiting_since
         if since is not None and time.monotonic() - since > STALE_S:
             return f"Kafka has not taken a lifecycle record for {time.monotonic() - since:.0f} s"
+        unread = self._unread_since
+        if unread is not None and time.monotonic() - unread > STALE_S:
+            return f"lifecycle.received cannot be read for {time.monotonic() - unread:.0f} s"
         return self._consumer.check()
 
     def close(self) -> None:
@@ -115,6 +121,7 @@ class Receiver:
         if batch.generation != self._indexed and self._consumer.is_current(batch.generation):
             await self._catch_up()
             self._indexed = batch.generation
+            self._taking_over.end(batch.generation)
         for step in batch.steps:
             if not self._consumer.is_current(batch.generation):
                 return  # the partition's owner reads it again
@@ -140,9 +147,10 @@ class Receiver:
         while True:
             try:
                 await asyncio.to_thread(self._index.catch_up)
+                self._unread_since = None
                 return
             except (KafkaException, Retryable) as e:
-                self._waiting_since = self._waiting_since or time.monotonic()
+                self._unread_since = self._unread_since or time.monotonic()
                 log_throttled("receiver", "The receiver waits until it can read lifecycle.received: %s", e)
                 await asyncio.sleep(_RETRY_S)
 

@@ -23,6 +23,7 @@ from headrace.kafka.groups import INTAKE_GROUP, REAPER_GROUP
 from headrace.kafka.reading import (
     ANSWER_S,
     committed_offsets,
+    end_offsets,
     error_text,
     first_offsets,
     place_of,
@@ -30,8 +31,10 @@ from headrace.kafka.reading import (
     readable_whole,
 )
 from headrace.kafka.sender import Sender
+from headrace.process.catching_up import CatchingUp
 from headrace.process.failpoints import Failpoint, no_failpoint
 from headrace.process.health import Watchdog
+from headrace.process.taking_over import TakingOver
 from headrace.process.throttled_log import log_throttled
 
 from ..membership.death_notices import boot_tombstone, death_notice
@@ -81,6 +84,10 @@ class Reaper:
         self._revoked: dict[int, tuple[float, JournalState]] = {}  # with the time of revocation
         self._ends = ClaimEnds(sender, failpoint)
         self._judged_at = 0.0
+        self._reading = CatchingUp(lambda: {(_TOPIC, p): s.next_offset for p, s in list(self._owned.items())})
+        self._taking_over = TakingOver(self._reading.check)
+        self._generation = -1
+        self._starts: dict[Place, int] | None = None  # of partitions whose ends have not been asked for yet
         self._closing = threading.Event()
         self._watchdog = Watchdog("the reaper")
         self._thread = threading.Thread(target=self._run, name="reaper", daemon=True)
@@ -97,8 +104,10 @@ class Reaper:
             self._thread.join(15)
 
     def check(self) -> str | None:
-        """For the node's health."""
-        return self._watchdog.check() if self.failure is None else f"has failed: {self.failure!r}"
+        """For the node's health: None, or the reason in words."""
+        if self.failure is not None:
+            return f"has failed: {self.failure!r}"
+        return self._watchdog.check() or self._taking_over.check()
 
     def _run(self) -> None:
         consumer = self._kafka.consumer(REAPER_GROUP, **_OPTIONS)
@@ -118,6 +127,7 @@ class Reaper:
                         self._judge_claims(consumer)
                         self._trim(consumer)
                         self._judged_at = time.monotonic()
+                    self._note_progress()  # last: a partition without a leader must hold up no other's claims
                 except (Retryable, KafkaException) as e:
                     words = error_text(e) if isinstance(e, KafkaException) else str(e)
                     log_throttled("reaper", "The reaper waits: %s", words)
@@ -147,6 +157,16 @@ class Reaper:
                 state.apply_record(self._kafka.record(message))
             count += 1
             message = consumer.poll(0) if count < 1000 else None
+
+    def _note_progress(self) -> None:
+        """For health. Retryable when Kafka does not say where the journal ends."""
+        if self._starts is not None:
+            starts = self._starts
+            ends = end_offsets(self._kafka, self._kafka.admin(), starts)
+            self._reading.begin({p: max(0, at) for p, at in starts.items()}, ends)
+            self._starts = None
+        if self._taking_over.is_under_way and self._reading.whole():
+            self._taking_over.end(self._generation)
 
     def _judge_claims(self, consumer: Consumer) -> None:
         """Judges the claims of dead boots, partition by partition."""
@@ -262,9 +282,14 @@ class Reaper:
             for p in partitions
         }
         consumer.assign([TopicPartition(p.topic, p.partition, starts[p.partition]) for p in partitions])
-        self._node.remember_member(REAPER_GROUP, member_of(consumer)[1])
+        self._generation, member = member_of(consumer)
+        self._reading.begin_again()
+        self._starts = {(_TOPIC, p): at for p, at in starts.items()}
+        self._taking_over.begin(self._generation, self._starts)
+        self._node.remember_member(REAPER_GROUP, member)
 
     def _on_revoke(self, _: Consumer, __: list[TopicPartition]) -> None:
         now = time.monotonic()
         self._revoked = {p: (now, state) for p, state in self._owned.items()}
         self._owned.clear()
+        self._taking_over.leave()

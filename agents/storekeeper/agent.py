@@ -23,6 +23,7 @@ from headrace.errors import Retryable
 from headrace.kafka.client import Kafka
 from headrace.process.failpoints import Failpoint, no_failpoint
 from headrace.process.health import STALE_S
+from headrace.process.taking_over import TakingOver
 from headrace.process.throttled_log import log_throttled
 
 from ..faust_kit.channel import HandOverChannel
@@ -68,6 +69,7 @@ class Storekeeper:
         self._forget_at = time.monotonic() + _FORGET_EVERY_S  # a takeover forgets by itself
         self._buffer = BatchBuffer()
         self._progress = PartitionProgress()
+        self._taking_over = TakingOver(catchup.progress)
         # Index, chunk sets and catch-up belong to one thread, so that the event loop never waits for disk or Kafka.
         self._thread = ThreadPoolExecutor(1, "arbiter")
         self._consumer = OutcomeConsumer(
@@ -78,6 +80,7 @@ class Storekeeper:
             on_member=on_member,
             failpoint=failpoint,
             on_failure=self._on_consumer_failure,
+            taking_over=self._taking_over,
         )
         self._loop = asyncio.get_running_loop()
         self._ended: asyncio.Future[None] = self._loop.create_future()
@@ -136,8 +139,15 @@ class Storekeeper:
 
     def check(self) -> str | None:
         """For the role's health: None, or the reason in words why it makes no progress."""
+        return self._consumer.check() or self._check_batch()
+
+    def is_taking_over(self) -> bool:
+        """Whether it reads the index of new partitions, and comes forward with it. For the lag's check, too."""
+        return self._taking_over.is_under_way and self._catchup.watchdog.check() is None
+
+    def _check_batch(self) -> str | None:
         busy_s = self._buffer.busy_s()
-        return f"has been at one batch for {busy_s:.0f} s" if busy_s > STALE_S else self._consumer.check()
+        return f"has been at one batch for {busy_s:.0f} s" if busy_s > STALE_S and not self.is_taking_over() else None
 
     def _wake_agent(self) -> None:
         """Called in the consumer's thread when the buffer has something new."""
@@ -188,6 +198,8 @@ class Storekeeper:
             count = self._retry.until_done("Kafka", lambda: self._catchup.catch_up(unread))
             log.info("partitions %s: %d terminal events read into the index", sorted(unread), count)
             self._progress.ready |= unread
+            self._taking_over.end(batch.generation)
+            self._buffer.count_anew()
         self._arbiter.handle_batch(batch.records)
         for record in batch.records:
             self._progress.handled[record.partition] = record.offset + 1

@@ -85,6 +85,11 @@ class BatchBuffer:
             self._changed.notify_all()
             return batch
 
+    def count_anew(self) -> None:
+        """The time of the current batch counts from now on: what came before was another's work."""
+        with self._changed:
+            self._taken_at = time.monotonic()
+
     def finish_batch(self) -> None:
         """The batch that was taken last is handled, or given up."""
         with self._changed:

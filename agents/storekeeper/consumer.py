@@ -21,6 +21,7 @@ from headrace.kafka.lost_offsets import GroupWords, start_offsets
 from headrace.kafka.reading import place_of
 from headrace.process.failpoints import Failpoint, no_failpoint
 from headrace.process.health import Watchdog
+from headrace.process.taking_over import TakingOver
 from headrace.process.throttled_log import log_throttled
 
 from .batch_buffer import BatchBuffer
@@ -56,7 +57,8 @@ class OutcomeConsumer:
     """`start` it, then `close` it. The callbacks run in its thread.
 
     `on_records`: the buffer has something new. `on_member`: the member id in the group. `failpoint`: called before each
-    commit. `on_failure`: the error that ended the thread; nothing is read any more.
+    commit. `on_failure`: the error that ended the thread; nothing is read any more. `taking_over` learns of each
+    assignment before the buffer; the caller ends it.
     """
 
     def __init__(
@@ -69,9 +71,11 @@ class OutcomeConsumer:
         on_member: Callable[[str], None],
         failpoint: Failpoint = no_failpoint,
         on_failure: Callable[[Exception], None] = lambda _: None,
+        taking_over: TakingOver | None = None,
     ) -> None:
         self._kafka, self._buffer, self._on_records, self._safe_offsets = kafka, buffer, on_records, safe_offsets
         self._on_member, self._failpoint, self._on_failure = on_member, failpoint, on_failure
+        self._taking_over = taking_over or TakingOver(lambda: None)
         self._consumer: Consumer = kafka.consumer(STOREKEEPER_GROUP, on_commit=self._on_commit, **_OPTIONS)
         self._lost_offsets: UsageError | None = None
         self._rejoining = False
@@ -96,7 +100,7 @@ class OutcomeConsumer:
 
     def check(self) -> str | None:
         """For the role's health: None, or the reason in words."""
-        return self._watchdog.check() or (None if self._generation is not None else "has not joined its group")
+        return self._watchdog.check() or self._taking_over.check()
 
     def _run(self) -> None:
         try:
@@ -178,6 +182,7 @@ class OutcomeConsumer:
         self.partitions = frozenset(p.partition for p in partitions)
         self._generation, member = member_of(consumer)
         self._committed, self._read = {}, {}
+        self._taking_over.begin(self._generation, places)
         self._buffer.begin_generation(self._generation, self.partitions)
         self._on_member(member)
         self._on_records()
@@ -200,6 +205,7 @@ class OutcomeConsumer:
             with contextlib.suppress(KafkaException):  # they are gone already
                 self._consumer.resume(self._topic_partitions())
         self._generation, self.partitions, self._paused = None, frozenset(), False
+        self._taking_over.leave()
 
     def _commit(self) -> None:
         """Sends the safe offsets that have changed, and does not wait for the answer."""

@@ -16,6 +16,8 @@ from headrace.contract.records import Place
 from headrace.kafka.client import SHORT_FETCH, Kafka
 from headrace.kafka.metadata import installation_name
 from headrace.kafka.reading import ANSWER_S, log_bounds, place_of, read_batches, readable_whole
+from headrace.process.catching_up import CatchingUp
+from headrace.process.health import Watchdog
 from headrace.process.throttled_log import log_throttled
 
 from .index_snapshots import IndexSnapshots
@@ -27,7 +29,7 @@ _DAY_MS = 86_400_000
 
 
 class IndexCatchup:
-    """Keeps one consumer without a group for all its readings."""
+    """Keeps one consumer without a group for all its readings. `watchdog` says that `catch_up` comes forward."""
 
     def __init__(
         self, kafka: Kafka, index: TerminalIndex, snapshots: IndexSnapshots | None = None, remember_days: float = 0
@@ -35,9 +37,16 @@ class IndexCatchup:
         """`remember_days`: for how long an id is remembered after its end; 0 = as long as the outputs hold it."""
         self._kafka, self._index, self._snapshots, self._remember_days = kafka, index, snapshots, remember_days
         self._consumer: Consumer | None = None
+        self._read: dict[Place, int] = {}  # what of the last ranges is in the index; only replaced
+        self._reading = CatchingUp(lambda: self._read)
+        self._copying: str | None = None
+        self.watchdog = Watchdog("the index's reading")
 
     def catch_up(self, partitions: Iterable[int]) -> int:
         """Brings the index up to the end of both outputs in those partitions; returns how many events it read."""
+        self._copying = None
+        self._reading.begin_again()
+        self.watchdog.beat()
         consumer = self._own_consumer()
         self._index.adopt(installation_name(consumer, self._kafka, OUTPUTS[0], ANSWER_S))
         places = [(topic, p) for topic in OUTPUTS for p in partitions]
@@ -47,7 +56,10 @@ class IndexCatchup:
         if self._snapshots is not None:
             for partition in {p for _, p in places}:
                 ends = {output: bounds[output, partition][1] for output in OUTPUTS}
+                self._copying = f"copies the index's snapshot of partition {partition} from the results root"
                 self._snapshots.take(self._index, partition, ends)
+                self.watchdog.beat()
+            self._copying = None
         known = self._index.positions()
         ranges: dict[Place, tuple[int, int]] = {}
         for place, (low, high) in bounds.items():
@@ -58,6 +70,10 @@ class IndexCatchup:
         count = self._index_ranges(consumer, ranges)
         self._index.filled()
         return count
+
+    def progress(self) -> str | None:
+        """For health, from any thread: what `catch_up` is at, in words; None when it has read everything."""
+        return self._copying or self._reading.check()
 
     def forget_old(self, partitions: Iterable[int]) -> None:
         """Forgets ids that ended more than `remember_days` ago."""
@@ -93,13 +109,17 @@ class IndexCatchup:
 
     def _index_ranges(self, consumer: Consumer, ranges: Mapping[Place, tuple[int, int]]) -> int:
         """Reads the ranges into the index, many events in one transaction; returns how many."""
+        self._read = {place: begin for place, (begin, _) in ranges.items()}
+        self._reading.begin(self._read, {place: end for place, (_, end) in ranges.items()})
         count = 0
         entries: list[IndexEntry] = []
         positions: dict[Place, int] = {}
         for batch in read_batches(self._kafka, consumer, ranges, most=_BATCH):
             entries += self._entries(batch, positions)
+            self.watchdog.beat()
             if len(entries) >= _AT_ONCE:
                 self._index.add_entries(entries, positions)
+                self._read = {**self._read, **positions}
                 count += len(entries)
                 entries, positions = [], {}
         self._index.add_entries(entries, positions)

@@ -137,8 +137,7 @@ async def _make_parts(
         closing.callback(upkeep.close)
         on_member = partial(_remember_member, member)
         storekeeper = Storekeeper(kafka, arbiter, catchup, retry, on_member=on_member, failpoint=failpoint)
-        ahead = storekeeper.handled_past_commit
-        lag = LagWatch(kafka, STOREKEEPER_GROUP, storekeeper.partitions, ("results",), ahead=ahead)
+        lag = _lag_watch(kafka, storekeeper)
         closing.callback(lag.close)
         log_notes = LogNotes(kafka, ("results", *OUTPUTS), metrics.registry)
         closing.callback(log_notes.close)
@@ -157,6 +156,17 @@ async def _make_parts(
             yield _Parts(app, storekeeper, lag, log_notes, trimmer)
         finally:
             await storekeeper.close()
+
+
+def _lag_watch(kafka: Kafka, storekeeper: Storekeeper) -> LagWatch:
+    return LagWatch(
+        kafka,
+        STOREKEEPER_GROUP,
+        storekeeper.partitions,
+        ("results",),
+        is_excused=storekeeper.is_taking_over,
+        ahead=storekeeper.handled_past_commit,
+    )
 
 
 def _health(storekeeper: Storekeeper, retry: RetryUntilStopped, lag: LagWatch) -> Health:

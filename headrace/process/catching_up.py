@@ -7,6 +7,7 @@ a minute behind, and stops being late only when it is no more than ten seconds b
 long, takes no role away from its load balancer. Safe from any thread.
 """
 
+import threading
 import time
 from collections.abc import Callable, Mapping
 
@@ -23,6 +24,7 @@ class CatchingUp:
 
     def __init__(self, positions: Callable[[], Positions], clock: Callable[[], float] = time.monotonic) -> None:
         self._positions, self._clock = positions, clock
+        self._lock = threading.Lock()  # guards the next three: `whole` may run in two threads at a time
         self._starts: Positions = {}
         self._ends: Positions | None = None  # to be reached before the reader is whole; None: not known yet
         self._whole = False
@@ -33,12 +35,15 @@ class CatchingUp:
 
     def begin(self, starts: Positions, ends: Positions) -> None:
         """Reading goes on at `starts`, and the log ends at `ends`. Changes nothing for a reader that is whole."""
-        if not self._whole:
+        with self._lock:
+            if self._whole:
+                return
             self._starts, self._ends, self._began = dict(starts), dict(ends), self._clock()
 
     def begin_again(self) -> None:
         """What was read is void, or the log is another one: the reader is whole at the ends of the next `begin`."""
-        self._whole, self._ends, self._mark, self._late = False, None, None, False
+        with self._lock:
+            self._whole, self._ends, self._mark, self._late = False, None, None, False
 
     def probed(self, ends: Positions) -> None:
         """The log ends there now. To be called every few seconds, for lag by time."""
@@ -56,9 +61,10 @@ class CatchingUp:
 
     def whole(self) -> bool:
         """Whether everything has been read that the log held at the start."""
-        if not self._whole and self._ends is not None and self._reached(self._ends):
-            self._whole = True
-        return self._whole
+        with self._lock:
+            if not self._whole and self._ends is not None and self._reached(self._ends):
+                self._whole = True
+            return self._whole
 
     def check(self) -> str | None:
         """For health: None, or how far the reader has come, in words."""

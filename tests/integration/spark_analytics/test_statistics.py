@@ -8,12 +8,13 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from confluent_kafka import Producer
 from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource, ResourceType
-from pyspark.sql import SparkSession
+from pyspark.sql import DataFrame, SparkSession
 
 from headrace.kafka.client import Kafka
 from headrace.kafka.topics import apply_topics
@@ -25,6 +26,8 @@ from infra.local.roles import Role
 from spark_analytics.job import StatisticsJob
 from spark_analytics.metrics import Metrics
 from spark_analytics.sinks import sink_of
+from spark_analytics.sinks.base import Sink
+from spark_analytics.sinks.memory import MemorySink
 from tests.rigs.lifecycle import Counts, Sends, flat, recount, rows, stories, wait_until_counted
 from tests.rigs.topics import PARTITIONS
 
@@ -43,9 +46,10 @@ def wait(condition: Callable[[], bool], timeout_s: float = 180.0) -> None:
 
 
 @contextmanager
-def counting(spark: SparkSession, settings: Settings, folder: Path) -> Iterator[Health]:
+def counting(spark: SparkSession, settings: Settings, folder: Path, sink: Sink | None = None) -> Iterator[Health]:
     """The job in a thread, as the process runs it."""
-    job = StatisticsJob(spark, settings, Kafka(settings, "test"), sink_of(settings.database), folder, Metrics())
+    sink = sink or sink_of(settings.database)
+    job = StatisticsJob(spark, settings, Kafka(settings, "test"), sink, folder, Metrics())
     health = Health()
     job.add_checks(health)
     thread = threading.Thread(target=job.run)
@@ -140,6 +144,36 @@ def test_events_later_than_the_watermark_are_reported(
         produce(3, now - 30 * 60_000)
         wait(lambda: rows(database, "SELECT SUM(late) FROM batches") == [(1,)])
     assert counted() == 2
+
+
+class SlowSink(MemorySink):
+    """Takes its counts once `go_on` is set."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.go_on = threading.Event()
+
+    def write(self, batch: DataFrame, batch_id: int) -> None:
+        assert self.go_on.wait(180)
+        super().write(batch, batch_id)
+
+
+def test_the_job_is_ready_when_it_has_counted_what_came_before_also_when_nothing_came(
+    spark: SparkSession, kafka_settings: Settings, topics: str, tmp_path: Path
+) -> None:
+    settings, sink = replace(kafka_settings, trigger_s=0.5), SlowSink()
+    send = Sends(settings)
+    send(flat(stories(20)))
+    send.close()
+    with counting(spark, settings, tmp_path, sink) as health:
+        try:
+            wait(lambda: any("query: its first micro-batch" in r for r in health.reasons()))
+        finally:
+            sink.go_on.set()
+        wait(lambda: not health.reasons())
+        assert sink.rows
+    with counting(spark, settings, tmp_path, sink) as health:
+        wait(lambda: not health.reasons())
 
 
 def reasons(role: Role) -> list[str]:

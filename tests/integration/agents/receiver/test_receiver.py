@@ -9,7 +9,7 @@ from pathlib import Path
 
 import orjson
 import pytest
-from confluent_kafka import TopicPartition
+from confluent_kafka import Message, TopicPartition
 
 from agents.faust_kit.app import make_app, running
 from agents.monitoring.protocol_metrics import ProtocolMetrics
@@ -41,6 +41,14 @@ def kafka(kafka_settings: Settings, topics: str) -> Kafka:
 
 @asynccontextmanager
 async def receiving(kafka: Kafka, settings: Settings, folder: Path) -> AsyncIterator[ProtocolMetrics]:
+    async with running_receiver(kafka, settings, folder) as (_, metrics):
+        yield metrics
+
+
+@asynccontextmanager
+async def running_receiver(
+    kafka: Kafka, settings: Settings, folder: Path
+) -> AsyncIterator[tuple[Receiver, ProtocolMetrics]]:
     sender = Sender(kafka)
     app = make_app(RECEIVER_GROUP, settings, kafka, f"127.0.0.1:{free_port()}", folder)
     metrics = ProtocolMetrics()
@@ -48,7 +56,7 @@ async def receiving(kafka: Kafka, settings: Settings, folder: Path) -> AsyncIter
     receiver.attach(app)
     async with running(app):
         receiver.start()
-        yield metrics
+        yield receiver, metrics
     await asyncio.to_thread(receiver.close)
     sender.close()
 
@@ -119,6 +127,28 @@ async def test_a_receiver_after_a_crash_announces_nothing_twice(
     sender.close()
     assert sorted(e.id for e in events) == sorted([*ids, late])
     assert count(again, "received_tasks") == 1
+
+
+async def test_a_receiver_is_ready_when_it_has_read_what_is_announced_whether_or_not_tasks_come(
+    kafka: Kafka, kafka_settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    go_on, add = threading.Event(), ReceivedIndex._add_message
+
+    def slow(index: ReceivedIndex, message: Message) -> None:
+        assert go_on.wait(60)
+        add(index, message)
+
+    monkeypatch.setattr(ReceivedIndex, "_add_message", slow)
+    sender = Sender(kafka)
+    sender.send_all([Outgoing("lifecycle.received", str(uuid.uuid4()).encode(), b"") for _ in range(40)], 30)
+    sender.close()
+    async with running_receiver(kafka, kafka_settings, tmp_path) as (receiver, _):
+        try:
+            says = "takes over 4 partitions of tasks.high and tasks.normal: reads the log: 0 %, 40 records to go"
+            await until(lambda: receiver.check() == says)
+        finally:
+            go_on.set()
+        await until(lambda: receiver.check() is None)
 
 
 async def test_the_index_keeps_the_newest_ids_and_reads_on_where_it_stopped(kafka: Kafka, topics: str) -> None:

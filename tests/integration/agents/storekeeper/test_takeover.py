@@ -5,9 +5,11 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from agents.storekeeper import index_catchup
 from agents.storekeeper.index_catchup import IndexCatchup
 from agents.storekeeper.index_snapshots import FOLDER, IndexSnapshots
 from agents.storekeeper.index_upkeep import IndexUpkeep
@@ -90,6 +92,27 @@ def test_a_new_owner_reads_only_what_came_after_the_snapshots(keepers: Storekeep
     known = {i: p for p, some in later.items() for i in some}
     assert index.find_terminal(known) == set(known)
     assert catchup.catch_up(EVERY) == 0
+
+
+def test_a_takeover_says_how_far_it_has_come(keepers: Storekeepers, monkeypatch: pytest.MonkeyPatch) -> None:
+    generate(keepers.kafka, TASKS, say=lambda _: None)
+    monkeypatch.setattr(index_catchup, "_BATCH", 50)
+    monkeypatch.setattr(index_catchup, "_AT_ONCE", 100)
+    index, catchup = keepers.index("slow")
+    said, add = list[str | None](), index.add_entries
+
+    def slow(*added: Any) -> None:
+        said.append(catchup.progress())
+        add(*added)
+
+    monkeypatch.setattr(index, "add_entries", slow)
+    assert catchup.progress() is not None
+    assert catchup.catch_up(EVERY) == TASKS
+    assert catchup.progress() is None
+    percents = [int(words.split()[3]) for words in said if words is not None and "reads the log: " in words]
+    assert percents[0] == 0
+    assert percents == sorted(percents)
+    assert percents[-1] > 50
 
 
 def test_an_index_survives_its_process_with_its_base_files(keepers: Storekeepers, tmp_path: Path) -> None:
