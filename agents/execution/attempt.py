@@ -120,7 +120,8 @@ class Attempt:
         if file is not None and not self._take_result_file():
             error = "the result file is missing, or is not a regular file that the task's user owns"
             return AttemptEnd(self._started_ms, now, cause=Cause.ERROR, detail=error)
-        return AttemptEnd(self._started_ms, now, ended.value, file, ended.content_type, ended.suffix)
+        took_s = self.child.took_s if self.child is not None else 0.0
+        return AttemptEnd(self._started_ms, now, ended.value, file, ended.content_type, ended.suffix, took_s)
 
     async def _end_processes(self, answer: "asyncio.Future[Ended]") -> None:
         """Returns when all processes of the attempt are dead, the child included unless it has ended them itself."""

@@ -78,6 +78,7 @@ class Child:
         self._on_begun: Callable[[Begun], None] = lambda _: None
         self._runner = 0  # pid, from its Begun to its Gone
         self._started = dict[int, int]()  # start times of the child and of its newest runner, by pid
+        self.took_s = 0.0  # seconds of the newest ended attempt, by the child's own clock
         self._last_words: Gone | None = None  # of a child that ran the attempt itself and is about to end
         self._answer: asyncio.Future[Ended] | None = None
         self._sending: asyncio.Task[None] | None = None
@@ -266,6 +267,7 @@ class Child:
         elif gone.answer is None:
             self._answer.set_exception(RunnerDied(gone.exit_code))
         else:
+            self.took_s = max(0.0, gone.took_s)
             try:
                 self._answer.set_result(unpack_answer(gone.answer))
             except BrokenLink as e:

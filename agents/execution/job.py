@@ -51,6 +51,7 @@ class AttemptEnd:
     result_file: Path | None = None  # the finisher removes it when its content is sent
     content_type: str = ""
     suffix: str = ""
+    took_s: float = 0.0  # of a completed attempt, by its child's own clock: what it takes of the slot's time
     cause: Cause | None = None
     detail: str = ""  # the last lines of the traceback, the signal, or the exceeded limit
     begun: bool = True  # False: stopped before it ran, and lifecycle.started is not sent

@@ -1,5 +1,8 @@
 """Micro-batches: how long attempts of each kind take, which kinds are so short that one slot gets many at a time.
 
+Times are those of the children's own clocks, the making of a process included: by the node's clock an attempt also
+takes what a busy event loop adds, and tasks would seem long exactly when there are many of them.
+
 The worker agent adds run times in the event loop; the intake reads them in its thread. The moving average drops a kind
 that becomes slow, and takes in one that becomes fast, after a few runs. docs/design/0026 has the rules.
 """
@@ -12,7 +15,7 @@ from headrace.contract.task import Task
 from .admission import Admitted
 from .ready_queue import Pulled
 
-TINY_S = 0.003  # a kind is tiny if its attempts take no longer on average
+TINY_S = 0.01  # a kind is tiny if its attempts take no longer on average
 MAX_BATCH_S = 0.05  # expected time of a batch's tasks together; a `high` task waits no longer for its slot
 MAX_BATCH_TASKS = 256
 MAX_BATCH_BYTES = 256 * 1024  # of its tasks in a claim

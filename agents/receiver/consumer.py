@@ -16,7 +16,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Topic
 
 from headrace.contract.records import Place, Record
 from headrace.errors import Retryable, UsageError
-from headrace.kafka.client import Kafka, member_of
+from headrace.kafka.client import UNHURRIED_FETCH, Kafka, member_of
 from headrace.kafka.groups import RECEIVER_GROUP
 from headrace.kafka.lost_offsets import GroupWords, start_offsets
 from headrace.kafka.reading import place_of
@@ -35,12 +35,13 @@ _BATCH = 500
 MOST_UNSETTLED = 5000  # steps that are handed over and not settled; beyond it nothing is fetched
 _OPTIONS = {
     "session.timeout.ms": 6000,  # the least that brokers allow; then a dead node's partitions move
-    "heartbeat.interval.ms": 500,
+    "heartbeat.interval.ms": 1500,
     "max.poll.interval.ms": 30_000,
     "partition.assignment.strategy": "range",
     "enable.partition.eof": True,
     "queued.min.messages": 2000,
     "queued.max.messages.kbytes": 8192,
+    **UNHURRIED_FETCH,
 }
 _WORDS = GroupWords(
     RECEIVER_GROUP,

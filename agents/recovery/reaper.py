@@ -18,7 +18,7 @@ from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaExcepti
 from headrace.contract.journal import Claim
 from headrace.contract.records import Place
 from headrace.errors import Retryable
-from headrace.kafka.client import Kafka, member_of
+from headrace.kafka.client import UNHURRIED_FETCH, Kafka, member_of
 from headrace.kafka.groups import INTAKE_GROUP, REAPER_GROUP
 from headrace.kafka.reading import (
     ANSWER_S,
@@ -57,7 +57,7 @@ _OPTIONS = {
     "max.poll.interval.ms": 60_000,
     "partition.assignment.strategy": "range",
     "enable.partition.eof": True,
-    "fetch.wait.max.ms": 100,  # a quiet partition reports its end only after this time, and replays wait for it
+    **UNHURRIED_FETCH,  # a quiet partition reports its end only after its wait, and replays wait for it
 }
 
 

@@ -203,7 +203,7 @@ class Worker:
         if end.begun:
             self._stats.count_attempt(job, end)
         if end.cause is None:
-            self._run_times.add_run(job.submission.name, (end.ended_ms - end.started_ms) / 1000)
+            self._run_times.add_run(job.submission.name, end.took_s)
 
     def _report(self, job: Job, end: AttemptEnd) -> None:
         finishing = asyncio.create_task(self._finish(job, end))

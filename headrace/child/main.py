@@ -6,6 +6,8 @@ when all of it is dead, so the node always knows which attempt a dying process w
 
 import os
 import socket
+import time
+from dataclasses import replace
 
 from headrace.child.kept_runner import KeptRunner
 from headrace.child.protocol import DescribeKinds, FrameReader, Request, pack_frame, receive_frames
@@ -22,6 +24,7 @@ def serve(setup: Setup, link: socket.socket) -> None:
             if isinstance(frame, DescribeKinds):
                 link.sendall(pack_frame(DescribeKinds(describe_kinds(zygote))))
             elif isinstance(frame, Request):
+                begun = time.perf_counter()
                 if zygote.threads:
                     run_here(zygote, frame, link)
                 if kept.takes(frame):
@@ -29,7 +32,7 @@ def serve(setup: Setup, link: socket.socket) -> None:
                 else:
                     kept.end()
                     gone = run_in_fork(zygote, frame, link)
-                link.sendall(pack_frame(gone))
+                link.sendall(pack_frame(replace(gone, took_s=time.perf_counter() - begun)))
     except OSError:
         os._exit(1)
     os._exit(0)  # does not wait for threads and exit handlers of the kinds' modules

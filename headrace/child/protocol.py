@@ -75,6 +75,7 @@ class Gone:
     exit_code: int = 0  # negative for signals
     answer: bytes | None = None  # the packed `Ended` that the runner sent; None when it sent none
     fork_error: str = ""  # why no runner could be started
+    took_s: float = 0.0  # by the child's own clock, from the request on: making and ending the process included
     left_behind: str = ""  # what has kept its process from being reused, although its kind asks for that
 
 

@@ -9,6 +9,7 @@ import contextlib
 import os
 import signal
 import socket
+import time
 from os import _exit, getpid, setsid, waitpid, waitstatus_to_exitcode  # bound here, as process_tree says; not fork
 from typing import NoReturn
 
@@ -44,12 +45,13 @@ def run_in_fork(zygote: Zygote, request: Request, link: socket.socket) -> Gone:
 
 def run_here(zygote: Zygote, request: Request, link: socket.socket) -> NoReturn:
     """Runs the attempt in this process and ends it. Gone is sent before: the node waits for this process's end too."""
-    ended = None
+    ended, begun = None, time.perf_counter()
     with contextlib.suppress(OSError):
         link.sendall(pack_frame(Begun(request.id, request.attempt, getpid(), zygote.memory)))
         ended = _run(zygote, request)
         kill_leftovers(spare=frozenset())
-        link.sendall(pack_frame(Gone(request.id, request.attempt, 0, pack_frame(ended))))
+        took_s = time.perf_counter() - begun
+        link.sendall(pack_frame(Gone(request.id, request.attempt, 0, pack_frame(ended), took_s=took_s)))
     _exit(0 if ended is not None else 1)  # does not wait for threads and exit handlers that the task has left
 
 

@@ -27,6 +27,9 @@ from headrace.settings import Settings
 
 # For a consumer that is assigned again and again: a fetch that finds nothing delays the next assignment by this time.
 SHORT_FETCH = {"fetch.wait.max.ms": 10}
+# For readers for whom nobody waits: the broker answers with many records at once, or after the time. Each fetch costs
+# it some half a millisecond, whatever it brings.
+UNHURRIED_FETCH = {"fetch.min.bytes": 1024 * 1024, "fetch.wait.max.ms": 200}
 
 
 def _on_error(error: KafkaError) -> None:

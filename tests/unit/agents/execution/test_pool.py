@@ -70,6 +70,20 @@ async def test_a_value_comes_back_with_content_type_and_suffix(bench: Bench) -> 
     assert 0 < end.started_ms <= end.ended_ms
 
 
+async def test_an_attempt_takes_what_its_child_measures_however_busy_the_nodes_loop_is(bench: Bench) -> None:
+    await bench.run("echo", value="hello")  # whatever is only done once
+    running = asyncio.create_task(bench.run("echo", value="hello"))
+    for _ in range(3):
+        await asyncio.sleep(0)  # the request is on its way
+    time.sleep(1.0)  # the loop sees the answer a second late
+    end = await running
+    assert 0 < end.took_s < 0.9
+
+
+async def test_what_an_attempt_takes_includes_its_own_run_time(bench: Bench) -> None:
+    assert (await bench.run("sleeps", seconds=0.2)).took_s >= 0.2
+
+
 async def test_each_attempt_has_a_process_of_its_own_below_the_slots_child(bench: Bench) -> None:
     found = [await bench.who() for _ in range(4)]
     assert len({who["pid"] for who in found}) == 4
