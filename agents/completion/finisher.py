@@ -9,10 +9,10 @@ import asyncio
 import contextlib
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 from headrace.contract.journal import Why
 from headrace.contract.ledger import Failure
@@ -22,7 +22,8 @@ from headrace.contract.printable import printable
 from headrace.contract.records import Outgoing
 from headrace.contract.states import Reason
 from headrace.errors import Retryable
-from headrace.kafka.sender import Sender
+from headrace.kafka.answers import wait_answered
+from headrace.kafka.sender import Sender, Sent
 from headrace.process.failpoints import Failpoint, no_failpoint
 from headrace.process.throttled_log import log_throttled
 
@@ -30,7 +31,7 @@ from ..execution.job import AttemptEnd, Job, Key
 from ..membership.identity import NodeIdentity
 from .claim_members import ClaimMembers
 from .delayed_retries import DelayedRetries
-from .outcomes import outcome_without_result
+from .outcomes import completed_outcome, outcome_without_result
 from .retry_policy import GiveUp, Retry, after_failure
 
 log = logging.getLogger(__name__)
@@ -59,7 +60,7 @@ class Finisher:
     ) -> None:
         """`members` is shared with the intake."""
         self._sender, self._node, self._is_cancelled, self._failpoint = sender, node, is_cancelled, failpoint
-        self._started: dict[_StartedKey, asyncio.Future[Any]] = {}
+        self._started: dict[_StartedKey, Sent] = {}
         self._members = members or ClaimMembers()
         self._delayed_retries = DelayedRetries()
         self._tombstones: dict[asyncio.Future[None], Job] = {}  # that Kafka has not acknowledged yet
@@ -71,7 +72,7 @@ class Finisher:
         if key not in self._started:
             s = job.submission
             record = started_event(job.task, s.name, s.directory, self._node.name, job.claim.for_)
-            self._started[key] = asyncio.wrap_future(self._sender.deliver(record))
+            self._started[key] = self._sender.deliver(record)
 
     async def finish(self, job: Job, end: AttemptEnd) -> None:
         """Returns when Kafka has the outcome or the next attempt; at once, with nothing sent, when the boot is over.
@@ -100,6 +101,30 @@ class Finisher:
                 with contextlib.suppress(OSError):
                     end.result_file.unlink()
 
+    async def finish_completed(self, ended: Sequence[tuple[Job, AttemptEnd]]) -> Sequence[tuple[Job, AttemptEnd]]:
+        """Finishes many attempts together: waits for each of the protocol's steps once for all of them. Never raises.
+
+        Returns those that `finish` has still to be called for: all but completed attempts with a small result, those of
+        earlier boots, and those whose outcome Kafka has not taken.
+        """
+        rest = dict(enumerate(ended))
+        simple = {n: (job, end) for n, (job, end) in rest.items() if self._is_simple(job, end)}
+        try:
+            for job, _ in simple.values():
+                self.started(job)
+            await wait_answered([self._started[_key(job)] for job, _ in simple.values()])
+            outcomes = {n: self._send_outcome_now(job, end) for n, (job, end) in simple.items()}
+            sent = {n: answer for n, answer in outcomes.items() if answer is not None}
+            await wait_answered(list(sent.values()))
+            for n in [n for n, answer in sent.items() if not answer.cancelled() and answer.exception() is None]:
+                job, _ = simple[n]
+                await self._end_claim(job, "done")
+                self._started.pop(_key(job), None)
+                del rest[n]
+        except Exception:
+            log.exception("%d attempts could not be finished together: the rest is finished one by one", len(simple))
+        return list(rest.values())
+
     async def close(self) -> None:
         """For the end of a drain: sends the delayed retries now; returns when Kafka has everything."""
         await self._delayed_retries.close()
@@ -113,6 +138,16 @@ class Finisher:
     def drop_delayed_retries(self) -> None:
         """The boot is over, and the reaper sends the retries from its claims."""
         self._delayed_retries.cancel_all()
+
+    def _is_simple(self, job: Job, end: AttemptEnd) -> bool:
+        return end.begun and end.cause is None and end.result_file is None and _key(job) not in self._told
+
+    def _send_outcome_now(self, job: Job, end: AttemptEnd) -> Sent | None:
+        """Without waiting; None when the boot is over."""
+        if not self._node.is_current(job.claim.for_):
+            return None
+        self._failpoint("before outcome")
+        return self._sender.send(completed_outcome(job, end, self._node.name).encode())
 
     async def _finish_failed(self, job: Job, end: AttemptEnd) -> None:
         assert end.cause is not None
@@ -181,7 +216,7 @@ class Finisher:
     async def _send_tombstone(self, job: Job, why: Why) -> None:
         while True:
             try:
-                await self._send(job, job.claim.tombstone(why))
+                await self._send(job, job.claim.tombstone(why), unhurried=True)
                 return
             except Fenced:
                 return
@@ -209,25 +244,7 @@ class Finisher:
 
     async def _send_result(self, job: Job, end: AttemptEnd) -> None:
         self._failpoint("before outcome")
-        task = job.task
-        whole = Outcome(
-            id=task.id,
-            outcome="completed",
-            value=end.value or b"",
-            attempt=task.attempt,
-            boot=job.claim.for_,
-            node=self._node.name,
-            source=task.source,
-            submitted_ms=task.submitted_ms,
-            name=job.submission.name,
-            directory=job.submission.directory,
-            content_type=end.content_type,
-            suffix=end.suffix,
-            started_ms=end.started_ms,
-            ended_ms=end.ended_ms,
-            ledger=task.ledger,
-            foreign=task.foreign,
-        )
+        whole = completed_outcome(job, end, self._node.name)
         if end.result_file is None:
             await self._send(job, whole.encode())
         else:
@@ -249,14 +266,16 @@ class Finisher:
 
     async def _wait_started(self, job: Job) -> None:
         self.started(job)
-        await self._started[_key(job)]
+        sent = self._started[_key(job)]
+        if not sent.done():
+            await asyncio.wrap_future(sent)
 
-    async def _send(self, job: Job, record: Outgoing) -> None:
+    async def _send(self, job: Job, record: Outgoing, *, unhurried: bool = False) -> None:
         """Returns when Kafka has the record; Fenced as soon as the boot is over."""
         while True:
             self._check_current(job)
             try:
-                await asyncio.wrap_future(self._sender.send(record))
+                await asyncio.wrap_future(self._sender.send(record, unhurried=unhurried))
                 return
             except Retryable as e:
                 log_throttled("finish", "A record for %s is sent again: %s", record.topic, e)

@@ -1,4 +1,4 @@
-"""Outcomes without a result, as the intake, the finisher and the reaper send them. Pure."""
+"""Outcomes as the intake, the finisher and the reaper send them. Pure."""
 
 from collections.abc import Sequence
 
@@ -9,6 +9,8 @@ from headrace.contract.printable import printable
 from headrace.contract.records import Outgoing, shrink_to_fit
 from headrace.contract.states import Reason
 from headrace.contract.task import Task
+
+from ..execution.job import AttemptEnd, Job
 
 
 def outcome_without_result(
@@ -50,3 +52,26 @@ def outcome_without_result(
         foreign=task.foreign,
     )
     return shrink_to_fit(outcome.encode())
+
+
+def completed_outcome(job: Job, end: AttemptEnd, node: str) -> Outcome:
+    """The outcome of a completed attempt, with its result unless that is in a file."""
+    task = job.task
+    return Outcome(
+        id=task.id,
+        outcome="completed",
+        value=end.value or b"",
+        attempt=task.attempt,
+        boot=job.claim.for_,
+        node=node,
+        source=task.source,
+        submitted_ms=task.submitted_ms,
+        name=job.submission.name,
+        directory=job.submission.directory,
+        content_type=end.content_type,
+        suffix=end.suffix,
+        started_ms=end.started_ms,
+        ended_ms=end.ended_ms,
+        ledger=task.ledger,
+        foreign=task.foreign,
+    )

@@ -22,23 +22,13 @@ from ..execution.slots import Slots
 from ..faust_kit.channel import HandOverChannel
 from ..intake.micro_batching import RunTimes
 from .job_group import JobGroup
+from .reports import AttemptFinisher, Reports
 
 log = logging.getLogger(__name__)
 
 _REPORT_S = 15.0  # for the ends of killed attempts to reach Kafka in a drain; while Kafka is away the reaper does it
 _SLOW_MEMBER_S = 0.2  # a member of a micro-batch that runs so long is not tiny: the others need not wait for it
 _MAX_FINISHING = 512  # ended attempts that Kafka has not acknowledged; beyond it, slots wait for them
-_LONGEST_PAUSE_S = 30.0  # before an end that could not be reported is reported again
-
-
-class AttemptFinisher(Protocol):
-    """Sends the ends of attempts to Kafka: `agents.completion.finisher`."""
-
-    def started(self, job: Job) -> None:
-        """Sends lifecycle.started, without waiting."""
-
-    async def finish(self, job: Job, end: AttemptEnd) -> None:
-        """Sends the outcome, or the next attempt, then the tombstone; returns when Kafka has acknowledged all of it."""
 
 
 class AttemptCounter(Protocol):
@@ -70,9 +60,8 @@ class Worker:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._channel: HandOverChannel | None = None
         self._running = dict[asyncio.Task[None], JobGroup]()
-        self._finishing = dict[asyncio.Task[None], Job]()
+        self._reports = Reports(finisher)
         self._moving: list[Sequence[Job]] = []  # members of micro-batches that wait for a slot of their own
-        self._unreported = dict[Key, str]()  # why the ends of these jobs could not be reported yet
 
     def attach(self, app: faust.App) -> None:
         """Call once, in the event loop, before the app starts."""
@@ -90,22 +79,18 @@ class Worker:
         """Reports claimed jobs that could not be handed over: they go to their next attempt. From any thread."""
         assert self._loop is not None
         for job in jobs:
-            self._loop.call_soon_threadsafe(self._report, job, AttemptEnd.now(Cause.NODE_LOSS, detail))
+            self._loop.call_soon_threadsafe(self._reports.add, job, AttemptEnd.now(Cause.NODE_LOSS, detail))
 
     def check(self) -> str | None:
         """For `/readyz`: why no task can start, or why ends of attempts cannot be reported; or None."""
         if not self._slots.is_open:
             return "is not running: no task can start"
-        if self._unreported:
-            (task_id, *_), error = next(iter(self._unreported.items()))
-            count = len(self._unreported)
-            return f"ends of attempts cannot be reported ({count}, such as that of task {task_id}): {error}"
-        return None
+        return self._reports.check()
 
     def held(self) -> set[Key]:
         """The jobs that run, wait in their slot, move to another one, or are being reported."""
         waiting = (group.waiting for group in self._running.values())
-        held = {job.key for jobs in (*waiting, *self._moving, self._finishing.values()) for job in jobs}
+        held = {job.key for jobs in (*waiting, *self._moving, self._reports.jobs()) for job in jobs}
         return held | self._pool.held()
 
     async def drain(self, grace_s: float) -> bool:
@@ -122,10 +107,10 @@ class Worker:
 
     @property
     def _is_busy(self) -> bool:
-        return bool(self._slots.used or self._finishing)
+        return bool(self._slots.used or self._reports)
 
     async def _wait_for_any(self, timeout_s: float) -> None:
-        either = {*self._running, *self._finishing} or {asyncio.create_task(asyncio.sleep(0.05))}
+        either = {*self._running, *self._reports.tasks()} or {asyncio.create_task(asyncio.sleep(0.05))}
         await asyncio.wait(either, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
 
     async def _work(self, stream: Any) -> None:
@@ -152,12 +137,13 @@ class Worker:
             while group.waiting:
                 detail = await self._run_waiting(group)
                 self._report_lost(group, group.lost(), detail)
-            while len(self._finishing) > _MAX_FINISHING:
-                await asyncio.wait(self._finishing, return_when=asyncio.FIRST_COMPLETED)
+            while len(self._reports) > _MAX_FINISHING and (finishing := self._reports.tasks()):
+                await asyncio.wait(finishing, return_when=asyncio.FIRST_COMPLETED)
         finally:
             if watching is not None:
                 watching.cancel()
             self._report_lost(group, group.unended, detail)
+            self._reports.flush()
             self._slots.release()
 
     async def _run_waiting(self, group: JobGroup) -> str:
@@ -193,7 +179,7 @@ class Worker:
 
     def _on_end(self, group: JobGroup, job: Job, end: AttemptEnd) -> None:
         group.drop(job)
-        self._report(job, end)
+        (self._reports.gather if group.is_batch else self._reports.add)(job, end)
         try:
             self._count(job, end)
         except Exception:
@@ -204,33 +190,6 @@ class Worker:
             self._stats.count_attempt(job, end)
         if end.cause is None:
             self._run_times.add_run(job.submission.name, end.took_s)
-
-    def _report(self, job: Job, end: AttemptEnd) -> None:
-        finishing = asyncio.create_task(self._finish(job, end))
-        self._finishing[finishing] = job
-        finishing.add_done_callback(self._finishing.pop)
-
-    async def _finish(self, job: Job, end: AttemptEnd) -> None:
-        """Returns when Kafka knows what follows: without a report the attempt would count as running for ever."""
-        pause_s = 0.0
-        try:
-            while (error := await self._try_finish(job, end)) is not None:
-                self._unreported[job.key] = words = f"{type(error).__name__}: {error}"
-                # What has failed may be this end itself: an unreadable result file, say.
-                detail = f"the node could not report how the attempt ended: {words}"
-                end = AttemptEnd.now(Cause.NODE_LOSS, detail, begun=end.begun)
-                await asyncio.sleep(pause_s)
-                pause_s = min(_LONGEST_PAUSE_S, 2 * pause_s + 0.5)
-        finally:
-            self._unreported.pop(job.key, None)
-
-    async def _try_finish(self, job: Job, end: AttemptEnd) -> Exception | None:
-        try:
-            await self._finisher.finish(job, end)
-        except Exception as e:
-            log.exception("Attempt %d of task %s could not be finished", job.task.attempt, job.task.id)
-            return e
-        return None
 
     async def _move_members_behind_slow_one(self, group: JobGroup) -> None:
         """Moves the members of a micro-batch that wait behind a slow one to the next slot that is released."""

@@ -11,10 +11,12 @@ from ..execution.job import Job, Key
 
 
 class JobGroup:
-    """`waiting` is what the pool takes jobs from; `begun` has the keys of those whose attempt was announced."""
+    """`waiting` is what the pool takes jobs from; `is_batch`: they were several at first; `begun` has the keys of those
+    whose attempt was announced."""
 
     def __init__(self, jobs: Sequence[Job]) -> None:
         self.waiting = deque(jobs)
+        self.is_batch = len(jobs) > 1
         self.begun = set[Key]()
         self._unended = {job.key: job for job in jobs}
 

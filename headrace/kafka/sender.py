@@ -8,6 +8,7 @@ more. Outages are waited for, up to the sender's time limit; a future then fails
 record of the protocol is sent how: docs/protocol.md, "Who owns a record until Kafka has it".
 """
 
+import contextlib
 import threading
 import time
 from collections import deque
@@ -27,6 +28,7 @@ from headrace.process.throttled_log import log_throttled
 __all__ = ["Sender", "Sent"]
 
 _POLL_S = 0.1
+_UNHURRIED_S = 0.05  # after it a record is sent at the next look, at most _POLL_S later
 
 
 def _always() -> bool:
@@ -51,6 +53,7 @@ class Sender:
         self._renewing, self._counting = threading.Lock(), threading.Lock()
         self._in_flight = 0  # records that librdkafka has; its own count has errors in it that nobody has polled
         self._waiting: deque[Sending] = deque()  # for room in librdkafka's queue; the serving thread takes from it
+        self._unhurried = deque[tuple[float, Sending]]()  # with the time when each is due
         self._held = HeldRecords()
         self._refusals = Refusals(of_records=timeout_s is None)
         self._closing = threading.Event()
@@ -67,16 +70,23 @@ class Sender:
             if not len(failed):
                 self._failed.remove(failed)
         self._send_waiting()
+        self._send_unhurried(time.monotonic())
         for sending in self._held.take_due():
             self._produce_in_order(sending)
 
-    def send(self, record: Outgoing) -> Sent:
-        """Sends it once. The future fails with Refused when Kafka does not take it: the caller decides what follows."""
+    def send(self, record: Outgoing, *, unhurried: bool = False) -> Sent:
+        """Sends it once. The future fails with Refused when Kafka does not take it: the caller decides what follows.
+
+        An `unhurried` record may wait a tenth of a second to share a request with the next one that is sent.
+        """
         sending = Sending(record, float("inf") if self._timeout_s is None else time.monotonic() + self._timeout_s)
         if self._held.holds_key_of(record):
             sending.done.set_exception(Refused(f"an earlier record for {record.topic} with the same key waits"))
+        elif unhurried and not self._closing.is_set():
+            self._unhurried.append((time.monotonic() + _UNHURRIED_S, sending))
         else:
             self._produce_in_order(sending)
+            self._send_unhurried(float("inf"))
         return sending.done
 
     def deliver(self, record: Outgoing, wanted: Callable[[], bool] = _always) -> Sent:
@@ -90,6 +100,7 @@ class Sender:
             self._held.hold(sending)
         else:
             self._produce_in_order(sending)
+            self._send_unhurried(float("inf"))
         return sending.done
 
     def check(self) -> str | None:
@@ -110,6 +121,7 @@ class Sender:
         self._closing.set()
         if self._thread is not None:
             self._thread.join(5)
+        self._send_unhurried(float("inf"))
         while self._waiting and time.monotonic() < deadline:
             self.serve(_POLL_S)
         while self._in_flight and (left_s := deadline - time.monotonic()) > 0:
@@ -123,6 +135,12 @@ class Sender:
     def _produce_in_order(self, sending: Sending) -> None:
         if self._waiting or not self._produce(sending):
             self._waiting.append(sending)
+
+    def _send_unhurried(self, now: float) -> None:
+        """Those that were due by `now`. From any thread: a record is taken before it is sent."""
+        while self._unhurried and self._unhurried[0][0] <= now:
+            with contextlib.suppress(IndexError):  # another thread has taken it
+                self._produce_in_order(self._unhurried.popleft()[1])
 
     def _send_waiting(self) -> None:
         """Taken from the queue only after it is sent: a caller that sends meanwhile must find it there, and wait."""

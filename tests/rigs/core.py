@@ -7,7 +7,7 @@ import asyncio
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import replace
@@ -202,6 +202,15 @@ class Core:
                 self._free_slot(job)
 
         return asyncio.run_coroutine_threadsafe(finish(), self.loop)
+
+    def end_together(self, ended: Sequence[tuple[Job, AttemptEnd]]) -> Sequence[Job]:
+        """Ends attempts in one go, as the worker agent does with a micro-batch; returns the jobs that are left."""
+        finishing = asyncio.run_coroutine_threadsafe(self.finisher.finish_completed(ended), self.loop)
+        left = [job for job, _ in finishing.result(PATIENCE_S)]
+        for job in {job.key: job for job, _ in ended}.values():
+            if job not in left:
+                self._free_slot(job)
+        return left
 
     def finish_again(self, job: Job, cause: Cause, detail: str) -> None:
         """Reports an end again, as the worker agent does after an error; waits until Kafka has what follows."""

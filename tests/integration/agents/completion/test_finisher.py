@@ -5,9 +5,11 @@ import os
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from agents.execution.job import AttemptEnd
 from headrace.contract.cluster import Cancel
 from headrace.contract.ledger import Failure
 from headrace.contract.outcome import CHUNK_BYTES, Outcome
@@ -148,3 +150,58 @@ def test_an_end_is_not_told_twice_when_the_claims_end_fails(
         log.wait_no_claims()
         assert len(log.read("results")) == 1
         assert log.read("tasks.high") == []
+
+
+def completed(**how: Any) -> AttemptEnd:
+    return AttemptEnd(1, 2, **(how or {"value": b"ok", "content_type": "text/plain", "suffix": ".txt"}))
+
+
+def test_attempts_that_end_together_have_their_outcomes_and_then_their_claims_end(
+    core: Core, log: Log, sender: Sender
+) -> None:
+    sender.send_all([record(), record()])
+    jobs = core.wait_jobs(2)
+    assert core.end_together([(job, completed()) for job in jobs]) == []
+    outcomes = [Outcome.decode(r) for r in log.read("results")]
+    assert sorted(o.id for o in outcomes) == sorted(job.task.id for job in jobs)
+    assert len(log.read("lifecycle.started")) == 2
+    log.wait_no_claims()
+
+
+def test_what_is_no_completed_attempt_with_a_small_result_is_left_for_its_own_turn(
+    core: Core, log: Log, sender: Sender, tmp_path: Path
+) -> None:
+    (tmp_path / "result").write_bytes(b"large")
+    sender.send_all([record(), record()])
+    one, other = core.wait_jobs(2)
+    ended = [(one, completed(result_file=tmp_path / "result")), (other, AttemptEnd.now(Cause.ERROR, "ValueError"))]
+    assert core.end_together(ended) == [one, other]
+    assert not log.read("results")
+    core.end(one)
+    core.end(other)
+    log.wait_no_claims()
+
+
+@pytest.mark.parametrize("step", ["before outcome", "before tombstone"])
+def test_an_error_among_attempts_that_end_together_ends_no_claim_too_early_and_none_twice(
+    kafka_settings: Settings, topics: str, log: Log, sender: Sender, step: str
+) -> None:
+    calls: list[str] = []
+
+    def fail_once(name: str) -> None:
+        calls.append(name)
+        if name == step and calls.count(name) == 2:
+            raise OSError("an error that no rule foresaw")
+
+    core = Core(kafka_settings, slots=1, tiny=["work"], failpoint=fail_once)
+    sender.send_all([record(partition=0) for _ in range(4)])
+    with cores(core):
+        jobs = core.wait_jobs(4)
+        assert [len(group) for group in core.groups] == [4]
+        left = core.end_together([(job, completed()) for job in jobs])
+        assert left
+        assert len(log.live_claims()) == 1, "a claim lasts as long as one of its tasks"
+        for job in left:
+            core.end(job)
+        assert {Outcome.decode(r).id for r in log.read("results")} == {job.task.id for job in jobs}
+        log.wait_no_claims()

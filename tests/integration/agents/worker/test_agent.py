@@ -3,7 +3,7 @@
 import asyncio
 import time
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -50,6 +50,9 @@ class Ends:
         if self.trouble:
             raise self.trouble.pop()
         self.ended.append((job, end))
+
+    async def finish_completed(self, ended: Sequence[tuple[Job, AttemptEnd]]) -> Sequence[tuple[Job, AttemptEnd]]:
+        return ended  # all are left to `finish`
 
     async def until(self, count: int, timeout_s: float = 60.0) -> list[AttemptEnd]:
         async with asyncio.timeout(timeout_s):

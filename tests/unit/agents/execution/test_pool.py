@@ -75,7 +75,7 @@ async def test_an_attempt_takes_what_its_child_measures_however_busy_the_nodes_l
     running = asyncio.create_task(bench.run("echo", value="hello"))
     for _ in range(3):
         await asyncio.sleep(0)  # the request is on its way
-    time.sleep(1.0)  # the loop sees the answer a second late
+    time.sleep(1.0)  # noqa: ASYNC251 - the loop sees the answer a second late
     end = await running
     assert 0 < end.took_s < 0.9
 

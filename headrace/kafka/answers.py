@@ -1,0 +1,37 @@
+"""Waiting in an event loop for Kafka's answers to many records, with one wake-up of the loop for all of them.
+
+Used where records are sent in batches: each wrapped future would wake the loop by itself.
+"""
+
+import asyncio
+import contextlib
+import threading
+from collections.abc import Sequence
+
+from headrace.kafka.held_records import Sent
+
+
+async def wait_answered(sent: Sequence[Sent]) -> None:
+    """Returns when all are done, whatever their results are. Cancelling the wait changes nothing about them."""
+    open_ones = [s for s in sent if not s.done()]
+    if not open_ones:
+        return
+    loop = asyncio.get_running_loop()
+    all_done, lock, left = loop.create_future(), threading.Lock(), len(open_ones)
+
+    def set_done() -> None:
+        if not all_done.done():
+            all_done.set_result(None)
+
+    def on_answer(_: Sent) -> None:
+        nonlocal left
+        with lock:
+            left -= 1
+            is_last = not left
+        if is_last:
+            with contextlib.suppress(RuntimeError):  # the loop has ended, and nobody waits any more
+                loop.call_soon_threadsafe(set_done)
+
+    for one in open_ones:
+        one.add_done_callback(on_answer)
+    await all_done
