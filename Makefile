@@ -43,13 +43,18 @@ faults: setup
 model: setup
 	$(BIN)/python docs/model/check.py $(MODEL)
 
+# Headrace, its peers and the raw limits on the same work, interleaved: make bench ROUNDS=5 ARGS="--rows A D"
+# The other benchmarks are modules: $(BIN)/python -m benchmarks.headrace, .stages, .memory, .growth, .statistics.
+ROUNDS ?= 5
 bench: setup
-	$(BIN)/python -m benchmarks.headrace
+	@$(BIN)/python -m benchmarks.peers.redis_server
+	$(BIN)/python -m benchmarks.peers --rounds $(ROUNDS) --picture docs/images/peers.svg $(ARGS)
 
 # Run after a change of pyproject.toml. The locks have hashes for every platform and name no registry.
 lock:
 	uv pip compile --quiet --generate-hashes --universal --no-emit-index-url --no-header --python-version 3.11 pyproject.toml --extra dev -o requirements.lock
 	uv pip compile --quiet --generate-hashes --universal --no-emit-index-url --no-header --python-version 3.11 pyproject.toml --extra all --extra build -o requirements-image.lock
+	uv pip compile --quiet --generate-hashes --universal --no-emit-index-url --no-header --python-version 3.11 pyproject.toml --extra peers -o benchmarks/peers/requirements.lock
 
 # Run after a change of version in infra/local/artifacts.py: downloads all artifacts again.
 lock-artifacts:

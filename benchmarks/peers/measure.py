@@ -1,0 +1,63 @@
+"""`python -m benchmarks.peers.measure SYSTEM ROW…`: one system once, in this process; prints its figures as JSON.
+
+`rounds` starts it, with the values of `bench` in the environment. Rows run in the order given. A row that fails has its
+error in `<row>_error`, and the next ones run all the same.
+"""
+
+import json
+import os
+import sys
+import time
+from collections.abc import Sequence
+
+from .bench import Bench
+from .metrics import METRICS
+from .system import System
+from .systems import SYSTEMS
+
+MARK = "FIGURES "
+_READY_S = 90.0
+_WARM_UP = 200
+
+
+def main() -> None:
+    name, rows = sys.argv[1], sys.argv[2:]
+    system = SYSTEMS[name].load()(Bench.from_environ())
+    figures: dict[str, object] = {"load": os.getloadavg()[0]}
+    try:
+        figures |= measure(system, rows)
+    finally:
+        print(MARK + json.dumps(figures), flush=True)
+        if "P" in rows:  # it has left a queue behind
+            system.kill_worker()
+        system.stop()
+    os._exit(0)  # some systems leave threads behind that would wait
+
+
+def measure(system: System, rows: Sequence[str]) -> dict[str, object]:
+    """The figures of all rows that the system can do."""
+    begun = time.monotonic()
+    for step in (system.start_worker, system.open) if system.worker_first else (system.open, system.start_worker):
+        step()
+    figures: dict[str, object] = {}
+    if system.rows & METRICS.keys():
+        system.wait_all([system.submit("noop", 0)], _READY_S)
+        figures["start_s"] = time.monotonic() - begun
+        if set(rows) - {"F1", "F2", "G", "H"}:
+            system.wait_all(system.submit_many("noop", [(i,) for i in range(_WARM_UP)]), _READY_S)
+    for row in rows:
+        if row in system.rows:
+            figures |= _row(system, row)
+    return figures
+
+
+def _row(system: System, row: str) -> dict[str, object]:
+    begun = time.monotonic()
+    try:
+        return {**METRICS[row](system), f"{row}_took_s": time.monotonic() - begun}
+    except Exception as e:  # noqa: BLE001 - of any system; the other rows are still worth having
+        return {f"{row}_error": f"{type(e).__name__}: {str(e)[:200]}"}
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,101 @@
+"""The picture of a table: a panel for each figure, a bar for each system, with the spread over the rounds.
+
+An `.html` file has everything in it. For an `.svg` file, as the README shows it, the installed Chromium draws the same
+page; UsageError when there is none.
+"""
+
+import math
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from urllib.parse import unquote
+
+import plotly.graph_objects as go
+from plotly.subplots import make_subplots
+
+from infra.chromium import chromium
+
+from .rows import ROWS, Row
+from .table import Cell, Table
+
+_SHOWN = (
+    "A_nominal_per_s",
+    "A_submitted_per_s",
+    "K_light_busy",
+    "D_p50_ms",
+    "D_p99_ms",
+    "U_many_ms",
+    "U_lone_ms",
+    "E_displacement",
+    "P_high_s",
+    "F2_s",
+    "S_posts_16_per_s",
+    "H_pss_mib",
+)
+_COLUMNS, _PANEL_WIDTH, _BAR_HEIGHT = 3, 420, 22
+_OURS, _PEER, _LIMIT = "#d9480f", "#868e96", "#ced4da"
+
+
+def write_picture(table: Table, path: Path) -> None:
+    """Writes the picture, by the file's suffix."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure = _draw(
+        table, [row for row in ROWS if row.figure in _SHOWN and any(row.figure in c for c in table.values())]
+    )
+    if path.suffix == ".html":
+        figure.write_html(path, include_plotlyjs=True)
+    else:
+        path.write_text(_svg(figure))
+
+
+def _draw(table: Table, rows: Sequence[Row]) -> go.Figure:
+    lines = max(1, math.ceil(len(rows) / _COLUMNS))
+    titles = [f"{row.title} ({'less' if row.lower else 'more'} is better)" for row in rows]
+    figure = make_subplots(rows=lines, cols=_COLUMNS, subplot_titles=titles, horizontal_spacing=0.11)
+    for number, row in enumerate(rows):
+        place = {"row": number // _COLUMNS + 1, "col": number % _COLUMNS + 1}
+        cells = {system: c for system, figures in table.items() if (c := figures.get(row.figure)) and c.values}
+        figure.add_trace(_bars(cells), **place)
+        figure.update_yaxes(autorange="reversed", **place)
+    figure.update_annotations(font_size=12)
+    height = lines * (_BAR_HEIGHT * len(table) + 80) + 40
+    figure.update_layout(template="plotly_white", showlegend=False, width=_COLUMNS * _PANEL_WIDTH, height=height)
+    figure.update_layout(margin={"l": 90, "r": 20, "t": 50, "b": 30}, font={"size": 11})
+    return figure
+
+
+def _bars(cells: dict[str, Cell]) -> go.Bar:
+    medians = [c.median or 0.0 for c in cells.values()]
+    return go.Bar(
+        x=medians,
+        y=list(cells),
+        orientation="h",
+        marker_color=[_color(system) for system in cells],
+        error_x={
+            "type": "data",
+            "symmetric": False,
+            "array": [max(c.values) - m for c, m in zip(cells.values(), medians, strict=True)],
+            "arrayminus": [m - min(c.values) for c, m in zip(cells.values(), medians, strict=True)],
+            "thickness": 1,
+        },
+    )
+
+
+def _color(system: str) -> str:
+    if system.startswith("headrace"):
+        return _OURS
+    return _LIMIT if system.startswith("raw_") else _PEER
+
+
+def _svg(figure: go.Figure) -> str:
+    from playwright.sync_api import sync_playwright
+
+    with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
+        page_file = Path(folder) / "picture.html"
+        figure.write_html(page_file, include_plotlyjs=True, div_id="picture")
+        browser = playwright.chromium.launch(executable_path=chromium(), args=["--no-sandbox"])
+        page = browser.new_page()
+        page.goto(page_file.as_uri())
+        url: str = page.evaluate("Plotly.toImage('picture', {format: 'svg'})")
+        browser.close()
+    return unquote(url.partition(",")[2])  # of the data URL
