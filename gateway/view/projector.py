@@ -18,7 +18,7 @@ from headrace.contract.records import Place, Record
 from headrace.errors import Retryable
 from headrace.kafka.client import Kafka
 from headrace.kafka.follower import Follower
-from headrace.kafka.metadata import installation_name, partitions_of
+from headrace.kafka.metadata import installation_name
 from headrace.kafka.reading import first_offsets
 from headrace.storage.sqlite import Damaged, trouble
 
@@ -35,7 +35,7 @@ log = logging.getLogger(__name__)
 TASK_TOPICS = ("tasks.normal", "tasks.high")
 TOPICS = (*TASK_TOPICS, *EVENT_TOPICS, "tasks.control")  # the last one for redrives
 MAX_BATCH = 4000
-_LOOK_EVERY_S = 30.0  # for new partitions
+_LOOK_EVERY_S = 30.0  # whether this is still the same cluster
 _PASSING = {
     KafkaError._ALL_BROKERS_DOWN,
     KafkaError._TRANSPORT,
@@ -135,14 +135,8 @@ class Projector(Follower):
             self._pruner.turn()
         if time.monotonic() - self._looked_at > _LOOK_EVERY_S:
             self._looked_at = time.monotonic()
-            self._look_again()
-
-    def _look_again(self) -> None:
-        name = self._kafka.topic(TOPICS[0])
-        count = len(partitions_of(self._kafka.admin(), [name], 5).get(name, ()))
-        if count and (not self._adopt_cluster() or count != self.partition_count):
-            log.info("the keyed topics now have %d partitions", count)
-            self.restart()
+            if not self._adopt_cluster():
+                self.restart()
 
     def _restore(self, snapshots: Snapshots, ends: Mapping[Place, int]) -> None:
         installation = installation_name(self._kafka.admin(), self._kafka, TOPICS[0], 5)

@@ -95,6 +95,8 @@ class Kafka:
                 "message.max.bytes": MAX_MESSAGE_BYTES,
                 "linger.ms": 0,
                 "queue.buffering.max.kbytes": 131_072,
+                # Records go into partitions that were added lately; until a producer knows of them, it refuses those.
+                "topic.metadata.refresh.interval.ms": 5000,
             }
             | options
         )

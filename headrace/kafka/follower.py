@@ -1,8 +1,9 @@
 """A thread that follows whole topics from a known offset on, without a group, and knows how far it has read.
 
 Base of a worker's cancellations, registry and delegation, and of the gateway's projector and cluster view. When Kafka
-comes back after an outage, the thread resumes by itself. A partition that no longer holds the position, because it was
-recreated or trimmed, is read from its earliest record, after `position_lost` has been called.
+comes back after an outage, the thread resumes by itself. Partitions that are added meanwhile are read from their
+beginning, a few seconds later. A partition that no longer holds the position, because it was recreated or trimmed, is
+read from its earliest record, after `position_lost` has been called.
 """
 
 import logging
@@ -19,6 +20,7 @@ from headrace.contract.records import Place, Record
 from headrace.errors import Retryable, Undecodable
 from headrace.kafka.client import Kafka
 from headrace.kafka.metadata import partitions_of
+from headrace.kafka.partition_watch import PartitionWatch
 from headrace.kafka.reading import end_offsets, error_text, first_offsets, place_of, refresh_leaders
 from headrace.process.catching_up import CatchingUp
 from headrace.process.health import Watchdog
@@ -53,6 +55,7 @@ class Follower:
         self._watchdog = Watchdog(name)
         self.catching_up = CatchingUp(lambda: self._positions)
         self._places: tuple[Place, ...] = ()
+        self._partition_watch = PartitionWatch(kafka, topics)
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self.failure: str | None = None  # why it cannot follow now
         self.on_undecodable: Callable[[str], None] = lambda _: None  # called with the topic of the record
@@ -175,6 +178,7 @@ class Follower:
             while not self._closing.is_set() and not self._restarting:
                 self._watchdog.beat()
                 self.on_turn()
+                self._look_for_partitions()
                 message = consumer.poll(_TURN_S)
                 if message is not None:  # a tombstone's message is falsy
                     self._apply_messages([message, *consumer.consume(self.batch_size - 1, 0)])
@@ -182,8 +186,14 @@ class Follower:
         finally:
             consumer.close()
 
+    def _look_for_partitions(self) -> None:
+        if self._partition_watch.changed():
+            log.info("%s: the topics have other partitions now, and are followed anew", self._name)
+            self.restart()
+
     def _assign(self, consumer: Consumer) -> None:
         places = self._find_places()
+        self._partition_watch.begin(places)
         ends = end_offsets(self._kafka, self._kafka.admin(), places)
         kept = {place: at for place, at in self.start_positions(ends).items() if place not in self._lost}
         # Requested here, because librdkafka takes half a second to find out where a log begins.

@@ -1,6 +1,6 @@
 """The topics of tests: enough partitions for two members of a group to share; more would slow down the broker.
 
-`limit_records` makes Kafka refuse records, as a missing right or a wrong setting would.
+`limit_records` makes Kafka refuse records, as a missing right or a wrong setting would. `grow` adds partitions.
 """
 
 import time
@@ -9,18 +9,34 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]
     AlterConfigOpType,
     ConfigEntry,
     ConfigResource,
+    NewPartitions,
     ResourceType,
 )
 
 from headrace.contract.records import Outgoing
-from headrace.errors import Refused
+from headrace.errors import Refused, Retryable
 from headrace.kafka.client import Kafka
+from headrace.kafka.reading import end_offsets
 from headrace.kafka.sender import Sender
 
 PARTITIONS = 2
 PROBE = b"probe"  # key of the records that ask whether a limit holds; in the last partition
 UNLIMITED = 2_097_152
 _LONGEST_S = 60.0
+
+
+def grow(kafka: Kafka, topic: str, partitions: int) -> None:
+    """Gives the topic so many partitions in all, as an operator does by hand; returns when each has a leader."""
+    [done] = kafka.admin().create_partitions([NewPartitions(kafka.topic(topic), partitions)]).values()
+    done.result(_LONGEST_S)
+    deadline = time.monotonic() + _LONGEST_S
+    while True:
+        try:
+            end_offsets(kafka, kafka.admin(), [(topic, partitions - 1)])
+            return
+        except Retryable:
+            assert time.monotonic() < deadline, f"{topic}/{partitions - 1} gets no leader"
+            time.sleep(0.05)
 
 
 def limit_records(kafka: Kafka, topic: str, size: int) -> None:

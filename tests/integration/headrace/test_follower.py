@@ -6,7 +6,6 @@ from contextlib import contextmanager
 
 import pytest
 from confluent_kafka import TopicPartition
-from confluent_kafka.admin import NewPartitions  # type: ignore[attr-defined]
 
 from headrace.contract.records import Outgoing, Place, Record
 from headrace.errors import Retryable, Undecodable
@@ -14,7 +13,7 @@ from headrace.kafka.client import Kafka
 from headrace.kafka.follower import Follower
 from headrace.kafka.sender import Sender
 from headrace.settings import Settings
-from tests.rigs.topics import PARTITIONS
+from tests.rigs.topics import PARTITIONS, grow
 
 TOPIC = "lifecycle.started"
 PATIENCE_S = 60.0
@@ -115,16 +114,14 @@ def test_an_error_that_passes_is_said_and_the_batch_comes_again(kafka: Kafka, se
         until(lambda: follower.failure is None)
 
 
-def test_partitions_that_were_added_are_read_after_a_restart(kafka: Kafka, sender: Sender) -> None:
+def test_partitions_that_are_added_by_hand_are_read_from_their_beginning(kafka: Kafka, sender: Sender) -> None:
     with following(Values(kafka)) as follower:
+        send(sender, b"old")
         assert follower.wait_caught_up(PATIENCE_S)
-        admin = kafka.admin()
-        [done] = admin.create_partitions([NewPartitions(kafka.topic(TOPIC), PARTITIONS + 1)]).values()
-        done.result(30)
-        follower.restart()
-        until(lambda: (TOPIC, PARTITIONS) in follower.positions)
-        send(sender, b"new", partition=PARTITIONS)
-        until(lambda: follower.values == [(PARTITIONS, b"new")])
+        grow(kafka, TOPIC, PARTITIONS + 1)
+        sender.deliver(Outgoing(TOPIC, None, b"new", partition=PARTITIONS)).result(PATIENCE_S)
+        until(lambda: follower.values == [(0, b"old"), (PARTITIONS, b"new")])
+        assert follower.lost == []
 
 
 def test_a_missing_topic_is_waited_for(kafka_settings: Settings, make_topics: Callable[..., None]) -> None:
