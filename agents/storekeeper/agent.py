@@ -3,28 +3,23 @@
 A plain consumer puts outcomes into a buffer and wakes the agent over an in-memory channel, which carries no outcomes.
 The agent takes everything in the buffer at once: a lone outcome waits for nothing, and many share one round of syncing,
 sending and indexing. Offsets are committed only for outcomes that the arbiter has handled, and never past the first
-chunk of a result that is not whole. An error that cannot be retried ends the role, which is then started again.
+chunk of a result that is not whole. Partitions are taken over beside it (`takeovers.py`). An error that cannot be
+retried ends the role, which is then started again.
 """
 
 import asyncio
 import logging
-import sqlite3
-import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
 import faust
-from confluent_kafka import KafkaException
 
 from headrace.contract.records import Place
-from headrace.errors import Retryable
 from headrace.kafka.client import Kafka
 from headrace.process.failpoints import Failpoint, no_failpoint
 from headrace.process.health import STALE_S
-from headrace.process.taking_over import TakingOver
-from headrace.process.throttled_log import log_throttled
 
 from ..faust_kit.channel import HandOverChannel
 from .arbiter import Arbiter
@@ -32,12 +27,12 @@ from .batch_buffer import BatchBuffer, OutcomeBatch
 from .consumer import OutcomeConsumer, SafeOffsets
 from .index_catchup import IndexCatchup
 from .retry_until import RetryUntilStopped, Stopped
+from .takeovers import Takeovers
 from .terminal_index import IndexDamaged
 
 log = logging.getLogger(__name__)
 
 _SERVE_EVERY_S = 1.0
-_FORGET_EVERY_S = 3600.0  # ids are forgotten by the day
 
 
 @dataclass(slots=True)
@@ -45,7 +40,6 @@ class PartitionProgress:
     """What this process has done in its partitions during one generation of the group."""
 
     generation: int = -1
-    ready: set[int] = field(default_factory=set)  # partitions whose outputs are indexed
     handled: dict[int, int] = field(default_factory=dict)  # partition -> offset after the last record handled
     # partition -> offset that may be committed; read by the consumer's thread, so it is replaced and never changed
     safe: dict[int, int] = field(default_factory=dict)
@@ -65,13 +59,13 @@ class Storekeeper:
         failpoint: Failpoint = no_failpoint,
     ) -> None:
         """`on_member` is called with the member id in the group, `failpoint` at each commit (for fault tests)."""
-        self._arbiter, self._catchup, self._retry = arbiter, catchup, retry
-        self._forget_at = time.monotonic() + _FORGET_EVERY_S  # a takeover forgets by itself
+        self._arbiter, self._retry = arbiter, retry
         self._buffer = BatchBuffer()
         self._progress = PartitionProgress()
-        self._taking_over = TakingOver(catchup.progress)
-        # Index, chunk sets and catch-up belong to one thread, so that the event loop never waits for disk or Kafka.
+        # Index and chunk sets belong to one thread, so that the event loop never waits for disk or Kafka.
         self._thread = ThreadPoolExecutor(1, "arbiter")
+        catchup.use_thread(self._thread)
+        self._takeovers = Takeovers(catchup, RetryUntilStopped(beside=retry), self._on_thread_failure)
         self._consumer = OutcomeConsumer(
             kafka,
             self._buffer,
@@ -79,8 +73,9 @@ class Storekeeper:
             safe_offsets=self._safe_offsets,
             on_member=on_member,
             failpoint=failpoint,
-            on_failure=self._on_consumer_failure,
-            taking_over=self._taking_over,
+            on_failure=self._on_thread_failure,
+            on_generation=self._takeovers.begin,
+            readable=self._takeovers.whole,
         )
         self._loop = asyncio.get_running_loop()
         self._ended: asyncio.Future[None] = self._loop.create_future()
@@ -93,6 +88,7 @@ class Storekeeper:
 
     async def run(self) -> None:
         """Handles outcomes as they arrive; returns after `stop`. Raises the error that ends the role."""
+        self._takeovers.start()
         self._consumer.start()
         while not self._ended.done():
             await asyncio.wait({self._ended}, timeout=_SERVE_EVERY_S)
@@ -101,16 +97,11 @@ class Storekeeper:
         self._ended.result()
 
     def _serve_idle(self) -> None:
-        """What has to be done now and then, in the working thread. What fails is done the next time."""
+        """What has to be done now and then, in the working thread."""
         try:
             self._arbiter.serve_idle()
-            if time.monotonic() >= self._forget_at:
-                self._forget_at = time.monotonic() + _FORGET_EVERY_S
-                self._catchup.forget_old(self._progress.ready)
         except IndexDamaged as e:
             self._loop.call_soon_threadsafe(self._end, e)
-        except (OSError, sqlite3.OperationalError, Retryable, KafkaException) as e:
-            log_throttled("forget", "ids that are too old are forgotten later: %s", e)
 
     def stop(self) -> None:
         """Begins no further batch. The current one is finished, unless it waits in a retry."""
@@ -122,11 +113,16 @@ class Storekeeper:
     async def close(self) -> None:
         """Commits what has been handled and leaves the group."""
         await asyncio.to_thread(self._consumer.close)
+        await asyncio.to_thread(self._takeovers.close)
         self._thread.shutdown()
 
     def partitions(self) -> list[Place]:
         """The partitions that are assigned to this process."""
         return [("results", p) for p in self._consumer.partitions]
+
+    def judged_partitions(self) -> list[Place]:
+        """Those of them whose outcomes are read and judged by now."""
+        return [("results", p) for p in self._takeovers.whole(self._consumer.generation)]
 
     def handled_past_commit(self) -> dict[Place, int]:
         """The handled offset of each partition whose commit is held back by a result in chunks.
@@ -139,23 +135,18 @@ class Storekeeper:
 
     def check(self) -> str | None:
         """For the role's health: None, or the reason in words why it makes no progress."""
-        return self._consumer.check() or self._check_batch()
-
-    def is_taking_over(self) -> bool:
-        """Whether it reads the index of new partitions, and comes forward with it. For the lag's check, too."""
-        return self._taking_over.is_under_way and self._catchup.watchdog.check() is None
-
-    def _check_batch(self) -> str | None:
         busy_s = self._buffer.busy_s()
-        return f"has been at one batch for {busy_s:.0f} s" if busy_s > STALE_S and not self.is_taking_over() else None
+        if busy_s > STALE_S:
+            return f"has been at one batch for {busy_s:.0f} s"
+        return self._consumer.check() or self._takeovers.check()
 
     def _wake_agent(self) -> None:
         """Called in the consumer's thread when the buffer has something new."""
         if self._channel is not None and not self._loop.is_closed():
             self._loop.call_soon_threadsafe(self._channel.hand_over, True)
 
-    def _on_consumer_failure(self, error: Exception) -> None:
-        """Called in the consumer's thread, which has ended."""
+    def _on_thread_failure(self, error: Exception) -> None:
+        """Called in the thread of the consumer or of the takeovers, which has ended."""
         if not self._loop.is_closed():
             self._loop.call_soon_threadsafe(self._end, error)
 
@@ -193,13 +184,6 @@ class Storekeeper:
 
     def _handle_batch(self, batch: OutcomeBatch) -> None:
         self._enter_generation(batch.generation)
-        unread = (batch.new_partitions | {r.partition for r in batch.records}) - self._progress.ready
-        if unread:
-            count = self._retry.until_done("Kafka", lambda: self._catchup.catch_up(unread))
-            log.info("partitions %s: %d terminal events read into the index", sorted(unread), count)
-            self._progress.ready |= unread
-            self._taking_over.end(batch.generation)
-            self._buffer.count_anew()
         self._arbiter.handle_batch(batch.records)
         for record in batch.records:
             self._progress.handled[record.partition] = record.offset + 1

@@ -6,7 +6,7 @@ here are dropped: nothing commits them, so their partitions' next owner reads th
 
 import threading
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
@@ -18,13 +18,12 @@ MOST_BYTES = 16 * 1024 * 1024
 
 @dataclass(frozen=True, slots=True)
 class OutcomeBatch:
-    """Everything that was in the buffer. `new_partitions`: assigned in this generation and not in an earlier batch.
+    """Everything that was in the buffer; at first, when a generation begins, perhaps nothing.
 
     `ends`: partition -> offset to which it has been read beyond its last record.
     """
 
     generation: int
-    new_partitions: frozenset[int]
     records: list[Record]
     ends: dict[int, int] = field(default_factory=dict)
 
@@ -35,17 +34,17 @@ class BatchBuffer:
     def __init__(self) -> None:
         self._changed = threading.Condition()
         self._generation = -1
-        self._new_partitions: frozenset[int] = frozenset()
+        self._begins = False  # the generation has had no batch yet
         self._records: list[Record] = []
         self._ends: dict[int, int] = {}
         self._bytes = 0
         self._taken_at: float | None = None  # None while no batch is being worked on
         self._closed = False
 
-    def begin_generation(self, generation: int, partitions: Iterable[int]) -> None:
-        """A new generation of the group begins, with these partitions assigned."""
+    def begin_generation(self, generation: int) -> None:
+        """A new generation of the group begins."""
         with self._changed:
-            self._generation, self._new_partitions = generation, frozenset(partitions)
+            self._generation, self._begins = generation, True
             self._records, self._ends, self._bytes = [], {}, 0
             self._changed.notify_all()
 
@@ -77,18 +76,13 @@ class BatchBuffer:
         None when the buffer has nothing new, and after `close`.
         """
         with self._changed:
-            if self._closed or not (self._records or self._ends or self._new_partitions):
+            if self._closed or not (self._records or self._ends or self._begins):
                 return None
-            batch = OutcomeBatch(self._generation, self._new_partitions, self._records, self._ends)
+            batch = OutcomeBatch(self._generation, self._records, self._ends)
             self._clear()
             self._taken_at = time.monotonic()
             self._changed.notify_all()
             return batch
-
-    def count_anew(self) -> None:
-        """The time of the current batch counts from now on: what came before was another's work."""
-        with self._changed:
-            self._taken_at = time.monotonic()
 
     def finish_batch(self) -> None:
         """The batch that was taken last is handled, or given up."""
@@ -112,4 +106,4 @@ class BatchBuffer:
             self._closed = True
 
     def _clear(self) -> None:
-        self._new_partitions, self._records, self._ends, self._bytes = frozenset(), [], {}, 0
+        self._begins, self._records, self._ends, self._bytes = False, [], {}, 0

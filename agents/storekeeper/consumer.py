@@ -2,14 +2,15 @@
 
 It puts what it reads into the batch buffer and calls `on_records`. It commits only offsets that `safe_offsets` returns,
 and only in the generation of the group in which their records were read. Before it gives up partitions it waits a short
-time for the current batch, so that the next owner begins after it. Errors of Kafka are retried.
+time for the current batch, so that the next owner begins after it. Partitions are paused until they are `readable`, and
+all of them while the buffer is full. Errors of Kafka are retried.
 """
 
 import contextlib
 import logging
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
@@ -21,7 +22,6 @@ from headrace.kafka.lost_offsets import GroupWords, start_offsets
 from headrace.kafka.reading import place_of
 from headrace.process.failpoints import Failpoint, no_failpoint
 from headrace.process.health import Watchdog
-from headrace.process.taking_over import TakingOver
 from headrace.process.throttled_log import log_throttled
 
 from .batch_buffer import BatchBuffer
@@ -57,8 +57,9 @@ class OutcomeConsumer:
     """`start` it, then `close` it. The callbacks run in its thread.
 
     `on_records`: the buffer has something new. `on_member`: the member id in the group. `failpoint`: called before each
-    commit. `on_failure`: the error that ended the thread; nothing is read any more. `taking_over` learns of each
-    assignment before the buffer; the caller ends it.
+    commit. `on_failure`: the error that ended the thread; nothing is read any more. `on_generation`: a generation of
+    the group begins with those partitions, or is over (-1 and none). `readable`: those of its partitions whose records
+    may be read; without it all are.
     """
 
     def __init__(
@@ -71,22 +72,23 @@ class OutcomeConsumer:
         on_member: Callable[[str], None],
         failpoint: Failpoint = no_failpoint,
         on_failure: Callable[[Exception], None] = lambda _: None,
-        taking_over: TakingOver | None = None,
+        on_generation: Callable[[int, frozenset[int]], None] = lambda _, __: None,
+        readable: Callable[[int | None], frozenset[int]] | None = None,
     ) -> None:
         self._kafka, self._buffer, self._on_records, self._safe_offsets = kafka, buffer, on_records, safe_offsets
         self._on_member, self._failpoint, self._on_failure = on_member, failpoint, on_failure
-        self._taking_over = taking_over or TakingOver(lambda: None)
+        self._on_generation, self._readable = on_generation, readable
         self._consumer: Consumer = kafka.consumer(STOREKEEPER_GROUP, on_commit=self._on_commit, **_OPTIONS)
         self._lost_offsets: UsageError | None = None
         self._rejoining = False
-        self._generation: int | None = None  # None outside the group
         self._committed: dict[int, int] = {}
         self._read: dict[int, int] = {}  # partition -> offset to which it has been read
         self._commit_at = 0.0
-        self._paused = False
+        self._paused: frozenset[int] = frozenset()
         self._closing = threading.Event()
         self._watchdog = Watchdog("the storekeeper's consumer")
         self._thread = threading.Thread(target=self._run, name="outcomes", daemon=True)
+        self.generation: int | None = None  # None outside the group
         self.partitions: frozenset[int] = frozenset()
 
     def start(self) -> None:
@@ -100,14 +102,14 @@ class OutcomeConsumer:
 
     def check(self) -> str | None:
         """For the role's health: None, or the reason in words."""
-        return self._watchdog.check() or self._taking_over.check()
+        return self._watchdog.check()
 
     def _run(self) -> None:
         try:
             self._subscribe()
             while not self._closing.is_set():
                 self._watchdog.beat()
-                self._pause_while_full()
+                self._pause_and_resume()
                 self._poll_records()
                 if self._lost_offsets is not None:
                     raise self._lost_offsets
@@ -131,16 +133,16 @@ class OutcomeConsumer:
         message = self._consumer.poll(_POLL_S)
         records: list[Record] = []
         ends: dict[int, int] = {}
-        size, generation = 0, self._generation
+        size, generation = 0, self.generation
         # `poll` and not `consume`: one message belongs to the current assignment, a batch might span two of them.
         while message is not None:
-            if generation != self._generation:
-                records, ends, size, generation = [], {}, 0, self._generation
+            if generation != self.generation:
+                records, ends, size, generation = [], {}, 0, self.generation
             if (record := self._record_of(message, ends)) is not None:
                 records.append(record)
                 size += len(record.value or b"")
             message = self._consumer.poll(0) if len(records) < _BATCH and size < _BATCH_BYTES else None
-        if (records or ends) and generation == self._generation is not None:
+        if (records or ends) and generation == self.generation is not None:
             self._buffer.put_records(records, ends)
             self._on_records()
 
@@ -148,6 +150,8 @@ class OutcomeConsumer:
         """The record in it, if any; adds to `ends` a partition's end that lies beyond its last record."""
         (_, partition), offset = place_of(self._kafka, message)
         if (error := message.error()) is None:
+            if partition in self._paused:
+                raise RuntimeError(f"a record of {_TOPIC}/{partition} was read before its index was whole")
             self._read[partition] = offset + 1
             return self._kafka.record(message)
         if error.code() == KafkaError._PARTITION_EOF:
@@ -159,15 +163,21 @@ class OutcomeConsumer:
             log_throttled(f"outcomes {error.name()}", "The storekeeper cannot read %s: %s", _TOPIC, error.str())
         return None
 
-    def _pause_while_full(self) -> None:
+    def _pause_and_resume(self) -> None:
         """A full buffer first delays the next poll, then pauses the partitions: the group must still be polled."""
         has_room = self._buffer.wait_for_room(_FULL_S)
-        if has_room == self._paused:
-            (self._consumer.resume if has_room else self._consumer.pause)(self._topic_partitions())
-            self._paused = not has_room
+        wanted = self.partitions - self._readable_partitions() if has_room else self.partitions
+        if pausing := wanted - self._paused:
+            self._consumer.pause(self._places(pausing))
+        if resuming := self._paused - wanted:
+            self._consumer.resume(self._places(resuming))
+        self._paused = wanted
 
-    def _topic_partitions(self) -> list[TopicPartition]:
-        return [TopicPartition(self._kafka.topic(_TOPIC), p) for p in self.partitions]
+    def _readable_partitions(self) -> frozenset[int]:
+        return self.partitions if self._readable is None else self._readable(self.generation)
+
+    def _places(self, partitions: Iterable[int]) -> list[TopicPartition]:
+        return [TopicPartition(self._kafka.topic(_TOPIC), p) for p in partitions]
 
     def _on_assign(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         places = [(_TOPIC, p.partition) for p in partitions]
@@ -180,16 +190,20 @@ class OutcomeConsumer:
             return
         consumer.assign([TopicPartition(self._kafka.topic(t), p, at) for (t, p), at in starts.items()])
         self.partitions = frozenset(p.partition for p in partitions)
-        self._generation, member = member_of(consumer)
+        self.generation, member = member_of(consumer)
         self._committed, self._read = {}, {}
-        self._taking_over.begin(self._generation, places)
-        self._buffer.begin_generation(self._generation, self.partitions)
+        self._buffer.begin_generation(self.generation)
+        self._on_generation(self.generation, self.partitions)
+        if self._readable is not None:
+            consumer.pause(self._places(self.partitions))  # before the first record can be delivered
+            self._paused = self.partitions
         self._on_member(member)
         self._on_records()
-        log.info("generation %d: %d partitions", self._generation, len(partitions))
+        log.info("generation %d: %d partitions", self.generation, len(partitions))
 
     def _on_revoke(self, _: Consumer, __: list[TopicPartition]) -> None:
         self._buffer.end_generation()
+        self._on_generation(-1, frozenset())
         if not self._buffer.wait_idle(_SETTLE_S):
             log.info("partitions are given up before their current batch is done: some events may be sent twice")
         self._commit()
@@ -197,22 +211,22 @@ class OutcomeConsumer:
 
     def _on_lost(self, _: Consumer, __: list[TopicPartition]) -> None:
         self._buffer.end_generation()
+        self._on_generation(-1, frozenset())
         self._drop_partitions()
 
     def _drop_partitions(self) -> None:
         """Paused partitions are resumed first: librdkafka would keep them paused when they are assigned again."""
         if self._paused:
             with contextlib.suppress(KafkaException):  # they are gone already
-                self._consumer.resume(self._topic_partitions())
-        self._generation, self.partitions, self._paused = None, frozenset(), False
-        self._taking_over.leave()
+                self._consumer.resume(self._places(self._paused))
+        self.generation, self.partitions, self._paused = None, frozenset(), frozenset()
 
     def _commit(self) -> None:
         """Sends the safe offsets that have changed, and does not wait for the answer."""
         generation, safe = self._safe_offsets()
         self._commit_at = time.monotonic() + _COMMIT_EVERY_S
         changed = {p: offset for p, offset in safe.items() if self._committed.get(p) != offset}
-        if not changed or generation != self._generation:
+        if not changed or generation != self.generation:
             return
         self._failpoint("commit")
         topic = self._kafka.topic(_TOPIC)

@@ -1,19 +1,21 @@
 """The base files of the terminal index, one a partition, and what has been merged but not taken into use yet.
 
-The index's one thread looks ids up and takes merged files into use. Another thread (`IndexUpkeep`) makes them: it reads
-the index's SQLite file with a connection of its own. OSError and sqlite3.Error while the disk cannot be used.
+The index's one thread looks ids up and takes merged files into use. Other threads (`IndexUpkeep`, `Takeovers`) make
+them, one at a time: they read the index's SQLite file with a connection of their own. OSError and sqlite3.Error while
+the disk cannot be used.
 """
 
 import logging
 import queue
 import sqlite3
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from pathlib import Path
 
 from headrace.storage.sqlite import Damaged, connect
 
-from .base_file import BaseFile, write_base
+from .base_file import BaseFile, Entry, write_base
 
 log = logging.getLogger(__name__)
 
@@ -21,7 +23,7 @@ Positions = tuple[int, int]  # next offset of lifecycle.completed and of tasks.d
 
 
 class IndexBases:
-    """Of one index. `merge` may be called in any one thread, everything else belongs to the index's."""
+    """Of one index. `merge` and `put_merged` are for any thread, everything else belongs to the index's."""
 
     def __init__(self, folder: Path, index: Path, on_damage: Callable[[str], None]) -> None:
         """`index`: the SQLite file. `on_damage` is called with the reason when a file is damaged and was removed."""
@@ -30,6 +32,7 @@ class IndexBases:
         self._merged: queue.SimpleQueue[BaseFile] = queue.SimpleQueue()
         self._first_kept: dict[int, dict[int, int]] = {}
         self._merges = 0
+        self._merging = threading.Lock()
         folder.mkdir(parents=True, exist_ok=True)
         for path in folder.iterdir():
             if path.suffix == ".base" and (base := self._opened(path)) is not None:
@@ -61,7 +64,7 @@ class IndexBases:
     def remove(self, partition: int) -> None:
         if (base := self._bases.pop(partition, None)) is not None:
             base.close()
-        self._path(partition).unlink(missing_ok=True)
+        self.path(partition).unlink(missing_ok=True)
 
     def keep_only(self, installation: str) -> None:
         """Removes the files of every other installation."""
@@ -93,40 +96,54 @@ class IndexBases:
             or sum(present.head.positions) > sum(base.head.positions)
         ):
             base.close()
+            base.path.unlink(missing_ok=True)
             return False
-        base.move(self._path(partition))
+        base.move(self.path(partition))
         self._bases[partition] = base
         if present is not None:
             present.close()
         return True
 
-    def merge(self, partition: int, installation: str) -> BaseFile | None:
-        """A new file of the partition's present one and the events since, not in use yet; None without any since."""
+    def merge(
+        self, partition: int, installation: str, read: Sequence[Entry] = (), read_to: Positions = (0, 0)
+    ) -> BaseFile | None:
+        """A new file of the partition's present one and the events since, not in use yet; None without any since.
+
+        `read`: events that are in no file yet; with them everything is known up to `read_to`.
+        """
+        with self._merging:
+            positions, added = self._unmerged(partition)
+            added += read
+            if not added:
+                return None
+            self._merges += 1
+            path, present = self._folder / f"{partition:04d}-{self._merges}.merged", self.path(partition)
+            old = BaseFile(present) if present.exists() else None
+            completed, dead = (0, 0) if old is None else old.head.positions
+            covered = max(completed, positions[0], read_to[0]), max(dead, positions[1], read_to[1])
+            try:
+                write_base(path, installation, partition, covered, old, added, self._first_kept.get(partition, {}))
+            finally:
+                if old is not None:
+                    old.close()
+            return BaseFile(path)
+
+    def _unmerged(self, partition: int) -> tuple[Positions, list[Entry]]:
+        """The partition's events in the SQLite file, and up to where it has all of them."""
         with closing(connect(self._index)) as db:
             db.execute("BEGIN")
             asked = "SELECT output, next FROM position WHERE partition = ?"
             positions = dict(db.execute(asked, (partition,)).fetchall())
             asked = "SELECT id, output, offset FROM terminal WHERE partition = ?"
             added = [row for row in db.execute(asked, (partition,)) if row[2] < positions.get(row[1], 0)]
-        if not added:
-            return None
-        self._merges += 1
-        path, present = self._folder / f"{partition:04d}-{self._merges}.merged", self._path(partition)
-        old = BaseFile(present) if present.exists() else None
-        completed, dead = (0, 0) if old is None else old.head.positions
-        covered = (max(completed, positions.get(0, 0)), max(dead, positions.get(1, 0)))
-        try:
-            write_base(path, installation, partition, covered, old, added, self._first_kept.get(partition, {}))
-        finally:
-            if old is not None:
-                old.close()
-        return BaseFile(path)
+        return (positions.get(0, 0), positions.get(1, 0)), added
 
     def path_of_copy(self, partition: int) -> Path:
         """Where a snapshot is copied to before it is checked."""
         return self._folder / f"{partition:04d}.copied"
 
-    def _path(self, partition: int) -> Path:
+    def path(self, partition: int) -> Path:
+        """Where the partition's file is, once it has one."""
         return self._folder / f"{partition:04d}.base"
 
     def _opened(self, path: Path) -> BaseFile | None:

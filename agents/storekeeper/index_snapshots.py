@@ -2,7 +2,7 @@
 
 They lie in `.index-snapshots`, a file a partition. A new owner copies the file and reads only what the outputs hold
 since (docs/protocol.md, step 7). One that is damaged, of another installation or version, or that does not fit the log
-is passed over and said: the log has everything. `save` may run in any one thread, `take` in the index's.
+is passed over and said: the log has everything. All methods may run in any thread.
 """
 
 import contextlib
@@ -12,6 +12,7 @@ import uuid
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from headrace.process.throttled_log import log_throttled
 from headrace.storage.results_root import ResultsRoot
 from headrace.storage.safe_open import open_directory_below, open_file_below
 from headrace.storage.sqlite import Damaged
@@ -52,32 +53,37 @@ class IndexSnapshots:
                 raise
             os.fsync(folder)
 
-    def take(self, index: TerminalIndex, partition: int, ends: Mapping[str, int]) -> bool:
-        """Gives the index the snapshot of the partition, when it has much more than the index.
+    def try_to_save(self, path: Path, partition: int) -> None:
+        """`save`, but an error is only logged: the next one has more anyway."""
+        try:
+            self.save(path, partition)
+        except OSError as e:
+            log_throttled("snapshot", "The snapshot of partition %d's index is saved later: %s", partition, e)
+
+    def load(self, index: TerminalIndex, partition: int, known: int, ends: Mapping[str, int]) -> BaseFile | None:
+        """A copy of the partition's snapshot for the index, when it has much more than the `known` events there.
 
         `ends`: output -> its end in the log. Never fails: without a snapshot the log is read.
         """
         try:
             fd = open_file_below(self._root.fd, [FOLDER], f"{partition:04d}")
         except FileNotFoundError:
-            return False
+            return None
         except OSError as e:
-            return _pass_over(partition, e.strerror or str(e))
+            return _passed_over(partition, e.strerror or str(e))
         try:
-            known = index.positions()
             head = BaseHead.read(fd)
-            if sum(head.positions) - sum(known.get((o, partition), 0) for o in OUTPUTS) < self._worth:
-                return False
+            if sum(head.positions) - known < self._worth:
+                return None
             if why := _unfit(head, index.installation, partition, ends):
-                return _pass_over(partition, why)
+                return _passed_over(partition, why)
             base = BaseFile(_copy(fd, index.bases.path_of_copy(partition)))
         except (OSError, Damaged) as e:
-            return _pass_over(partition, str(e))
+            return _passed_over(partition, str(e))
         finally:
             os.close(fd)
-        index.use_base(base)
         log.info("partition %d: %d ids of its index come from a snapshot", partition, head.entries)
-        return True
+        return base
 
     @contextlib.contextmanager
     def _folder(self) -> Iterator[int]:
@@ -116,6 +122,6 @@ def _copy(fd: int, path: Path) -> Path:
     return path
 
 
-def _pass_over(partition: int, why: str) -> bool:
+def _passed_over(partition: int, why: str) -> BaseFile | None:
     log.warning("The snapshot of partition %d's index is passed over, the log is read: %s", partition, why)
-    return False
+    return None

@@ -58,8 +58,5 @@ class IndexUpkeep:
             return
         if base is None:
             return
-        try:
-            self._snapshots.save(base.path, partition)
-        except OSError as e:
-            log_throttled("snapshot", "The snapshot of partition %d's index is saved later: %s", partition, e)
+        self._snapshots.try_to_save(base.path, partition)
         self._index.bases.put_merged(base)

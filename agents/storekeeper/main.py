@@ -137,7 +137,8 @@ async def _make_parts(
         closing.callback(upkeep.close)
         on_member = partial(_remember_member, member)
         storekeeper = Storekeeper(kafka, arbiter, catchup, retry, on_member=on_member, failpoint=failpoint)
-        lag = _lag_watch(kafka, storekeeper)
+        ahead = storekeeper.handled_past_commit
+        lag = LagWatch(kafka, STOREKEEPER_GROUP, storekeeper.judged_partitions, ("results",), ahead=ahead)
         closing.callback(lag.close)
         log_notes = LogNotes(kafka, ("results", *OUTPUTS), metrics.registry)
         closing.callback(log_notes.close)
@@ -156,17 +157,6 @@ async def _make_parts(
             yield _Parts(app, storekeeper, lag, log_notes, trimmer)
         finally:
             await storekeeper.close()
-
-
-def _lag_watch(kafka: Kafka, storekeeper: Storekeeper) -> LagWatch:
-    return LagWatch(
-        kafka,
-        STOREKEEPER_GROUP,
-        storekeeper.partitions,
-        ("results",),
-        is_excused=storekeeper.is_taking_over,
-        ahead=storekeeper.handled_past_commit,
-    )
 
 
 def _health(storekeeper: Storekeeper, retry: RetryUntilStopped, lag: LagWatch) -> Health:

@@ -1,7 +1,7 @@
 """Retries a step until the outside world lets it succeed: Kafka, room on the disk, the results root.
 
-Used by the storekeeper's one working thread. A step is repeated with growing pauses; meanwhile `trouble` says, for
-`/readyz`, what is in its way. `Stopped` when the role ends first.
+Used by the storekeeper's working thread, and a second one by its takeovers. A step is repeated with growing pauses;
+meanwhile `trouble` says, for `/readyz`, what is in its way. `Stopped` when the role ends first.
 """
 
 import logging
@@ -21,6 +21,8 @@ T = TypeVar("T")
 
 _FIRST_WAIT_S, _LONGEST_WAIT_S = 0.1, 2.0
 
+AGAIN = (OSError, sqlite3.OperationalError, Retryable, KafkaException)  # the next try may succeed
+
 
 class Stopped(Exception):
     """The role ends during a retry. The step is not done; its records are not committed and will be read again."""
@@ -29,8 +31,9 @@ class Stopped(Exception):
 class RetryUntilStopped:
     """`until_done` belongs to one thread; `stop` and `trouble` are safe from any."""
 
-    def __init__(self) -> None:
-        self._stop = threading.Event()
+    def __init__(self, beside: "RetryUntilStopped | None" = None) -> None:
+        """`beside`: the one of another thread, which is stopped together with this one."""
+        self._stop: threading.Event = threading.Event() if beside is None else beside._stop
         self.trouble: str | None = None  # what the current step waits for, in words
 
     def stop(self) -> None:
@@ -51,7 +54,7 @@ class RetryUntilStopped:
         while True:
             try:
                 result = step()
-            except (OSError, sqlite3.OperationalError, Retryable, KafkaException) as e:
+            except AGAIN as e:
                 self.trouble = f"{what}: {_words(e)}"
                 log_throttled(self.trouble, "retrying until it succeeds: %s", self.trouble)
             else:

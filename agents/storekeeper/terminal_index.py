@@ -45,6 +45,7 @@ CREATE TABLE cluster (name TEXT PRIMARY KEY) WITHOUT ROWID;
 """
 
 IndexEntry = tuple[str, str, int, int]  # of a terminal event: task id, output topic, partition, offset
+Row = tuple[bytes, int, int, int]  # the same with the id's 16 bytes and the output's number
 
 
 class IndexDamaged(HeadraceError):
@@ -121,38 +122,38 @@ class TerminalIndex:
         Without `positions`, which is for events that were just sent, a position advances only over events that follow
         it directly: a gap may hold another storekeeper's events, and only reading finds those.
         """
+        rows = [(bytes.fromhex(i.replace("-", "")), OUTPUTS.index(topic), p, at) for i, topic, p, at in entries]
+        self.add_rows(rows, positions)
+
+    def add_rows(self, rows: Iterable[Row], positions: Mapping[Place, int] | None) -> None:
+        """`add_entries` for events as the file holds them."""
         self.use_merged()
-        rows = sorted(
-            (OUTPUTS.index(topic), partition, offset, bytes.fromhex(i.replace("-", "")))
-            for i, topic, partition, offset in entries
-        )
+        rows = sorted(rows)  # by id: they fill the file's pages one after another
         with self._removing_damaged(), self._db:
-            self._db.executemany(
-                "INSERT OR IGNORE INTO terminal VALUES (?, ?, ?, ?)",
-                sorted((i, topic, partition, offset) for topic, partition, offset, i in rows),
-            )
+            self._db.executemany("INSERT OR IGNORE INTO terminal VALUES (?, ?, ?, ?)", rows)
             if positions is not None:
-                moved = [
-                    (OUTPUTS.index(topic), partition, following) for (topic, partition), following in positions.items()
-                ]
+                moved = [(OUTPUTS.index(topic), p, following) for (topic, p), following in positions.items()]
                 self._db.executemany("INSERT OR REPLACE INTO position VALUES (?, ?, ?)", moved)
             else:
                 self._db.executemany(
                     "UPDATE position SET next = next + 1 WHERE output = ? AND partition = ? AND next = ?",
-                    (row[:3] for row in rows),
+                    sorted(row[1:] for row in rows),
                 )
-        self.unmerged.update(partition for _, partition, _, _ in rows)
+        self.unmerged.update(row[2] for row in rows)
 
     def use_merged(self) -> None:
         """Takes the base files into use that `IndexUpkeep` has merged."""
         for base in self.bases.take_merged():
             self.use_base(base)
 
-    def use_base(self, base: BaseFile) -> None:
-        """Takes a file of older events into use: merged from ours, or the snapshot of another storekeeper."""
+    def use_base(self, base: BaseFile) -> bool:
+        """Takes a file of older events into use: merged from ours, or the snapshot of another storekeeper.
+
+        False when it is of another installation, or older than the present one.
+        """
         partition, positions = base.head.partition, base.head.positions
         if base.head.installation != self.installation or not self.bases.use(base):
-            return
+            return False
         with self._removing_damaged(), self._db:
             for output, end in enumerate(positions):
                 asked = "DELETE FROM terminal WHERE partition = ? AND output = ? AND offset < ?"
@@ -160,6 +161,14 @@ class TerminalIndex:
             self._db.execute("INSERT OR REPLACE INTO base VALUES (?, ?, ?)", (partition, *positions))
             asked = "SELECT count(*) FROM terminal WHERE partition = ?"
             self.unmerged[partition] = self._db.execute(asked, (partition,)).fetchone()[0]
+        return True
+
+    def give_up(self, partition: int, error: sqlite3.DatabaseError) -> None:
+        """Raises the error of a merge of the partition: IndexDamaged, and the file is gone, when one is damaged."""
+        with self._removing_damaged():
+            if isinstance(error, Damaged):
+                self.bases.remove(partition)
+            raise error
 
     def forget_before(self, place: Place, offset: int) -> None:
         """Drops ids whose events in that output partition are before `offset`: of a base file at its next merge."""

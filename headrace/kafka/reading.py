@@ -67,13 +67,16 @@ def readable_whole(kafka: Kafka, admin: AdminClient, places: Iterable[Place]) ->
 
     For those who decide by what the log does not hold, and would be wrong if it were only hidden.
     """
-    wanted = list(places)
-    readable = end_offsets(kafka, admin, wanted)
-    written = high_watermarks(kafka, admin, wanted)
-    for (topic, partition), end in readable.items():
-        if end < written[topic, partition]:
-            raise Retryable(f"an open transaction hides what {topic}/{partition} holds from offset {end} on")
+    readable = end_offsets(kafka, admin, places)
+    for (topic, partition), end in hidden_ends(kafka, admin, readable).items():
+        raise Retryable(f"an open transaction hides what {topic}/{partition} holds from offset {end} on")
     return readable
+
+
+def hidden_ends(kafka: Kafka, admin: AdminClient, readable: Mapping[Place, int]) -> dict[Place, int]:
+    """Those of the readable ends (`end_offsets`) behind which an open transaction hides records; Retryable."""
+    written = high_watermarks(kafka, admin, readable)
+    return {place: end for place, end in readable.items() if end < written[place]}
 
 
 def _list_offsets(

@@ -20,7 +20,10 @@ def test_a_takeover_that_cannot_end_is_said_and_makes_no_one_ready(broker: str, 
         producer.produce(rig.kafka.topic("lifecycle.completed"), b"hides what follows", partition=0)
         producer.flush(30)
         rig.start()
-        wait_for(lambda: "storekeeper: takes over results/0, results/1: " in rig.ready().text, "what it takes over")
+        wait_for(
+            lambda: "storekeeper: takes over results/0: Kafka: an open transaction hides" in rig.ready().text,
+            "what it takes over",
+        )
         assert rig.ready().status_code == 503
         producer.abort_transaction(30)
         wait_for(lambda: rig.ready().status_code == 200, "ready")

@@ -5,7 +5,6 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -42,10 +41,10 @@ class Storekeepers:
         self.stack.callback(self.root.close)
         self.snapshots = IndexSnapshots(self.root, worth=50)
 
-    def index(self, name: str, remember_days: float = 0) -> tuple[TerminalIndex, IndexCatchup]:
+    def index(self, name: str, remember_days: float = 0, **limits: int) -> tuple[TerminalIndex, IndexCatchup]:
         index = TerminalIndex(self.folder / f"{name}.sqlite")
         self.stack.callback(index.close)
-        catchup = IndexCatchup(self.kafka, index, self.snapshots, remember_days)
+        catchup = IndexCatchup(self.kafka, index, self.snapshots, remember_days, **limits)
         self.stack.callback(catchup.close)
         return index, catchup
 
@@ -97,22 +96,52 @@ def test_a_new_owner_reads_only_what_came_after_the_snapshots(keepers: Storekeep
 def test_a_takeover_says_how_far_it_has_come(keepers: Storekeepers, monkeypatch: pytest.MonkeyPatch) -> None:
     generate(keepers.kafka, TASKS, say=lambda _: None)
     monkeypatch.setattr(index_catchup, "_BATCH", 50)
-    monkeypatch.setattr(index_catchup, "_AT_ONCE", 100)
-    index, catchup = keepers.index("slow")
-    said, add = list[str | None](), index.add_entries
-
-    def slow(*added: Any) -> None:
-        said.append(catchup.progress())
-        add(*added)
-
-    monkeypatch.setattr(index, "add_entries", slow)
+    _, catchup = keepers.index("slow", most_held=100)
+    said = list[str | None]()
     assert catchup.progress() is not None
-    assert catchup.catch_up(EVERY) == TASKS
+    assert catchup.catch_up(EVERY, before_each=lambda: said.append(catchup.progress())) == TASKS
     assert catchup.progress() is None
     percents = [int(words.split()[3]) for words in said if words is not None and "reads the log: " in words]
     assert percents[0] == 0
     assert percents == sorted(percents)
     assert percents[-1] > 50
+
+
+def test_many_new_events_go_straight_into_base_files_which_are_snapshots_at_once(keepers: Storekeepers) -> None:
+    index, catchup = keepers.index("first", merge_from=10, most_held=100)
+    known: dict[str, int] = {}
+    for count in (40, TASKS):  # first a few into the SQLite file
+        known |= {i: p for p, some in generate(keepers.kafka, count, say=lambda _: None).sample.items() for i in some}
+        assert catchup.catch_up(EVERY) == count
+    assert len(index) == 40 + TASKS
+    assert not +index.unmerged
+    assert index.find_terminal(known) == set(known)
+    assert len(keepers.files()) == PARTITIONS
+    other, catchup = keepers.index("second")
+    assert catchup.catch_up(EVERY) == 0
+    assert len(other) == 40 + TASKS
+    later = {i: p for p, some in generate(keepers.kafka, 40, say=lambda _: None).sample.items() for i in some}
+    index.add_entries([], None)
+    assert catchup.catch_up(EVERY) == 40
+    assert other.find_terminal(known | later) == set(known | later)
+
+
+def test_a_damaged_base_file_is_found_while_new_events_are_merged_into_it(
+    keepers: Storekeepers, tmp_path: Path
+) -> None:
+    merged(keepers)
+    keepers.stack.close()  # the first storekeeper ends
+    again = Storekeepers(keepers.kafka, tmp_path, keepers.stack)
+    index, catchup = again.index("first", merge_from=1)
+    flipped(tmp_path / "first" / "index" / "0001.base")
+    generate(keepers.kafka, 100, say=lambda _: None)
+    with pytest.raises(IndexDamaged):
+        catchup.catch_up(EVERY)
+    assert not (tmp_path / "first" / "index" / "0001.base").exists()
+    again.stack.close()
+    index, catchup = Storekeepers(keepers.kafka, tmp_path, keepers.stack).index("first")
+    catchup.catch_up(EVERY)
+    assert len(index) == TASKS + 100
 
 
 def test_an_index_survives_its_process_with_its_base_files(keepers: Storekeepers, tmp_path: Path) -> None:

@@ -14,29 +14,32 @@ def records(count: int, partition: int = 0, size: int = 1) -> list[Record]:
 
 def buffer_of_generation(generation: int = 1) -> BatchBuffer:
     buffer = BatchBuffer()
-    buffer.begin_generation(generation, [0, 1])
+    buffer.begin_generation(generation)
     return buffer
 
 
-def test_everything_is_taken_at_once_and_new_partitions_are_reported_once() -> None:
+def test_everything_is_taken_at_once() -> None:
     buffer = buffer_of_generation()
     buffer.put_records(records(2))
     buffer.put_records(records(1, partition=1))
     batch = buffer.take_batch()
     assert batch is not None
-    assert (batch.generation, batch.new_partitions, len(batch.records)) == (1, {0, 1}, 3)
+    assert (batch.generation, len(batch.records)) == (1, 3)
     buffer.finish_batch()
     assert buffer.take_batch() is None
     buffer.put_records(records(1))
     batch = buffer.take_batch()
     assert batch is not None
-    assert (batch.new_partitions, len(batch.records)) == (frozenset(), 1)
+    assert len(batch.records) == 1
 
 
-def test_new_partitions_are_reported_without_waiting_for_a_record() -> None:
-    batch = buffer_of_generation().take_batch()
+def test_a_generation_begins_with_a_batch_without_waiting_for_a_record() -> None:
+    buffer = buffer_of_generation()
+    batch = buffer.take_batch()
     assert batch is not None
-    assert (batch.new_partitions, batch.records) == ({0, 1}, [])
+    assert (batch.generation, batch.records) == (1, [])
+    buffer.finish_batch()
+    assert buffer.take_batch() is None
 
 
 def test_records_of_an_ended_generation_are_dropped() -> None:
@@ -44,11 +47,11 @@ def test_records_of_an_ended_generation_are_dropped() -> None:
     buffer.put_records(records(3))
     buffer.end_generation()
     assert buffer.take_batch() is None
-    buffer.begin_generation(2, [1])
+    buffer.begin_generation(2)
     buffer.put_records(records(1, partition=1))
     batch = buffer.take_batch()
     assert batch is not None
-    assert (batch.generation, batch.new_partitions, len(batch.records)) == (2, {1}, 1)
+    assert (batch.generation, len(batch.records)) == (2, 1)
 
 
 def test_it_is_full_by_number_or_bytes_until_a_batch_is_taken() -> None:
