@@ -33,6 +33,8 @@ QUEUE = {
     "MaxReapCrash": 0,
     "MaxCancel": 0,
     "MaxFail": 0,
+    "MaxAnew": 0,
+    "Old": "{}",
     "Delegate": "FALSE",
     "KeyMode": '"src"',
     "Bugs": "{}",
@@ -74,9 +76,13 @@ RIGHT = [
         "Queue",
         dict(ONE, Delegate="TRUE", MaxCrash=1, live=True),
     ),
+    ("queue: group made anew, crash", "Queue", dict(ONE, MaxCrash=1, MaxAnew=1)),
+    ("queue: group made anew, lost answer to a commit", "Queue", dict(ONE, MaxAnew=1, MaxAmbig=1)),
+    ("queue: an older node and a new one, crash, rebalance", "Queue", dict(ONE, Old="{a}", MaxCrash=1, MaxRebal=1)),
     ("arbiter: two storekeepers, crash, two moves", "Arbiter", {}),
 ]
 DEEP = [
+    ("deep: group made anew after an upgrade, crash", "Queue", dict(ONE, Old="{a, b}", MaxCrash=1, MaxAnew=1)),
     ("deep: crash, rebalance, lost answer", "Queue", dict(ONE, MaxCrash=1, MaxRebal=1, MaxAmbig=1)),
     ("deep: two crashes, reaper crash, attempts run out", "Queue", dict(ONE, MaxCrash=2, MaxReapCrash=1)),
     (
@@ -197,6 +203,30 @@ NAIVE = [
         TWICE_RUN,
     ),
     (
+        "group made anew: claims compared by generation",
+        "Queue",
+        dict(ONE, MaxCrash=1, MaxAnew=1, Bugs='{"byNumber"}'),
+        LOST,
+    ),
+    (
+        "epoch that no accepted commit confirms",
+        "Queue",
+        dict(ONE, MaxCrash=1, MaxRebal=1, Bugs='{"unfencedEpoch"}'),
+        LOST,
+    ),
+    (
+        "claim without an epoch taken for older than all with one",
+        "Queue",
+        dict(ONE, Old="{a}", MaxCrash=1, MaxRebal=2, Bugs='{"oldIsOlder"}'),
+        LOST,
+    ),
+    (
+        "group made anew: claims without an epoch compared by generation",
+        "Queue",
+        dict(ONE, Old="{a, b}", MaxCrash=1, MaxAnew=1, Bugs='{"oldByNumber"}'),
+        LOST,
+    ),
+    (
         "dead letters written by workers, completed by storekeepers",
         "Arbiter",
         {"MaxCrash": 0, "MaxMove": 0, "Bugs": '{"deadByWorkers"}'},
@@ -277,7 +307,8 @@ def write_model(folder, module, settings):
         reapers = "{r1}" if values.pop("reapers") == 1 else "{r1, r2}"
         live = values.pop("live")
         fixed = f"CONSTANTS a = a  b = b  r1 = r1  r2 = r2\nNodes = {{a, b}}\nReapers = {reapers}\n"
-        fixed += "PROPERTY Live\n" if live else "SYMMETRY Sym\nCONSTRAINT Open\n"
+        symmetry = "" if values["Old"] == "{a}" else "SYMMETRY Sym\n"
+        fixed += "PROPERTY Live\n" if live else f"{symmetry}CONSTRAINT Open\n"
         invariants, extra = QUEUE_INVARIANTS, "CONSTANTS a, b, r1, r2\n"
     else:
         values, fixed, invariants, extra = {**ARBITER, **settings}, "", ARBITER_INVARIANTS, ""
