@@ -11,9 +11,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from confluent_kafka import KafkaException
 
-from headrace.contract.journal import Claim, Tombstone, decode_journal, offsets_to_commit
-from headrace.contract.records import Outgoing, Place, Record, Source
-from headrace.errors import Refused, Retryable, Undecodable
+from headrace.contract.journal import Claim, offsets_to_commit
+from headrace.contract.records import Outgoing, Place
+from headrace.errors import Refused, Retryable
 from headrace.kafka.client import Kafka
 from headrace.kafka.reading import error_text, read_ranges, readable_whole
 from headrace.kafka.sender import Sender, Sent
@@ -23,6 +23,7 @@ from headrace.process.throttled_log import log_throttled
 
 from ..monitoring.protocol_metrics import ProtocolMetrics
 from .consumer import Membership, TaskConsumer
+from .journal_owners import JournalOwners
 
 log = logging.getLogger(__name__)
 
@@ -69,17 +70,16 @@ class ClaimCommit:
         self._failpoint("after commit")
         return list(claims) if accepted else None
 
-    def resolve(self, claims: Sequence[Claim]) -> list[Claim]:
+    def resolve(self, membership: Membership, claims: Sequence[Claim]) -> list[Claim]:
         """After a commit in doubt: rejoins the group, reads the committed offsets, then the journal to its end.
 
         Writes the tombstones of the void claims and returns the effective ones; none when the intake is stopping,
         because the reaper will judge them.
         """
         begins = dict(self._consumer.journal_ends)
-        generation = max((c.generation for c in claims), default=-1)
         while not self._is_stopping():
             try:
-                self._rejoin(generation)
+                self._rejoin(membership)
                 effective = self._effective(claims, begins)
                 break
             except (Retryable, KafkaException) as e:
@@ -127,13 +127,16 @@ class ClaimCommit:
         for claim in claims:
             self._sender.deliver(claim.tombstone("void"))
 
-    def _rejoin(self, generation: int) -> None:
-        """Returns in a later generation, which voids commits still on their way; Retryable after `_REJOIN_S`."""
+    def _rejoin(self, left: Membership) -> None:
+        """Returns in another membership, which voids commits still on their way; Retryable after `_REJOIN_S`.
+
+        Its generation may be lower: the group may have been made anew.
+        """
         self._consumer.rejoin()
         deadline = time.monotonic() + _REJOIN_S
         while not self._is_stopping():
             self._consumer.fill_queue(0.05)
-            if self._consumer.membership is not None and self._consumer.membership[0] > generation:
+            if self._consumer.membership not in (None, left):
                 return
             if time.monotonic() > deadline:
                 raise Retryable("the group has not taken this node in again")
@@ -144,17 +147,17 @@ class ClaimCommit:
         committed = self._consumer.committed(offsets_to_commit(claims))
         journal = [("tasks.running", p) for p in {c.tasks[0].source.partition for c in claims}]
         ends = readable_whole(self._kafka, self._kafka.admin(), journal)
-        generations = HighestGenerations()
+        owners = JournalOwners()
         read_ranges(
             self._kafka,
             {place: (begins.get(place[1], 0), end) for place, end in ends.items()},
-            lambda message: generations.add_record(self._kafka.record(message)),
+            lambda message: owners.add_record(self._kafka.record(message)),
         )
         return [
             c
             for c in claims
             if all(committed[t.source.topic, t.source.partition] > t.source.offset for t in c.tasks)
-            and not any(generations.has_higher(t.source, c.generation) for t in c.tasks)
+            and not any(owners.has_later(t.source, c) for t in c.tasks)
         ]
 
 
@@ -162,23 +165,3 @@ def refusal_of(answer: Sent) -> Refused | None:
     """The error with which Kafka has refused the record, so that it is not in the log."""
     error = answer.exception() if answer.done() else None
     return error if isinstance(error, Refused) else None
-
-
-class HighestGenerations:
-    """The highest generation in the journal for each source."""
-
-    def __init__(self) -> None:
-        self._highest: dict[Source, int] = {}
-
-    def add_record(self, record: Record) -> None:
-        try:
-            entry = decode_journal(record)
-        except Undecodable:
-            return
-        sources = [entry.key.source] if isinstance(entry, Tombstone) else [t.source for t in entry.tasks]
-        for source in sources:
-            self._highest[source] = max(self._highest.get(source, -1), entry.generation)
-
-    def has_higher(self, source: Source, generation: int) -> bool:
-        """Whether a claim or tombstone has a higher generation for `source`, so that a claim of this one is void."""
-        return self._highest.get(source, -1) > generation

@@ -1,6 +1,7 @@
 """The records that the intake settles by one commit. Pure."""
 
 from collections import defaultdict
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from headrace.contract.journal import Claim
@@ -19,6 +20,7 @@ class CommitBatch:
 
     membership: Membership
     boot: str
+    epochs: Mapping[int, int]  # by partition, of all records that may be added
     starts: dict[Place, int] = field(default_factory=dict)  # offset of each partition's first record in the batch
     ends: dict[Place, int] = field(default_factory=dict)  # offsets to commit: past its last record, or markers after it
     groups: list[list[Job]] = field(default_factory=list)  # the jobs for one slot each
@@ -44,6 +46,11 @@ class CommitBatch:
         if pulled.header_error is None:
             self.seen.add((pulled.place, pulled.task.id, pulled.task.attempt))
 
+    def claim(self, tasks: tuple[Task, ...], boot: str, node: str) -> Claim:
+        """A claim on tasks of one partition. `boot` and `node` are to run it."""
+        epoch = self.epochs[tasks[0].source.partition]
+        return Claim(tasks, by=self.boot, for_=boot, generation=self.membership[0], epoch=epoch, node=node)
+
     def has_seen(self, pulled: Pulled) -> bool:
         """Whether an earlier record of the batch is the same task at the same attempt, in the same partition."""
         return (pulled.place, pulled.task.id, pulled.task.attempt) in self.seen
@@ -53,10 +60,7 @@ class CommitBatch:
         tasks = defaultdict(list)
         for pulled, _ in micro_batch.members:
             tasks[pulled.place].append(pulled.task)
-        claims = {
-            place: Claim(tuple(members), by=self.boot, for_=self.boot, generation=self.membership[0], node=node)
-            for place, members in tasks.items()
-        }
+        claims = {place: self.claim(tuple(members), self.boot, node) for place, members in tasks.items()}
         return [
             Job(claims[pulled.place], pulled.task, admitted.submission, admitted.kind)
             for pulled, admitted in micro_batch.members

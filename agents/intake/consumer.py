@@ -107,6 +107,13 @@ class TaskConsumer:
         plain rejection may follow an accepted commit: after False the caller must find out
         (`agents.intake.claim_commit`).
         """
+        return self._commit(membership, ends)
+
+    def confirm(self, membership: Membership, firsts: Mapping[Place, int]) -> bool:
+        """Whether the group certainly has this membership now. Commits the offsets of the first records not settled."""
+        return self._commit(membership, firsts)
+
+    def _commit(self, membership: Membership, ends: Mapping[Place, int]) -> bool:
         if not self.is_current(membership):
             return False
         at = [TopicPartition(self._kafka.topic(t), p, end) for (t, p), end in ends.items()]

@@ -33,6 +33,7 @@ from .claim_commit import ClaimCommit
 from .commit_batch import CommitBatch
 from .consumer import TaskConsumer
 from .delegation import Delegation
+from .epochs import Epochs
 from .job_starter import JobStarter, LogEnds
 from .micro_batching import MicroBatcher, RunTimes
 from .ready_queue import Pulled, ReadyQueue
@@ -82,6 +83,7 @@ class Intake:
         self._claims = ClaimCommit(
             kafka, sender, self._consumer, failpoint=failpoint, is_stopping=is_stopping, metrics=self._metrics
         )
+        self._epochs = Epochs(self._claims, self._consumer, failpoint)
         self._starter = JobStarter(
             sender,
             node,
@@ -171,9 +173,10 @@ class Intake:
         if waits_for_slot and not self._slots.free:
             self._slots.wait_free(_BUSY_S)
         self._consumer.fill_queue(0.0 if waits_for_slot else _QUEUED_S if len(self._queue) else _IDLE_S)
-        if self._consumer.membership is None:
+        if (membership := self._consumer.membership) is None:
             return
-        batch = CommitBatch(self._consumer.membership, self._node.boot)
+        boot = self._node.boot
+        batch = CommitBatch(membership, boot, self._epochs.begin(membership, boot, self._queue.first_offsets()))
         try:
             self._settle(batch)
         except (Retryable, KafkaException):
@@ -232,7 +235,7 @@ class Intake:
             self._queue.hold_partition(pulled.place, _HOST_RETRY_S)
             return False
         self._include(batch, pulled)
-        claim = Claim((pulled.task,), by=batch.boot, for_=host.boot, generation=batch.membership[0], node=host.node)
+        claim = batch.claim((pulled.task,), host.boot, host.node)
         self._delegation.note_claim(claim)
         batch.delegated.append(claim)
         return True
@@ -298,7 +301,7 @@ class Intake:
         """The claims that the commit has made effective."""
         effective = self._claims.commit(batch.membership, batch.claims, batch.ends)
         if effective is None:
-            return self._claims.resolve(batch.claims)
+            return self._claims.resolve(batch.membership, batch.claims)
         self._queue.mark_committed(batch.ends)
         for task in batch.tasks:
             window = self._consumer.window_of((task.source.topic, task.source.partition))

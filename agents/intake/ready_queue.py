@@ -151,6 +151,10 @@ class ReadyQueue:
         p = self._partitions.get(place)
         return p.records[0] if p is not None and p.records else None
 
+    def first_offsets(self) -> dict[Place, int]:
+        """The offset of each partition's first record."""
+        return {place: p.records[0].record.offset for place, p in self._partitions.items() if p.records}
+
     def next_record(self) -> Pulled | None:
         """The record that comes next, not removed; None when none is queued, or while an earlier one may yet arrive."""
         best: tuple[tuple[int, int, int], Pulled] | None = None

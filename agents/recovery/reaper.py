@@ -1,5 +1,5 @@
-"""The reaper: sends again what dead boots have claimed. Step 6 of the protocol (docs/protocol.md), with its generation
-rule.
+"""The reaper: sends again what dead boots have claimed. Step 6 of the protocol (docs/protocol.md), with its rule of
+epochs.
 
 A thread in every node, with a consumer in a group that shares out the journal's partitions. A partition is read from
 its beginning when this node gets it. A claim is judged only after the partition has been read to its end and its boot
@@ -199,7 +199,7 @@ class Reaper:
         return state.next_offset >= end and self._owned.get(partition) is state
 
     def _judge_claim(self, state: JournalState, live: LiveClaim, committed: dict[Place, int]) -> None:
-        if all(state.is_void(s, live.generation) for s in live.sources):
+        if all(state.is_void(s, live.ownership) for s in live.sources):
             claim = self._read_claim(live)
             if claim is not None:
                 self._ends.end_claim(state, live.key, claim, "void")
@@ -215,7 +215,7 @@ class Reaper:
             for t in claim.tasks
             if t.source in effective
             and t.source.offset not in live.resent
-            and not state.is_void(t.source, live.generation)
+            and not state.is_void(t.source, live.ownership)
         ]
         self._failpoint("reaper before reaping")
         self._ends.send_again(state, live.key, [replay_or_outcome(t, claim, self._node) for t in again])

@@ -2,7 +2,8 @@
 
 Intake, delegation and finisher write claims and tombstones; the reaper judges them. A claim's value is the claimed
 submissions as they came, one after another. Everything else is in headers, so no submission is encoded again and a
-claim is hardly larger than its submissions. A tombstone says why the claim ended. Undecodable for anything else.
+claim is hardly larger than its submissions. A tombstone says why the claim ended. An epoch's mark begins the claims of
+a partition's owner. Undecodable for anything else.
 """
 
 from collections.abc import Sequence
@@ -14,6 +15,7 @@ import orjson
 from headrace.contract.bounds import MAX_ATTEMPTS, MAX_BOOT_CHARACTERS, MAX_INT64, MAX_TIME_MS, whole_number
 from headrace.contract.ids import id_of_key
 from headrace.contract.ledger import decode_ledger, encode_ledger
+from headrace.contract.ownership import Ownership
 from headrace.contract.records import Outgoing, Record, Source, headers_of
 from headrace.contract.task import Task
 from headrace.errors import Undecodable
@@ -21,6 +23,8 @@ from headrace.errors import Undecodable
 Phase = Literal["claimed", "go"]
 _CLAIMED = ("tasks.normal", "tasks.high")
 Why = Literal["done", "retried", "void", "reaped"]
+_EPOCH = "epoch"  # the `why` of a mark
+_NO_TASK = "00000000-0000-0000-0000-000000000000"
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +70,7 @@ class Claim:
     by: str  # boot that claims
     for_: str  # boot that runs
     generation: int  # of the group headrace-tasks at the pull
+    epoch: int | None = None  # offset of its owner's mark in the journal; None in claims of older versions
     node: str  # name of the node that runs
     phase: Phase = "claimed"
 
@@ -100,6 +105,7 @@ class Claim:
             "for": self.for_,
             "phase": self.phase,
             "generation": self.generation,
+            "epoch": self.epoch,
             "node": self.node,
             "source": self.tasks[0].source,
             "members": orjson.dumps(members),
@@ -112,8 +118,14 @@ class Claim:
             self.tasks[0].source.partition,
         )
 
+    def ownership(self, at: int) -> Ownership:
+        """`at`: see Ownership."""
+        return Ownership(self.epoch, self.generation, -1 if self.epoch is not None else at)
+
     def tombstone(self, why: Why) -> Outgoing:
-        return tombstone(self.key, self.generation, why)
+        """Without an epoch also without the generation: the tombstone may outlive the claim and its group, and would
+        then make claims of a new group void."""
+        return tombstone(self.key, self.generation if self.epoch is not None else 0, why, self.epoch)
 
     @classmethod
     def decode(cls, record: Record) -> "Claim":
@@ -136,8 +148,15 @@ class Claim:
             or record.text("by") != key.boot
         ):
             raise Undecodable("not a claim: key, headers and value contradict each other", record.value)
-        runs, node = record.text("for"), record.text("node", "")
-        return cls(tuple(tasks), by=key.boot, for_=runs, generation=record.number("generation"), node=node, phase=phase)
+        return cls(
+            tuple(tasks),
+            by=key.boot,
+            for_=record.text("for"),
+            generation=record.number("generation"),
+            epoch=_epoch_in(record),
+            node=record.text("node", ""),
+            phase=phase,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,16 +166,52 @@ class Tombstone:
     key: ClaimKey
     generation: int
     why: str
+    epoch: int | None = None
+
+    def ownership(self, at: int) -> Ownership:
+        """`at`: see Ownership."""
+        return Ownership(self.epoch, self.generation, -1 if self.epoch is not None else at)
 
     @classmethod
     def decode(cls, record: Record) -> "Tombstone":
-        return cls(ClaimKey.of(record), record.number("generation", 0), record.text("why", ""))
+        epoch = _epoch_in(record)
+        return cls(ClaimKey.of(record), record.number("generation", 0), record.text("why", ""), epoch)
 
 
-def tombstone(key: ClaimKey, generation: int, why: Why) -> Outgoing:
+@dataclass(frozen=True, slots=True)
+class EpochMark:
+    """A record whose offset becomes the epoch of its writer's claims in that partition (`headrace.contract.ownership`).
+
+    Older versions take it for a tombstone, of a claim that never was: it changes nothing for them.
+    """
+
+    partition: int
+    boot: str
+
+    @property
+    def key(self) -> ClaimKey:
+        return ClaimKey(_NO_TASK, Source("tasks.normal", self.partition, 0), self.boot)
+
+    def encode(self) -> Outgoing:
+        return _end_of(self.key, {"generation": 0, "why": _EPOCH})
+
+    @classmethod
+    def decode(cls, record: Record) -> "EpochMark":
+        return cls(record.partition, ClaimKey.of(record).boot)
+
+
+def tombstone(key: ClaimKey, generation: int, why: Why, epoch: int | None = None) -> Outgoing:
     """The record that ends a claim."""
-    headers = headers_of({"source": key.source, "generation": generation, "why": why})
-    return Outgoing("tasks.running", str(key).encode(), None, headers, key.source.partition)
+    return _end_of(key, {"generation": generation, "epoch": epoch, "why": why})
+
+
+def _end_of(key: ClaimKey, headers: dict[str, object]) -> Outgoing:
+    own = headers_of({"source": key.source} | headers)
+    return Outgoing("tasks.running", str(key).encode(), None, own, key.source.partition)
+
+
+def _epoch_in(record: Record) -> int | None:
+    return record.number("epoch") if record.text("epoch", "") else None
 
 
 def _member(m: dict[str, Any], raw: bytes, first: Source) -> Task:
@@ -190,6 +245,8 @@ def offsets_to_commit(claims: Sequence[Claim]) -> dict[tuple[str, int], int]:
     return ends
 
 
-def decode_journal(record: Record) -> Claim | Tombstone:
-    """The claim or tombstone in a record of `tasks.running`; Undecodable when it is neither."""
-    return Tombstone.decode(record) if record.value is None else Claim.decode(record)
+def decode_journal(record: Record) -> Claim | Tombstone | EpochMark:
+    """The claim, tombstone or mark in a record of `tasks.running`; Undecodable for anything else."""
+    if record.value is not None:
+        return Claim.decode(record)
+    return EpochMark.decode(record) if record.text("why", "") == _EPOCH else Tombstone.decode(record)

@@ -226,7 +226,8 @@ def test_start_without_having_read_the_control_log_to_its_end(kafka_settings: Se
         assert reached.wait(60)
         sender.send_all([Cancel(task_id).encode()])
         sender.send_all([record(task_id)])
-        log.wait("tasks.running", 1)
+        while not log.live_claims():
+            pass
         slow.set()
         [outcome] = [Outcome.decode(r) for r in log.wait("results", 1)]
         log.wait_no_claims()

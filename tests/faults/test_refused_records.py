@@ -148,14 +148,31 @@ def test_the_end_of_an_attempt_waits_until_kafka_takes_it(
         assert [o.outcome for o in map(Outcome.decode, own(log.read("results"))) if o.name] == ["completed"]
 
 
+def begin_epoch(core: Core, log: Log, sender: Sender) -> None:
+    """Runs a task, so that partition 0 has its epoch: the next record for the journal is a claim."""
+    sender.send_all([record(partition=0)])
+    core.end(core.wait_jobs(1)[0])
+    log.wait_no_claims()
+    core.jobs.clear()
+
+
+def kinds_in_journal(log: Log) -> list[str]:
+    return [type(decode_journal(r)).__name__ for r in own(log.read("tasks.running"))]
+
+
+@pytest.mark.parametrize("refused", ["before claim", "before epoch"])
 def test_refused_claims_are_made_again_and_leave_nothing_behind(
-    kafka_settings: Settings, kafka: Kafka, log: Log, sender: Sender
+    refused: str, kafka_settings: Settings, kafka: Kafka, log: Log, sender: Sender
 ) -> None:
     turns: list[str] = []
-    core = Core(kafka_settings, failpoint=lambda name: turns.append(name) if name == "before claim" else None)
+    core = Core(kafka_settings, failpoint=lambda name: turns.append(name) if name == refused else None)
     with cores(core):
+        if refused == "before claim":
+            begin_epoch(core, log, sender)
+        turns.clear()
+        before = kinds_in_journal(log)
         limit_records(kafka, "tasks.running", 10)
-        sender.send_all([record()])
+        sender.send_all([record(partition=0)])
         until(lambda: "tasks.running" in says(core), "the role is not ready")
         until(lambda: len(turns) >= 3, "it is tried again")
         assert not core.jobs
@@ -163,27 +180,33 @@ def test_refused_claims_are_made_again_and_leave_nothing_behind(
         limit_records(kafka, "tasks.running", UNLIMITED)
         core.end(core.wait_jobs(1)[0])
         log.wait_no_claims()
-        assert len(own(log.read("tasks.running"))) == 2, "a claim and its tombstone"
+        made = kinds_in_journal(log)[len(before) :]
+        assert made == ["EpochMark"] * (refused == "before epoch") + ["Claim", "Tombstone"]
         assert len(core.jobs) == 1
 
 
+@pytest.mark.parametrize("unanswered", ["before claim", "before epoch"])
 def test_claims_without_an_answer_are_made_once_and_end_after_their_answer(
-    kafka_settings: Settings, kafka: Kafka, log: Log, sender: Sender
+    unanswered: str, kafka_settings: Settings, kafka: Kafka, log: Log, sender: Sender
 ) -> None:
     turns: list[str] = []
-    core = Core(kafka_settings, failpoint=lambda name: turns.append(name) if name == "before claim" else None)
+    core = Core(kafka_settings, failpoint=lambda name: turns.append(name) if name == unanswered else None)
     port = free_port()
     cut_off = Sender(Kafka(replace(kafka_settings, kafka=f"127.0.0.1:{port}"), "cut off"))
-    core.intake._claims._sender = cut_off
     with cores(core):
-        sender.send_all([record()])
+        if unanswered == "before claim":
+            begin_epoch(core, log, sender)
+        turns.clear()
+        before = kinds_in_journal(log)
+        core.intake._claims._sender = cut_off
+        sender.send_all([record(partition=0)])
         until(lambda: "has not answered claims" in (core.intake.check() or ""), "the role is not ready")
         assert len(turns) == 1
         with forwarded(port, kafka_settings.kafka):
             core.end(core.wait_jobs(1)[0])
         log.wait_no_claims()
-        kinds = [type(decode_journal(r)).__name__ for r in own(log.read("tasks.running"))]
-        assert kinds == ["Claim", "Tombstone", "Claim", "Tombstone"]
+        twice = ["Claim", "Tombstone"] if unanswered == "before claim" else ["EpochMark", "EpochMark"]
+        assert kinds_in_journal(log)[len(before) :] == [*twice, "Claim", "Tombstone"]
         assert len(core.jobs) == 1
     cut_off.close()
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from headrace.contract.cluster import Cancel, Redriven
-from headrace.contract.journal import Claim, Tombstone, decode_journal
+from headrace.contract.journal import Claim, EpochMark, Tombstone, decode_journal
 from headrace.contract.lifecycle import Event
 from headrace.contract.outcome import Outcome
 from headrace.contract.progress import Progress
@@ -91,13 +91,16 @@ class _Narrator:
         again = " (once more, in another partition: it runs too, and the first outcome decides)" if copies else ""
         return f"submitted: {submission.name}, results to {submission.directory}{again}"
 
-    def _claim(self, found: Claim | Tombstone) -> str:
+    def _claim(self, found: Claim | Tombstone | EpochMark) -> str:
+        if isinstance(found, EpochMark):
+            return f"boot {found.boot} begins to claim from this partition"
         if isinstance(found, Tombstone):
             return f"claim of {found.key.source} by boot {found.key.boot} is over: {_WHY.get(found.why, found.why)}"
         others = f", together with {len(found.tasks) - 1} other tasks" if len(found.tasks) > 1 else ""
         attempt = next((t.attempt for t in found.tasks if t.id == self.task_id), found.tasks[0].attempt)
         where = f"by boot {found.by}" + (f" for boot {found.for_}" if found.for_ != found.by else "")
-        group = f"phase {found.phase}, generation {found.generation}"
+        epoch = "" if found.epoch is None else f", epoch {found.epoch}"
+        group = f"phase {found.phase}, generation {found.generation}{epoch}"
         return f"attempt {attempt} claimed on {found.node} {where} ({group}){others}"
 
     def _outcome(self, record: Record) -> str:
