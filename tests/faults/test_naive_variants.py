@@ -243,8 +243,8 @@ class Withheld:
         self._real, self._key = real, task_id.encode()
         self.answer: Future[tuple[str, int, int]] = Future()
 
-    def send(self, out: Outgoing) -> "Future[tuple[str, int, int]]":
-        sent = self._real.send(out)
+    def send(self, out: Outgoing, *, unhurried: bool = False) -> "Future[tuple[str, int, int]]":
+        sent = self._real.send(out, unhurried=unhurried)
         return self.answer if (out.topic, out.key) == ("results", self._key) else sent
 
     def deliver(self, out: Outgoing) -> "Future[tuple[str, int, int]]":
