@@ -8,15 +8,18 @@ import logging
 import sqlite3
 
 from fastapi import APIRouter, FastAPI
+from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
 
 from headrace import __version__
 from headrace.process.throttled_log import log_throttled
 from headrace.storage.sqlite import is_damage, trouble
 
-from .http.guard import Guard
+from .http.direct import DirectRoutes
+from .http.guard import Access, Guard
 from .http.head_requests import HeadRequests
 from .http.problems import Problem
 from .page import routes as page
@@ -40,9 +43,30 @@ ROUTERS: tuple[APIRouter, ...] = (
 )
 
 
+# Called for every task, or by every listener: without the framework (docs/design/0041-a-gateways-hot-routes.md).
+_DIRECT = (
+    ("POST", "/tasks"),
+    ("POST", "/tasks/batch"),
+    ("GET", "/tasks/{task_id}"),
+    ("GET", "/tasks/{task_id}/events"),
+    ("GET", "/events"),
+)
+
+
+class Application(FastAPI):
+    """FastAPI, with the hot routes in front of it."""
+
+    direct: DirectRoutes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        scope["app"] = self
+        if scope["type"] != "http" or not await self.direct.answer(scope, receive, send):
+            await super().__call__(scope, receive, send)
+
+
 def make_app(dependencies: Dependencies, any_host: bool = False) -> FastAPI:
     """The gateway's ASGI application. `any_host`: accept every Host header, not only loopback names."""
-    app = FastAPI(
+    app = Application(
         title="Headrace",
         version=__version__,
         description="Serverless-style compute on Apache Kafka",
@@ -56,9 +80,26 @@ def make_app(dependencies: Dependencies, any_host: bool = False) -> FastAPI:
     app.add_exception_handler(HTTPException, _answer_http_error)
     app.add_exception_handler(sqlite3.Error, _answer_unreadable_view)
     app.add_exception_handler(Exception, _answer_failure)
+    access = Access(any_host)
     app.add_middleware(HeadRequests)
-    app.add_middleware(Guard, any_host=any_host)
+    app.add_middleware(Guard, access=access)
+    app.direct = DirectRoutes(_direct_routes(), access, _answer_error)
     return app
+
+
+def _direct_routes() -> list[APIRoute]:
+    """The routes of _DIRECT, which must be there."""
+    routes = [r for router in ROUTERS for r in router.routes if isinstance(r, APIRoute)]
+    return [next(r for r in routes if r.path == path and method in (r.methods or ())) for method, path in _DIRECT]
+
+
+async def _answer_error(request: Request, error: Exception) -> Response:
+    """What the framework does by the handlers' types, for the routes that it does not call."""
+    if isinstance(error, Problem):
+        return error.response()
+    if isinstance(error, sqlite3.Error):
+        return await _answer_unreadable_view(request, error)
+    return await _answer_failure(request, error)
 
 
 async def _answer_problem(_request: Request, error: Exception) -> Response:

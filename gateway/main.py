@@ -36,11 +36,14 @@ from headrace.storage.sqlite import trouble
 from .app import make_app
 from .http.guard import check_address
 from .kafka.broker_probe import BrokerProbe, Offsets
+from .kafka.receipts import Receipts
 from .kafka.source_reader import SourceReader
 from .metrics import Metrics
 from .routes.dependencies import Dependencies
 from .statistics_store import StatisticsStore
 from .submission import Submissions
+from .view.attention import Attention
+from .view.close_reader import PATIENT, QUICK, CloseReader
 from .view.cluster import TOPICS as CLUSTER_TOPICS
 from .view.cluster import ClusterView
 from .view.notifier import Notifier
@@ -125,7 +128,8 @@ async def running(
 ) -> AsyncIterator[Dependencies]:
     """Starts what handlers depend on, and stops it in order at the end. The caller closes the store and the root."""
     deps = _make_dependencies(settings, kafka, root, store)
-    threads: list[_Thread] = [deps.projector, deps.cluster, deps.broker_probe, deps.log_notes]
+    readers = [CloseReader(kafka, deps.projector, deps.attention, pace) for pace in (QUICK, PATIENT)]
+    threads: list[_Thread] = [deps.projector, *readers, deps.cluster, deps.broker_probe, deps.log_notes]
     if deps.snapshot_writer is not None:
         threads.append(deps.snapshot_writer)
     for thread in threads:
@@ -148,6 +152,7 @@ def _make_dependencies(settings: Settings, kafka: Kafka, root: ResultsRoot, stor
     snapshots = _snapshots(settings, root)
     projector = Projector(kafka, store, metrics, notifier.notify, snapshots, settings.view_days)
     cluster = ClusterView(kafka)
+    sender = Sender(kafka, SEND_TIMEOUT_S)
     stall_detector = StallDetector("the status view")
 
     def report_lag(end_offsets: Offsets) -> None:
@@ -163,8 +168,10 @@ def _make_dependencies(settings: Settings, kafka: Kafka, root: ResultsRoot, stor
         snapshot_writer=SnapshotWriter(store, snapshots, projector.whole_positions) if snapshots else None,
         cluster=cluster,
         notifier=notifier,
+        attention=Attention(),
         broker_probe=BrokerProbe(kafka, lambda: projector.places, report_lag),
-        sender=Sender(kafka, SEND_TIMEOUT_S),
+        sender=sender,
+        receipts=Receipts(sender, asyncio.get_running_loop()),
         source_reader=SourceReader(kafka),
         submissions=Submissions(cluster, allow_high_priority=is_loopback(settings.http.rpartition(":")[0])),
         health=Health(),
@@ -222,6 +229,7 @@ def _config(app: FastAPI) -> uvicorn.Config:
         lifespan="off",
         http="httptools",
         server_header=False,
+        proxy_headers=False,  # nothing here asks for the client's address or scheme
         timeout_keep_alive=60,
         ws="none",
     )

@@ -52,7 +52,7 @@ async def redrive(request: Request) -> Response:
     """Submits the tasks of the matching dead letters again, as new tasks."""
     deps = dependencies_of(request)
     wanted = parse_redrive(parse_body(await read_body(request, "application/json") or b"{}"))
-    deps.require_whole()  # else it would not know which were redriven already
+    await deps.require_whole()  # else it would not know which were redriven already
     tasks, items, more = await asyncio.to_thread(_find_dead, deps, wanted)
     counts = await asyncio.to_thread(deps.store.redrive_counts, [t.id for t in tasks])
     due = [(t, counts.get(t.id, 0) + 1) for t in tasks if wanted.again or not counts.get(t.id)]
@@ -125,7 +125,7 @@ class _Redrive:
             await self._send(task, count, ends)
             self.handled, self.next_cursor = number + 1, _cursor(task)
         # So that the same call right after this one skips them.
-        await self.deps.notifier.wait_until(lambda: self.deps.projector.snapshot.reached(ends), _VIEW_WAIT_S)
+        await self.deps.wait_read(ends, _VIEW_WAIT_S)
 
     async def _send(self, task: TaskView, count: int, ends: dict[tuple[str, int], int]) -> None:
         old = id_text(task.id)

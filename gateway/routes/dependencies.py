@@ -1,10 +1,12 @@
 """What handlers depend on, and the look-up of a task that decides between 404 and "not read yet".
 
-A task that was just submitted may not be in the status view yet. Before `find_task` answers 404 it waits until the view
-has read up to the end of the log as of the request.
+The status view reads in batches, up to a second behind, except for what has attention. So a look-up asks Kafka
+how far the log goes, and waits for the view to get there: before `find_task` answers 404, and, for a moment, before it
+shows a task that has not ended or a list.
 """
 
 import asyncio
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from starlette.requests import Request
@@ -20,10 +22,12 @@ from headrace.storage.results_root import ResultsRoot
 
 from ..http.problems import Problem
 from ..kafka.broker_probe import BrokerProbe
+from ..kafka.receipts import Receipts
 from ..kafka.source_reader import SourceReader
 from ..metrics import Metrics
 from ..statistics_store import StatisticsStore
 from ..submission import Submissions
+from ..view.attention import Attention
 from ..view.cluster import TOPICS as CLUSTER_TOPICS
 from ..view.cluster import ClusterView
 from ..view.event_topics import EVENT_TOPICS
@@ -39,6 +43,8 @@ FORGOTTEN = (
     "below the results root"
 )
 FIND_WAIT_S = 2.0  # how long a look-up waits for the view to reach the end of the log before it answers 503
+_REFRESH_S = 0.5  # how long one waits that can answer with what the view has
+_KEEP_S = 3.0  # how long a task that somebody has asked for is followed closely: clients that poll ask again
 
 
 @dataclass(slots=True, kw_only=True)
@@ -50,8 +56,10 @@ class Dependencies:
     snapshot_writer: SnapshotWriter | None
     cluster: ClusterView
     notifier: Notifier
+    attention: Attention
     broker_probe: BrokerProbe
     sender: Sender
+    receipts: Receipts
     source_reader: SourceReader
     submissions: Submissions
     health: Health
@@ -61,26 +69,55 @@ class Dependencies:
     log_notes: LogNotes
     recent_submissions: RecentSubmissions = field(default_factory=RecentSubmissions)
 
-    async def find_task(self, text: str) -> TaskView:
-        """The task whose id a path holds.
+    async def find_task(self, text: str, *, fresh: bool = True) -> TaskView:
+        """The task whose id a path holds, as of now; with `fresh` False perhaps as of a second ago.
 
         Problem no-such-task or task-forgotten, or a 503 while the view cannot tell.
         """
         task_id = parse_task_id(text)
-        task = self.store.get_task(id_bytes(task_id))
-        if task is not None:
+        raw = id_bytes(task_id)
+        task = self.store.get_task(raw)
+        if task is None and (task := self.recent_submissions.find(task_id)) is not None:
             return task
-        if (ends := self.recent_submissions.end_offsets(task_id)) is not None:
-            await self.notifier.wait_until(lambda: self.projector.snapshot.reached(ends), FIND_WAIT_S / 2)
-            task = self.store.get_task(id_bytes(task_id))
         if task is None:
             await self.catch_up(task_id, submitted_anywhere=True)
-            task = self.store.get_task(id_bytes(task_id))
-        if task is None and self.store.is_forgotten(id_bytes(task_id)):
+            task = self.store.get_task(raw)
+        elif fresh and not task.status.terminal and await self._refresh_task(task_id):
+            task = self.store.get_task(raw) or task
+        if task is None and self.store.is_forgotten(raw):
             raise Problem("task-forgotten", FORGOTTEN)
         if task is None:
             raise no_such_task(text)
         return task
+
+    def event_places(self, task_id: str) -> list[Place]:
+        """Where the events of a task are."""
+        count = self.projector.partition_count
+        return [(topic, partition_of(task_id.encode(), count)) for topic in EVENT_TOPICS] if count else []
+
+    async def _refresh_task(self, task_id: str) -> bool:
+        """Whether the view may know more of the task now; False when it has been followed closely."""
+        places = self.event_places(task_id)
+        if self.attention.keep(places, _KEEP_S):
+            return False
+        await self.refresh(places)
+        return True
+
+    async def refresh(self, places: Iterable[Place]) -> None:
+        """Waits until the view has read what these hold now, for half a second at most; not while it catches up."""
+        if not self.projector.catching_up.whole():
+            return
+        try:
+            ends = await self.broker_probe.readable_offsets(places)
+        except Retryable:
+            return
+        await self.wait_read(ends, _REFRESH_S)
+
+    async def wait_read(self, ends: Mapping[Place, int], timeout_s: float) -> bool:
+        """Whether the view has read up to these ends, within that time; what is missing has attention meanwhile."""
+        positions = self.projector.snapshot.positions
+        with self.attention.on([place for place, end in ends.items() if positions.get(place, 0) < end]):
+            return await self.notifier.wait_until(lambda: self.projector.snapshot.reached(ends), timeout_s)
 
     async def catch_up(self, task_id: str, *, submitted_anywhere: bool = False) -> None:
         """Waits until the view has read everything that the log holds of the task by now.
@@ -99,15 +136,19 @@ class Dependencies:
             ends = await self.broker_probe.readable_offsets(elsewhere) | await self.broker_probe.end_offsets(home)
         except Retryable as e:
             raise Problem("kafka-unavailable", str(e)) from None
-        if not await self.notifier.wait_until(lambda: self.projector.snapshot.reached(ends), FIND_WAIT_S):
+        if not await self.wait_read(ends, FIND_WAIT_S):
             raise Problem(
                 "catching-up", f"the gateway has not read to the end of the log yet: try again in a moment{self._why()}"
             )
 
-    def require_whole(self) -> None:
-        """Problem catching-up until the view holds what the log held at its start: a list would lack tasks."""
+    async def require_whole(self) -> None:
+        """Waits for a moment until the view holds what the log holds, as `refresh` does.
+
+        Problem catching-up until the view holds what the log held at its start: a list would lack tasks.
+        """
         if not self.projector.catching_up.whole():
             raise Problem("catching-up", f"lists would lack tasks until the gateway has read the log{self._why()}")
+        await self.refresh(self.projector.places)
 
     async def event_ends(self) -> dict[Place, int]:
         """The ends of the topics of events as of now, however far the view has read.

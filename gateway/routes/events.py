@@ -38,7 +38,7 @@ _COMMENT = format_sse_event(comment="alive")
 async def task_events(task_id: str, request: Request) -> Response:
     """The past events of one task, then new ones as they happen, up to its terminal event."""
     deps = dependencies_of(request)
-    task = await deps.find_task(task_id)
+    task = await deps.find_task(task_id, fresh=False)
     after = request.headers.get("last-event-id", "")
     after = after if is_event_id(after) else ""
     if after == ENDED:
@@ -72,7 +72,8 @@ async def all_events(request: Request) -> Response:
 
 async def _stream_task(deps: Dependencies, task_id: str, after: str) -> AsyncIterator[bytes]:
     key = id_bytes(task_id)
-    with deps.notifier.listen(key) as woken, deps.metrics.listeners.track_inprogress():
+    attention = deps.attention.on(deps.event_places(task_id))
+    with attention, deps.notifier.listen(key) as woken, deps.metrics.listeners.track_inprogress():
         comment_at = time.monotonic() + COMMENT_EVERY_S
         while not deps.notifier.closed:
             woken.clear()
@@ -100,7 +101,8 @@ def _new_events(deps: Dependencies, key: bytes, after: str) -> tuple[list[TaskEv
 async def _stream_all(
     deps: Dependencies, vector: position_vector.PositionVector, task_filter: TaskFilter, first: bytes
 ) -> AsyncIterator[bytes]:
-    with deps.notifier.listen() as woken, deps.metrics.listeners.track_inprogress():
+    attention = deps.attention.on([place for place in deps.projector.places if place[0] in EVENT_TOPICS])
+    with attention, deps.notifier.listen() as woken, deps.metrics.listeners.track_inprogress():
         yield first or _COMMENT  # at once, so that the client knows that it is connected
         stream: EventStream | None = None
         comment_at = time.monotonic() + COMMENT_EVERY_S

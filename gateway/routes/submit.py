@@ -4,11 +4,9 @@ The hot path: handlers read the raw request, because the framework's parsing cos
 Problem. When Kafka is unavailable the answer is 503, at once if the probe knows, else within the sender's time limit.
 """
 
-import asyncio
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from concurrent.futures import Future
-from typing import Any
 
 import orjson
 from starlette.requests import Request
@@ -19,6 +17,7 @@ from headrace.errors import Retryable
 from ..http.body import read_body, read_lines
 from ..http.problems import Problem
 from ..http.router import Router
+from ..kafka.receipts import Fate
 from ..submission import PreparedSubmission
 from ..view.projection import TaskView, id_bytes
 from .dependencies import Dependencies, dependencies_of
@@ -70,12 +69,10 @@ async def _send(deps: Dependencies, prepared: PreparedSubmission) -> PreparedSub
             return prepared
     if deps.broker_probe.unavailable:
         raise Problem("kafka-unavailable", deps.broker_probe.unavailable)
-    try:
-        place = await asyncio.wrap_future(deps.sender.send(prepared.record))
-    except Retryable as e:
-        deps.broker_probe.report_failure(e)
-        raise Problem("kafka-unavailable", str(e)) from None
-    deps.recent_submissions.add_submission(prepared.id, *place)
+    [fate] = await deps.receipts.send([prepared.record])
+    if isinstance(fate, BaseException):
+        raise _unsent(deps, fate)
+    deps.recent_submissions.add_submission(prepared.id, prepared.submission, prepared.digest, fate)
     if prepared.digest:  # two gateways may have sent at once: the first record in the log decides
         await _resolve_key(deps, prepared)
     return prepared
@@ -170,9 +167,12 @@ async def _submit_window(deps: Dependencies, lines: Sequence[bytes], request: Re
                 _prepare_line(deps, line, headers) if _may_be_outdated(p) else p
                 for line, p in zip(lines, prepared, strict=True)
             ]
-    sent = [p if isinstance(p, Problem) else (p.id, deps.sender.send(p.record)) for p in prepared]
-    answers = await asyncio.to_thread(lambda: [_answer(deps, s) for s in sent])
-    return [orjson.dumps(a, option=orjson.OPT_APPEND_NEWLINE) for a in answers]
+    fates = iter(await deps.receipts.send([p.record for p in prepared if not isinstance(p, Problem)]))
+    answers = [p if isinstance(p, Problem) else _settled(deps, p, next(fates)) for p in prepared]
+    refused = Counter(a.type for a in answers if isinstance(a, Problem))
+    for answer, count in (refused | {"accepted": len(answers) - refused.total()}).items():
+        deps.metrics.submitted.labels(answer).inc(count)
+    return [a if isinstance(a, bytes) else orjson.dumps({"error": a.to_json()}) + b"\n" for a in answers]
 
 
 def _prepare_line(deps: Dependencies, line: bytes, headers: Mapping[str, str]) -> PreparedSubmission | Problem:
@@ -187,13 +187,14 @@ def _may_be_outdated(prepared: PreparedSubmission | Problem) -> bool:
     return isinstance(prepared, Problem) and prepared.type in ("unknown-kind", "invalid-payload")
 
 
-def _answer(deps: Dependencies, sent: "tuple[str, Future[Any]] | Problem") -> dict[str, Any]:
-    problem = sent if isinstance(sent, Problem) else None
-    if not isinstance(sent, Problem):
-        try:
-            sent[1].result()
-        except Retryable as e:
-            deps.broker_probe.report_failure(e)
-            problem = Problem("kafka-unavailable", str(e))
-    deps.metrics.submitted.labels(problem.type if problem else "accepted").inc()
-    return {"error": problem.to_json()} if problem else {"id": sent[0]}  # type: ignore[index]  # not a Problem, so a pair
+def _settled(deps: Dependencies, prepared: PreparedSubmission, fate: Fate) -> bytes | Problem:
+    """A line's answer with the id of its task, or why its record may not be in the log."""
+    if isinstance(fate, BaseException):
+        return _unsent(deps, fate)
+    return b'{"id":"%b"}\n' % prepared.id.encode()
+
+
+def _unsent(deps: Dependencies, error: BaseException) -> Problem:
+    if isinstance(error, Retryable):
+        deps.broker_probe.report_failure(error)
+    return Problem("kafka-unavailable", str(error))

@@ -42,7 +42,7 @@ async def list_tasks(request: Request) -> Response:
 
 async def task_page(deps: Dependencies, wanted: TaskFilter, request: Request) -> Response:
     """One page of the matching tasks, with the cursor of the next page. Problem catching-up: see `require_whole`."""
-    deps.require_whole()
+    await deps.require_whole()
     limit, before = parse_limit(request.query_params), parse_cursor(request.query_params)
     tasks = await asyncio.to_thread(deps.store.list_tasks, wanted, before, limit + 1)
     more = len(tasks) > limit
@@ -72,7 +72,8 @@ async def cancel_task(task_id: str, request: Request) -> Response:
             deps.broker_probe.report_failure(e)
             raise Problem("kafka-unavailable", f"the task may not have been cancelled: {e}; try again") from None
         # The arbiter decides within milliseconds: wait for it, so that the answer is the final state.
-        await deps.notifier.wait_until(lambda: _current_status(deps, task).terminal, _CANCEL_WAIT_S)
+        with deps.attention.on(deps.event_places(id_text(task.id))):
+            await deps.notifier.wait_until(lambda: _current_status(deps, task).terminal, _CANCEL_WAIT_S)
         status = _current_status(deps, task)
         if status in (Status.COMPLETED, Status.FAILED):
             raise _already_ended(status)

@@ -9,6 +9,7 @@ task code. Undecodable records are logged and skipped.
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 from headrace.contract.cluster import Heartbeat, KindInfo
 from headrace.contract.payload_check import PayloadCheck
@@ -21,6 +22,7 @@ TOPICS = ("kinds", "nodes")
 LIVE_S = 10.0  # ten heartbeats: a node that is silent longer does not count as live
 # How long a kind stays available after its last node has gone: a rolling restart must not refuse submissions.
 GRACE_S = 60.0
+_SELDOM = {"fetch.wait.max.ms": 5000}  # how long Kafka may wait when nothing comes: fewer requests of an idle gateway
 _FORGET_S = 600.0  # how long GET /nodes lists a silent node
 
 
@@ -41,6 +43,9 @@ class ClusterView(Follower):
         self._kinds: dict[str, PayloadCheck] = {}
         self._nodes: dict[str, KnownNode] = {}
         self._backlog_end: int | None = None  # the end of `nodes` when reading began
+
+    def consumer_options(self) -> dict[str, Any]:
+        return _SELDOM
 
     def find_kind(self, name: str) -> PayloadCheck | None:
         """The payload check of an available kind, or None.

@@ -1,6 +1,8 @@
 """Folds the log into the status store: a consumer without a group reads all partitions with records about tasks.
 
-One thread polls, folds a batch, commits it together with its positions, and notifies listeners. A restart resumes at
+One thread polls, folds a batch, commits it together with its positions, and notifies listeners. Once it has read what
+the log held at its start, it reads in batches, a second behind; what somebody waits for the close readers read
+before, and call `fold` as well. A restart resumes at
 the stored positions. Where Kafka no longer holds one, the thread reads that partition from its earliest record and
 logs it. Undecodable records are counted and skipped. When the disk is full it waits and tries again; nothing is lost.
 A file that is found damaged, by this thread or by a handler, is made anew and filled from the log.
@@ -8,9 +10,11 @@ A file that is found damaged, by this thread or by a handler, is made anew and f
 
 import logging
 import sqlite3
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from confluent_kafka import KafkaError, KafkaException
 
@@ -36,6 +40,8 @@ TASK_TOPICS = ("tasks.normal", "tasks.high")
 TOPICS = (*TASK_TOPICS, *EVENT_TOPICS, "tasks.control")  # the last one for redrives
 MAX_BATCH = 4000
 _LOOK_EVERY_S = 30.0  # whether this is still the same cluster
+# One request for all partitions costs the broker 2 ms, and without these options each record of a lone task makes one.
+_IN_BATCHES = {"fetch.min.bytes": 1_000_000, "fetch.wait.max.ms": 1000}
 _PASSING = {
     KafkaError._ALL_BROKERS_DOWN,
     KafkaError._TRANSPORT,
@@ -75,6 +81,9 @@ class Projector(Follower):
         self._snapshots = snapshots  # to start from, until that has been tried
         self._pruner = Pruner(store, view_days)
         self._looked_at = 0.0
+        self._in_batches = False
+        self._folding = threading.RLock()  # for all that writes
+        self._epoch = 0  # rises when what other readers have read may no longer fit
         self.snapshot = Snapshot(store.positions(), store.last_seq())
         self.partition_count = 0  # of each keyed topic; 0 until the topics are known
 
@@ -90,7 +99,16 @@ class Projector(Follower):
     def failure_words(self, error: Exception) -> str:
         return trouble(error) if isinstance(error, sqlite3.Error) else super().failure_words(error)
 
+    def consumer_options(self) -> dict[str, Any]:
+        self._in_batches = self.catching_up.whole()
+        return _IN_BATCHES if self._in_batches else {}
+
     def start_positions(self, ends: Mapping[Place, int]) -> Mapping[Place, int]:
+        with self._folding:
+            return self._start_positions(ends)
+
+    def _start_positions(self, ends: Mapping[Place, int]) -> Mapping[Place, int]:
+        self._epoch += 1
         if self._store.damage is not None:
             self._remake()
         self._adopt_cluster()
@@ -102,10 +120,28 @@ class Projector(Follower):
         return self.snapshot.positions
 
     def apply_batch(self, records: Sequence[Record], positions: Mapping[Place, int]) -> None:
-        batch = EventBatch(self._store, self._metrics)
-        batch.fold_records(records)
-        seq = self._store.apply(batch.tasks.values(), batch.events, batch.progress, positions)
-        self.snapshot = Snapshot({**self.snapshot.positions, **positions}, max(seq, self.snapshot.seq))
+        self.fold(records, positions, self._epoch)
+
+    def reading(self) -> tuple[int, Mapping[Place, int]]:
+        """The epoch, for `fold`, and the positions from which another reader may read in it."""
+        with self._folding:
+            return self._epoch, self.snapshot.positions
+
+    def fold(self, records: Sequence[Record], positions: Mapping[Place, int], epoch: int) -> None:
+        """Folds those records that nobody has folded yet; from any thread that has read them in `epoch`.
+
+        `positions`: the next offsets after the records. Before them the reader has left out nothing that the view
+        lacks.
+        """
+        with self._folding:
+            read = self.snapshot.positions
+            ahead = {place: at for place, at in positions.items() if at > read.get(place, -1)}
+            if epoch != self._epoch or not ahead:
+                return
+            batch = EventBatch(self._store, self._metrics)
+            batch.fold_records([r for r in records if r.offset >= read.get((r.topic, r.partition), 0)])
+            seq = self._store.apply(batch.tasks.values(), batch.events, batch.progress, ahead)
+            self.snapshot = Snapshot({**read, **ahead}, max(seq, self.snapshot.seq))
         self._on_commit(batch.changed_ids)
 
     def notes(self) -> list[str]:
@@ -119,8 +155,10 @@ class Projector(Follower):
         ]
 
     def position_lost(self, place: Place) -> None:
-        positions = {p: at for p, at in self.snapshot.positions.items() if p != place}
-        self.snapshot = Snapshot(positions, self.snapshot.seq)
+        with self._folding:
+            self._epoch += 1
+            positions = {p: at for p, at in self.snapshot.positions.items() if p != place}
+            self.snapshot = Snapshot(positions, self.snapshot.seq)
 
     def partition_failed(self, error: KafkaError) -> None:
         if error.code() not in _PASSING:
@@ -132,11 +170,15 @@ class Projector(Follower):
         if self._store.rebuilds.why is not None and self.catching_up.whole():
             self._store.rebuilds.end()
         if self.catching_up.whole():  # before, a record that is still to come could bring half a task back
-            self._pruner.turn()
+            with self._folding:
+                self._pruner.turn()
+            if not self._in_batches:
+                self.restart()
         if time.monotonic() - self._looked_at > _LOOK_EVERY_S:
             self._looked_at = time.monotonic()
-            if not self._adopt_cluster():
-                self.restart()
+            with self._folding:
+                if not self._adopt_cluster():
+                    self.restart()
 
     def _restore(self, snapshots: Snapshots, ends: Mapping[Place, int]) -> None:
         installation = installation_name(self._kafka.admin(), self._kafka, TOPICS[0], 5)
@@ -155,6 +197,7 @@ class Projector(Follower):
         if self._store.adopt_cluster(installation_name(self._kafka.admin(), self._kafka, TOPICS[0], 5)):
             return True
         log.warning("the stored status view belongs to another Kafka cluster: rebuilding it from this cluster's log")
+        self._epoch += 1
         self.snapshot = Snapshot()
         self.catching_up.begin_again()
         return False

@@ -1,26 +1,41 @@
-"""Where the newest submissions of this gateway lie in the log, so that a look-up need not ask Kafka for end offsets.
+"""The newest submissions of this gateway, as tasks, for look-ups before the status view has read their records.
 
-Clients often request a task right after its 202, before the status view has read its record. Bounded; used on the event
-loop alone.
+Clients often request a task right after its 202. Bounded; used on the event loop alone.
 """
 
-# The view is seldom a second behind. A task that is no longer remembered costs its look-up one request to Kafka.
+from headrace.contract.records import Source
+from headrace.contract.submission import Submission
+from headrace.kafka.sender import Written
+
+from .projection import TaskView, id_bytes
+
+# The view is seldom a second behind. A task that is no longer remembered costs its look-up some requests to Kafka.
 MAX_SUBMISSIONS = 10_000
 
 
 class RecentSubmissions:
-    """The offset after the record of each remembered task, by (topic, partition)."""
+    """What the view will hold of each remembered task once it has read its first record."""
 
     def __init__(self, max_submissions: int = MAX_SUBMISSIONS) -> None:
         self._max_submissions = max_submissions
-        self._end_offsets: dict[str, dict[tuple[str, int], int]] = {}
+        self._known: dict[str, tuple[str, str, str, Written]] = {}
 
-    def add_submission(self, task_id: str, topic: str, partition: int, offset: int) -> None:
+    def add_submission(self, task_id: str, submission: Submission, digest: str, written: Written) -> None:
         """Remembers a submission, and forgets the oldest when there are too many."""
-        if len(self._end_offsets) >= self._max_submissions:
-            del self._end_offsets[next(iter(self._end_offsets))]
-        self._end_offsets[task_id] = {(topic, partition): offset + 1}
+        if len(self._known) >= self._max_submissions:
+            del self._known[next(iter(self._known))]
+        self._known[task_id] = submission.name, submission.directory, digest, written
 
-    def end_offsets(self, task_id: str) -> dict[tuple[str, int], int] | None:
-        """The offsets that the view must reach to know the task; None when this gateway does not remember it."""
-        return self._end_offsets.get(task_id)
+    def find(self, task_id: str) -> TaskView | None:
+        """The queued task; None when this gateway does not remember it."""
+        if (known := self._known.get(task_id)) is None:
+            return None
+        name, directory, digest, written = known
+        return TaskView(
+            id_bytes(task_id),
+            name=name,
+            directory=directory,
+            submitted_ms=written.timestamp_ms,
+            source=str(Source(*written)),
+            digest=digest,
+        )

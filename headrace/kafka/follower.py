@@ -35,9 +35,9 @@ _RETRY_S = 0.5
 class Follower:
     """A subclass applies records one by one in `apply_record`, or a batch at a time in `apply_batch`.
 
-    Its other hooks are `start_positions`, `save_positions`, `position_lost`, `partition_failed` and `on_turn`. All of
-    them run in the follower's thread. An error of `retried_errors` makes it follow again after a pause, from
-    `start_positions` on, and `failure` says why meanwhile.
+    Its other hooks are `consumer_options`, `start_positions`, `save_positions`, `position_lost`, `partition_failed` and
+    `on_turn`. All of them run in the follower's thread. An error of `retried_errors` makes it follow again after a
+    pause, from `start_positions` on, and `failure` says why meanwhile.
     """
 
     batch_size = 500  # records at most
@@ -79,6 +79,10 @@ class Follower:
 
     def start_positions(self, ends: Mapping[Place, int]) -> Mapping[Place, int]:
         """Where to begin; a place that is missing here is read from its beginning. `ends` has all places."""
+        return {}
+
+    def consumer_options(self) -> Mapping[str, Any]:
+        """librdkafka's options for the consumer; asked at each start."""
         return {}
 
     def position_lost(self, place: Place) -> None:
@@ -170,7 +174,7 @@ class Follower:
                 self._closing.wait(2 * _RETRY_S)
 
     def _follow(self) -> None:
-        consumer = self._kafka.consumer()
+        consumer = self._kafka.consumer(None, **self.consumer_options())
         self._restarting = False
         try:
             self._assign(consumer)

@@ -10,12 +10,38 @@ from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from headrace.contract.records import Outgoing
 
 _FIRST_WAIT_S, _LONGEST_WAIT_S = 0.5, 5.0
 
-Sent = Future[tuple[str, int, int]]  # (topic, partition, offset) once Kafka has the record
+
+class Written(tuple[str, int, int]):
+    """(topic, partition, offset) of a record, and when the broker appended it."""
+
+    timestamp_ms: int
+
+
+Sent = Future[tuple[str, int, int]]  # a Written, once Kafka has the record
+
+
+class Receipt(Protocol):
+    """What the sender tells about a record: the methods of `Sent` that it uses. It calls them from any thread."""
+
+    def cancel(self) -> bool: ...
+
+    def cancelled(self) -> bool: ...
+
+    def set_running_or_notify_cancel(self) -> bool: ...
+
+    def set_result(self, result: Written) -> None: ...
+
+    def set_exception(self, exception: BaseException | None) -> None: ...
+
+
+def _future() -> Sent:
+    return Future()
 
 
 @dataclass(slots=True, eq=False)
@@ -25,7 +51,7 @@ class Sending:
     record: Outgoing
     expires_at: float  # monotonic; infinity without a limit
     wanted: Callable[[], bool] | None = None
-    done: Sent = field(default_factory=Future)
+    done: Receipt = field(default_factory=_future)
 
     @property
     def is_owned(self) -> bool:

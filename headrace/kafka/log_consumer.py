@@ -105,6 +105,19 @@ class LogConsumer(Consumer):
         self._starts = {(p.topic, p.partition): p.offset for p in partitions}
         super().assign(partitions)
 
+    def incremental_assign(self, partitions: list[TopicPartition]) -> None:
+        self._starts |= {(p.topic, p.partition): p.offset for p in partitions}
+        super().incremental_assign(partitions)
+
+    def incremental_unassign(self, partitions: list[TopicPartition]) -> None:
+        gone = {(p.topic, p.partition) for p in partitions}
+        self._made = deque(m for m in self._made if (m.topic(), m.partition()) not in gone)
+        for place in gone:
+            self._passed.pop(place, None)
+            self._starts.pop(place, None)
+        self._paused -= gone
+        super().incremental_unassign(partitions)
+
     def unassign(self) -> None:
         self._forget()
         super().unassign()

@@ -13,6 +13,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable
+from concurrent.futures import Future
 from functools import partial
 from typing import Any
 
@@ -21,11 +22,11 @@ from confluent_kafka import KafkaError, KafkaException, Message, Producer
 from headrace.contract.records import Outgoing
 from headrace.errors import Refused, Retryable
 from headrace.kafka.client import Kafka, place_of_message
-from headrace.kafka.held_records import HeldRecords, Sending, Sent
+from headrace.kafka.held_records import HeldRecords, Receipt, Sending, Sent, Written
 from headrace.kafka.refusals import Refusals, in_words, is_refusal
 from headrace.process.throttled_log import log_throttled
 
-__all__ = ["Sender", "Sent"]
+__all__ = ["Receipt", "Sender", "Sent", "Written"]
 
 _POLL_S = 0.1
 _UNHURRIED_S = 0.05  # after it a record is sent at the next look, at most _POLL_S later
@@ -79,15 +80,21 @@ class Sender:
 
         An `unhurried` record may wait a tenth of a second to share a request with the next one that is sent.
         """
-        sending = Sending(record, float("inf") if self._timeout_s is None else time.monotonic() + self._timeout_s)
+        done: Sent = Future()
+        self.send_for(record, done, unhurried=unhurried)
+        return done
+
+    def send_for(self, record: Outgoing, receipt: Receipt, *, unhurried: bool = False) -> None:
+        """`send` for a caller with a receipt of its own, which may cost less than a future."""
+        expires_at = float("inf") if self._timeout_s is None else time.monotonic() + self._timeout_s
+        sending = Sending(record, expires_at, done=receipt)
         if self._held.holds_key_of(record):
-            sending.done.set_exception(Refused(f"an earlier record for {record.topic} with the same key waits"))
+            receipt.set_exception(Refused(f"an earlier record for {record.topic} with the same key waits"))
         elif unhurried and not self._closing.is_set():
             self._unhurried.append((time.monotonic() + _UNHURRIED_S, sending))
         else:
             self._produce_in_order(sending)
             self._send_unhurried(float("inf"))
-        return sending.done
 
     def deliver(self, record: Outgoing, wanted: Callable[[], bool] = _always) -> Sent:
         """Owns the record: sends it again until Kafka has it, whatever Kafka says, in the order of its key.
@@ -95,13 +102,14 @@ class Sender:
         Meanwhile `check` says what is wrong. `wanted` is asked before it is sent again; once false, the future is
         cancelled. Otherwise the future never fails.
         """
-        sending = Sending(record, float("inf"), wanted)
+        done: Sent = Future()
+        sending = Sending(record, float("inf"), wanted, done)
         if self._held.holds_key_of(record):
             self._held.hold(sending)
         else:
             self._produce_in_order(sending)
             self._send_unhurried(float("inf"))
-        return sending.done
+        return done
 
     def check(self) -> str | None:
         """For the role's health: what Kafka refuses, and what to change."""
@@ -195,7 +203,9 @@ class Sender:
             return
         self._held.release(sending)
         if sending.done.set_running_or_notify_cancel():
-            sending.done.set_result((self._kafka.unprefixed(topic), partition, offset))
+            written = Written((self._kafka.unprefixed(topic), partition, offset))
+            written.timestamp_ms = message.timestamp()[1]
+            sending.done.set_result(written)
 
     def _on_error(self, sending: Sending, error: KafkaError) -> None:
         topic = self._kafka.topic(sending.record.topic)

@@ -11,6 +11,7 @@ import orjson
 import pytest
 
 from gateway.http import body as body_module
+from gateway.http.direct import DirectRoutes
 from gateway.routes import submit as submit_module
 from headrace.contract.ids import new_id
 from tests.rigs.gateway import BODY, Gateway, Stage, records_on, submission
@@ -216,3 +217,56 @@ def test_a_batch_that_fails_halfway_answers_for_the_lines_before(gw: Gateway, mo
         assert 250 <= len(problem["answers"]) < 600
         assert gw.http.get(f"/tasks/{problem['answers'][-1]['id']}").status_code == 200
         assert f"first {len(problem['answers'])} lines" in problem["detail"]
+
+
+# --- the hot routes, which the framework does not call
+
+
+async def _leave_alone(*_: object) -> bool:
+    return False
+
+
+def test_the_hot_routes_answer_as_through_the_framework(
+    gw: Gateway, ended: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    requests: list[tuple[str, str, dict[str, str], bytes]] = [
+        ("POST", "/tasks", JSON | {"idempotency-key": "hot"}, submission()),
+        ("POST", "/tasks", JSON | {"idempotency-key": "hot"}, submission(directory="other")),
+        ("POST", "/tasks", JSON, b"{"),
+        ("POST", "/tasks", JSON, orjson.dumps(BODY | {"name": "nothing"})),
+        ("POST", "/tasks", {}, b"{}"),
+        ("POST", "/tasks", JSON | {"host": "example.com"}, b"{}"),
+        ("POST", "/tasks", JSON | {"origin": "http://example.com"}, b"{}"),
+        ("POST", "/tasks?a=1", JSON, b"{}"),
+        ("POST", "/tasks", JSON | GZIP, b"x"),
+        ("POST", "/tasks/batch", LINES, b"{\n{}\n\n"),
+        ("POST", "/tasks/batch", JSON, b"{}"),
+        ("GET", f"/tasks/{ended}", {}, b""),
+        ("GET", f"/tasks/{ended}?a=1", {}, b""),
+        ("GET", "/tasks/nothing", {"host": "LOCALHOST:1"}, b""),
+        ("GET", f"/tasks/{ended}/events", {}, b""),
+        ("GET", f"/tasks/{ended}/events", {"last-event-id": "9"}, b""),
+        ("GET", "/events?status=wrong", {}, b""),
+        ("GET", "/tasks//events", {}, b""),
+        ("PUT", "/tasks", JSON, b"{}"),
+        ("GET", "/tasks/batch", {}, b""),
+    ]
+    answers: list[list[object]] = []
+    for _ in range(2):
+        found = [gw.http.request(m, url, headers=h, content=c) for m, url, h, c in requests]
+        answers.append([(a.status_code, {**a.headers, "date": ""}, a.content) for a in found])
+        monkeypatch.setattr(DirectRoutes, "answer", _leave_alone)
+    for request, direct, through_the_framework in zip(requests, *answers, strict=True):
+        assert direct == through_the_framework, request
+
+
+def test_an_error_of_a_hot_route_is_answered_and_logged(
+    gw: Gateway, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(*_: object) -> None:
+        raise RuntimeError("on purpose")
+
+    monkeypatch.setattr(gw.dependencies.submissions, "prepare", fail)
+    answer = gw.http.post("/tasks", json=BODY)
+    assert (answer.status_code, answer.json()["type"]) == (500, "/problems/internal-error")
+    assert "POST /tasks failed" in caplog.text
