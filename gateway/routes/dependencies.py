@@ -6,7 +6,8 @@ shows a task that has not ended or a list.
 """
 
 import asyncio
-from collections.abc import Iterable, Mapping
+import time
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
 from starlette.requests import Request
@@ -44,6 +45,7 @@ FORGOTTEN = (
 )
 FIND_WAIT_S = 2.0  # how long a look-up waits for the view to reach the end of the log before it answers 503
 _REFRESH_S = 0.5  # how long one waits that can answer with what the view has
+_SETTLED_MS = 10_000  # after its end a task's other records may be a second late, and clocks may differ
 _KEEP_S = 3.0  # how long a task that somebody has asked for is followed closely: clients that poll ask again
 
 
@@ -76,14 +78,16 @@ class Dependencies:
         """
         task_id = parse_task_id(text)
         raw = id_bytes(task_id)
-        task = self.store.get_task(raw)
-        if task is None and (task := self.recent_submissions.find(task_id)) is not None:
-            return task
+        task = self.store.get_task(raw) or self.recent_submissions.find(task_id)
         if task is None:
             await self.catch_up(task_id, submitted_anywhere=True)
             task = self.store.get_task(raw)
-        elif fresh and not task.status.terminal and await self._refresh_task(task_id):
+        elif fresh and not _is_settled(task):
+            places = self._home(task_id)
+            await self.refresh(places)
             task = self.store.get_task(raw) or task
+            if not task.status.terminal:
+                self.attention.keep(places, _KEEP_S)
         if task is None and self.store.is_forgotten(raw):
             raise Problem("task-forgotten", FORGOTTEN)
         if task is None:
@@ -92,20 +96,18 @@ class Dependencies:
 
     def event_places(self, task_id: str) -> list[Place]:
         """Where the events of a task are."""
+        return [place for place in self._home(task_id) if place[0] in EVENT_TOPICS]
+
+    def _home(self, task_id: str) -> list[Place]:
+        """Where all records with the task's id as their key are: replays with the failures of its attempts, too."""
         count = self.projector.partition_count
-        return [(topic, partition_of(task_id.encode(), count)) for topic in EVENT_TOPICS] if count else []
+        partition = partition_of(task_id.encode(), count) if count else 0
+        return [(topic, partition) for topic in TOPICS] if count else []
 
-    async def _refresh_task(self, task_id: str) -> bool:
-        """Whether the view may know more of the task now; False when it has been followed closely."""
-        places = self.event_places(task_id)
-        if self.attention.keep(places, _KEEP_S):
-            return False
-        await self.refresh(places)
-        return True
-
-    async def refresh(self, places: Iterable[Place]) -> None:
-        """Waits until the view has read what these hold now, for half a second at most; not while it catches up."""
-        if not self.projector.catching_up.whole():
+    async def refresh(self, places: Collection[Place]) -> None:
+        """Waits until the view has read what these hold now, for half a second at most; not while it catches up, and
+        not for what it follows closely."""
+        if not self.projector.catching_up.whole() or self.attention.is_close(places):
             return
         try:
             ends = await self.broker_probe.readable_offsets(places)
@@ -129,7 +131,7 @@ class Dependencies:
         count = self.projector.partition_count
         if not count:
             raise Problem("catching-up", "the gateway has not read the topics yet: try again in a moment")
-        home = {(topic, partition_of(task_id.encode(), count)) for topic in TOPICS}
+        home = set(self._home(task_id))
         elsewhere = {(topic, p) for topic in TASK_TOPICS for p in range(count)} - home if submitted_anywhere else set()
         try:
             # At home an open transaction may hide a task that has its 202. What it hides elsewhere never had one.
@@ -181,6 +183,11 @@ class Dependencies:
             if all(self.cluster.positions.get(partition, 0) >= end for partition, end in ends.items()):
                 return
             await asyncio.sleep(0.025)
+
+
+def _is_settled(task: TaskView) -> bool:
+    """Whether the task has ended, and so long ago that the view has everything of it: attempts and progress, too."""
+    return task.status.terminal and abs(time.time() * 1000 - task.ended_ms) > _SETTLED_MS
 
 
 def dependencies_of(request: Request) -> Dependencies:

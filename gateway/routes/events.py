@@ -72,8 +72,10 @@ async def all_events(request: Request) -> Response:
 
 async def _stream_task(deps: Dependencies, task_id: str, after: str) -> AsyncIterator[bytes]:
     key = id_bytes(task_id)
-    attention = deps.attention.on(deps.event_places(task_id))
+    places = deps.event_places(task_id)
+    attention = deps.attention.on(places)
     with attention, deps.notifier.listen(key) as woken, deps.metrics.listeners.track_inprogress():
+        await deps.refresh(places)  # else the terminal event could be read before an older one of another partition
         comment_at = time.monotonic() + COMMENT_EVERY_S
         while not deps.notifier.closed:
             woken.clear()

@@ -37,9 +37,16 @@ class Attention:
                     if not self._holders[place]:
                         del self._holders[place]
 
-    def keep(self, places: Collection[Place], for_s: float) -> bool:
-        """These have attention for that long from now on. Whether all of them have had it long enough to be close."""
-        return self._attend(places, 0, self._clock() + for_s)
+    def keep(self, places: Collection[Place], for_s: float) -> None:
+        """These have attention for that long from now on."""
+        self._attend(places, 0, self._clock() + for_s)
+
+    def is_close(self, places: Collection[Place]) -> bool:
+        """Whether these have had attention for so long that the view lacks nothing of theirs but the very newest."""
+        with self._changed:
+            now = self._clock()
+            self._forget(now)
+            return all(now - self._since.get(place, now) >= CLOSE_S for place in places)
 
     def places(self, from_s: float, to_s: float) -> set[Place]:
         """Those that have had attention for at least `from_s` and less than `to_s` seconds."""
@@ -63,22 +70,20 @@ class Attention:
         with self._changed:
             self._changed.notify_all()
 
-    def _attend(self, places: Iterable[Place], holders: int, until: float) -> bool:
+    def _attend(self, places: Iterable[Place], holders: int, until: float) -> None:
         with self._changed:
             now = self._clock()
             self._forget(now)
-            is_new, are_close = False, True
+            is_new = False
             for place in places:
                 if place not in self._since:
                     self._since[place], is_new = now, True
-                are_close = are_close and now - self._since[place] >= CLOSE_S
                 if holders:
                     self._holders[place] = self._holders.get(place, 0) + holders
                 if until > self._kept_until.get(place, 0.0):
                     self._kept_until[place] = until
             if is_new:
                 self._changed.notify_all()
-            return are_close
 
     def _forget(self, now: float) -> None:
         for place in [p for p in self._since if p not in self._holders and self._kept_until.get(p, 0.0) <= now]:

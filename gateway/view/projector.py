@@ -1,11 +1,11 @@
 """Folds the log into the status store: a consumer without a group reads all partitions with records about tasks.
 
 One thread polls, folds a batch, commits it together with its positions, and notifies listeners. Once it has read what
-the log held at its start, it reads in batches, a second behind; what somebody waits for the close readers read
-before, and call `fold` as well. A restart resumes at
-the stored positions. Where Kafka no longer holds one, the thread reads that partition from its earliest record and
-logs it. Undecodable records are counted and skipped. When the disk is full it waits and tries again; nothing is lost.
-A file that is found damaged, by this thread or by a handler, is made anew and filled from the log.
+the log held at its start, it reads in batches, up to a second behind; what somebody waits for the close readers read
+before it, and call `fold` as well. A restart resumes at the stored positions. Where Kafka no longer holds one, the
+thread reads that partition from its earliest record and logs it. Undecodable records are counted and skipped. When the
+disk is full it waits and tries again; nothing is lost. A file that is found damaged, by this thread or by a handler, is
+made anew and filled from the log.
 """
 
 import logging

@@ -51,15 +51,17 @@ def test_places_are_told_apart_by_how_long_they_have_had_attention(attention: At
 
 
 def test_a_request_keeps_a_place_for_some_time(attention: Attention, clock: Clock) -> None:
-    assert not attention.keep([A], 3)
-    assert not attention.keep([A], 3), "the readers may not be there yet"
+    attention.keep([A], 3)
+    assert not attention.is_close([A]), "the readers may not be there yet"
     clock.now += 2 * CLOSE_S
-    assert attention.keep([A], 3)
-    assert not attention.keep([A, B], 3)
+    assert attention.is_close([A])
+    assert not attention.is_close([A, B])
+    attention.keep([A, B], 3)
     clock.now += 2.9
     assert attention.places(0, EVER) == {A, B}
     clock.now += 0.2
     assert attention.places(0, EVER) == set()
+    assert not attention.is_close([A])
 
 
 @pytest.mark.parametrize("end", [lambda a: a.keep([A], 60), Attention.wake])
