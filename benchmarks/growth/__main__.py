@@ -9,7 +9,6 @@ prints a row for each start, and judges nothing. Ten million tasks take some 12 
 
 import argparse
 import tempfile
-from collections.abc import Sequence
 from pathlib import Path
 
 from confluent_kafka.admin import AdminClient
@@ -21,7 +20,7 @@ from infra.local.kafka import EmbeddedKafka
 from infra.local.process import free_port
 
 from .generate import generate
-from .starts import Start, Starts
+from .starts import ROLES, Start, Starts
 
 
 def main() -> None:
@@ -30,7 +29,7 @@ def main() -> None:
         _add_tasks(Settings(kafka=asked.kafka, topic_prefix=asked.prefix), asked.tasks[0], asked.rate, asked.partitions)
         return
     with tempfile.TemporaryDirectory(prefix="headrace-growth-", dir=asked.folder) as name:
-        rows = _measure(Path(name), sorted(asked.tasks), asked.rate, asked.partitions)
+        rows = _measure(Path(name), asked)
     if asked.picture is not None:
         from .chart import write_chart
 
@@ -45,13 +44,16 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--rate", type=float, default=400.0, help="tasks a second, in the past (default: 400)")
     parser.add_argument("--partitions", type=int, default=16, help="of every keyed topic (default: 16)")
     parser.add_argument("--folder", type=Path, help="where the broker and the roles keep their data (default: /tmp)")
+    parser.add_argument(
+        "--roles", nargs="+", choices=ROLES, default=ROLES, help="measure only these (default: all of them)"
+    )
     parser.add_argument("--picture", type=Path, help="write a chart to this HTML file")
     parser.add_argument("--kafka", default="", help="bootstrap servers: only generate tasks, into this Kafka")
     parser.add_argument("--prefix", default="", help="prefix of its topics")
     return parser.parse_args()
 
 
-def _measure(folder: Path, steps: Sequence[int], rate: float, partitions: int) -> list[Start]:
+def _measure(folder: Path, asked: argparse.Namespace) -> list[Start]:
     kafka = EmbeddedKafka(folder / "kafka", f"127.0.0.1:{free_port()}")
     settings = Settings(
         kafka=kafka.bootstrap,
@@ -62,12 +64,13 @@ def _measure(folder: Path, steps: Sequence[int], rate: float, partitions: int) -
     )
     kafka.start()
     try:
-        starts, rows, done = Starts(settings, folder, partitions), list[Start](), 0
-        for tasks in steps:
-            _add_tasks(settings, tasks - done, rate, partitions)
+        starts, rows, done = Starts(settings, folder, asked.partitions), list[Start](), 0
+        for tasks in sorted(asked.tasks):
+            _add_tasks(settings, tasks - done, asked.rate, asked.partitions)
             done = tasks
-            print(f"{'tasks':>12}{'role':>14}{'start':>10}{'seconds':>10}{'memory':>12}{'disk':>12}", flush=True)
-            for row in starts.measure(tasks):
+            names = f"{'tasks':>12}{'role':>14}{'start':>10}{'seconds':>10}{'CPU':>10}{'memory':>12}{'disk':>12}"
+            print(names, flush=True)
+            for row in starts.measure(tasks, asked.roles):
                 rows.append(row)
                 print(_line(row), flush=True)
         return rows
@@ -83,7 +86,7 @@ def _add_tasks(settings: Settings, tasks: int, rate: float, partitions: int) -> 
 
 def _line(row: Start) -> str:
     memory, disk = f"{row.memory_mib:.0f} MiB", f"{row.disk_mib:.0f} MiB"
-    return f"{row.tasks:>12,}{row.role:>14}{row.how:>10}{row.seconds:>10.1f}{memory:>12}{disk:>12}"
+    return f"{row.tasks:>12,}{row.role:>14}{row.how:>10}{row.seconds:>10.1f}{row.cpu_s:>10.1f}{memory:>12}{disk:>12}"
 
 
 if __name__ == "__main__":

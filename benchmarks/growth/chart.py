@@ -8,7 +8,12 @@ from plotly.subplots import make_subplots
 
 from .starts import Start
 
-_PANELS = (("seconds", "seconds to start"), ("memory_mib", "MiB of memory, peak"), ("disk_mib", "MiB on disk"))
+_PANELS = (
+    ("seconds", "seconds to start"),
+    ("cpu_s", "CPU seconds to start"),
+    ("memory_mib", "MiB of memory, peak"),
+    ("disk_mib", "MiB on disk"),
+)
 
 
 def write_chart(rows: Sequence[Start], path: Path) -> None:

@@ -5,14 +5,16 @@ the snapshots of the first; `restart`, with its own. A storekeeper has started w
 partition, every other role when it says that it is ready. StartError when a role does not start.
 """
 
+import os
 import shutil
-import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+
+import psutil
 
 from agents.storekeeper.index_snapshots import FOLDER as INDEX_SNAPSHOTS
 from agents.storekeeper.index_upkeep import MERGE_EVENTS
@@ -25,6 +27,7 @@ from headrace.kafka.partitioner import partition_of
 from headrace.kafka.sender import Sender
 from headrace.settings import Settings
 from infra.local.memory import MemoryPeak
+from infra.local.process import start_tied
 from infra.local.roles import Role, machine_roles
 
 from .generate import wait_for_ends
@@ -33,16 +36,19 @@ _START_S = 3600.0  # the longest start
 _SNAPSHOTS_S = 300.0  # the longest wait for snapshots; without them a takeover is like a first start
 _MIB = 1024 * 1024
 _DONE = "lifecycle.completed"
+ROLES = ("storekeeper", "gateway", "worker", "audit")
 
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """One start of one role. Memory is the peak until then, of the role and its children."""
+    """One start of one role. `cpu_s` counts its own CPU and its children's until it had started, and does not depend on
+    what else the machine does. Memory is the peak until it has left its snapshots, of the role and its children."""
 
     tasks: int
     role: str
     how: str
     seconds: float
+    cpu_s: float
     memory_mib: float
     disk_mib: float  # of its data directory
 
@@ -56,8 +62,8 @@ class Starts:
         self._settings = replace(settings, results=str(self._root), view_snapshot_s=20.0)
         self._kafka = Kafka(settings, "growth")
 
-    def measure(self, tasks: int) -> Iterator[Start]:
-        """One row after another; the data of an earlier measurement is removed first."""
+    def measure(self, tasks: int, roles: Collection[str] = ROLES) -> Iterator[Start]:
+        """One row after another, of those roles; the data of an earlier measurement is removed first."""
         # The root itself stays: Kafka knows its id.
         for left in (self._folder / "data", self._root / INDEX_SNAPSHOTS, self._root / VIEW_SNAPSHOTS):
             shutil.rmtree(left, ignore_errors=True)
@@ -66,12 +72,13 @@ class Starts:
             ("storekeeper", lambda: self._index_is_saved() or not merges),
             ("gateway", self._view_is_saved),
         ):
-            yield self._start(tasks, name, "first", name, has_snapshots)
-            yield self._start(tasks, name, "takeover", f"{name}-2", lambda: True)
-            yield self._start(tasks, name, "restart", f"{name}-2", lambda: True)
-        for how in ("first", "restart"):
+            if name in roles:
+                yield self._start(tasks, name, "first", name, has_snapshots)
+                yield self._start(tasks, name, "takeover", f"{name}-2", lambda: True)
+                yield self._start(tasks, name, "restart", f"{name}-2", lambda: True)
+        for how in ("first", "restart") if "worker" in roles else ():
             yield self._start(tasks, "worker-1", how, "worker", lambda: True)
-        for how in ("first", "restart"):
+        for how in ("first", "restart") if "audit" in roles else ():
             yield self._audit(tasks, how)
 
     def _start(self, tasks: int, name: str, how: str, data: str, may_stop: Callable[[], bool]) -> Start:
@@ -83,9 +90,9 @@ class Starts:
             role.wait_ready(_START_S)
             while ended is not None and not ended():
                 time.sleep(0.05)
-            took_s = time.monotonic() - begun
+            took_s, cpu_s = time.monotonic() - begun, _cpu_s(role.pid)
             _wait(may_stop, _SNAPSHOTS_S)
-        return Start(tasks, name, how, took_s, sum(memory.peak.values()), _size(settings.data))
+        return Start(tasks, name, how, took_s, cpu_s, sum(memory.peak.values()), _size(settings.data))
 
     def _tasks_to_end(self) -> Callable[[], bool]:
         """Sends an outcome to each partition; returns whether all of them have got their terminal events."""
@@ -101,12 +108,14 @@ class Starts:
         folder.mkdir(parents=True, exist_ok=True)
         command = [sys.executable, "-m", "benchmarks.growth.audit_start", str(folder)]
         environ = replace(self._settings, data=folder).environ()
-        begun = time.monotonic()
-        with subprocess.Popen(command, env=environ) as process, MemoryPeak(lambda: {"audit": process.pid}) as memory:
+        begun, cpu_s = time.monotonic(), _children_cpu_s()
+        process = start_tied(command, self._folder / "logs" / "audit.log", environ)
+        with MemoryPeak(lambda: {"audit": process.pid}) as memory:
             code = process.wait()
         if code:
             raise RuntimeError(f"the audit ended with code {code}")
-        return Start(tasks, "audit", how, time.monotonic() - begun, sum(memory.peak.values()), _size(folder))
+        took_s, cpu_s = time.monotonic() - begun, _children_cpu_s() - cpu_s
+        return Start(tasks, "audit", how, took_s, cpu_s, sum(memory.peak.values()), _size(folder))
 
     def _index_is_saved(self) -> bool:
         return len(list((self._root / INDEX_SNAPSHOTS).glob("[0-9]*"))) >= self._partitions
@@ -144,6 +153,19 @@ def _outcome(partition: int, partitions: int) -> Outcome:
         started_ms=now_ms,
         ended_ms=now_ms,
     )
+
+
+def _cpu_s(pid: int) -> float:
+    """CPU seconds of the process and its descendants, those included that have ended."""
+    root = psutil.Process(pid)
+    times = [p.cpu_times() for p in (root, *root.children(recursive=True))]
+    return float(sum(t.user + t.system + t.children_user + t.children_system for t in times))
+
+
+def _children_cpu_s() -> float:
+    """CPU seconds of our children that have ended."""
+    found = os.times()
+    return found.children_user + found.children_system
 
 
 def _wait(done: Callable[[], bool], most_s: float) -> None:
