@@ -36,7 +36,8 @@ T = TypeVar("T")
 
 _BATCH = 5000
 _MERGE_FROM = 5000  # so many events of a partition go straight into its base file; SQLite takes them one by one
-_MOST_HELD = 200_000  # events in memory at once, some 20 MB
+_MOST_HELD = 100_000  # events in memory at once, some 20 MB
+_FEW_QUEUED = {"queued.max.messages.kbytes": 16 * 1024}  # librdkafka's own default takes 64 MB
 _DAY_MS = 86_400_000
 
 Bounds = Mapping[Place, tuple[int, int]]  # the first offset that is remembered, and the end
@@ -121,7 +122,7 @@ class IndexCatchup:
 
     def _own_consumer(self) -> Consumer:
         if self._consumer is None:
-            self._consumer = self._kafka.consumer(None, **SHORT_FETCH)
+            self._consumer = self._kafka.consumer(None, **SHORT_FETCH | _FEW_QUEUED)
         return self._consumer
 
     def _in_index(self, step: Callable[[], T]) -> T:

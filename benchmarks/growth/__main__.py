@@ -1,6 +1,6 @@
 """`python -m benchmarks.growth`: what a start and a takeover cost each role, after so many tasks.
 
-    python -m benchmarks.growth --tasks 1000000 5000000 10000000 --folder /var/tmp/growth --picture growth.html
+    python -m benchmarks.growth --tasks 1000000 5000000 10000000 --folder /var/tmp/growth --picture growth.svg
     python -m benchmarks.growth --tasks 100000 --kafka 127.0.0.1:9092 --prefix t1.  # only generates, into that broker
 
 Tasks that have ended are generated straight into the topics of a broker of its own; then each role starts on them. It
@@ -47,7 +47,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument(
         "--roles", nargs="+", choices=ROLES, default=ROLES, help="measure only these (default: all of them)"
     )
-    parser.add_argument("--picture", type=Path, help="write a chart to this HTML file")
+    parser.add_argument("--picture", type=Path, help="write a chart to this .html or .svg file")
     parser.add_argument("--kafka", default="", help="bootstrap servers: only generate tasks, into this Kafka")
     parser.add_argument("--prefix", default="", help="prefix of its topics")
     return parser.parse_args()

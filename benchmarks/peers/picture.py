@@ -1,19 +1,16 @@
 """The picture of a table: a panel for each figure, a bar for each system, with the spread over the rounds.
 
-An `.html` file has everything in it. For an `.svg` file, as the README shows it, the installed Chromium draws the same
-page; UsageError when there is none.
+Errors are those of `benchmarks.figure_file`.
 """
 
 import math
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from urllib.parse import unquote
 
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from infra.chromium import chromium
+from benchmarks.figure_file import write_figure
 
 from .rows import ROWS, Row
 from .table import Cell, Table
@@ -38,14 +35,10 @@ _OURS, _PEER, _LIMIT = "#d9480f", "#868e96", "#ced4da"
 
 def write_picture(table: Table, path: Path) -> None:
     """Writes the picture, by the file's suffix."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     figure = _draw(
         table, [row for row in ROWS if row.figure in _SHOWN and any(row.figure in c for c in table.values())]
     )
-    if path.suffix == ".html":
-        figure.write_html(path, include_plotlyjs=True)
-    else:
-        path.write_text(_svg(figure))
+    write_figure(figure, path)
 
 
 def _draw(table: Table, rows: Sequence[Row]) -> go.Figure:
@@ -85,17 +78,3 @@ def _color(system: str) -> str:
     if system.startswith("headrace"):
         return _OURS
     return _LIMIT if system.startswith("raw_") else _PEER
-
-
-def _svg(figure: go.Figure) -> str:
-    from playwright.sync_api import sync_playwright
-
-    with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
-        page_file = Path(folder) / "picture.html"
-        figure.write_html(page_file, include_plotlyjs=True, div_id="picture")
-        browser = playwright.chromium.launch(executable_path=chromium(), args=["--no-sandbox"])
-        page = browser.new_page()
-        page.goto(page_file.as_uri())
-        url: str = page.evaluate("Plotly.toImage('picture', {format: 'svg'})")
-        browser.close()
-    return unquote(url.partition(",")[2])  # of the data URL
