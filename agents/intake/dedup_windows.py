@@ -5,19 +5,22 @@ Used by `agents.intake.consumer`, in the intake's thread. Retryable when Kafka d
 
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from confluent_kafka import Consumer, KafkaException, Message, TopicPartition
 
 from headrace.contract.records import Place
 from headrace.errors import Retryable
 from headrace.kafka.client import Kafka
+from headrace.kafka.log_time import newest_ms
 from headrace.kafka.reading import ANSWER_S, error_text, place_of, read_ranges
 
 from .admission import decode_task
 from .deduplication import WINDOW_RECORDS, WINDOW_S, DedupWindow
 
 _CANONICAL = re.compile(rb"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\Z")
+# Read back whatever the timestamps say: a broker's clock that was behind makes the records of this minute look old.
+_LEAST_RECORDS = 1000
 
 
 class DedupWindows:
@@ -35,19 +38,11 @@ class DedupWindows:
 
         `committed` has the partitions to read, and `first` their first offsets in the log.
         """
-        since_ms = int((time.time() - WINDOW_S) * 1000)
-        asked = [
-            TopicPartition(self._kafka.topic(t), p, since_ms) for (t, p), at in committed.items() if at > first[t, p]
-        ]
-        try:
-            recent = consumer.offsets_for_times(asked, timeout=ANSWER_S) if asked else []
-        except KafkaException as e:
-            raise Retryable(f"the start of the window of repeats is not known: {error_text(e)}") from None
-        young = {(self._kafka.unprefixed(r.topic), r.partition): r.offset for r in recent}
+        young = self._young_offsets(consumer, [p for p, at in committed.items() if at > first[p]])
         ranges, windows = {}, {}
         for place, end in committed.items():
-            begin = young.get(place, end)
-            begin = max(first[place], end - WINDOW_RECORDS, begin if begin >= 0 else end)
+            begin = min(young.get(place, end), end - _LEAST_RECORDS)
+            begin = max(first[place], end - WINDOW_RECORDS, begin)
             kept = self._windows.get(place)
             if kept is not None and kept.end is not None and begin <= kept.end <= end:
                 begin = kept.end
@@ -64,6 +59,20 @@ class DedupWindows:
         for place, end in committed.items():
             windows[place].end = end
         self._windows |= windows
+
+    def _young_offsets(self, consumer: Consumer, places: Sequence[Place]) -> dict[Place, int]:
+        """Where the last hour begins in each place: by the earlier of our clock and the place's newest record.
+
+        A place that nothing can be said of is left out: nothing has come there in that hour.
+        """
+        now_ms, newest = int(time.time() * 1000), newest_ms(self._kafka, places)
+        since = {(t, p): min(now_ms, newest.get((t, p), now_ms)) - int(WINDOW_S * 1000) for t, p in places}
+        asked = [TopicPartition(self._kafka.topic(t), p, since_ms) for (t, p), since_ms in since.items()]
+        try:
+            recent = consumer.offsets_for_times(asked, timeout=ANSWER_S) if asked else []
+        except KafkaException as e:
+            raise Retryable(f"the start of the window of repeats is not known: {error_text(e)}") from None
+        return {(self._kafka.unprefixed(r.topic), r.partition): r.offset for r in recent if r.offset >= 0}
 
     def _identity(self, place: Place, message: Message) -> tuple[str, int] | None:
         """The (id, attempt) of a record; None with forged headers.

@@ -18,6 +18,7 @@ from .admission import Decision
 
 PAUSE_RECORDS, PAUSE_BYTES = 512, 512 * 1024  # fetching of a partition pauses when so much of it is queued,
 RESUME_RECORDS, RESUME_BYTES = 256, 256 * 1024  # until so little is left
+AHEAD_MS = 60_000  # a timestamp further ahead of this machine's clock is a wrong one, and counts as now
 ARRIVAL_WAIT_S = 0.15  # for records known to exist; a partition whose broker is away must not hold up the others
 
 
@@ -29,10 +30,20 @@ class Pulled:
     task: Task
     header_error: str | None = None  # what is wrong with its headers, if they are forged
     decision: Decision | None = None  # the admission's, once asked
+    came_ms: int = field(default_factory=lambda: int(time.time() * 1000))
 
     @property
     def place(self) -> Place:
         return self.record.topic, self.record.partition
+
+    @property
+    def order_ms(self) -> int:
+        """The record's time among those of other partitions, whose brokers have clocks of their own.
+
+        A broker that is a day ahead would otherwise have its tasks wait until no other task is left.
+        """
+        at_ms = self.record.timestamp_ms
+        return at_ms if at_ms <= self.came_ms + AHEAD_MS else self.came_ms
 
     @property
     def is_replay(self) -> bool:
@@ -163,7 +174,7 @@ class ReadyQueue:
             if p.records and p.held_until <= now:
                 head = p.records[0]
                 rank = 2 if head.record.topic != "tasks.high" else 0 if p.replays else 1
-                order = (rank, head.record.timestamp_ms, head.record.offset)
+                order = (rank, head.order_ms, head.record.offset)
                 if best is None or order < best[0]:
                     best = order, head
         if best is None or (self._awaits_records() and best[0][0] > 0):

@@ -84,6 +84,6 @@ class Registry(Follower):
         except UnicodeDecodeError:
             raise Undecodable("the key of a heartbeat is a boot id", record.value) from None
         self.failure_detector.record_heartbeat(beat)
-        self.dead_boots.record_heartbeat(beat.boot, beat.state == "dead", record.timestamp_ms)
         if beat.state == "dead":
+            self.dead_boots.note_death(beat.boot)
             self.on_declared_dead(beat.boot)

@@ -9,7 +9,6 @@ sqlite3.OperationalError mean: try again, what has been read is kept.
 
 import logging
 import sqlite3
-import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from functools import partial
@@ -21,6 +20,7 @@ from headrace.contract.ids import id_of_key
 from headrace.contract.records import Place
 from headrace.errors import Retryable
 from headrace.kafka.client import SHORT_FETCH, Kafka
+from headrace.kafka.log_time import earlier_now_ms
 from headrace.kafka.metadata import installation_name
 from headrace.kafka.reading import ANSWER_S, end_offsets, first_offsets, hidden_ends, place_of, read_batches
 from headrace.process.catching_up import CatchingUp
@@ -129,13 +129,13 @@ class IndexCatchup:
         return step() if self._thread is None else self._thread.submit(step).result()
 
     def _bounds(self, partitions: Iterable[int]) -> Bounds:
-        """What is remembered: what the log holds, but for what is too old."""
+        """What is remembered: what the log holds, but for what is too old by every clock."""
         places, admin = [(output, p) for output in OUTPUTS for p in partitions], self._kafka.admin()
         first, ends = first_offsets(self._kafka, admin, places), end_offsets(self._kafka, admin, places)
         bounds = {place: (first[place], ends[place]) for place in places}
         if not self._remember_days or not bounds:
             return bounds
-        since_ms = int(time.time() * 1000 - self._remember_days * _DAY_MS)
+        since_ms = int(earlier_now_ms(self._kafka, bounds) - self._remember_days * _DAY_MS)
         asked = [TopicPartition(self._kafka.topic(t), p, since_ms) for t, p in bounds]
         found = {}
         for at in self._own_consumer().offsets_for_times(asked, timeout=ANSWER_S):

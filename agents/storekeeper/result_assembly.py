@@ -6,6 +6,7 @@ until a set is whole, the offset of its first chunk holds the partition's commit
 partition's owner reads all its chunks again. OSError = the disk does not take the bytes now.
 """
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -14,9 +15,12 @@ from headrace.contract.records import Source
 
 from .partial_files import PartialFile
 
-# By the log's own clock, so that all storekeepers judge alike. A node that has not reached Kafka for a day was replaced
-# long ago. A set that is never finished must not hold the commit back until retention removes the records after it.
-ABANDONED_MS = 24 * 3600 * 1000
+# A node that has not reached Kafka for a day was replaced long ago. A set that is never finished must not hold the
+# commit back for ever. No timestamp alone may say that the day is over: a result would be lost when it is wrong.
+ABANDONED_S = 24 * 3600.0
+# This process has waited so long for a chunk, and both the log's clock and its own say that the day is over. Without
+# this shorter way a storekeeper that is restarted every day would never drop a set.
+AGREED_S = 3600.0
 
 Key = tuple[str, int, str, Source]  # id, attempt, boot, source
 
@@ -30,7 +34,8 @@ class ChunkSet:
     chunks: int
     part: PartialFile | None
     next: int = 0  # number of the next chunk
-    last_ms: int = 0  # when the newest chunk was appended to the log
+    last_ms: int = 0  # when the newest chunk was appended to the log, by its timestamp
+    read_at: float = 0.0  # when this process read it, on the monotonic clock
 
 
 class Incomplete(Exception):
@@ -40,8 +45,15 @@ class Incomplete(Exception):
 class ChunkSets:
     """All sets that are not whole yet."""
 
-    def __init__(self, new_part: Callable[[], PartialFile], drop_part: Callable[[PartialFile], None]) -> None:
+    def __init__(
+        self,
+        new_part: Callable[[], PartialFile],
+        drop_part: Callable[[PartialFile], None],
+        clock: Callable[[], float] = time.monotonic,
+        wall_clock: Callable[[], float] = time.time,
+    ) -> None:
         self._new_part, self._drop_part = new_part, drop_part
+        self._clock, self._wall_clock = clock, wall_clock
         self._sets: dict[Key, ChunkSet] = {}
 
     def __len__(self) -> int:
@@ -58,7 +70,7 @@ class ChunkSets:
         if found is None:
             part = self._new_part() if chunk.chunk == 0 else None
             found = self._sets[key] = ChunkSet(chunk.partition, chunk.offset, chunk.chunks, part)
-        found.last_ms = at_ms
+        found.last_ms, found.read_at = at_ms, self._clock()
         if found.part is not None and chunk.chunk == found.next and chunk.chunks == found.chunks:
             found.part.append(chunk.value)
             found.next += 1
@@ -81,8 +93,15 @@ class ChunkSets:
         self._drop_matching(lambda key, _: key[0] == task_id)
 
     def drop_abandoned(self, partition: int, now_ms: int) -> int:
-        """Drops sets whose newest chunk is more than a day older than `now_ms`, the log's time; returns how many."""
-        return self._drop_matching(lambda _, s: s.partition == partition and s.last_ms < now_ms - ABANDONED_MS)
+        """Drops sets whose newest chunk came more than a day ago; returns how many. `now_ms`: the log's time."""
+        return self._drop_matching(lambda _, s: s.partition == partition and self._is_abandoned(s, now_ms))
+
+    def _is_abandoned(self, found: ChunkSet, log_ms: int) -> bool:
+        waited_s = self._clock() - found.read_at
+        if waited_s <= AGREED_S:
+            return False
+        agreed_ms = min(log_ms, int(self._wall_clock() * 1000))
+        return waited_s > ABANDONED_S or agreed_ms - found.last_ms > ABANDONED_S * 1000
 
     def drop_all(self) -> None:
         self._drop_matching(lambda *_: True)

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from confluent_kafka import Consumer, IsolationLevel, KafkaError, KafkaException, Message, TopicPartition
-from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-defined]
+from confluent_kafka.admin import AdminClient, ListOffsetsResultInfo, OffsetSpec  # type: ignore[attr-defined]
 
 from headrace.contract.records import Place, Record, Source
 from headrace.errors import Retryable
@@ -79,6 +79,23 @@ def hidden_ends(kafka: Kafka, admin: AdminClient, readable: Mapping[Place, int])
     return {place: end for place, end in readable.items() if end < written[place]}
 
 
+def list_offsets(
+    kafka: Kafka,
+    admin: AdminClient,
+    places: Iterable[Place],
+    spec: OffsetSpec,
+    isolation: IsolationLevel = IsolationLevel.READ_COMMITTED,
+) -> dict[Place, ListOffsetsResultInfo]:
+    """Kafka's answer to `spec` for each place: an offset and a timestamp, -1 where there is none; Retryable."""
+    asked = {TopicPartition(kafka.topic(t), p): spec for t, p in places}
+    try:
+        answers = admin.list_offsets(asked, request_timeout=ANSWER_S, isolation_level=isolation) if asked else {}
+        return {(kafka.unprefixed(at.topic), at.partition): f.result() for at, f in answers.items()}
+    except KafkaException as e:
+        refresh_leaders(admin)
+        raise Retryable(f"the ends of the log are not known: {error_text(e)}") from None
+
+
 def _list_offsets(
     kafka: Kafka,
     admin: AdminClient,
@@ -86,13 +103,7 @@ def _list_offsets(
     spec: OffsetSpec,
     isolation: IsolationLevel = IsolationLevel.READ_COMMITTED,
 ) -> dict[Place, int]:
-    asked = {TopicPartition(kafka.topic(t), p): spec for t, p in places}
-    try:
-        answers = admin.list_offsets(asked, request_timeout=ANSWER_S, isolation_level=isolation) if asked else {}
-        return {(kafka.unprefixed(at.topic), at.partition): f.result().offset for at, f in answers.items()}
-    except KafkaException as e:
-        refresh_leaders(admin)
-        raise Retryable(f"the ends of the log are not known: {error_text(e)}") from None
+    return {place: at.offset for place, at in list_offsets(kafka, admin, places, spec, isolation).items()}
 
 
 def committed_offsets(

@@ -38,7 +38,7 @@ def test_a_dead_boot_leaves_nodes_and_what_it_held_is_run(settings: Settings, se
         sender.send_all([record()])
         victim.wait("job")
     core = Core(settings)
-    core.registry.dead_boots.keep_ms = 0
+    core.registry.dead_boots.keep_s = 0.0
     assert core.before is not None
     with cores(core):
         [job] = core.wait_jobs(1, 60)
@@ -78,17 +78,19 @@ def test_a_node_whose_own_boot_is_taken_from_nodes_fences_itself(settings: Setti
         wait(lambda: core.node.boot != old, "a new boot")
 
 
-def test_a_boot_may_go_when_its_hour_is_over_by_the_logs_clock_and_no_claim_names_it() -> None:
-    boots = DeadBoots(1000)
-    boots.record_heartbeat("a", True, 5000)
-    boots.record_heartbeat("a", True, 5900)  # repeated: it has been dead since the first
-    boots.record_heartbeat("b", True, 5100)
-    boots.record_heartbeat("alive", False, 5999)
+def test_a_boot_may_go_an_hour_after_its_notice_was_read_unless_a_claim_names_it() -> None:
+    now = 5000.0
+    boots = DeadBoots(1000, lambda: now)
+    boots.note_death("a")
+    now = 5100
+    boots.note_death("b")
+    now = 5900
+    boots.note_death("a")  # repeated: it has been dead since the first
     assert boots.due_for_removal(()) == []
-    boots.record_heartbeat("alive", False, 6000)
+    now = 6000
     assert boots.due_for_removal(()) == ["a"]
     assert boots.due_for_removal({"a"}) == []
-    boots.record_heartbeat("alive", False, 6100)
+    now = 6100
     assert boots.due_for_removal(()) == ["a", "b"]
     boots.forget_boot("a")
     assert boots.due_for_removal(()) == ["b"]

@@ -8,7 +8,7 @@ import pytest
 
 from agents.storekeeper.arbiter import Arbiter
 from agents.storekeeper.metrics import Metrics
-from agents.storekeeper.result_assembly import ABANDONED_MS
+from agents.storekeeper.result_assembly import ABANDONED_S, AGREED_S
 from agents.storekeeper.result_store import ResultStore
 from agents.storekeeper.retry_until import RetryUntilStopped
 from agents.storekeeper.terminal_index import TerminalIndex
@@ -20,6 +20,8 @@ from headrace.settings import Settings
 from headrace.storage.results_root import open_directory
 from tests.rigs.storekeeper import completed, in_chunks
 from tests.rigs.topics import PARTITIONS
+
+DAY_MS = int(ABANDONED_S * 1000)
 
 
 @pytest.fixture
@@ -42,7 +44,12 @@ def first_chunk(partition: int) -> Outcome:
     return in_chunks(completed(b"x" * 1_000_000, id=task_id))[0]
 
 
-def test_a_half_sent_result_is_dropped_once_the_log_is_a_day_older(arbiter: Arbiter, tmp_path: Path) -> None:
+def test_a_half_sent_result_is_dropped_after_a_day_by_every_clock(
+    arbiter: Arbiter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 0.0
+    monkeypatch.setattr(arbiter.chunk_sets, "_clock", lambda: now)
+
     def read(outcome: Outcome, at_ms: int) -> None:
         sent = outcome.encode()
         arbiter.handle_batch(
@@ -50,8 +57,9 @@ def test_a_half_sent_result_is_dropped_once_the_log_is_a_day_older(arbiter: Arbi
         )
 
     read(first_chunk(1), 1_000)
-    read(first_chunk(1), 1_000 + ABANDONED_MS)
+    now = AGREED_S + 1
+    read(first_chunk(1), 1_000 + DAY_MS)
     assert len(arbiter.chunk_sets) == 2
-    read(first_chunk(1), 1_001 + ABANDONED_MS)
+    read(first_chunk(1), 1_001 + DAY_MS)
     assert len(arbiter.chunk_sets) == 2
     assert len(list((tmp_path / "results" / ".headrace").glob("*/*-*"))) == 2

@@ -1,11 +1,12 @@
 """The ready queue decides what starts next (I5), without Kafka."""
 
+import time
 import uuid
 
 import pytest
 
 from agents.intake.admission import decode_task
-from agents.intake.ready_queue import PAUSE_RECORDS, RESUME_RECORDS, Pulled, ReadyQueue
+from agents.intake.ready_queue import AHEAD_MS, PAUSE_RECORDS, RESUME_RECORDS, Pulled, ReadyQueue
 from headrace.contract.records import Record
 
 
@@ -41,6 +42,12 @@ def queue_of(*records: Pulled, ends: int = 0, clock: Clock | None = None) -> Rea
     for r in records:
         queue.add_record(r, ends)
     return queue
+
+
+def test_a_broker_that_is_a_day_ahead_keeps_no_task_waiting_behind_later_ones() -> None:
+    now_ms = int(time.time() * 1000)
+    ahead, later = pulled(0, now_ms + 86_400_000), pulled(0, now_ms + AHEAD_MS // 2, partition=1)
+    assert leave_all(queue_of(later, ahead)) == [ahead.record.timestamp_ms, later.record.timestamp_ms]
 
 
 def test_what_only_markers_hold_is_committed_once_nothing_before_it_waits() -> None:

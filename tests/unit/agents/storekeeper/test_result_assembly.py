@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from agents.storekeeper.partial_files import PartialFile
-from agents.storekeeper.result_assembly import ABANDONED_MS, ChunkSets, Incomplete
+from agents.storekeeper.result_assembly import ABANDONED_S, AGREED_S, ChunkSets, Incomplete
 from agents.storekeeper.result_store import ResultStore, StoredResult
 from headrace.contract.ids import new_id
 from headrace.contract.outcome import Outcome
@@ -128,16 +128,54 @@ def test_a_set_that_cannot_become_whole_holds_no_commit_back(sets: ChunkSets) ->
     assert sets.commit_limit(0) is None
 
 
-def test_dropped_and_abandoned_sets_leave_no_file(sets: ChunkSets, store: ResultStore) -> None:
+class Clocks:
+    """What this process's two clocks say; a time in the log is given with each chunk."""
+
+    def __init__(self) -> None:
+        self.waited_s = 0.0
+        self.wall_s = 10 * ABANDONED_S
+
+    def sets(self, store: ResultStore) -> ChunkSets:
+        return ChunkSets(store.new_part, store.drop_part, lambda: self.waited_s, lambda: self.wall_s)
+
+
+def test_dropped_and_abandoned_sets_leave_no_file(store: ResultStore) -> None:
+    clocks = Clocks()
+    sets = clocks.sets(store)
     early, *_ = chunks_of(b"1", b"2")
     late, *_ = chunks_of(b"1", b"2")
-    sets.add_chunk(early, 1_000)
-    sets.add_chunk(late, 1_000 + ABANDONED_MS)
-    assert sets.drop_abandoned(0, 1_000 + ABANDONED_MS) == 0
-    assert sets.drop_abandoned(0, 1_001 + ABANDONED_MS) == 1
+    sets.add_chunk(early, 0)
+    clocks.waited_s = 1
+    sets.add_chunk(late, 0)
+    clocks.waited_s = ABANDONED_S
+    assert sets.drop_abandoned(0, 0) == 0
+    clocks.waited_s = ABANDONED_S + 1
+    assert sets.drop_abandoned(1, 0) == 0, "another partition's"
+    assert sets.drop_abandoned(0, 0) == 1
     assert open_parts(store) == 1
     sets.drop_all()
     assert open_parts(store) == 0
+
+
+@pytest.mark.parametrize(
+    ("waited_s", "log_s", "wall_s", "dropped"),
+    [
+        (AGREED_S + 1, ABANDONED_S + 1, ABANDONED_S + 1, 1),
+        (AGREED_S, ABANDONED_S + 1, ABANDONED_S + 1, 0),
+        (AGREED_S + 1, ABANDONED_S, ABANDONED_S + 1, 0),
+        (AGREED_S + 1, ABANDONED_S + 1, ABANDONED_S, 0),
+        (ABANDONED_S + 1, -ABANDONED_S, -ABANDONED_S, 1),
+    ],
+)
+def test_a_restarted_storekeeper_drops_a_set_earlier_when_both_clocks_agree(
+    store: ResultStore, waited_s: float, log_s: float, wall_s: float, dropped: int
+) -> None:
+    clocks = Clocks()
+    sets, (chunk, _) = clocks.sets(store), chunks_of(b"1", b"2")
+    began_s = clocks.wall_s
+    sets.add_chunk(chunk, int(began_s * 1000))
+    clocks.waited_s, clocks.wall_s = waited_s, began_s + wall_s
+    assert sets.drop_abandoned(0, int((began_s + log_s) * 1000)) == dropped
 
 
 def test_a_set_that_changes_its_size_is_never_whole(sets: ChunkSets) -> None:
