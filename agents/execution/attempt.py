@@ -25,7 +25,7 @@ from headrace.kind_rules import is_valid_suffix
 
 from .child import Child, RunnerDied
 from .job import AttemptEnd, Job
-from .oom import oom_kills
+from .oom import oom_kills, recent_oom_kills
 from .slot import PoolSlot
 
 IMPORT_S = 60.0  # for a child to import the kinds, machine-learning packages included, and to start the attempt
@@ -53,7 +53,7 @@ class Attempt:
         self._time_limit = self._loop.call_later(
             import_s, self.stop, Cause.PROCESS_DEATH, f"no process started the attempt: {too_slow_import(import_s)}"
         )
-        self._oom_kills_before = oom_kills()
+        self._oom_kills_before = recent_oom_kills()
 
     @property
     def pids(self) -> set[int]:

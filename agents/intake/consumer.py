@@ -38,7 +38,7 @@ _OPTIONS = {
     "max.poll.interval.ms": 30_000,
     "partition.assignment.strategy": "range",  # partition p of both topics, so an id and its replays, with one node
     "enable.partition.eof": True,  # the ready queue must know which records are still to come
-    "fetch.wait.max.ms": 250,  # the longest wait of a resumed partition for its turn
+    "fetch.wait.max.ms": 500,  # the longest wait of a resumed partition for its turn
     "queued.min.messages": 2000,
     "queued.max.messages.kbytes": 8192,
 }

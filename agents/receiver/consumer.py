@@ -42,6 +42,7 @@ _OPTIONS = {
     "queued.min.messages": 2000,
     "queued.max.messages.kbytes": 8192,
     **UNHURRIED_FETCH,
+    "fetch.wait.max.ms": 1000,  # an idle node costs the broker little
 }
 _WORDS = GroupWords(
     RECEIVER_GROUP,

@@ -158,10 +158,11 @@ class Receiver:
         while True:
             generation, step, outgoing, sent = await in_flight.get()
             while outgoing is not None and sent is not None:
-                if not sent.done():
-                    self._waiting_since = self._waiting_since or time.monotonic()
                 try:
-                    await asyncio.wrap_future(sent)
+                    if not sent.done():
+                        self._waiting_since = self._waiting_since or time.monotonic()
+                        await asyncio.wrap_future(sent)
+                    sent.result()
                     break
                 except Retryable as e:
                     log_throttled("receiver", "lifecycle.received: %s", e)

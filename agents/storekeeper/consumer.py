@@ -39,7 +39,7 @@ _OPTIONS = {
     "heartbeat.interval.ms": 500,
     "max.poll.interval.ms": 30_000,
     "enable.partition.eof": True,  # offsets of transactions' markers are committed too
-    "fetch.wait.max.ms": 250,  # how long a partition that is resumed may wait for its turn
+    "fetch.wait.max.ms": 500,  # how long a partition that is resumed may wait for its turn
 }
 
 _WORDS = GroupWords(
