@@ -4,11 +4,12 @@
 error in `<row>_error`, and the next ones run all the same.
 """
 
+import importlib
 import json
 import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from .bench import Bench
 from .metrics import METRICS
@@ -18,16 +19,21 @@ from .systems import SYSTEMS
 MARK = "FIGURES "
 _READY_S = 90.0
 _WARM_UP = 200
+_ALONE = {"R": "requests", "I": "up"}  # rows with a broker of their own: the module's `measure(bench)`
 
 
 def main() -> None:
     name, rows = sys.argv[1], sys.argv[2:]
-    system = SYSTEMS[name].load()(Bench.from_environ())
+    bench = Bench.from_environ()
+    if rows[0] in _ALONE:
+        _print(importlib.import_module(f"{__package__}.metrics.{_ALONE[rows[0]]}").measure(bench))
+        return
+    system = SYSTEMS[name].load()(bench)
     figures: dict[str, object] = {"load": os.getloadavg()[0]}
     try:
         figures |= measure(system, rows)
     finally:
-        print(MARK + json.dumps(figures), flush=True)
+        _print(figures)
         if "P" in rows:  # it has left a queue behind
             system.kill_worker()
         system.stop()
@@ -35,20 +41,23 @@ def main() -> None:
 
 
 def measure(system: System, rows: Sequence[str]) -> dict[str, object]:
-    """The figures of all rows that the system can do."""
+    """The figures of all rows."""
     begun = time.monotonic()
     for step in (system.start_worker, system.open) if system.worker_first else (system.open, system.start_worker):
         step()
     figures: dict[str, object] = {}
-    if system.rows & METRICS.keys():
+    if system.runs_tasks:
         system.wait_all([system.submit("noop", 0)], _READY_S)
-        figures["start_s"] = time.monotonic() - begun
-        if set(rows) - {"F1", "F2", "G", "H"}:
+        if not set(rows) & {"F1", "F2", "G", "S"}:
+            figures["start_s"] = time.monotonic() - begun
             system.wait_all(system.submit_many("noop", [(i,) for i in range(_WARM_UP)]), _READY_S)
     for row in rows:
-        if row in system.rows:
-            figures |= _row(system, row)
+        figures |= _row(system, row)
     return figures
+
+
+def _print(figures: Mapping[str, object]) -> None:
+    print(MARK + json.dumps(figures), flush=True)
 
 
 def _row(system: System, row: str) -> dict[str, object]:

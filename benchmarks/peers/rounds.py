@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from infra.local.kafka import EmbeddedKafka
-from infra.local.process import free_port, run_tied
+from infra.local.process import free_port, last_line, run_tied
 from infra.local.service import Service
 
 from .bench import Bench
@@ -57,9 +57,10 @@ class Rounds:
         try:
             for number in range(1, rounds + 1):
                 for group in GROUPS:
-                    wanted = [row for row in group if row in rows]
-                    for name in self._systems if wanted else ():
-                        yield Measurement(number, name, self._measure(number, name, wanted))
+                    for name in self._systems:
+                        wanted = [row for row in group if row in rows and SYSTEMS[name].can(row)]
+                        if wanted:
+                            yield Measurement(number, name, self._measure(number, name, wanted))
         finally:
             for broker in self._brokers.values():
                 broker.kill()
@@ -84,7 +85,7 @@ class Rounds:
         found = [line.removeprefix(MARK) for line in done.stdout.splitlines() if line.startswith(MARK)]
         if not found or done.returncode:
             (bench.folder / "error.log").write_text(done.stdout + done.stderr)
-            return {"error": (done.stderr or done.stdout)[-600:]}
+            return {"error": last_line(bench.folder / "error.log")}
         shutil.rmtree(bench.folder, ignore_errors=True)
         figures: dict[str, float | str] = json.loads(found[-1])
         return figures

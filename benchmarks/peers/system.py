@@ -17,7 +17,6 @@ from .bench import Bench
 from .processes import end, existing, kill, tree
 
 Handle = Any  # of a submitted task; each system has its own
-ROWS = frozenset(["A", "B", "C", "K", "D", "E", "P", "H", "U", "F1", "F2", "G"])
 
 
 class TaskFailed(Exception):
@@ -31,9 +30,9 @@ class NotDone(Exception):
 class System:
     """One system: a worker with two processes that run tasks, and the client that submits them."""
 
-    rows = ROWS  # that it can do
-    supports_priority = False
+    runs_tasks = True
     worker_first = False  # its client needs a running worker
+    address = ""  # host:port of its web service
 
     def __init__(self, bench: Bench) -> None:
         self.bench = bench

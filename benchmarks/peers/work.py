@@ -1,5 +1,6 @@
 """The bodies of the tasks: the same plain functions for every system, with the standard library alone."""
 
+import inspect
 import os
 import signal
 import time
@@ -73,3 +74,4 @@ def _kill_itself() -> None:
 FUNCTIONS: Mapping[str, Callable[..., object]] = {
     f.__name__: f for f in (noop, burn, stamp, timed, kill_once, poison, mark_sleep)
 }
+PARAMETERS: Mapping[str, tuple[str, ...]] = {n: tuple(inspect.signature(f).parameters) for n, f in FUNCTIONS.items()}

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 
 from ..system import System
-from . import cost, crashes, latency, throughput
+from . import cost, crashes, latency, posts, throughput
 
 Figures = dict[str, float | str]
 METRICS: Mapping[str, Callable[[System], Figures]] = {
@@ -16,6 +16,7 @@ METRICS: Mapping[str, Callable[[System], Figures]] = {
     "P": latency.priority,
     "H": cost.memory,
     "U": cost.cpu_per_task,
+    "S": posts.posts,
     "F1": crashes.task_kills_its_process,
     "F2": crashes.worker_killed,
     "G": crashes.poison,

@@ -7,7 +7,7 @@ from ..system import Handle, NotDone, System, TaskFailed
 from .throughput import lines
 
 _FIRST_WAIT_S, _NEXT_WAIT_S = 30.0, 20.0
-_SLEEP_S, _RUNNING_S, _RETURN_S, _TWICE_S = 5.0, 1.0, 60.0, 8.0
+_SLEEP_S, _RUNNING_S, _RETURN_S, _TWICE_S = 5.0, 1.0, 30.0, 8.0
 _POISON_S, _OTHERS = 20.0, 10
 
 
@@ -46,7 +46,9 @@ def worker_killed(system: System) -> dict[str, float | str]:
     first = {i: min(int(line[3]) for line in again if line[1] == i) for i in {line[1] for line in again}}
     lost = 2 - len({line[1] for line in marks("end")})
     return {
-        "F2_s": max((ns - killed_ns) / 1e9 for ns in first.values()) if not lost else f"{lost} of 2 lost",
+        "F2_s": max((ns - killed_ns) / 1e9 for ns in first.values())
+        if not lost
+        else f"{lost} of 2 not back in {_RETURN_S:.0f} s",
         "F2_starts": len(again),
         "F2_client": ", ".join(_state(system, h, 1.0) for h in handles),
     }

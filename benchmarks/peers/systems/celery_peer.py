@@ -16,7 +16,7 @@ from ..redis_flush import flush
 from ..system import Handle, NotDone, System, TaskFailed, module_of
 
 _BENCH = Bench.from_environ()
-_PRIORITY = {"low": 9, "normal": 5, "high": 0}  # on Redis 0 is the highest
+PRIORITY = {"low": 9, "normal": 5, "high": 0}  # on Redis 0 is the highest
 _RECOVERY = {"visibility_timeout": 10, "unacked_restore_interval": 1, "unacked_restore_throttle": 1}
 
 app = Celery("bench", broker=_BENCH.redis, backend=_BENCH.redis)
@@ -31,8 +31,6 @@ def worker_command(module: str) -> list[str]:
 
 
 class Sys(System):
-    supports_priority = True
-
     def commands(self) -> list[list[str]]:
         return [worker_command(module_of(__file__))]
 
@@ -40,10 +38,10 @@ class Sys(System):
         flush(self.bench.redis)
 
     def submit(self, name: str, *args: Any, priority: str = "normal") -> Handle:
-        return TASKS[name].apply_async(args, priority=_PRIORITY[priority])
+        return TASKS[name].apply_async(args, priority=PRIORITY[priority])
 
     def submit_many(self, name: str, calls: Iterable[tuple[Any, ...]], priority: str = "normal") -> Any:
-        return group(TASKS[name].s(*call).set(priority=_PRIORITY[priority]) for call in calls).apply_async()
+        return group(TASKS[name].s(*call).set(priority=PRIORITY[priority]) for call in calls).apply_async()
 
     def wait(self, handle: Handle, timeout_s: float = 60.0) -> object:
         try:

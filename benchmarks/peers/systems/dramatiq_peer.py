@@ -39,8 +39,6 @@ def worker_command(module: str) -> list[str]:
 
 
 class Sys(System):
-    supports_priority = True
-
     def commands(self) -> list[list[str]]:
         command = worker_command(module_of(__file__))
         if self.bench.variant != "best":

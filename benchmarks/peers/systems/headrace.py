@@ -17,30 +17,20 @@ from .. import headrace_kinds
 from ..bench import Bench
 from ..native_client import NativeClient
 from ..processes import existing, tree
-from ..system import ROWS, Handle, System
+from ..system import Handle, System
 from ..web_client import WebClient
+from ..work import PARAMETERS
 
-_PARAMETERS = {
-    "noop": ("i",),
-    "burn": ("iterations",),
-    "stamp": ("i", "iterations", "path"),
-    "timed": ("i", "iterations", "path"),
-    "kill_once": ("path",),
-    "poison": ("path",),
-    "mark_sleep": ("i", "seconds", "path"),
-}
 _WORKER = "worker-1"
 _PARTITIONS = 16  # as topics.yaml has it
 
 
 class Sys(System):
-    supports_priority = True
     slots = 2
 
     def __init__(self, bench: Bench) -> None:
         super().__init__(bench)
         self.is_web = bench.variant == "web"
-        self.rows = ROWS | ({"S"} if self.is_web else {"R", "I"})
         bench.folder.chmod(0o777)
         self._prefix = f"{bench.namespace}."
         self._cluster = LocalCluster(
@@ -52,6 +42,7 @@ class Sys(System):
             tasks=str(Path(headrace_kinds.__file__)),
             task_user="same",
         )
+        self.address = self._cluster.settings.http
 
     # --- the worker
     def start_worker(self) -> None:
@@ -79,11 +70,6 @@ class Sys(System):
         }
 
     # --- the client
-    @property
-    def address(self) -> str:
-        """host:port of the gateway."""
-        return self._cluster.settings.http
-
     def open(self) -> None:
         worker = self._cluster.services.pop(_WORKER)
         self._cluster.start()
@@ -118,7 +104,7 @@ class Sys(System):
 
 
 def _task(name: str, call: tuple[Any, ...]) -> dict[str, Any]:
-    return {"name": name, "payload": dict(zip(_PARAMETERS[name], call, strict=True)), "directory": "bench"}
+    return {"name": name, "payload": dict(zip(PARAMETERS[name], call, strict=True)), "directory": "bench"}
 
 
 def _priority(priority: str) -> str:

@@ -9,12 +9,10 @@ from pebble import ProcessPool
 
 from .. import work
 from ..processes import kill
-from ..system import ROWS, Handle, NotDone, System, TaskFailed
+from ..system import Handle, NotDone, System, TaskFailed
 
 
 class Sys(System):
-    rows = ROWS - {"F2", "P"}  # the client dies with the worker
-
     def start_worker(self) -> None:
         self._pool: Any = ProcessPoolExecutor(2) if self.bench.variant == "ppe" else ProcessPool(max_workers=2)
 

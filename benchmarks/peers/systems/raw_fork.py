@@ -14,8 +14,6 @@ def _run(name: str, calls: list[tuple[Any, ...]], to: Connection) -> None:
 
 
 class Sys(System):
-    rows = frozenset(["A", "B", "C", "K"])
-
     def submit_many(self, name: str, calls: Iterable[tuple[Any, ...]], priority: str = "normal") -> Any:
         context, every = multiprocessing.get_context("fork"), list(calls)
         started = []
