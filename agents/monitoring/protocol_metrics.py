@@ -3,7 +3,7 @@
 The worker node makes one and hands it to those parts, which count from their own threads.
 """
 
-from prometheus_client import CollectorRegistry, Counter
+from prometheus_client import CollectorRegistry, Counter, Gauge
 
 
 class ProtocolMetrics:
@@ -19,6 +19,15 @@ class ProtocolMetrics:
         )
         self.reaped_tasks = Counter(
             "headrace_worker_reaped_tasks", "Tasks of dead boots that the reaper has sent again or ended", registry=r
+        )
+        self.journal_records = Counter(
+            "headrace_worker_journal_records", "Records of the journal that the reaper has read", registry=r
+        )
+        self.unsaved_checkpoints = Gauge(
+            "headrace_worker_unsaved_checkpoints",
+            "Own partitions of the journal whose newest checkpoint is too large for Kafka or was refused: "
+            "a takeover reads more",
+            registry=r,
         )
         self.trimmed_records = Counter(
             "headrace_worker_trimmed_records", "Records of the task topics that the trimmer has deleted", registry=r

@@ -2,9 +2,9 @@
 epochs.
 
 A thread in every node, with a consumer in a group that shares out the journal's partitions. A partition is read from
-its beginning when this node gets it. A claim is judged only after the partition has been read to its end and its boot
-is dead: by its lease, or because its death is proved. When two reapers send the same task again, rule D drops the
-second.
+its oldest open claim on when this node gets it. A claim is judged only after the partition has been read to its end and
+its boot is dead: by its lease, or because its death is proved. When two reapers send the same task again, rule D drops
+the second.
 """
 
 import logging
@@ -25,7 +25,6 @@ from headrace.kafka.reading import (
     committed_offsets,
     end_offsets,
     error_text,
-    first_offsets,
     place_of,
     read_ranges,
     readable_whole,
@@ -41,6 +40,8 @@ from ..membership.death_notices import boot_tombstone, death_notice
 from ..membership.identity import NodeIdentity
 from ..membership.registry import Registry
 from ..monitoring.protocol_metrics import ProtocolMetrics
+from .checkpoints import TOPIC as _TOPIC
+from .checkpoints import Checkpoints
 from .claim_ends import ClaimEnds
 from .journal_state import JournalState, LiveClaim
 from .replay import replay_or_outcome
@@ -48,7 +49,6 @@ from .trimmer import Trimmer
 
 log = logging.getLogger(__name__)
 
-_TOPIC = "tasks.running"
 _JUDGE_EVERY_S = 0.25  # how often the claims are compared with the dead boots
 _KEEP_S = 600.0  # a partition that comes back within it is read on, not anew; tombstones stay for an hour
 _OPTIONS = {
@@ -74,14 +74,16 @@ class Reaper:
         *,
         failpoint: Failpoint = no_failpoint,
         trimmer: Trimmer | None = None,
+        checkpoints: Checkpoints | None = None,
         metrics: ProtocolMetrics | None = None,
     ) -> None:
-        """`trimmer`, if given, belongs to this reaper's thread."""
+        """`trimmer` and `checkpoints`, if given, belong to this reaper's thread."""
         self._trimmer, self._metrics = trimmer, metrics or ProtocolMetrics()
         self._kafka, self._sender, self._node, self._registry = kafka, sender, node, registry
         self._failpoint = failpoint
         self._owned: dict[int, JournalState] = {}
         self._revoked: dict[int, tuple[float, JournalState]] = {}  # with the time of revocation
+        self._checkpoints = checkpoints or Checkpoints(kafka, metrics=self._metrics)
         self._ends = ClaimEnds(sender, failpoint)
         self._judged_at = 0.0
         self._reading = CatchingUp(lambda: {(_TOPIC, p): s.next_offset for p, s in list(self._owned.items())})
@@ -110,7 +112,7 @@ class Reaper:
         return self._watchdog.check() or self._taking_over.check()
 
     def _run(self) -> None:
-        consumer = self._kafka.consumer(REAPER_GROUP, **_OPTIONS)
+        consumer = self._kafka.consumer(REAPER_GROUP, on_commit=self._checkpoints.on_commit, **_OPTIONS)
         try:
             consumer.subscribe(
                 [self._kafka.topic(_TOPIC)],
@@ -126,6 +128,7 @@ class Reaper:
                     if time.monotonic() - self._judged_at >= _JUDGE_EVERY_S:
                         self._judge_claims(consumer)
                         self._trim(consumer)
+                        self._checkpoints.save(consumer, self._owned)
                         self._judged_at = time.monotonic()
                     self._note_progress()  # last: a partition without a leader must hold up no other's claims
                 except (Retryable, KafkaException) as e:
@@ -139,8 +142,8 @@ class Reaper:
         finally:
             consumer.close()
 
-    def _new_state(self) -> JournalState:
-        return JournalState(lambda: self.on_undecodable(_TOPIC))
+    def _passed_over(self) -> None:
+        self.on_undecodable(_TOPIC)
 
     def _read_journal(self, consumer: Consumer, wait_s: float) -> None:
         message, count = consumer.poll(wait_s), 0
@@ -151,10 +154,11 @@ class Reaper:
                 if error.code() == KafkaError._PARTITION_EOF and state is not None:
                     state.next_offset, state.caught_up = max(state.next_offset, offset), True
                 elif error.code() in (KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE):
-                    self._owned[place[1]] = self._new_state()
+                    self._owned[place[1]] = JournalState(self._passed_over)
                     consumer.seek(TopicPartition(self._kafka.topic(_TOPIC), place[1], OFFSET_BEGINNING))
             elif state is not None and offset >= state.next_offset:
                 state.apply_record(self._kafka.record(message))
+                self._metrics.journal_records.inc()
             count += 1
             message = consumer.poll(0) if count < 1000 else None
 
@@ -267,20 +271,11 @@ class Reaper:
                 self._sender.deliver(notice.encode(), wanted=partial(detector.is_dead, boot))
 
     def _on_assign(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
-        now = time.monotonic()
-        for p in partitions:
-            revoked_at, state = self._revoked.get(p.partition, (0.0, self._new_state()))
-            self._owned[p.partition] = state if now - revoked_at < _KEEP_S else self._new_state()
-        self._revoked.clear()
-        unread = [(_TOPIC, p.partition) for p in partitions if not self._owned[p.partition].next_offset]
-        try:  # asked here, because librdkafka takes half a second to find out where a log begins
-            first = first_offsets(self._kafka, self._kafka.admin(), unread)
-        except Retryable:
-            first = {}
-        starts = {
-            p.partition: self._owned[p.partition].next_offset or first.get((_TOPIC, p.partition), OFFSET_BEGINNING)
-            for p in partitions
-        }
+        now, assigned = time.monotonic(), {p.partition for p in partitions}
+        revoked, self._revoked = self._revoked, {}
+        kept = {p: state for p, (at, state) in revoked.items() if p in assigned and now - at < _KEEP_S}
+        self._owned |= kept | self._checkpoints.begin(assigned - kept.keys(), self._passed_over)
+        starts = {p: self._owned[p].next_offset or OFFSET_BEGINNING for p in assigned}
         consumer.assign([TopicPartition(p.topic, p.partition, starts[p.partition]) for p in partitions])
         self._generation, member = member_of(consumer)
         self._reading.begin_again()

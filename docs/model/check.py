@@ -171,6 +171,12 @@ NAIVE = [
     ),
     ("reaper ignores the generation", "Queue", dict(ONE, MaxCrash=1, MaxRebal=1, Bugs='{"noGeneration"}'), TWICE_RUN),
     (
+        "reaper begins at the oldest open claim without the ranges of the owners before it",
+        "Queue",
+        dict(ONE, MaxCrash=1, MaxRebal=1, Bugs='{"noRanges"}'),
+        TWICE_RUN,
+    ),
+    (
         "reaper drops an uncommitted claim, commit still on its way",
         "Queue",
         dict(ONE, MaxCrash=1, Bugs='{"dropUncommitted"}'),

@@ -11,6 +11,7 @@ from confluent_kafka import TopicPartition
 from agents.recovery.journal_state import LiveClaim
 from agents.recovery.trimmer import trim_offsets
 from headrace.contract.outcome import Outcome
+from headrace.contract.ownership import Ownership
 from headrace.contract.records import Source
 from headrace.kafka.client import Kafka
 from headrace.kafka.groups import RECEIVER_GROUP
@@ -109,7 +110,7 @@ def test_a_node_killed_there_has_trimmed_nothing_that_is_needed(place: str, sett
 
 
 def test_records_that_are_young_claimed_or_not_committed_stay() -> None:
-    claim = LiveClaim("k", "boot", 1, (Source("tasks.normal", 0, 7),), 0)
+    claim = LiveClaim("k", "boot", Ownership(0, 1), (Source("tasks.normal", 0, 7),), 0, 0)
     high = ("tasks.high", 0)
     assert trim_offsets({NORMAL: 9, high: 5}, [], {}) == {NORMAL: 9, high: 5}
     assert trim_offsets({NORMAL: 9, high: 5}, [claim], {}) == {NORMAL: 7, high: 5}

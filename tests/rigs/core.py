@@ -33,6 +33,7 @@ from agents.membership.identity import NodeIdentity
 from agents.membership.registry import Registry
 from agents.membership.takeover import take_over
 from agents.monitoring.protocol_metrics import ProtocolMetrics
+from agents.recovery.checkpoints import Checkpoints
 from agents.recovery.reaper import Reaper
 from agents.recovery.trimmer import Trimmer
 from headrace.contract.cluster import KindInfo
@@ -138,6 +139,7 @@ class Core:
             self.registry,
             failpoint=failpoint,
             trimmer=self.trimmer,
+            checkpoints=Checkpoints(self.kafka, every_s=0.25, metrics=self.metrics),
             metrics=self.metrics,
         )
         self.fence = Fence(self.node, settings.lease_s, [self._boot_over])

@@ -156,7 +156,7 @@ def test_memory_of_owners_is_bounded_and_the_earliest_is_forgotten_first(journal
         journal.write(claim(6 + n, 1, f"b{n}", epoch=journal.begin_epoch()).encode())
     assert not journal.is_void(first)
     assert journal.is_void(first, 6 + 999)
-    spans = journal.state._claimed["tasks.normal"]
+    spans = journal.state._ranges._ranges["tasks.normal"]
     assert len(spans) == 1000
     assert min(spans, key=lambda o: o.age).epoch == journal.state.live[str(claim(6, 1, "b0").key)].ownership.epoch
 
