@@ -1,8 +1,8 @@
 """The offsets in the query's checkpoint, moved over batches of records that Spark's Kafka client cannot decode.
 
-Called by `job` after the query has failed and while none runs. Such a batch would end every further run at the same
-place. Retryable or KafkaException when Kafka does not answer. Source of the files' form: Spark's `OffsetSeqLog`, a line
-of version, one of metadata, and the source's offsets as JSON, with the checksum beside each file.
+Called while no query runs: by `job` after one has failed, and by `lost_offsets`. Such a batch would end every further
+run at the same place. Retryable or KafkaException when Kafka does not answer. Source of the files' form: Spark's
+`OffsetSeqLog`, a line of version, one of metadata, and the source's offsets as JSON, with a checksum beside each file.
 """
 
 import json
@@ -28,8 +28,7 @@ def pass_over_damage(kafka: Kafka, checkpoint: Path, failure: str) -> list[str]:
     if planned is None or (checkpoint / "commits" / str(planned)).exists():
         return []  # the query has failed between two batches
     end_file = checkpoint / "offsets" / str(planned)
-    before = checkpoint / "offsets" / str(planned - 1)
-    start_file = before if before.exists() else checkpoint / "sources" / "0" / "0"
+    start_file = _start_file(checkpoint, planned)
     starts, ends = _read_offsets(start_file), _read_offsets(end_file)
     moved = []
     for topic, partition in _named_places(failure, ends):
@@ -50,6 +49,26 @@ def pass_over_damage(kafka: Kafka, checkpoint: Path, failure: str) -> list[str]:
         _write_offsets(end_file, ends)
         _write_offsets(start_file, starts)
     return moved
+
+
+def next_offsets(checkpoint: Path) -> Offsets | None:
+    """Where the next batch begins to read; None without a checkpoint, or before its first offsets.
+
+    OSError or ValueError for a checkpoint that cannot be read, which ends the query as well.
+    """
+    planned = max((int(p.name) for p in (checkpoint / "offsets").glob("*") if p.name.isdigit()), default=None)
+    if planned is None:
+        file = checkpoint / "sources" / "0" / "0"
+        return _read_offsets(file) if file.exists() else None
+    if (checkpoint / "commits" / str(planned)).exists():
+        return _read_offsets(checkpoint / "offsets" / str(planned))
+    return _read_offsets(_start_file(checkpoint, planned))
+
+
+def _start_file(checkpoint: Path, planned: int) -> Path:
+    """The file with the offsets at which that batch begins."""
+    before = checkpoint / "offsets" / str(planned - 1)
+    return before if before.exists() else checkpoint / "sources" / "0" / "0"
 
 
 def _named_places(failure: str, ends: Offsets) -> list[tuple[str, str]]:

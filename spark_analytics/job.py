@@ -1,10 +1,11 @@
 """Keeps the query running: waits for the topics and the database, starts it, watches it, and restarts it when it ends.
 
 An outage of Kafka or of the database ends nothing: the job waits, `/readyz` gives the reason (see `readiness`), and the
-query goes on from its checkpoint. `run` returns after `stop`; it raises HeadraceError when the query keeps failing
-although both answer.
+query goes on from its checkpoint. `run` returns after `stop`; it raises UsageError when Kafka does not hold the
+checkpoint's offsets any more, and HeadraceError when the query keeps failing although both answer.
 """
 
+import contextlib
 import logging
 import threading
 import time
@@ -16,7 +17,7 @@ from py4j.protocol import Py4JError
 from pyspark.errors import PySparkException
 from pyspark.sql import SparkSession
 
-from headrace.errors import HeadraceError, Retryable
+from headrace.errors import HeadraceError, Retryable, UsageError
 from headrace.kafka.client import Kafka
 from headrace.kafka.metadata import partitions_of
 from headrace.process.health import Health
@@ -24,6 +25,7 @@ from headrace.process.throttled_log import log_throttled
 from headrace.settings import Settings
 
 from .checkpoint import pass_over_damage
+from .lost_offsets import check_place
 from .metrics import Metrics
 from .query import CHECKPOINT, Query, is_data_loss
 from .readiness import ANSWER_S, Readiness
@@ -78,7 +80,7 @@ class StatisticsJob:
                     continue
                 failures = 1 if moved else failures + 1
                 if is_data_loss(failure):
-                    raise HeadraceError(_DATA_LOSS)
+                    self._say_what_is_lost()
                 if self._passes_over_damage(failure):
                     failures = 0
                     continue
@@ -92,6 +94,12 @@ class StatisticsJob:
         finally:
             self._stop.set()
             probes.join(2 * ANSWER_S)
+
+    def _say_what_is_lost(self) -> None:
+        """Spark says that records are gone: UsageError with their offsets. If Kafka is away, the next run asks."""
+        with contextlib.suppress(Retryable):
+            check_place(self._kafka, self._checkpoint)
+            raise UsageError(_DATA_LOSS)
 
     def _passes_over_damage(self, failure: str) -> bool:
         """Whether the checkpoint was moved over records that Spark cannot read, so that the query can go on."""
@@ -112,6 +120,8 @@ class StatisticsJob:
         self._readiness.query = query = self._new_query()
         begun = time.monotonic()
         try:
+            query.prepare()
+            check_place(self._kafka, self._checkpoint)
             query.start()
             self._readiness.waits_for = None
             while query.active and not self._stop.wait(_WATCH_S):

@@ -74,11 +74,17 @@ class Query:
         self.started_at = time.monotonic()
         self.moved_at: float | None = None
 
-    def start(self) -> None:
-        """Starts the query; Retryable when the sink is away."""
+    def prepare(self) -> None:
+        """Call before `start`: makes the sink's tables, and drops checkpoints that this query cannot go on from.
+
+        Retryable when the sink is away.
+        """
         self._sink.prepare()
         self.drop_older_checkpoints()
         self._drop_foreign_checkpoint()
+
+    def start(self) -> None:
+        """Starts the query, from the checkpoint or from the log's beginning."""
         events = decode_events(
             read_topics(self._spark, self._settings, batch_a_fetch=self._batch_a_fetch), self._settings.topic_prefix
         )

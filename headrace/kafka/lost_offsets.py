@@ -2,7 +2,7 @@
 
 A group never passes over records that it has not read: its role stops, and says what is lost and what to do. The
 consumers of storekeeper and receiver call `start_offsets` for each assignment; the intake, which must also never begin
-anew, uses `why_lost`. Retryable when Kafka does not answer.
+anew, and the statistics, whose place is Spark's checkpoint, use `why_lost`. Retryable when Kafka does not answer.
 """
 
 from collections.abc import Mapping, Sequence
@@ -59,12 +59,16 @@ def why_lost(committed: int, first: int, end: int) -> str | None:
     return None
 
 
+def describe_lost(kafka: Kafka, lost: Mapping[Place, str]) -> str:
+    """The places with the reasons of `why_lost`, in words."""
+    return "; ".join(f"{kafka.topic(topic)}, partition {p}: {why}" for (topic, p), why in sorted(lost.items()))
+
+
 def _message(kafka: Kafka, words: GroupWords, lost: Mapping[Place, str]) -> str:
-    listed = "; ".join(f"{kafka.topic(topic)}, partition {p}: {why}" for (topic, p), why in sorted(lost.items()))
     topics = " ".join(f"--topic {kafka.topic(topic)}:{p}" for topic, p in sorted(lost))
     group = kafka.group(words.group)
     return (
-        f"group {group} has lost its place in the log. {listed}. {words.cost}. To go on with what the log still holds, "
-        f"stop all {words.roles} and set the offsets: kafka-consumer-groups.sh --group {group} {topics} "
-        "--reset-offsets --to-earliest --execute"
+        f"group {group} has lost its place in the log. {describe_lost(kafka, lost)}. {words.cost}. To go on with what "
+        f"the log still holds, stop all {words.roles} and set the offsets: kafka-consumer-groups.sh --group {group} "
+        f"{topics} --reset-offsets --to-earliest --execute"
     )
