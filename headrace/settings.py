@@ -68,6 +68,18 @@ class Settings:
         "/var/tmp when tasks run as another user",
         "",
     )
+    aside_s: float = _setting(
+        "HEADRACE_ASIDE_S",
+        "seconds that a task of a kind that only other nodes run, none of which has room, may hold up the tasks behind "
+        "it in its partition; then it waits aside",
+        5.0,
+    )
+    alone_wait_s: float = _setting(
+        "HEADRACE_ALONE_WAIT_S",
+        "seconds that a node takes nothing new so that a task runs alone, after the kernel killed it for memory beside "
+        "others; then it runs beside what has not ended",
+        60.0,
+    )
     drain_s: float = _setting("HEADRACE_DRAIN_S", "seconds that running attempts get to end after SIGTERM", 30.0)
     kafka: str = _setting("HEADRACE_KAFKA", "Kafka's bootstrap servers; empty = the embedded broker of `up`", "")
     embedded_kafka: str = _setting("HEADRACE_EMBEDDED_KAFKA", "host:port of the embedded broker", "127.0.0.1:9092")
@@ -247,6 +259,8 @@ class Settings:
                 "HEADRACE_REMEMBER_DAYS must be 0, or no less time than HEADRACE_KEEP_S: what the task topics "
                 "still hold may be run again"
             )
+        if self.aside_s < 0 or self.alone_wait_s < 0:
+            raise UsageError("HEADRACE_ASIDE_S and HEADRACE_ALONE_WAIT_S must be at least 0 seconds")
         if self.drain_s < 0 or self.trigger_s <= 0 or self.audit_s <= 0:
             raise UsageError(
                 "HEADRACE_DRAIN_S must be at least 0 seconds, HEADRACE_TRIGGER_S and HEADRACE_AUDIT_S above 0"

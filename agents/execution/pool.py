@@ -28,7 +28,7 @@ from headrace.kind_imports import too_slow_import
 from .attempt import IMPORT_S, Attempt
 from .child import RunnerDied
 from .cleanup import Cleanup
-from .exclusive_run import ExclusiveRun
+from .exclusive_run import WAIT_S, ExclusiveRun
 from .in_flight import InFlight
 from .job import AttemptEnd, Job, Key
 from .orphans import Orphans
@@ -55,11 +55,12 @@ class Pool:
         limits: Limits = NO_LIMITS,
         adopts: bool = False,
         import_s: float = IMPORT_S,
+        alone_wait_s: float = WAIT_S,
     ) -> None:
         """`tasks`: the setting HEADRACE_TASKS. `folder` is the pool's own and is emptied. Logs go below `results_root`.
 
         `users`: the user of each slot's child; empty = the node's own user. `adopts`: see `Orphans`.
-        `import_s`: how long importing the kinds may take.
+        `import_s`: how long importing the kinds may take. `alone_wait_s`: as `ExclusiveRun` has it.
         """
         self._folder = folder.resolve()
         self._results = self._folder / "results"
@@ -80,7 +81,8 @@ class Pool:
         self._free: asyncio.LifoQueue[PoolSlot] = asyncio.LifoQueue()
         self._in_flight = InFlight()
         self._attempt_numbers = itertools.count(1)
-        self._exclusive_run = ExclusiveRun(lambda is_exclusive: self.on_exclusive(is_exclusive))
+        self._exclusive_run = ExclusiveRun(lambda is_exclusive: self.on_exclusive(is_exclusive), alone_wait_s)
+        self.waits = self._exclusive_run.waits
         self._slot_health, self._orphans = SlotHealth(), Orphans(adopts)
         self._cleanup = Cleanup(self._orphans, self._slot_health, self._live_children, results_root)
         self._enforcing: asyncio.Task[None] | None = None
@@ -162,13 +164,13 @@ class Pool:
         on_end: Callable[[Job, AttemptEnd], None],
         attempts: list[Attempt],
     ) -> None:
-        """Runs the next job. After an out-of-memory kill beside other attempts it runs again, alone, without charge."""
+        """Runs the next job. After an out-of-memory kill beside other attempts it runs once more, alone, uncharged."""
         job, exclusive, has_begun, runs_again = jobs.popleft(), False, False, True
         while runs_again:
             waiting = self._in_flight.add_waiting(job)
             try:
                 await self._slot_health.wait_healthy(slot, waiting.is_stopped)
-                lease = await self._exclusive_run.acquire(exclusive)
+                lease = await self._exclusive_run.acquire(job if exclusive else None)
             finally:
                 self._in_flight.remove_waiting(job)
             runs_again = False
@@ -180,11 +182,11 @@ class Pool:
                     return
                 has_begun = True
                 end = await self._run_attempt(job, slot, attempts)
-                runs_again = end.oom_victim and lease.ran_beside_others
+                runs_again = end.oom_victim and lease.ran_beside_others and not exclusive
                 if runs_again:
                     self._in_flight.add_waiting(job)  # before the next await: a cancel must always find the job
                 else:
-                    on_end(job, end)
+                    on_end(job, lease.explain(end))
                 await self._cleanup.clean_up(attempts)
             finally:
                 lease.release()

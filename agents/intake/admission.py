@@ -57,7 +57,7 @@ class Refusal:
 
 @dataclass(frozen=True, slots=True)
 class Elsewhere:
-    """Other nodes announce the kind and this one does not: to be claimed for one of them."""
+    """Other nodes announce the kind and this one does not: to be claimed for one of them, as `Admitted` says."""
 
     submission: Submission
 
@@ -116,9 +116,9 @@ class Admission:
             return Refusal(Reason.INVALID, error, submission.name, submission.directory)
         return Admitted(submission, check.kind)
 
-    def recheck(self, task: Task, admitted: Admitted) -> Refusal | None:
-        """Right before the claim: checks what may have changed since `judge`."""
-        submission = admitted.submission
+    def recheck(self, task: Task, decision: Admitted | Elsewhere) -> Refusal | None:
+        """Right before the claim, and while the task waits for a node: checks what may have changed since `judge`."""
+        submission = decision.submission
         if self._is_cancelled(task.id):
             return Refusal(Reason.CANCELLED, "cancelled while it was queued", submission.name, submission.directory)
         if submission.expires_at is not None and submission.expires_at <= self._now():

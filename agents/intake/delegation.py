@@ -1,10 +1,10 @@
 """Delegation: claims for another node, which runs a kind that this node lacks (docs/protocol.md, claims for other
 nodes).
 
-The partition's owner claims with `for` = the other boot, commits, and then writes the same key again with phase `go`.
-The other node follows the journal. At `go` it waits for a slot, reads the control log to its end, and starts; it also
-ends the claim. Until `go` the claim is the owner's, afterwards the other's: when either dies, the reaper knows whose it
-was.
+The partition's owner claims with `for` = the other boot, commits, and then writes the same key again with phase `go`:
+at once or, when no node had room, as soon as one has (`waiting_claims`), for that one. The other node follows the
+journal. At `go` it waits for a slot, reads the control log to its end, and starts; it also ends the claim. Until `go`
+the claim is the owner's, afterwards the other's: when either dies, the reaper knows whose it was.
 """
 
 import logging
@@ -13,6 +13,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 from confluent_kafka import KafkaException
 
@@ -32,9 +33,10 @@ from ..execution.job import Job, Jobs
 from ..execution.slots import Slots
 from ..membership.identity import NodeIdentity
 from ..membership.registry import Registry
-from .admission import Admission, Admitted, Refusal, refusal_outcome
+from .admission import Admission, Admitted, Elsewhere, Refusal, refusal_outcome
 from .cancellations import Cancellations
 from .open_claims import OpenClaims
+from .waiting_claims import WaitingClaim, WaitingClaims
 
 log = logging.getLogger(__name__)
 
@@ -65,7 +67,7 @@ class Delegation(Follower):
         self._hand_over, self._failpoint = hand_over, failpoint
         self._admission = Admission(registry, cancellations.is_cancelled)
         self._delegated: dict[str, str] = {}  # key of each unfinished claim for another -> boot that runs it
-        self.open_claims = OpenClaims()
+        self.open_claims, self.waiting = OpenClaims(), WaitingClaims()
         self._starting: Claim | None = None
         self._unstartable: dict[str, str] = {}  # key of each claim that arrived and could not be started yet -> why
         self._lock = threading.Lock()
@@ -90,23 +92,30 @@ class Delegation(Follower):
         return super().check() or (f"claim {failing[0]} cannot be started: {failing[1]}" if failing else None)
 
     def choose_host(self, kind: str) -> Heartbeat | None:
-        """The node with room that runs the kind and is the least busy for its slots; None when no node has room."""
-        with self._lock:
-            claims = Counter(self._delegated.values())
-        beats = [
-            b
-            for b in self._registry.failure_detector.live_heartbeats().values()
-            if kind in b.kinds
-            and b.state == "alive"
-            and b.boot != self._node.boot
-            and claims[b.boot] < _CLAIMS_PER_SLOT * b.slots
-        ]
-        return min(beats, key=lambda b: (claims[b.boot] + len(b.running)) / b.slots, default=None)
+        """The node with room that runs the kind and is the least busy for its slots; None when no node has room, or all
+        that there is belongs to tasks that wait aside."""
+        return None if self.waiting.has_kind(kind) else self._host_with_room(kind)
 
-    def note_claim(self, claim: Claim) -> None:
-        """Counts a claim for another node that is about to be written."""
+    def choose_host_to_wait_for(self, kind: str, size: int) -> Heartbeat | None:
+        """A node that runs the kind, with or without room; None when no more tasks, of `size` bytes, may wait aside."""
+        return next(iter(self._hosts(kind)), None) if self.waiting.has_room(size) else None
+
+    def note_claim(self, claim: Claim, waits_as: str | None = None) -> None:
+        """Counts a claim for another node that is about to be written. `waits_as`: its kind, when it waits aside."""
+        key = str(claim.key)
         with self._lock:
-            self._delegated[str(claim.key)] = claim.for_
+            self._delegated.pop(key, None)
+            if waits_as is None:
+                self._delegated[key] = claim.for_
+        if waits_as is None:
+            self.waiting.remove(key)
+        else:
+            self.waiting.add(claim, waits_as)
+
+    def start_or_wait(self, claim: Claim) -> None:
+        """The claim's commit is accepted: lets the other node start it, unless it waits aside."""
+        if not self.waiting.mark_effective(claim):
+            self.send_go(claim)
 
     def send_go(self, claim: Claim) -> None:
         """Lets the other node start the claim, whose commit is accepted. Once this boot is over, the claim is the
@@ -118,26 +127,71 @@ class Delegation(Follower):
         return self._positions
 
     def held(self) -> list[Claim]:
-        """The claims that have arrived and wait to be started, the one that is being started first."""
+        """The claims that have arrived and wait to be started, the one that is being started first, and those for
+        others that wait aside."""
         starting = self._starting
         with self._arrived.mutex:
-            return [*([] if starting is None else [starting]), *self._arrived.queue]
+            arrived = list(self._arrived.queue)
+        return [*([] if starting is None else [starting]), *arrived, *self.waiting.claims()]
 
     def apply_record(self, record: Record) -> None:
         self.open_claims.apply_record(record, self._node.boot)
         if record.value is None:
+            key = (record.key or b"").decode(errors="replace")
+            self.waiting.remove(key)
             with self._lock:
-                self._delegated.pop((record.key or b"").decode(errors="replace"), None)
+                self._delegated.pop(key, None)
         elif record.text("phase", "") == "go" and record.text("for", "") == self._node.boot:
             self._arrived.put(Claim.decode(record))
 
     def on_turn(self) -> None:
-        """Stops counting the claims that are the reaper's: of dead nodes, and of this node's earlier boots."""
+        """Starts what waits aside where there is room now. Stops counting the claims that are the reaper's: of dead
+        nodes, and of this node's earlier boots."""
         with self._lock:
             for key, boot in list(self._delegated.items()):
                 owner = ClaimKey.parse(key.encode()).boot
                 if self._registry.failure_detector.is_dead(boot) or owner != self._node.boot:
                     del self._delegated[key]
+        while any(self._start_waiting(head) for head in self.waiting.heads()):
+            pass
+
+    def _start_waiting(self, first: WaitingClaim) -> bool:
+        """Whether the first claim of a kind waits aside no more, so that the next may have its turn."""
+        claim, key = first.claim, str(first.claim.key)
+        if not self._node.is_current(claim.by):  # the reaper's
+            self.waiting.remove(key)
+            return True
+        host = self._host_with_room(first.kind)
+        if host is not None:
+            claim = replace(claim, for_=host.boot, node=host.node)
+            self.note_claim(claim)
+            self.send_go(claim)
+            return True
+        refusal = self._refuse_waiting(first)
+        if refusal is None:
+            return False
+        self._end_unstarted(claim, refusal, claim.by)
+        self.waiting.remove(key)
+        return True
+
+    def _refuse_waiting(self, first: WaitingClaim) -> Refusal | None:
+        """Why it will not start any more: cancelled, expired, or without a node that has its kind."""
+        submission = first.submission
+        if first.kind not in self._registry.announced() and self._registry.is_complete():
+            error = f"no node announces the kind {first.kind!r} any more"
+            return Refusal(Reason.UNKNOWN_KIND, error, submission.name, submission.directory)
+        return self._admission.recheck(first.claim.tasks[0], Elsewhere(submission))
+
+    def _hosts(self, kind: str) -> list[Heartbeat]:
+        """The other nodes that run the kind and take tasks."""
+        beats = self._registry.failure_detector.live_heartbeats().values()
+        return [b for b in beats if kind in b.kinds and b.state == "alive" and b.boot != self._node.boot]
+
+    def _host_with_room(self, kind: str) -> Heartbeat | None:
+        with self._lock:
+            claims = Counter(self._delegated.values())
+        beats = [b for b in self._hosts(kind) if claims[b.boot] < _CLAIMS_PER_SLOT * b.slots]
+        return min(beats, key=lambda b: (claims[b.boot] + len(b.running)) / b.slots, default=None)
 
     def _journal_end(self) -> dict[Place, int]:
         deadline = time.monotonic() + _JOURNAL_END_S
@@ -194,6 +248,9 @@ class Delegation(Follower):
             return True
         if not isinstance(refusal, Refusal):  # the kind was announced, and is not loaded any more
             refusal = Refusal(Reason.UNKNOWN_KIND, "the node that announced the kind no longer has it")
-        outcome = refusal_outcome(task, refusal, boot=claim.for_, node=self._node.name)
-        send_unstarted_outcome(self._sender, ClaimMembers(), claim, outcome)
+        self._end_unstarted(claim, refusal, claim.for_)
         return False
+
+    def _end_unstarted(self, claim: Claim, refusal: Refusal, boot: str) -> None:
+        outcome = refusal_outcome(claim.tasks[0], refusal, boot=boot, node=self._node.name)
+        send_unstarted_outcome(self._sender, ClaimMembers(), claim, outcome)

@@ -7,7 +7,6 @@ as lost offsets of the group: then `failure` has the message. It waits through a
 
 import logging
 import threading
-import time
 from collections.abc import Callable
 
 from confluent_kafka import KafkaException
@@ -34,6 +33,7 @@ from .commit_batch import CommitBatch
 from .consumer import TaskConsumer
 from .delegation import Delegation
 from .epochs import Epochs
+from .foreign_heads import RETRY_S, ForeignHeads
 from .job_starter import JobStarter, LogEnds
 from .micro_batching import MicroBatcher, RunTimes
 from .ready_queue import Pulled, ReadyQueue
@@ -43,7 +43,6 @@ log = logging.getLogger(__name__)
 _IDLE_S = 0.1  # nothing is queued: how long to wait for a record
 _QUEUED_S = 0.005  # records are queued, and none may leave yet
 _BUSY_S = 0.05  # records wait for a slot: how often the group is served meanwhile
-_HOST_RETRY_S = 0.1  # how often to ask again whether a node that announces the kind has room
 _REFUSED_S = 2.0  # Kafka refuses claims or outcomes: the same turn again would meet the same
 _MAX_RECORDS = 512  # settled by one commit
 
@@ -67,11 +66,13 @@ class Intake:
         run_times: RunTimes | None = None,
         members: ClaimMembers | None = None,
         metrics: ProtocolMetrics | None = None,
+        aside_s: float = 5.0,
     ) -> None:
         """`hand_over` is called in the intake's thread, with jobs for one reserved slot, to be run in that order;
         `hand_over_lost` with jobs that have no slot, and why they are lost.
 
-        `members` is shared with the finisher. Without `delegation` tasks of other nodes' kinds are left waiting.
+        `members` is shared with the finisher. Without `delegation` tasks of other nodes' kinds are left waiting; with
+        it they hold up others for `aside_s` at most.
         """
         self._node, self._slots, self._cancellations = node, slots, cancellations
         self._delegation, self._failpoint = delegation, failpoint
@@ -97,7 +98,7 @@ class Intake:
         self._admission = Admission(registry, cancellations.is_cancelled)
         self._watchdog = Watchdog("the intake")
         self._thread = threading.Thread(target=self._run, name="intake", daemon=True)
-        self._without_host_at = float("-inf")  # when a task last found no node with room for its kind
+        self.foreign_heads = ForeignHeads(delegation, aside_s)
         self._in_hand: tuple[Claim, ...] = ()  # the claims of this turn
         self.failure: str | None = None
         self.on_failure: Callable[[str], None] = lambda _: None
@@ -106,11 +107,6 @@ class Intake:
     def places(self) -> list[Place]:
         """The partitions that this node owns."""
         return self._consumer.places
-
-    @property
-    def waits_for_others(self) -> bool:
-        """Whether a task at the head of a partition waits for room on another node: its offset may stand still."""
-        return time.monotonic() - self._without_host_at < 10 * _HOST_RETRY_S
 
     def held(self) -> list[Claim]:
         """The claims that are being made, committed or taken back; from any thread."""
@@ -226,17 +222,14 @@ class Intake:
         batch.groups = [batch.claimed_jobs(micro_batch, self._node.name) for micro_batch in batcher.batches]
 
     def _delegate(self, batch: CommitBatch, pulled: Pulled) -> bool:
-        """Claims a task of another node's kind for a node with room; without one, its partition waits."""
+        """Claims a task of another node's kind, or lets its partition wait."""
         if not isinstance(pulled.decision, Elsewhere):
             return False
-        host = self._delegation.choose_host(pulled.decision.submission.name) if self._delegation is not None else None
-        if self._delegation is None or host is None:
-            self._without_host_at = time.monotonic()
-            self._queue.hold_partition(pulled.place, _HOST_RETRY_S)
+        claim = self.foreign_heads.claim(batch, pulled, pulled.decision)
+        if claim is None:
+            self._queue.hold_partition(pulled.place, RETRY_S)
             return False
         self._include(batch, pulled)
-        claim = batch.claim((pulled.task,), host.boot, host.node)
-        self._delegation.note_claim(claim)
         batch.delegated.append(claim)
         return True
 
@@ -252,7 +245,7 @@ class Intake:
         if pulled.decision is None or isinstance(pulled.decision, Elsewhere):
             pulled.decision = self._admission.judge(task, pulled.header_error)
         decision = pulled.decision
-        refusal = self._admission.recheck(task, decision) if isinstance(decision, Admitted) else decision
+        refusal = decision if isinstance(decision, Refusal) else self._admission.recheck(task, decision)
         if not isinstance(refusal, Refusal):
             return False
         self._include(batch, pulled)
@@ -280,6 +273,8 @@ class Intake:
             unstarted -= self._start_effective(batch, control_ends)
         finally:
             self._in_hand = ()
+            if self._delegation is not None:
+                self._delegation.waiting.remove_uncommitted(batch.delegated)
             if unstarted:
                 self._slots.release(unstarted)
 
@@ -291,7 +286,7 @@ class Intake:
             if self._delegation is not None and self._node.is_current(batch.boot):
                 for claim in batch.delegated:
                     if id(claim) in effective:
-                        self._delegation.send_go(claim)
+                        self._delegation.start_or_wait(claim)
         except (Retryable, KafkaException) as e:
             raise RuntimeError(f"claims stay in doubt: {e}") from e
         groups = [[job for job in group if id(job.claim) in effective] for group in batch.groups]

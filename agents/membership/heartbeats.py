@@ -6,11 +6,11 @@ waits to be sent: an old heartbeat would say nothing about the moment when it ar
 
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Literal
 
 from headrace import __version__
-from headrace.contract.cluster import Heartbeat, KindInfo, RunningAttempt
+from headrace.contract.cluster import MAX_WAITS, Heartbeat, KindInfo, RunningAttempt, Wait
 from headrace.kafka.sender import Sender, Sent
 from headrace.process.health import Watchdog
 
@@ -21,7 +21,8 @@ KINDS_EVERY_S = 3600.0
 
 
 class Heartbeats:
-    """`running` returns the attempts that the node runs now; it is called from the heartbeats' thread."""
+    """`running` returns the attempts that the node runs now, `waits` what stands still on it; both are called from the
+    heartbeats' thread."""
 
     def __init__(
         self,
@@ -31,11 +32,12 @@ class Heartbeats:
         slots: int,
         kinds: Iterable[KindInfo],
         running: Callable[[], tuple[RunningAttempt, ...]],
+        waits: Callable[[], Sequence[Wait]] = tuple,
         stats_url: str = "",
         interval_s: float = INTERVAL_S,
     ) -> None:
         self._sender, self._node, self._slots, self._kinds = sender, node, slots, tuple(kinds)
-        self._running, self._stats_url, self._interval_s = running, stats_url, interval_s
+        self._running, self._waits, self._stats_url, self._interval_s = running, waits, stats_url, interval_s
         self._state: Literal["alive", "draining"] = "alive"
         self._pending: Sent | None = None
         self._kinds_pending: list[Sent] = []
@@ -80,6 +82,7 @@ class Heartbeats:
             state=self._state,
             stats_url=self._stats_url,
             release=__version__,
+            waits=tuple(self._waits())[:MAX_WAITS],
         )
 
     def _run(self) -> None:

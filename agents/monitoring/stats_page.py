@@ -13,7 +13,7 @@ from typing import Any
 import faust
 
 from headrace import __version__
-from headrace.contract.cluster import RunningAttempt
+from headrace.contract.cluster import RunningAttempt, Wait
 from headrace.contract.timestamps import format_rfc3339
 from headrace.process.health import Health
 
@@ -49,6 +49,7 @@ class NodeView:
     waiting_age_s: Callable[[], float | None]
     partitions: Callable[[], Iterable[tuple[str, int]]]
     limits_s: Mapping[str, float]  # each kind's time limit
+    waits: Callable[[], Iterable[Wait]] = tuple  # what stands still
 
 
 def add_stats_page(app: faust.App, view: NodeView) -> None:
@@ -86,6 +87,7 @@ def describe(view: NodeView) -> dict[str, Any]:
             "age_s": _rounded(view.waiting_age_s()),
         },
         "kinds": [_describe_kind(view.stats, name) for name in sorted({*view.limits_s, *view.stats.kinds})],
+        "waits": [_describe_wait(w) for w in view.waits()],
         "partitions": _partitions(view.partitions()),
         "history": {
             "bucket_s": BUCKET_S,
@@ -103,6 +105,11 @@ def _describe_attempt(attempt: RunningAttempt, now_ms: int, limits_s: Mapping[st
         "runs_s": max(0, now_ms - attempt.started_ms) / 1000,
         "timeout_s": limits_s.get(attempt.name),
     }
+
+
+def _describe_wait(w: Wait) -> dict[str, Any]:
+    since = format_rfc3339(w.since_ms)
+    return {"why": w.why, "name": w.name, "task": w.task, "count": w.count, "since": since, "text": w.text}
 
 
 def _describe_bucket(b: Bucket) -> dict[str, Any]:

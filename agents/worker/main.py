@@ -68,6 +68,7 @@ def _make_pool(settings: Settings, node: NodeIdentity) -> Pool:
             limits=Limits(settings.slot_memory_mb, settings.scratch_mb),
             adopts=True,
             import_s=settings.import_s,
+            alone_wait_s=settings.alone_wait_s,
         )
     except OSError as e:
         raise UsageError(f"{e.filename} cannot be created: {e.strerror}") from None

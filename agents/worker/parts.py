@@ -6,7 +6,7 @@ UsageError when the payload schema of one of the node's own kinds is not valid.
 
 from dataclasses import dataclass
 
-from headrace.contract.cluster import KindInfo
+from headrace.contract.cluster import KindInfo, Wait
 from headrace.kafka.client import Kafka
 from headrace.kafka.groups import INTAKE_GROUP
 from headrace.kafka.lag import LagWatch
@@ -31,6 +31,7 @@ from ..membership.identity import NodeIdentity
 from ..membership.registry import Registry
 from ..monitoring.protocol_metrics import ProtocolMetrics
 from ..monitoring.stats import NodeStats
+from ..monitoring.wait_metrics import WaitMetrics
 from ..receiver.receiver import Receiver
 from ..recovery.reaper import Reaper
 from ..recovery.trimmer import Trimmer
@@ -81,8 +82,15 @@ class WorkerParts:
         self.intake = self._make_intake()
         stats_url = f"http://{r.settings.stats_http}/"
         self.heartbeats = Heartbeats(
-            r.sender, r.node, slots=self.slots.total, kinds=r.kinds, running=r.pool.running, stats_url=stats_url
+            r.sender,
+            r.node,
+            slots=self.slots.total,
+            kinds=r.kinds,
+            running=r.pool.running,
+            waits=self.waits,
+            stats_url=stats_url,
         )
+        self.stats.registry.register(WaitMetrics(self.waits))
         self.conservation = self._make_conservation()
         self.reaper = self._make_reaper()
         self.receiver = Receiver(r.kafka, r.sender, self._metrics, r.node.remember_member)
@@ -142,7 +150,12 @@ class WorkerParts:
             run_times=self._run_times,
             members=self._members,
             metrics=self._metrics,
+            aside_s=r.settings.aside_s,
         )
+
+    def waits(self) -> list[Wait]:
+        """What stands still on this node, and until when; from any thread."""
+        return [*self._resources.pool.waits(), *self.intake.foreign_heads.waits(), *self.delegation.waiting.waits()]
 
     def _make_conservation(self) -> Conservation:
         node, sender = self._resources.node, self._resources.sender
@@ -179,5 +192,5 @@ class WorkerParts:
             self._resources.kafka,
             INTAKE_GROUP,
             lambda: self.intake.places,
-            is_excused=lambda: not self.slots.free or self.intake.waits_for_others,
+            is_excused=lambda: not self.slots.free or self.intake.foreign_heads.are_waiting,
         )

@@ -6,6 +6,8 @@ loop, and answer from memory.
 
 from collections.abc import Callable
 
+from headrace.contract.cluster import Wait
+from headrace.contract.timestamps import format_rfc3339
 from headrace.kafka.lag import LagWatch
 from headrace.process.health import Health
 
@@ -32,6 +34,7 @@ def node_health(parts: WorkerParts, resources: NodeResources, fence: Fence, rece
     health.add_check("conservation", parts.conservation.check)
     health.add_notes(parts.log_notes.notes)
     health.add_notes(parts.cancellations.notes)
+    health.add_notes(lambda: [_note(wait) for wait in parts.waits()])
     return health
 
 
@@ -55,4 +58,9 @@ def node_view(
         waiting_age_s=parts.task_lag.age_s,
         partitions=lambda: parts.intake.places,
         limits_s={kind.name: kind.timeout_s for kind in resources.kinds},
+        waits=parts.waits,
     )
+
+
+def _note(wait: Wait) -> str:
+    return f"{wait.text}; since {format_rfc3339(wait.since_ms)}"

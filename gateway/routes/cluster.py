@@ -5,6 +5,8 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import Response
 
+from headrace.contract.cluster import Wait
+
 from ..http.responses import json_response
 from ..http.router import Router
 from ..view.cluster import LIVE_S, KnownNode
@@ -57,4 +59,17 @@ def node_json(node: KnownNode, age_s: float, is_kafka_reachable: bool = True) ->
         "started_at": rfc3339(heartbeat.started_ms),
         "stats_url": heartbeat.stats_url,
         "release": heartbeat.release,
+        "waits": [] if state in ("drained", "dead") else [_wait_json(w) for w in heartbeat.waits],
+    }
+
+
+def _wait_json(wait: Wait) -> dict[str, Any]:
+    return {
+        "why": wait.why,
+        "name": wait.name,
+        "task": wait.task,
+        "count": wait.count,
+        "since": rfc3339(wait.since_ms),
+        "source": wait.source,
+        "text": wait.text,
     }

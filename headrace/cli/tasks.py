@@ -225,7 +225,8 @@ def _node_line(node: dict[str, Any]) -> str:
     has_ended = node.get("state") in ("drained", "dead")
     slots = f"{node['slots']} slots" if has_ended else f"{len(node['running'])} of {node['slots']} slots busy"
     state = node.get("state", "")
-    return f"{node['node']}  {node['host']}:{node['pid']}  {state}  {slots}  heard {node['seen_s']:.0f} s ago"
+    waits = "".join(f"\n    since {wait['since']}: {wait['text']}" for wait in node.get("waits", []))
+    return f"{node['node']}  {node['host']}:{node['pid']}  {state}  {slots}  heard {node['seen_s']:.0f} s ago{waits}"
 
 
 def _say(line: str) -> None:

@@ -19,6 +19,7 @@ from headrace.errors import Invalid, Undecodable
 # Such keys on `nodes` are no boots: headrace.storage.results_root stores there which results root is in use.
 RESULTS_ROOT_KEY = b"results-root/"
 _MAX_SLOTS = 100_000
+MAX_WAITS = 20  # in a heartbeat
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +30,30 @@ class RunningAttempt:
     name: str
     attempt: int
     started_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """Something on a node that stands still until something else happens.
+
+    `why` is `head` (the first record of a partition waits for room on another node, and all behind it wait too),
+    `aside` (claimed tasks of a kind wait for that, and hold up nothing) or `alone` (an attempt is to run alone here).
+    """
+
+    why: str
+    name: str  # of the kind
+    task: str  # id of the first task that waits
+    since_ms: int  # time
+    text: str  # all of it in words
+    source: str = ""  # topic/partition/offset of that task
+    count: int = 1  # tasks
+
+    @classmethod
+    def from_json(cls, f: Any) -> "Wait":
+        """From what a heartbeat holds; ValueError, KeyError or TypeError for anything else."""
+        why, name, task, source = (str(f[field])[:300] for field in ("why", "name", "task", "source"))
+        since_ms, count = whole_number(f["since_ms"], MAX_TIME_MS), whole_number(f["count"])
+        return cls(why, name, task, since_ms, str(f["text"])[:1000], source, count)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +73,7 @@ class Heartbeat:
     drained: bool = False  # of a dead boot: it ended in order, with nothing left to do
     stats_url: str = ""
     release: str = ""  # version of Headrace
+    waits: tuple[Wait, ...] = ()  # at most MAX_WAITS
 
     def encode(self) -> Outgoing:
         return Outgoing("nodes", self.boot.encode(), orjson.dumps(asdict(self)), headers_of({}))
@@ -90,6 +116,7 @@ class Heartbeat:
                 drained=state == "dead" and f.get("drained") is True,
                 stats_url=str(f["stats_url"]),
                 release=str(f["release"]),
+                waits=tuple(Wait.from_json(w) for w in f.get("waits", [])[:MAX_WAITS]),
             )
         except (ValueError, KeyError, TypeError, OverflowError) as e:
             raise Undecodable(f"not a heartbeat: {e}", record.value) from None

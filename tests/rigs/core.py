@@ -36,7 +36,7 @@ from agents.monitoring.protocol_metrics import ProtocolMetrics
 from agents.recovery.checkpoints import Checkpoints
 from agents.recovery.reaper import Reaper
 from agents.recovery.trimmer import Trimmer
-from headrace.contract.cluster import KindInfo
+from headrace.contract.cluster import KindInfo, Wait
 from headrace.contract.journal import Claim, decode_journal
 from headrace.contract.records import Outgoing, Place, Record
 from headrace.contract.states import Cause
@@ -89,7 +89,9 @@ class Core:
         self.failure_detector = FailureDetector(settings.lease_s)
         self.registry = Registry(self.kafka, kinds, self.failure_detector)
         self.cancellations = Cancellations(self.kafka, self.node.control_path)
-        self.heartbeats = Heartbeats(self.sender, self.node, slots=slots, kinds=kinds, running=lambda: ())
+        self.heartbeats = Heartbeats(
+            self.sender, self.node, slots=slots, kinds=kinds, running=lambda: (), waits=self._waits
+        )
         self._sends_heartbeats = heartbeats
         self.loop = asyncio.new_event_loop()
         self._loop_thread = threading.Thread(target=self.loop.run_forever, daemon=True)
@@ -130,6 +132,7 @@ class Core:
             run_times=run_times,
             members=members,
             metrics=self.metrics,
+            aside_s=settings.aside_s,
         )
         self.trimmer = Trimmer(self.kafka, settings.keep_s, every_s=0.25, failpoint=failpoint, metrics=self.metrics)
         self.reaper = Reaper(
@@ -145,6 +148,9 @@ class Core:
         self.fence = Fence(self.node, settings.lease_s, [self._boot_over])
         self.registry.on_declared_dead = self.fence.declared_dead
         self._fences_itself = fence
+
+    def _waits(self) -> list[Wait]:
+        return [*self.intake.foreign_heads.waits(), *self.delegation.waiting.waits()]
 
     def _boot_over(self, old: str) -> None:
         self.loop.call_soon_threadsafe(self.finisher.drop_delayed_retries)

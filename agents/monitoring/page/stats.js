@@ -122,6 +122,8 @@ function draw() {
   at("state-text").textContent = s.state;
   at("reasons").hidden = s.reasons.length === 0;
   at("reasons").textContent = s.reasons.join("\n");
+  at("waits").hidden = s.waits.length === 0;
+  at("waits").textContent = s.waits.map((w) => `${w.text}, since ${clock(w.since)}`).join("\n");
   at("slots").textContent = `${s.slots.used} of ${s.slots.total}`;
   at("slot-row").replaceChildren(...Array.from({ length: Math.min(s.slots.total, 128) }, (_, n) => element("i", n < s.slots.used ? { class: "used" } : {})));
   at("high").textContent = count(s.waiting.high);

@@ -19,6 +19,7 @@ def why(settings: Settings, task_id: str, as_json: bool) -> int:
 
     from headrace.cli.kafka import reached_kafka
     from headrace.cli.why.search import find_records
+    from headrace.cli.why.standing_still import waits_of
     from headrace.cli.why.timeline import timeline_of
     from headrace.contract.ids import parse_id
     from headrace.contract.timestamps import format_rfc3339
@@ -27,7 +28,8 @@ def why(settings: Settings, task_id: str, as_json: bool) -> int:
     if own is None:
         raise UsageError(f"{task_id!r} is not a task id: give the UUID that `headrace submit` printed")
     with reached_kafka(settings, "headrace-why") as kafka:
-        lines = timeline_of(find_records(kafka, own), own)
+        records = find_records(kafka, own)
+        lines = timeline_of(records, own) + waits_of(kafka, records, own)
     if as_json:
         found = [{"at": format_rfc3339(line.at_ms), "place": line.source, "what": line.text} for line in lines]
         click.echo(orjson.dumps(found, option=orjson.OPT_INDENT_2).decode())

@@ -101,7 +101,8 @@ class _Narrator:
         where = f"by boot {found.by}" + (f" for boot {found.for_}" if found.for_ != found.by else "")
         epoch = "" if found.epoch is None else f", epoch {found.epoch}"
         group = f"phase {found.phase}, generation {found.generation}{epoch}"
-        return f"attempt {attempt} claimed on {found.node} {where} ({group}){others}"
+        aside = "; it begins there once that node has room" if found.for_ != found.by and found.phase != "go" else ""
+        return f"attempt {attempt} claimed on {found.node} {where} ({group}){others}{aside}"
 
     def _outcome(self, record: Record) -> str:
         outcome = Outcome.decode(record)

@@ -221,6 +221,41 @@ def test_a_node_says_which_claim_none_of_its_parts_knows_and_a_restart_mends_it(
     assert (outcome.id, outcome.value, outcome.attempt) == (task_id, b"on", 2)
 
 
+def test_a_node_says_what_waits_for_another_node_and_works_on(
+    nodes: Nodes, kafka: Kafka, submit: Callable[..., str]
+) -> None:
+    """The other node has no slot at all, so it never has room."""
+    other, sender = Heartbeat("other", "other", host="h", pid=1, slots=0, started_ms=1, kinds=("rare",)), Sender(kafka)
+
+    def said(what: Callable[[], bool]) -> Callable[[], bool]:
+        """Keeps the other node alive meanwhile."""
+        return lambda: sender.send(other.encode()).result(60) is not None and what()
+
+    node = nodes.start(aside_s=0.2)
+    sender.send(other.encode()).result(60)
+    node.wait_ready()
+    ids = [submit("rare") for _ in range(3)]
+    until(said(lambda: [w["count"] for w in node.stats()["waits"]] == [3]))
+    [wait] = node.stats()["waits"]
+    assert (wait["why"], wait["name"]) == ("aside", "rare")
+    assert wait["task"] in ids
+    ready = get(f"{node.url}/readyz", timeout=5)
+    assert [n for n in ready.json()["notes"] if n.startswith("3 tasks wait aside, of kind rare")]
+    assert ready.status_code == 200
+    metrics = get(f"{node.url}/metrics", timeout=5).text
+    assert 'headrace_worker_standing_still{name="rare",why="aside"} 3.0' in metrics
+    assert 'headrace_worker_standing_still_seconds{name="rare",why="aside"}' in metrics
+
+    def heartbeats() -> list[Heartbeat]:
+        return [Heartbeat.decode(r) for r in read_until(kafka, "nodes", 2) if r.value and r.key != b"other"]
+
+    until(said(lambda: any(wait.count == 3 for beat in heartbeats() for wait in beat.waits)))
+    submit("echo", value="on")
+    [outcome] = outcomes(kafka, 1)
+    assert outcome.value == b"on"
+    sender.close()
+
+
 def test_what_one_task_leaves_reaches_no_other_and_files_and_worker_processes_work(
     nodes: Nodes, kafka: Kafka, submit: Callable[..., str]
 ) -> None:

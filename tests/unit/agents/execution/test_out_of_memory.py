@@ -8,6 +8,7 @@ import pytest
 import pytest_asyncio
 
 from agents.execution import oom
+from agents.execution.exclusive_run import WAIT_S, ExclusiveRun
 from agents.execution.pool import Pool
 from agents.execution.slots import Slots
 from headrace.contract.states import Cause
@@ -100,6 +101,58 @@ async def test_a_victim_that_waits_for_its_exclusive_run_can_be_cancelled(
     assert (await neighbour).value == b"waited"
     assert (await running).detail == "cancelled"
     assert victim.read_text() == str(first)
+
+
+async def test_a_victim_waits_for_its_exclusive_run_only_so_long_and_then_runs_beside_what_has_not_ended(
+    bench: Bench, kernel: Kernel, tmp_path: Path
+) -> None:
+    stop, victim, late = tmp_path / "stop", tmp_path / "victim", tmp_path / "late"
+    bench.pool._exclusive_run.wait_s = 0.5
+    try:
+        neighbour = asyncio.create_task(bench.run("waits", until=str(stop)))
+        running = asyncio.create_task(bench.run("sleeps", seconds=60.0, flag=str(victim)))
+        first = await pid_in(victim)
+        held: list[bool] = []
+        bench.pool.on_exclusive = held.append
+        kernel.kills(first)
+        await until(lambda: bool(bench.pool.waits()), 30.0)
+        [wait] = bench.pool.waits()
+        assert (wait.why, wait.name) == ("alone", "sleeps")
+        assert "waits 0.5 s at most for 1 to end" in wait.text
+        second = await pid_in(victim, other_than=first)
+        assert not neighbour.done()
+        behind = asyncio.create_task(bench.run("sleeps", seconds=0.0, flag=str(late)))
+        await until(lambda: "runs again" in bench.pool.waits()[0].text, 30.0)
+        kernel.kills(second)
+        end = await running
+        assert end.cause is Cause.OUT_OF_MEMORY
+        assert end.detail.endswith(
+            "it could not run alone, because 1 of the attempts beside it had not ended after 0.5 s"
+        )
+        assert (await behind).value == b"slept"  # the node goes on while the neighbour still runs
+        assert not neighbour.done()
+        assert (held, bench.pool.waits()) == ([True, False], [])
+    finally:
+        bench.pool._exclusive_run.wait_s = WAIT_S
+        stop.touch()
+    assert (await neighbour).value == b"waited"
+
+
+async def test_two_victims_run_alone_one_after_the_other(bench: Bench) -> None:
+    run, jobs = ExclusiveRun(lambda _: None, wait_s=30.0), (bench.job("echo"), bench.job("echo"))
+    shared = await run.acquire()
+    asked = [asyncio.create_task(run.acquire(job)) for job in jobs]
+    await until(lambda: len(run.waits()) == 2)
+    shared.release()
+    first = await asked[0]
+    behind = asyncio.create_task(run.acquire())
+    assert [("runs again" in w.text) for w in run.waits()] == [True, False]
+    first.release()
+    second = await asked[1]
+    assert not behind.done()
+    assert (first.ran_beside_others, second.ran_beside_others) == (False, False)
+    second.release()
+    assert not (await behind).ran_beside_others
 
 
 @pytest.mark.parametrize(

@@ -3,10 +3,12 @@
 from typing import Any
 
 import pytest
+from prometheus_client import CollectorRegistry
 
 from agents.execution.job import AttemptEnd, Job
 from agents.monitoring.stats import BUCKETS, NodeStats
-from headrace.contract.cluster import KindInfo
+from agents.monitoring.wait_metrics import WaitMetrics
+from headrace.contract.cluster import KindInfo, Wait
 from headrace.contract.journal import Claim
 from headrace.contract.records import Source
 from headrace.contract.states import Cause
@@ -105,3 +107,26 @@ def test_slots_are_averaged_over_a_bucket_and_the_backlog_is_the_last_known(stat
 
 def samples(stats: NodeStats, name: str) -> list[Any]:
     return [s for metric in stats.registry.collect() for s in metric.samples if s.name == name]
+
+
+def test_what_stands_still_is_in_the_metrics_by_reason_and_kind_and_since_when() -> None:
+    waits = [
+        Wait("head", "rare", "a", 990_000, "…"),
+        Wait("head", "rare", "b", 970_000, "…"),
+        Wait("aside", "rare", "c", 995_000, "…", count=40),
+    ]
+    registry = CollectorRegistry()
+    registry.register(WaitMetrics(lambda: waits, clock=lambda: 1000.0))
+    found = {
+        (name, why): registry.get_sample_value(f"headrace_worker_{name}", {"why": why, "name": "rare"})
+        for name in ("standing_still", "standing_still_seconds")
+        for why in ("head", "aside", "alone")
+    }
+    assert found == {
+        ("standing_still", "head"): 2,
+        ("standing_still", "aside"): 40,
+        ("standing_still", "alone"): None,
+        ("standing_still_seconds", "head"): 30,
+        ("standing_still_seconds", "aside"): 5,
+        ("standing_still_seconds", "alone"): None,
+    }

@@ -11,7 +11,7 @@ import pytest
 from agents.membership.death_notices import death_notice, drain_notice
 from gateway.routes.cluster import node_json
 from gateway.view.cluster import ClusterView
-from headrace.contract.cluster import Heartbeat, KindInfo
+from headrace.contract.cluster import Heartbeat, KindInfo, Wait
 from headrace.contract.records import Outgoing, Record
 from headrace.kafka.client import Kafka
 from headrace.settings import Settings
@@ -109,3 +109,22 @@ def test_a_kind_names_each_live_node_once(view: View) -> None:
     view.announce(KindInfo("prime", {}, timeout_s=1.0, max_attempts=1))
     view.read(OLD, NEW)
     assert [live for _, live in view.view.kinds()] == [["node-1"]]
+
+
+def test_a_living_node_is_shown_with_what_stands_still_on_it(view: View) -> None:
+    wait = Wait("head", "rare", "a task", 1000, "partition 3 of tasks.normal waits", "tasks.normal/3/7")
+    waiting = replace(OLD, waits=(wait,))
+    [(node, age_s)] = view.read(waiting).view.nodes()
+    assert node_json(node, age_s)["waits"] == [
+        {
+            "why": "head",
+            "name": "rare",
+            "task": "a task",
+            "count": 1,
+            "since": "1970-01-01T00:00:01.000Z",
+            "source": "tasks.normal/3/7",
+            "text": "partition 3 of tasks.normal waits",
+        }
+    ]
+    [(node, age_s)] = view.read(death_notice("old", waiting)).view.nodes()
+    assert node_json(node, age_s)["waits"] == []

@@ -5,7 +5,7 @@ from dataclasses import replace
 import orjson
 import pytest
 
-from headrace.contract.cluster import Cancel, Heartbeat, KindInfo, Redriven, RunningAttempt
+from headrace.contract.cluster import Cancel, Heartbeat, KindInfo, Redriven, RunningAttempt, Wait
 from headrace.contract.progress import Progress
 from headrace.contract.records import Record
 from headrace.errors import Undecodable
@@ -25,6 +25,7 @@ def test_heartbeats_kinds_and_commands_come_back_as_they_were() -> None:
         state="draining",
         stats_url="http://x/",
         release="0.1.0",
+        waits=(Wait("aside", "rare", ID, 3, "5 tasks wait", "tasks.normal/1/2", 5),),
     )
     assert Heartbeat.decode(as_read(beat.encode())) == beat
     kind = KindInfo(
@@ -49,6 +50,13 @@ def test_fields_of_a_later_version_are_ignored() -> None:
     later = as_read(beat.encode())
     value = orjson.dumps(orjson.loads(later.value or b"") | {"colour": "blue"})
     assert Heartbeat.decode(replace(later, value=value, headers=(("version", b"9"), ("x", b"y")))) == beat
+
+
+def test_a_heartbeat_of_an_earlier_version_says_of_nothing_that_it_waits() -> None:
+    beat = Heartbeat("boot", "node-1", host="host", pid=42, slots=2, started_ms=1)
+    earlier = orjson.loads(as_read(beat.encode()).value or b"")
+    del earlier["waits"]
+    assert Heartbeat.decode(replace(as_read(beat.encode()), value=orjson.dumps(earlier))) == beat
 
 
 def test_the_results_roots_record_is_no_heartbeat() -> None:
