@@ -25,6 +25,10 @@ from headrace.kafka.log_consumer import LogConsumer, fetch_raw
 from headrace.process.throttled_log import log_throttled
 from headrace.settings import Settings
 
+# How soon producers and members of a group hear of new partitions (docs/design/0037). Each asks that often for its own
+# topics: a tenth of the requests that a member's heartbeats are.
+HEARS_OF_GROWTH_MS = 5_000
+
 # For a consumer that is assigned again and again: a fetch that finds nothing delays the next assignment by this time.
 SHORT_FETCH = {"fetch.wait.max.ms": 10}
 # For readers for whom nobody waits: the broker answers with many records at once, or after the time. Each fetch costs
@@ -95,8 +99,7 @@ class Kafka:
                 "message.max.bytes": MAX_MESSAGE_BYTES,
                 "linger.ms": 0,
                 "queue.buffering.max.kbytes": 131_072,
-                # Records go into partitions that were added lately; until a producer knows of them, it refuses those.
-                "topic.metadata.refresh.interval.ms": 5000,
+                "topic.metadata.refresh.interval.ms": HEARS_OF_GROWTH_MS,
             }
             | options
         )
@@ -117,7 +120,7 @@ class Kafka:
                 "enable.partition.eof": group is None,
                 "fetch.error.backoff.ms": 100,
                 "queued.max.messages.kbytes": 16_384,  # memory does not grow with the queue's length
-                "topic.metadata.refresh.interval.ms": 60_000,
+                "topic.metadata.refresh.interval.ms": HEARS_OF_GROWTH_MS if group else 60_000,
             }
             | options,
             unprefixed=self.unprefixed,

@@ -51,6 +51,7 @@ class Sending:
     record: Outgoing
     expires_at: float  # monotonic; infinity without a limit
     wanted: Callable[[], bool] | None = None
+    has_waited_for_partition: bool = False
     done: Receipt = field(default_factory=_future)
 
     @property

@@ -30,6 +30,7 @@ __all__ = ["Receipt", "Sender", "Sent", "Written"]
 
 _POLL_S = 0.1
 _UNHURRIED_S = 0.05  # after it a record is sent at the next look, at most _POLL_S later
+_ASK_S = 1.0  # for the partitions of a topic
 
 
 def _always() -> bool:
@@ -56,6 +57,7 @@ class Sender:
         self._waiting: deque[Sending] = deque()  # for room in librdkafka's queue; the serving thread takes from it
         self._unhurried = deque[tuple[float, Sending]]()  # with the time when each is due
         self._held = HeldRecords()
+        self._grown: set[str] = set()  # topics with a partition that librdkafka does not know
         self._refusals = Refusals(of_records=timeout_s is None)
         self._closing = threading.Event()
         self._thread: threading.Thread | None = None
@@ -72,6 +74,7 @@ class Sender:
                 self._failed.remove(failed)
         self._send_waiting()
         self._send_unhurried(time.monotonic())
+        self._ask_for_partitions()
         for sending in self._held.take_due():
             self._produce_in_order(sending)
 
@@ -209,6 +212,11 @@ class Sender:
 
     def _on_error(self, sending: Sending, error: KafkaError) -> None:
         topic = self._kafka.topic(sending.record.topic)
+        if error.code() == KafkaError._UNKNOWN_PARTITION and not sending.has_waited_for_partition:
+            sending.has_waited_for_partition = True
+            self._grown.add(topic)
+            self._held.hold(sending)
+            return
         if is_refusal(error):
             self._refusals.note(topic, error)
         if sending.is_owned:
@@ -219,7 +227,15 @@ class Sender:
         else:
             self._fail(sending, Retryable(f"Kafka has not accepted the record: {error.str()}"))
 
+    def _ask_for_partitions(self) -> None:
+        """A topic that has grown has partitions which librdkafka would hear of only at its next look."""
+        while self._grown:
+            topic = self._grown.pop()
+            with contextlib.suppress(KafkaException):
+                self._producer.list_topics(topic, timeout=_ASK_S)
+
     def _fail(self, sending: Sending, error: Retryable) -> None:
+        self._held.release(sending)
         if sending.done.set_running_or_notify_cancel():
             sending.done.set_exception(error)
 
