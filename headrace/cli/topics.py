@@ -1,4 +1,5 @@
-"""`headrace topics apply|diff|acls`: make a cluster match `topics.yaml`, show the differences, or print access rights.
+"""`headrace topics apply|diff|grow|acls`: make a cluster match `topics.yaml`, show the differences, add partitions
+while tasks run, or print access rights.
 
 `diff` exits with 1 when there is a difference, `apply` when it refused a change. Unreachable when Kafka does not
 answer.
@@ -13,6 +14,7 @@ import orjson
 from headrace.cli.options import KAFKA, with_local_kafka, with_settings
 from headrace.errors import UsageError
 from headrace.kafka.acls import ROLES, acl_commands, acl_rules
+from headrace.kafka.topic_growth import Growth, grow_topics, plan_growth
 from headrace.kafka.topics import Change, apply_topics, diff_topics
 from headrace.settings import Settings
 
@@ -51,6 +53,29 @@ def diff(settings: Settings, partitions: int | None, as_json: bool) -> int:
         changes = diff_topics(kafka.admin(), settings.topic_prefix, partitions)
     _print_changes(changes, as_json)
     return int(bool(changes))
+
+
+@topics.command("grow", help="Add partitions to the queue of a living installation: as many nodes get work.")
+@click.option("--partitions", type=click.IntRange(1), required=True, help="Of the queue; a multiple of those it has.")
+@click.option("--dry-run", is_flag=True, help="Only say what would be done.")
+@_options[1]
+@with_settings(KAFKA)
+def grow(settings: Settings, partitions: int, dry_run: bool, as_json: bool) -> int:
+    from headrace.cli.kafka import reached_kafka
+
+    def say(step: Growth) -> None:
+        _print_growth(step, "would get" if dry_run else "has got", as_json)
+
+    with reached_kafka(settings, "headrace-topics") as kafka:
+        if dry_run:
+            steps = plan_growth(kafka.admin(), settings.topic_prefix, partitions)
+            for step in steps:
+                say(step)
+        else:
+            steps = grow_topics(kafka.admin(), settings.topic_prefix, partitions, say)
+    if not as_json:
+        click.echo(_after_growth(partitions, bool(steps), dry_run))
+    return 0
 
 
 @topics.command("acls", help="Print the least Kafka rights of each role, as commands for kafka-acls.")
@@ -117,3 +142,21 @@ def _print_changes(changes: list[Change], as_json: bool) -> None:
         click.echo(f"{'! ' if c.refused else '  '}{c.topic:22} {c.what}: {c.fix}")
     if not changes:
         click.echo("the cluster matches topics.yaml")
+
+
+def _print_growth(step: Growth, verb: str, as_json: bool) -> None:
+    if as_json:
+        click.echo(orjson.dumps({"topic": step.topic, "had": step.have, "partitions": step.wanted}).decode())
+    else:
+        click.echo(f"  {step.topic:22} {verb} {step.wanted - step.have} partitions more: {step.wanted}")
+
+
+def _after_growth(partitions: int, is_change: bool, dry_run: bool) -> str:
+    if not is_change:
+        return f"the queue has {partitions} partitions: nothing to do"
+    if dry_run:
+        return "nothing was changed; the topics outside the queue keep their partitions in any case"
+    return (
+        f"the queue has {partitions} partitions. Nodes that run take the new ones within seconds, producers use them "
+        "when they next ask Kafka for its partitions (librdkafka and Java: within 5 minutes); restart nothing"
+    )

@@ -31,7 +31,7 @@ _OPERATOR_MAY = (
     "AlterConfigs",
     "DescribeConfigs",
     "Read",
-)  # topics apply and diff; why
+)  # topics apply, diff and grow; why
 
 
 @dataclass(frozen=True, slots=True)

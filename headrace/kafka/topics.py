@@ -28,6 +28,7 @@ from headrace.kafka.metadata import partitions_of
 
 _ADMIN_TIMEOUT_S = 30.0
 _LEADER_RETRY_S = 0.02
+_LEARNED_S = 5.0  # within which brokers know of another command's partitions
 _NO_LEADER_YET = frozenset(
     {
         "NOT_LEADER_FOR_PARTITION",
@@ -54,6 +55,12 @@ class Topic:
     config: Mapping[str, str]
     example: Mapping[str, Any] = field(hash=False)
     trimmers: tuple[str, ...] = ()  # the roles that delete records
+    grows: bool = False  # whether `headrace topics grow` adds partitions to it
+
+    @property
+    def is_keyed(self) -> bool:
+        """Whether its records are keyed by task id, or lie in the partition of such a record."""
+        return self.name not in ("nodes", "kinds")
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,13 +109,14 @@ def load_topics(path: Path | None = None) -> Mapping[str, Topic]:
                 config,
                 t["example"],
                 tuple(t.get("trimmers", ())),
+                bool(t.get("grows", False)),
             )
         except (KeyError, TypeError, ValueError) as e:
             raise UsageError(f"{path}: topic {name}: {e!r}") from None
-    keyed = {t.partitions for t in topics.values() if t.name not in ("nodes", "kinds")}
+    keyed = {t.partitions for t in topics.values() if t.is_keyed}
     if len(keyed) != 1:
         raise UsageError(
-            f"{path}: all keyed topics need one partition count, so that an id lies in the same partition everywhere"
+            f"{path}: all keyed topics begin with one partition count: an id lies in the same partition everywhere"
         )
     return topics
 
@@ -120,29 +128,23 @@ def diff_topics(admin: AdminClient, prefix: str = "", partitions: int | None = N
     """
     topics = load_topics()
     existing = partitions_of(admin, [prefix + name for name in topics], _ADMIN_TIMEOUT_S)
+    counts = {t.name: len(existing[prefix + t.name]) for t in topics.values() if prefix + t.name in existing}
+    grown = max((count for name, count in counts.items() if topics[name].grows), default=0)
     changes = []
     for t in topics.values():
         wanted = _partitions(t, partitions)
-        if prefix + t.name not in existing:
+        if t.name not in counts:
             changes.append(Change(t.name, "is missing", f"create it with {wanted} partitions", "create"))
             continue
-        have = len(existing[prefix + t.name])
-        if have > wanted:
-            changes.append(
-                Change(
-                    t.name, f"has {have} partitions, the file says {wanted}", "never shrinks: left as it is", "refuse"
-                )
-            )
+        have = counts[t.name]
+        if t.grows and have < grown:
+            fix = f"a growth was cut short: run `headrace topics grow --partitions {grown}` again"
+            changes.append(Change(t.name, f"has {have} partitions, others of the queue {grown}", fix, "refuse"))
         elif have < wanted:
-            busy = _has_tasks(admin, prefix, existing)
-            fix = (
-                "refused while there are tasks: an id would change its partition"
-                if busy
-                else f"add {wanted - have} partitions"
-            )
-            changes.append(
-                Change(t.name, f"has {have} partitions, the file says {wanted}", fix, "refuse" if busy else "grow")
-            )
+            changes.append(_too_few(t, have, wanted, _has_tasks(admin, prefix, existing)))
+        elif have > wanted and not (t.grows and have % wanted == 0):
+            what = f"has {have} partitions, the file says {wanted}"
+            changes.append(Change(t.name, what, "never shrinks: left as it is", "refuse"))
         changes += _config_changes(admin, prefix, t)
     return changes
 
@@ -152,7 +154,7 @@ def apply_topics(
 ) -> list[Change]:
     """Creates and alters topics until the cluster matches the file; returns what it did and what it refused.
 
-    Never shrinks a topic, and refuses to add partitions while there are tasks. `replication` -1 is the broker's
+    Never shrinks a topic, and refuses to add partitions once there have been tasks. `replication` -1 is the broker's
     default. UsageError when the cluster refuses a change, KafkaException when it does not answer.
     """
     changes = diff_topics(admin, prefix, partitions)
@@ -160,13 +162,11 @@ def apply_topics(
     missing = [topics[c.topic] for c in changes if c.action == "create"]
     new = [NewTopic(prefix + t.name, _partitions(t, partitions), replication, config=dict(t.config)) for t in missing]
     grow = {c.topic for c in changes if c.action == "grow"}
-    more = [NewPartitions(prefix + name, _partitions(topics[name], partitions)) for name in grow]
+    more = {prefix + name: _partitions(topics[name], partitions) for name in grow}
     if new:
         _wait(admin.create_topics(new, operation_timeout=_ADMIN_TIMEOUT_S))
-    if more:
-        _wait(admin.create_partitions(more, operation_timeout=_ADMIN_TIMEOUT_S))
-    counts = {t.topic: t.num_partitions for t in new} | {m.topic: m.new_total_count for m in more}
-    _wait_for_leaders(admin, [TopicPartition(name, p) for name, count in counts.items() for p in range(count)])
+        _wait_for_leaders(admin, {t.topic: t.num_partitions for t in new})
+    add_partitions(admin, more)
     for name in {c.topic for c in changes if c.action == "configure"}:
         entries = [
             ConfigEntry(key, value, incremental_operation=AlterConfigOpType.SET)
@@ -175,6 +175,47 @@ def apply_topics(
         resource = ConfigResource(ResourceType.TOPIC, prefix + name, incremental_configs=entries)
         _wait(admin.incremental_alter_configs([resource]))
     return changes
+
+
+def add_partitions(admin: AdminClient, counts: Mapping[str, int]) -> None:
+    """Gives topics (named with their prefix) more partitions, in one request; returns when those have leaders.
+
+    UsageError when the cluster refuses it, KafkaException when it does not answer.
+    """
+    if not counts:
+        return
+    wanted = [NewPartitions(name, count) for name, count in counts.items()]
+    for name, added in admin.create_partitions(wanted, operation_timeout=_ADMIN_TIMEOUT_S).items():
+        try:
+            _wait({name: added})
+        except UsageError:
+            if not _gets_partitions(admin, name, counts[name]):
+                raise
+    _wait_for_leaders(admin, counts)
+
+
+def _gets_partitions(admin: AdminClient, name: str, count: int) -> bool:
+    """Whether the topic has them after all: another command was faster, and brokers learn of that a little later."""
+    deadline = time.monotonic() + _LEARNED_S
+    while time.monotonic() < deadline:
+        if len(partitions_of(admin, [name], _ADMIN_TIMEOUT_S).get(name, ())) == count:
+            return True
+        time.sleep(_LEADER_RETRY_S)
+    return False
+
+
+def _too_few(topic: Topic, have: int, wanted: int, has_tasks: bool) -> Change:
+    """Partitions are added while nothing has an id; later the queue grows by a command of its own, the rest never."""
+    what = f"has {have} partitions, the file says {wanted}"
+    if not has_tasks:
+        return Change(topic.name, what, f"add {wanted - have} partitions", "grow")
+    if topic.grows:
+        fix = f"there have been tasks: run `headrace topics grow --partitions {wanted}`, or give {have} here"
+    else:
+        fix = (
+            f"keeps its {have} for ever, since ids have their place there: `headrace topics grow` gives nodes more work"
+        )
+    return Change(topic.name, what, fix, "refuse")
 
 
 def _partitions(topic: Topic, override: int | None) -> int:
@@ -204,12 +245,13 @@ def _has_tasks(admin: AdminClient, prefix: str, existing: Mapping[str, Sequence[
     return any(last[p].result(_ADMIN_TIMEOUT_S).offset > first[p].result(_ADMIN_TIMEOUT_S).offset for p in places)
 
 
-def _wait_for_leaders(admin: AdminClient, places: list[TopicPartition]) -> None:
+def _wait_for_leaders(admin: AdminClient, counts: Mapping[str, int]) -> None:
     """Waits until all new partitions have a leader: brokers learn of them a little later than the controller.
 
     Before that, requests for their offsets fail. Returns after a time limit in any case: clients wait for leaders too.
     """
     deadline = time.monotonic() + _ADMIN_TIMEOUT_S
+    places = [TopicPartition(name, p) for name, count in counts.items() for p in range(count)]
     while places and time.monotonic() < deadline:
         asked = admin.list_offsets({p: OffsetSpec.latest() for p in places})  # type: ignore[no-untyped-call]
         places = [p for p, future in asked.items() if _lacks_leader(future)]

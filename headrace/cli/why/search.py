@@ -12,37 +12,25 @@ from confluent_kafka import Consumer, KafkaException
 from headrace.cli.why.timeline import KEYED_TOPICS
 from headrace.contract.ids import id_of_key, id_of_source
 from headrace.contract.records import Place, Record, Source
-from headrace.errors import Retryable, Undecodable
+from headrace.errors import Undecodable
 from headrace.kafka.client import SHORT_FETCH, Kafka
-from headrace.kafka.partitioner import partition_of
+from headrace.kafka.partition_counts import QUEUE_TOPICS, TASK_TOPICS, read_partition_counts
 from headrace.kafka.reading import ANSWER_S, log_bounds, read_batches
-
-_QUEUES = ("tasks.normal", "tasks.high")
 
 
 def find_records(kafka: Kafka, task_id: str) -> list[Record]:
     """Every record about the task, in no particular order; empty when Kafka has none."""
-    partitions = _partition_count(kafka)
-    home = partition_of(task_id.encode(), partitions)
+    counts = read_partition_counts(kafka, ANSWER_S, QUEUE_TOPICS)
+    home, queue = counts.places_of(task_id, KEYED_TOPICS), counts.all_places(QUEUE_TOPICS)
     consumer = kafka.consumer(None, **SHORT_FETCH)
     try:
-        found = _scan(kafka, consumer, [(topic, home) for topic in KEYED_TOPICS], task_id)
+        found = _scan(kafka, consumer, home, task_id)
         # A submission without a key can be in any partition, and so are its claims. Its other records name the source.
-        elsewhere = {s.partition for r in found if (s := _source(r)) is not None and 0 <= s.partition < partitions}
-        if not found:
-            elsewhere = set(range(partitions))
-        places = [(topic, p) for p in elsewhere - {home} for topic in (*_QUEUES, "tasks.running")]
-        return found + _scan(kafka, consumer, places, task_id)
+        named = {s.partition for r in found if (s := _source(r)) is not None}
+        elsewhere = {place for place in queue if place[1] in named} if found else queue
+        return found + _scan(kafka, consumer, elsewhere - home, task_id)
     finally:
         consumer.close()
-
-
-def _partition_count(kafka: Kafka) -> int:
-    name = kafka.topic("results")
-    topic = kafka.admin().list_topics(name, timeout=ANSWER_S).topics[name]
-    if topic.error is not None:
-        raise Retryable(f"the topic {name} cannot be read ({topic.error.str()}): see `headrace topics diff`")
-    return len(topic.partitions)
 
 
 def _scan(kafka: Kafka, consumer: Consumer, places: Iterable[Place], task_id: str) -> list[Record]:
@@ -71,7 +59,7 @@ def _matcher(task_id: str) -> Callable[[Record], bool]:
         if record.topic == "tasks.running":
             return raw in (record.key or b"") or any(k == "members" and raw in v for k, v in record.headers)
         own = id_of_key(record.key)
-        if own is None and record.topic in _QUEUES:
+        if own is None and record.topic in TASK_TOPICS:
             own = id_of_source(record.topic, record.partition, record.offset)
         return own == task_id
 

@@ -88,7 +88,8 @@ class _Narrator:
         except (Undecodable, Invalid) as e:
             return f"submitted, but not valid: {e.detail}"
         copies = sum(attempt == 1 for attempt, *_ in self.attempts) > 1
-        again = " (once more, in another partition: it runs too, and the first outcome decides)" if copies else ""
+        runs = "unless the queue has grown since, it runs too, and the first outcome decides"
+        again = f" (once more, in another partition: {runs})" if copies else ""
         return f"submitted: {submission.name}, results to {submission.directory}{again}"
 
     def _claim(self, found: Claim | Tombstone | EpochMark) -> str:
