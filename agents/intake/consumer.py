@@ -18,7 +18,8 @@ from headrace.errors import Retryable, UsageError
 from headrace.kafka.client import Kafka, member_of
 from headrace.kafka.groups import INTAKE_GROUP
 from headrace.kafka.lost_offsets import why_lost
-from headrace.kafka.reading import committed_offsets, end_offsets, error_text, first_offsets, place_of
+from headrace.kafka.partition_counts import PartitionCounts, read_partition_counts
+from headrace.kafka.reading import ANSWER_S, committed_offsets, end_offsets, error_text, first_offsets, place_of
 from headrace.process.health import STALE_S
 from headrace.process.throttled_log import log_throttled
 
@@ -225,7 +226,7 @@ class TaskConsumer:
 
     def _read_starts(self, places: list[Place]) -> dict[Place, tuple[int, int]]:
         """Where each partition goes on, and where it ends. Reads their windows of repeats."""
-        partitions = {p for _, p in places}
+        partitions, counts = {p for _, p in places}, read_partition_counts(self._kafka, ANSWER_S)
         journal = end_offsets(self._kafka, self._kafka.admin(), [("tasks.running", p) for p in partitions])
         self.journal_ends = {p: end for (_, p), end in journal.items()}
         ends = end_offsets(self._kafka, self._kafka.admin(), places)
@@ -236,18 +237,25 @@ class TaskConsumer:
             raise UsageError(_lost_offsets_error(self._kafka, [*gone], next(iter(gone.values()))))
         new = [place for place in places if begins[place] < 0]
         if new:
-            self._commit_first_offsets(new, first, ends)
+            self._commit_first_offsets(new, first, ends, counts)
             begins |= dict.fromkeys(new, 0)
-        self._windows.read_back(self._consumer, begins, first)
+        self._windows.read_back(self._consumer, begins, first, counts)
         return {place: (at, ends[place]) for place, at in begins.items()}
 
-    def _commit_first_offsets(self, new: list[Place], first: Mapping[Place, int], ends: Mapping[Place, int]) -> None:
+    def _commit_first_offsets(
+        self, new: list[Place], first: Mapping[Place, int], ends: Mapping[Place, int], counts: PartitionCounts
+    ) -> None:
         """Partitions without a committed offset begin at 0 if nothing was ever claimed from them; UsageError otherwise.
 
         Partition p of the journal has the claims on partition p of the task topics, and its end stays above 0 after the
-        first claim. The 0 is committed at once: from then on a missing offset is a lost one.
+        first claim. The 0 is committed at once: from then on a missing offset is a lost one. A partition that a growth
+        has added may come later than that of the other task topic, and have records by then; that the group has not
+        lost its offsets shows in the partitions that were there before.
         """
         lost = [at for at in new if ends[at] > 0 and (first[at] > 0 or self.journal_ends[at[1]] > 0)]
+        grown = {at: (at[0], counts.home_of(at[1])) for at in lost if counts.is_grown(at) and not first[at]}
+        older = self.committed(set(grown.values()))
+        lost = [at for at in lost if at not in grown or older[grown[at]] < 0]
         if lost:
             raise UsageError(_lost_offsets_error(self._kafka, lost, "tasks have been claimed from them before"))
         begin = [TopicPartition(self._kafka.topic(t), p, 0) for t, p in new]

@@ -1,5 +1,8 @@
 """The windows of rule D, read from the log when this node gets partitions.
 
+A partition that a growth has added takes ids over from older ones. As long as all its records are younger than the
+window, the windows of those partitions are read too: a repeat may have its first record there (docs/design/0037).
+
 Used by `agents.intake.consumer`, in the intake's thread. Retryable when Kafka does not answer.
 """
 
@@ -13,7 +16,8 @@ from headrace.contract.records import Place
 from headrace.errors import Retryable
 from headrace.kafka.client import Kafka
 from headrace.kafka.log_time import newest_ms
-from headrace.kafka.reading import ANSWER_S, error_text, place_of, read_ranges
+from headrace.kafka.partition_counts import PartitionCounts
+from headrace.kafka.reading import ANSWER_S, end_offsets, error_text, first_offsets, place_of, read_ranges
 
 from .admission import decode_task
 from .deduplication import WINDOW_RECORDS, WINDOW_S, DedupWindow
@@ -33,7 +37,13 @@ class DedupWindows:
     def window_of(self, place: Place) -> DedupWindow:
         return self._windows[place]
 
-    def read_back(self, consumer: Consumer, committed: Mapping[Place, int], first: Mapping[Place, int]) -> None:
+    def read_back(
+        self,
+        consumer: Consumer,
+        committed: Mapping[Place, int],
+        first: Mapping[Place, int],
+        counts: PartitionCounts,
+    ) -> None:
         """Reads the records in the window before each committed offset, except those that are known already.
 
         `committed` has the partitions to read, and `first` their first offsets in the log.
@@ -41,14 +51,16 @@ class DedupWindows:
         young = self._young_offsets(consumer, [p for p, at in committed.items() if at > first[p]])
         ranges, windows = {}, {}
         for place, end in committed.items():
-            begin = min(young.get(place, end), end - _LEAST_RECORDS)
-            begin = max(first[place], end - WINDOW_RECORDS, begin)
+            begin = _begin(young.get(place, end), first[place], end)
             kept = self._windows.get(place)
             if kept is not None and kept.end is not None and begin <= kept.end <= end:
                 begin = kept.end
             else:
                 kept = DedupWindow()
             windows[place], ranges[place] = kept, (begin, end)
+
+        heirs = {place for place, at in committed.items() if first[place] == 0 == young.get(place, at)}
+        self._read_parents(consumer, {place: windows[place] for place in heirs}, counts)
 
         def add_message(message: Message) -> None:
             place, offset = place_of(self._kafka, message)
@@ -59,6 +71,30 @@ class DedupWindows:
         for place, end in committed.items():
             windows[place].end = end
         self._windows |= windows
+
+    def _read_parents(self, consumer: Consumer, heirs: Mapping[Place, DedupWindow], counts: PartitionCounts) -> None:
+        """Adds to the windows of `heirs` what their ids have in older partitions, up to the present ends of those.
+
+        Only the newer partition looks into the older one: if both did, each could drop its record for the other's.
+        """
+        parents = sorted({parent for heir in heirs for parent in counts.parents(heir)})
+        if not parents:
+            return
+        first = first_offsets(self._kafka, self._kafka.admin(), parents)
+        ends = end_offsets(self._kafka, self._kafka.admin(), parents)
+        young = self._young_offsets(consumer, parents)
+        ranges = {p: (_begin(young.get(p, ends[p]), first[p], ends[p]), ends[p]) for p in parents}
+
+        def add_message(message: Message) -> None:
+            (topic, partition), _ = place_of(self._kafka, message)
+            identity = self._identity((topic, partition), message)
+            if identity is None:
+                return
+            for place in counts.places_of(identity[0], [topic]):
+                if place in heirs and place[1] != partition:
+                    heirs[place].add_elsewhere(*identity)
+
+        read_ranges(self._kafka, ranges, add_message)
 
     def _young_offsets(self, consumer: Consumer, places: Sequence[Place]) -> dict[Place, int]:
         """Where the last hour begins in each place: by the earlier of our clock and the place's newest record.
@@ -84,3 +120,8 @@ class DedupWindows:
             return key.decode(), 1
         task, header_error = decode_task(self._kafka.record(message))
         return (task.id, task.attempt) if header_error is None else None
+
+
+def _begin(young: int, first: int, end: int) -> int:
+    """Where the window before `end` begins; `young`: where the last hour does."""
+    return max(first, end - WINDOW_RECORDS, min(young, end - _LEAST_RECORDS))

@@ -79,7 +79,11 @@ class DedupWindow:
 
     def add_task(self, task_id: str, attempt: int, offset: int) -> None:
         """Adds the record at `offset`. Call it once for each record, in the log's order."""
+        self.add_elsewhere(task_id, attempt)
+        self.end = offset + 1
+
+    def add_elsewhere(self, task_id: str, attempt: int) -> None:
+        """Adds a record of another partition, of which this one's are repeats."""
         if len(self._newer) >= self._records or self._clock() - self._since > self._window_s:
             self._older, self._newer, self._since = self._newer, FingerprintSet(), self._clock()
         self._newer.add(fingerprint(task_id, attempt))
-        self.end = offset + 1

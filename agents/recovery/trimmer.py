@@ -60,6 +60,8 @@ class Trimmer:
         if live is None:
             return
         ends = {place: min(offsets[place] for offsets in by_group) for place in places}
+        places = [place for place in places if ends[place] > 0]  # one of them may not be there yet (topics grow)
+        ends = {place: ends[place] for place in places}
         young = young_offsets(self._kafka, readers[0], places, self._keep_s)
         before = trim_offsets(ends, live, young)
         first = first_offsets(self._kafka, self._kafka.admin(), places)
