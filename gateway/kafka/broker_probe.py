@@ -15,6 +15,7 @@ from confluent_kafka.admin import OffsetSpec  # type: ignore[attr-defined]  # ex
 
 from headrace.errors import Refused, Retryable
 from headrace.kafka.client import Kafka
+from headrace.kafka.partition_counts import PartitionCounts, read_partition_counts
 from headrace.process.throttled_log import log_throttled
 
 log = logging.getLogger(__name__)
@@ -83,6 +84,12 @@ class BrokerProbe:
     async def start_offsets(self, partitions: Iterable[tuple[str, int]]) -> Offsets:
         """The offset of the first retained record of each partition; Retryable when Kafka does not answer."""
         return await self._list_offsets(partitions, _EARLIEST)
+
+    async def partition_counts(self) -> PartitionCounts:
+        """How many partitions the topics have now; Retryable when Kafka does not answer."""
+        if self.unavailable:
+            raise Retryable(self.unavailable)
+        return await asyncio.to_thread(read_partition_counts, self._kafka, _TIMEOUT_S)
 
     async def _list_offsets(
         self,

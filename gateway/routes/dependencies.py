@@ -16,7 +16,6 @@ from headrace.contract.ids import parse_id
 from headrace.contract.records import Place
 from headrace.errors import Retryable
 from headrace.kafka.log_notes import LogNotes
-from headrace.kafka.partitioner import partition_of
 from headrace.kafka.sender import Sender
 from headrace.process.health import Health
 from headrace.storage.results_root import ResultsRoot
@@ -100,9 +99,8 @@ class Dependencies:
 
     def _home(self, task_id: str) -> list[Place]:
         """Where all records with the task's id as their key are: replays with the failures of its attempts, too."""
-        count = self.projector.partition_count
-        partition = partition_of(task_id.encode(), count) if count else 0
-        return [(topic, partition) for topic in TOPICS] if count else []
+        counts = self.projector.counts
+        return sorted(counts.places_of(task_id, TOPICS)) if counts else []
 
     async def refresh(self, places: Collection[Place]) -> None:
         """Waits until the view has read what these hold now, for half a second at most; not while it catches up, and
@@ -128,12 +126,15 @@ class Dependencies:
         spelt otherwise, or a producer with another partitioner. Problem kafka-unavailable, or catching-up after two
         seconds.
         """
-        count = self.projector.partition_count
-        if not count:
+        if not self.projector.places:
             raise Problem("catching-up", "the gateway has not read the topics yet: try again in a moment")
-        home = set(self._home(task_id))
-        elsewhere = {(topic, p) for topic in TASK_TOPICS for p in range(count)} - home if submitted_anywhere else set()
         try:
+            # Asked anew: another gateway may have submitted the task into a partition that was not there a moment ago.
+            counts = await self.broker_probe.partition_counts()
+            home = counts.places_of(task_id, TOPICS)
+            elsewhere = counts.all_places(TASK_TOPICS) - home if submitted_anywhere else set()
+            if not (home | elsewhere) <= set(self.projector.places):
+                self.projector.look_soon()
             # At home an open transaction may hide a task that has its 202. What it hides elsewhere never had one.
             ends = await self.broker_probe.readable_offsets(elsewhere) | await self.broker_probe.end_offsets(home)
         except Retryable as e:

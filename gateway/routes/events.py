@@ -59,9 +59,9 @@ async def all_events(request: Request) -> Response:
     if last:
         try:
             vector = position_vector.decode(last)
-            for topic in range(len(EVENT_TOPICS)):
-                for partition in range(deps.projector.partition_count):
-                    vector.setdefault((topic, partition), 0)
+            for topic, partition in deps.projector.places:
+                if topic in EVENT_TOPICS:
+                    vector.setdefault((EVENT_TOPICS.index(topic), partition), 0)
             first = await _reset_lost_positions(deps, vector)
         except ValueError:
             reason = "Last-Event-ID is not an id of this stream: the stream goes on from now"
@@ -136,7 +136,8 @@ async def _reset_lost_positions(deps: Dependencies, vector: position_vector.Posi
 
     b"" when none was moved.
     """
-    names = {(EVENT_TOPICS[t], p): (t, p) for t, p in vector if p < deps.projector.partition_count}
+    known = set(deps.projector.places)
+    names = {(EVENT_TOPICS[t], p): (t, p) for t, p in vector if (EVENT_TOPICS[t], p) in known}
     try:
         starts, ends = await deps.broker_probe.start_offsets(names), await deps.broker_probe.end_offsets(names)
     except Retryable:

@@ -73,6 +73,8 @@ async def _send(deps: Dependencies, prepared: PreparedSubmission) -> PreparedSub
     if isinstance(fate, BaseException):
         raise _unsent(deps, fate)
     deps.recent_submissions.add_submission(prepared.id, prepared.submission, prepared.digest, fate)
+    if fate[:2] not in deps.projector.places:
+        deps.projector.look_soon()
     if prepared.digest:  # two gateways may have sent at once: the first record in the log decides
         await _resolve_key(deps, prepared)
     return prepared

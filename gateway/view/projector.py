@@ -12,6 +12,7 @@ import logging
 import sqlite3
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -23,6 +24,7 @@ from headrace.errors import Retryable
 from headrace.kafka.client import Kafka
 from headrace.kafka.follower import Follower
 from headrace.kafka.metadata import installation_name
+from headrace.kafka.partition_counts import PartitionCounts
 from headrace.kafka.reading import first_offsets
 from headrace.storage.sqlite import Damaged, trouble
 
@@ -83,9 +85,9 @@ class Projector(Follower):
         self._looked_at = 0.0
         self._in_batches = False
         self._folding = threading.RLock()  # for all that writes
+        self.counts: PartitionCounts | None = None  # of the topics as they are followed; None until they are known
         self._epoch = 0  # rises when what other readers have read may no longer fit
         self.snapshot = Snapshot(store.positions(), store.last_seq())
-        self.partition_count = 0  # of each keyed topic; 0 until the topics are known
 
     def check(self) -> str | None:
         """For health: None, or why the view is not being kept up to date."""
@@ -115,7 +117,8 @@ class Projector(Follower):
         if self._snapshots is not None:  # only at the start: open streams know their place by numbers of this file
             self._restore(self._snapshots, ends)
             self._snapshots = None
-        self.partition_count = sum(topic == TOPICS[0] for topic, _ in ends)
+        found = Counter(topic for topic, _ in ends)
+        self.counts = PartitionCounts(found[EVENT_TOPICS[0]], {topic: found[topic] for topic in TASK_TOPICS})
         self._looked_at = time.monotonic()
         return self.snapshot.positions
 

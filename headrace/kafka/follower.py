@@ -110,6 +110,10 @@ class Follower:
         self._closing.set()
         self._thread.join(10)
 
+    def look_soon(self) -> None:
+        """Follows new partitions at once, and not within seconds: for who has met one. Safe from any thread."""
+        self._partition_watch.look_soon()
+
     def restart(self) -> None:
         """Follows again from `start_positions` on, with the partitions that there are then. For the hooks."""
         self._restarting = True

@@ -33,6 +33,10 @@ class PartitionWatch:
         """These are the partitions that the reader has assigned; the first look comes a few seconds later."""
         self._known, self._asked, self._asked_at = frozenset(places), {}, self._clock()
 
+    def look_soon(self) -> None:
+        """Has the next turn ask; safe from any thread."""
+        self._asked_at = -LOOK_EVERY_S
+
     def changed(self) -> bool:
         """Whether the last answer names other partitions than `begin` was given. Never blocks, and never raises."""
         if self._asked and all(f.done() for f in self._asked.values()):

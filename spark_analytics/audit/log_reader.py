@@ -17,6 +17,7 @@ from headrace.contract.task import Task
 from headrace.errors import Retryable, Undecodable
 from headrace.kafka.client import SHORT_FETCH, Kafka
 from headrace.kafka.metadata import installation_name, partitions_of
+from headrace.kafka.partition_counts import read_partition_counts
 from headrace.kafka.partitioner import partition_of
 from headrace.kafka.reading import end_offsets, first_offsets, high_watermarks, read_batches
 
@@ -76,10 +77,11 @@ class AuditLog:
         return end_offsets(self._kafka, self._kafka.admin(), places)
 
     def hidden_partitions(self, topics: Iterable[str]) -> set[int]:
-        """The partitions of which an open transaction hides records: of their tasks nobody can say what is missing."""
-        places = self.places(topics)
+        """The partitions outside the queue whose tasks have records that an open transaction hides there or in the
+        queue: nobody can say what is missing of them."""
+        places, counts = self.places(topics), read_partition_counts(self._kafka, _ANSWER_S)
         readable, written = self.ends(places), high_watermarks(self._kafka, self._kafka.admin(), places)
-        return {place[1] for place, end in readable.items() if end < written[place]}
+        return {counts.home_of(place[1]) for place, end in readable.items() if end < written[place]}
 
     def committed(self, group: str, topics: Sequence[str]) -> dict[Place, int]:
         """The group's committed offset in each partition; 0 where it has none."""

@@ -16,6 +16,8 @@ from headrace.contract.outcome import Outcome
 from headrace.contract.records import Outgoing, Source
 from headrace.contract.task import Task
 from headrace.kafka.client import Kafka
+from headrace.kafka.partitioner import partition_of
+from headrace.kafka.topic_growth import grow_topics
 from headrace.kafka.trimming import delete_records
 from headrace.settings import Settings
 from spark_analytics.audit.auditor import Auditor
@@ -23,6 +25,7 @@ from spark_analytics.audit.projection import WINDOW_MS
 from spark_analytics.audit.store import Audit
 from spark_analytics.metrics import Metrics
 from tests.rigs.lifecycle import Sends, flat, stories
+from tests.rigs.topics import PARTITIONS
 
 SETTLED_S = 0.3
 
@@ -121,6 +124,22 @@ def test_what_an_open_transaction_hides_is_not_lost(
     audit = audits(auditor)
     assert not [v for _, v in verdicts(audit) if v == "lost"]
     assert audit.completed == 1
+
+
+def test_what_an_open_transaction_hides_in_a_partition_that_the_queue_has_grown_by_is_not_lost(
+    send: Sends, kafka: Kafka, producer: Producer, auditor: Auditor
+) -> None:
+    """The next attempt waits in another partition than the one in which the task's events are."""
+    grow_topics(kafka.admin(), kafka.prefix, 2 * PARTITIONS)
+    tasks = ((t, partition_of(t.id.encode(), 2 * PARTITIONS)) for t in map(task, range(1, 100)))
+    one, partition = next(found for found in tasks if found[1] >= PARTITIONS)
+    send([received(one), started_event(one, "prime", "demo", "n", "b")])
+    producer.begin_transaction()
+    produce(producer, kafka, Outgoing("tasks.high", b"foreign", b"foreign", (), partition))
+    send([Outgoing("tasks.high", one.id.encode(), b"{}", (("attempt", b"2"),), partition)])
+    assert not audits(auditor).findings, "nobody can say whether it waits"
+    producer.abort_transaction(60)
+    assert not audits(auditor).findings, "it waits"
 
 
 def test_an_aborted_submission_and_the_aborted_records_about_it_never_were(
