@@ -1,4 +1,4 @@
-"""`make bench`: latency and throughput of the product on this machine, with real processes on a broker of its own.
+"""`python -m benchmarks.headrace`: latency and throughput of the product, real processes on a broker of its own.
 
 Prints one table. It is not a test and judges nothing; on a shared machine, compare only figures of one run.
 """

@@ -19,14 +19,14 @@ from .systems import SYSTEMS
 MARK = "FIGURES "
 _READY_S = 90.0
 _WARM_UP = 200
-_ALONE = {"R": "requests", "I": "up"}  # rows with a broker of their own: the module's `measure(bench)`
+ALONE = {"R": "requests", "I": "up"}  # rows with a broker of their own: the module's `measure(bench)`
 
 
 def main() -> None:
     name, rows = sys.argv[1], sys.argv[2:]
     bench = Bench.from_environ()
-    if rows[0] in _ALONE:
-        _print(importlib.import_module(f"{__package__}.metrics.{_ALONE[rows[0]]}").measure(bench))
+    if rows[0] in ALONE:
+        _print(importlib.import_module(f"{__package__}.metrics.{ALONE[rows[0]]}").measure(bench))
         return
     system = SYSTEMS[name].load()(bench)
     figures: dict[str, object] = {"load": os.getloadavg()[0]}

@@ -40,6 +40,7 @@ _HEADRACE = f"{_WORK} {_CRASHES} R I"
 _HEADRACE_WEB = "A B C K D E P U S"  # the worker is the native one
 SYSTEMS: Mapping[str, Entry] = {
     "headrace": Entry("headrace", "native", _HEADRACE, _KAFKA, True, "records to Kafka, and their completions from it"),
+    "headrace_reused": Entry("headrace", "reused", _WORK, _KAFKA, True, "headrace, kinds with reuse_process"),
     "headrace_web": Entry("headrace", "web", _HEADRACE_WEB, _KAFKA, True, "POST, one SSE stream of all tasks"),
     "celery_late": Entry("celery_peer", "late", _WORK, _REDIS, about="acks_late, prefetch multiplier 1"),
     "celery_best": Entry("celery_peer", "best", _CRASHES, _REDIS, about="celery_late tuned for crashes"),

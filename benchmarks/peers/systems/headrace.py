@@ -1,4 +1,6 @@
-"""Headrace: `native` submits through Kafka, `web` through the gateway; gateway, storekeeper and worker run in both.
+"""Headrace: gateway, storekeeper and worker. `native` submits through Kafka, `web` through the gateway.
+
+`reused` is native with kinds that reuse their process, as the peers do; by default each attempt has one of its own.
 
 Results are files with fsync, as always. The tasks run as the worker's own user (as the peers' do), as they append to
 files of the measurement.
@@ -13,7 +15,6 @@ from confluent_kafka.admin import AdminClient
 
 from infra.local.cluster import LocalCluster
 
-from .. import headrace_kinds
 from ..bench import Bench
 from ..native_client import NativeClient
 from ..processes import existing, tree
@@ -21,6 +22,9 @@ from ..system import Handle, System
 from ..web_client import WebClient
 from ..work import PARAMETERS
 
+_FOLDER = Path(__file__).parents[1]
+
+_KINDS = {"reused": "headrace_reused_kinds.py"}
 _WORKER = "worker-1"
 _PARTITIONS = 16  # as topics.yaml has it
 
@@ -39,7 +43,7 @@ class Sys(System):
             prefix=self._prefix,
             partitions=_PARTITIONS,
             slots=self.slots,
-            tasks=str(Path(headrace_kinds.__file__)),
+            tasks=str(_FOLDER / _KINDS.get(bench.variant, "headrace_kinds.py")),
             task_user="same",
         )
         self.address = self._cluster.settings.http
