@@ -35,6 +35,9 @@ QUEUE = {
     "MaxFail": 0,
     "MaxAnew": 0,
     "Old": "{}",
+    "MaxGrow": 0,
+    "MaxAgain": 0,
+    "Stale": "FALSE",
     "Delegate": "FALSE",
     "KeyMode": '"src"',
     "Bugs": "{}",
@@ -44,6 +47,7 @@ QUEUE = {
 }
 QUEUE_INVARIANTS = ["NotLost", "NoLeak", "OnceEach", "NoNeedlessRun", "CancelledNeverStarts", "CapHolds"]
 ONE = {"Ids": '{"t1"}', "N0": '<<"t1">>'}
+GROWN = {"Ids": '{"t1"}', "N0": "<<>>", "H0": '<<"t1">>', "MaxGrow": 1}
 TWICE = {"Ids": '{"t1"}', "N0": '<<"t1","t1">>'}
 ARBITER = {"MaxCrash": 1, "MaxMove": 2, "Bugs": "{}"}
 ARBITER_INVARIANTS = ["Agree", "EventHasFile", "NothingMissed", "NoRepeat"]
@@ -79,6 +83,12 @@ RIGHT = [
     ("queue: group made anew, crash", "Queue", dict(ONE, MaxCrash=1, MaxAnew=1)),
     ("queue: group made anew, lost answer to a commit", "Queue", dict(ONE, MaxAnew=1, MaxAmbig=1)),
     ("queue: an older node and a new one, crash, rebalance", "Queue", dict(ONE, Old="{a}", MaxCrash=1, MaxRebal=1)),
+    ("queue: it grows, same id again, crash", "Queue", dict(GROWN, MaxAgain=1, MaxCrash=1)),
+    (
+        "queue: it grows, old producers (may run twice, not lost)",
+        "Queue",
+        dict(GROWN, MaxAgain=1, Stale="TRUE", CrossDup="TRUE"),
+    ),
     ("arbiter: two storekeepers, crash, two moves", "Arbiter", {}),
 ]
 DEEP = [
@@ -112,6 +122,17 @@ DEEP = [
         "Queue",
         {"N0": '<<"t1">>', "H0": '<<"t2">>', "MaxCrash": 1, "MaxLease": 1},
     ),
+    (
+        "deep: it grows, two reapers, crash, reaper crash",
+        "Queue",
+        dict(GROWN, MaxCrash=1, MaxReapCrash=1, reapers=2),
+    ),
+    (
+        "deep: it grows, old producers, same id again, crash",
+        "Queue",
+        dict(GROWN, MaxAgain=1, MaxCrash=1, Stale="TRUE", CrossDup="TRUE"),
+    ),
+    ("deep: always ends (fairness), it grows, crash", "Queue", dict(GROWN, MaxCrash=1, live=True)),
 ]
 LOST, TWICE_RUN = {"NotLost", "Deadlock"}, {"OnceEach", "NoNeedlessRun"}
 NAIVE = [
@@ -232,6 +253,19 @@ NAIVE = [
         dict(ONE, Old="{a, b}", MaxCrash=1, MaxAnew=1, Bugs='{"oldByNumber"}'),
         LOST,
     ),
+    (
+        "the owner of a new partition does not look into the older one",
+        "Queue",
+        dict(GROWN, MaxAgain=1, Bugs='{"noParents"}'),
+        TWICE_RUN,
+    ),
+    (
+        "each owner of an id's two partitions looks into the other one",
+        "Queue",
+        dict(GROWN, MaxAgain=1, Bugs='{"bothLook"}'),
+        LOST,
+    ),
+    ("`results` grows too", "Arbiter", {"MaxCrash": 0, "MaxMove": 0, "Bugs": '{"resultsGrow"}'}, {"Agree"}),
     (
         "dead letters written by workers, completed by storekeepers",
         "Arbiter",
