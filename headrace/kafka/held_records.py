@@ -51,8 +51,8 @@ class Sending:
     record: Outgoing
     expires_at: float  # monotonic; infinity without a limit
     wanted: Callable[[], bool] | None = None
-    has_waited_for_partition: bool = False
     done: Receipt = field(default_factory=_future)
+    has_waited_for_partition: bool = False
 
     @property
     def is_owned(self) -> bool:
