@@ -1,7 +1,7 @@
 """The windows of rule D, read from the log when this node gets partitions.
 
 A partition that a growth has added takes ids over from older ones. As long as all its records are younger than the
-window, the windows of those partitions are read too: a repeat may have its first record there (docs/design/0037).
+window, the windows of those partitions are read too: a repeat may have its first record there (docs/design/0038).
 
 Used by `agents.intake.consumer`, in the intake's thread. Retryable when Kafka does not answer.
 """

@@ -25,7 +25,7 @@ from headrace.kafka.log_consumer import LogConsumer, fetch_raw
 from headrace.process.throttled_log import log_throttled
 from headrace.settings import Settings
 
-# How soon producers and members of a group hear of new partitions (docs/design/0037). Each asks that often for its own
+# How soon producers and members of a group hear of new partitions (docs/design/0038). Each asks that often for its own
 # topics: a tenth of the requests that a member's heartbeats are.
 HEARS_OF_GROWTH_MS = 5_000
 

@@ -1,6 +1,6 @@
 """Where the records of an id can lie, although topics have been given more partitions.
 
-Only the topics of the queue grow (docs/design/0037): an id's place in all others never changes. In the queue an id may
+Only the topics of the queue grow (docs/design/0038): an id's place in all others never changes. In the queue an id may
 lie where it belongs now, and where it belonged under an earlier count. Each growth multiplies the count, so all earlier
 counts follow from the first one, that of `results`, and the present one: nobody needs to remember them.
 

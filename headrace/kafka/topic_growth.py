@@ -1,7 +1,7 @@
 """Gives a living installation more partitions, and with them work for more nodes: `headrace topics grow`.
 
 Only the queue grows: `tasks.running`, `tasks.high` and `tasks.normal`. How a task ends is decided in the id's partition
-of `results`, which never changes (docs/design/0037). UsageError when a growth cannot be made or the cluster refuses it,
+of `results`, which never changes (docs/design/0038). UsageError when a growth cannot be made or the cluster refuses it,
 KafkaException when it does not answer. A growth that was cut short is finished by the same call.
 """
 

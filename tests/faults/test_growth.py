@@ -1,6 +1,6 @@
 """The queue grows while tasks are submitted, run and replayed: nothing is lost, runs twice, or is restarted.
 
-docs/design/0037. Only `tasks.running`, `tasks.high` and `tasks.normal` get more partitions; the arbiter of an id stays.
+docs/design/0038. Only `tasks.running`, `tasks.high` and `tasks.normal` get more partitions; the arbiter of an id stays.
 """
 
 import itertools

@@ -1,6 +1,6 @@
 """Nodes take new partitions of the queue without a restart, and drop there what an older partition has had.
 
-docs/design/0037, docs/protocol.md (rule D).
+docs/design/0038, docs/protocol.md (rule D).
 """
 
 import uuid
