@@ -6,6 +6,7 @@ all of Kafka's codecs built in. Errors of Kafka are logged and retried.
 """
 
 import contextlib
+import itertools
 import logging
 import threading
 import time
@@ -90,8 +91,9 @@ class ReceiverConsumer:
         self._lost_offsets: UsageError | None = None
         self.failure: Exception | None = None  # what has ended the thread
         self.on_failure: Callable[[Exception], None] = lambda _: None
+        self._generations = itertools.count(1)
         self._lock = threading.Lock()  # guards the next five
-        self._generation: int | None = None  # None outside the group
+        self._generation: int | None = None  # None outside the group; this node's own count of assignments
         self._settled: dict[Place, int] = {}
         self._unsettled = 0
         self._rejoining = False
@@ -218,7 +220,8 @@ class ReceiverConsumer:
             consumer.assign([])
             return
         consumer.assign([TopicPartition(self._kafka.topic(t), p, at) for (t, p), at in starts.items()])
-        generation, member = member_of(consumer)
+        # Not Kafka's: its numbers begin again when the group is made anew.
+        generation, (_, member) = next(self._generations), member_of(consumer)
         with self._lock:
             self._generation, self._settled, self._unsettled = generation, {}, 0
             self._reads_again = False

@@ -7,6 +7,7 @@ all of them while the buffer is full. Errors of Kafka are retried.
 """
 
 import contextlib
+import itertools
 import logging
 import threading
 import time
@@ -88,6 +89,8 @@ class OutcomeConsumer:
         self._closing = threading.Event()
         self._watchdog = Watchdog("the storekeeper's consumer")
         self._thread = threading.Thread(target=self._run, name="outcomes", daemon=True)
+        # One for each assignment, and not Kafka's: its numbers begin again when the group is made anew.
+        self._generations = itertools.count(1)
         self.generation: int | None = None  # None outside the group
         self.partitions: frozenset[int] = frozenset()
 
@@ -190,7 +193,7 @@ class OutcomeConsumer:
             return
         consumer.assign([TopicPartition(self._kafka.topic(t), p, at) for (t, p), at in starts.items()])
         self.partitions = frozenset(p.partition for p in partitions)
-        self.generation, member = member_of(consumer)
+        self.generation, (_, member) = next(self._generations), member_of(consumer)
         self._committed, self._read = {}, {}
         self._buffer.begin_generation(self.generation)
         self._on_generation(self.generation, self.partitions)
