@@ -14,6 +14,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from typing import Any
 
 from confluent_kafka import KafkaException
 
@@ -22,7 +23,7 @@ from headrace.contract.journal import Claim, ClaimKey
 from headrace.contract.records import Place, Record
 from headrace.contract.states import Reason
 from headrace.errors import Retryable
-from headrace.kafka.client import Kafka
+from headrace.kafka.client import UNHURRIED_FETCH, Kafka
 from headrace.kafka.follower import Follower
 from headrace.kafka.reading import end_offsets
 from headrace.kafka.sender import Sender
@@ -68,6 +69,7 @@ class Delegation(Follower):
         self._admission = Admission(registry, cancellations.is_cancelled)
         self._delegated: dict[str, str] = {}  # key of each unfinished claim for another -> boot that runs it
         self.open_claims, self.waiting = OpenClaims(), WaitingClaims()
+        self._is_alone = True  # no other node lives, as far as the consumer's options go
         self._starting: Claim | None = None
         self._unstartable: dict[str, str] = {}  # key of each claim that arrived and could not be started yet -> why
         self._lock = threading.Lock()
@@ -144,9 +146,16 @@ class Delegation(Follower):
         elif record.text("phase", "") == "go" and record.text("for", "") == self._node.boot:
             self._arrived.put(Claim.decode(record))
 
+    def consumer_options(self) -> Mapping[str, Any]:
+        """A lone node hears of nothing from others: its own claims can come many at a time."""
+        self._is_alone = self._sees_no_other()
+        return UNHURRIED_FETCH if self._is_alone else {}
+
     def on_turn(self) -> None:
         """Starts what waits aside where there is room now. Stops counting the claims that are the reaper's: of dead
         nodes, and of this node's earlier boots."""
+        if self._is_alone != self._sees_no_other():
+            self.restart()
         with self._lock:
             for key, boot in list(self._delegated.items()):
                 owner = ClaimKey.parse(key.encode()).boot
@@ -192,6 +201,9 @@ class Delegation(Follower):
             claims = Counter(self._delegated.values())
         beats = [b for b in self._hosts(kind) if claims[b.boot] < _CLAIMS_PER_SLOT * b.slots]
         return min(beats, key=lambda b: (claims[b.boot] + len(b.running)) / b.slots, default=None)
+
+    def _sees_no_other(self) -> bool:
+        return not self._registry.failure_detector.live_heartbeats().keys() - {self._node.boot}
 
     def _journal_end(self) -> dict[Place, int]:
         deadline = time.monotonic() + _JOURNAL_END_S
