@@ -48,6 +48,7 @@ model: setup
 ROUNDS ?= 5
 bench: setup
 	@$(BIN)/python -m benchmarks.peers.redis_server
+	@$(BIN)/python -m infra.chromium
 	$(BIN)/python -m benchmarks.peers --rounds $(ROUNDS) --picture bench.svg $(ARGS)
 
 # Run after a change of pyproject.toml. The locks have hashes for every platform and name no registry.

@@ -2,8 +2,8 @@
 
     python -m benchmarks.peers --rows A D --systems headrace celery_late --rounds 1
 
-Prints every measurement as it ends, then a table of medians, spreads and ratios. It judges nothing. Ctrl-C ends it, and
-what was measured so far is still in the file that `--out` names.
+Prints every measurement as it ends, then a table of medians, spreads and ratios. It judges nothing. Ctrl-C ends it with
+the table of what was measured until then.
 """
 
 import argparse
@@ -14,6 +14,7 @@ from pathlib import Path
 
 from headrace.errors import HeadraceError
 
+from .picture import write_picture
 from .redis_server import redis_server
 from .rounds import Measurement, Rounds, append, read
 from .rows import LETTERS, ROWS
@@ -29,26 +30,26 @@ def main() -> int:
     try:
         if any("redis" in SYSTEMS[name].needs for name in asked.systems):
             redis_server()
-        measured = read(asked.read) if asked.read else _run(asked)
+        table = collect(read(asked.read) if asked.read else _run(asked))
+        print(f"\n{markdown(table, asked.baseline)}", *errors(table), sep="\n")
+        if asked.picture is not None:
+            write_picture(table, asked.picture)
     except HeadraceError as e:
         print(e, file=sys.stderr)
         return e.exit_code
-    table = collect(measured)
-    print(f"\n{markdown(table, asked.baseline)}", *errors(table), sep="\n")
-    if asked.picture is not None:
-        from .picture import write_picture
-
-        write_picture(table, asked.picture)
     return 0
 
 
 def _run(asked: argparse.Namespace) -> list[Measurement]:
     measured, begun = list[Measurement](), time.monotonic()
     with tempfile.TemporaryDirectory(prefix="headrace-bench-", dir=asked.folder) as folder:
-        for one in Rounds(Path(folder), asked.systems).run(asked.rows, asked.rounds):
-            measured.append(one)
-            append(asked.out, one)
-            print(_line(one), flush=True)
+        try:
+            for one in Rounds(Path(folder), asked.systems).run(asked.rows, asked.rounds):
+                measured.append(one)
+                append(asked.out, one)
+                print(_line(one), flush=True)
+        except KeyboardInterrupt:
+            print("stopped: the table has what was measured until then", flush=True)
     print(f"measured in {(time.monotonic() - begun) / 60:.1f} minutes; every figure is in {asked.out}")
     return measured
 

@@ -7,6 +7,7 @@ error in `<row>_error`, and the next ones run all the same.
 import importlib
 import json
 import os
+import signal
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -17,13 +18,20 @@ from .system import System
 from .systems import SYSTEMS
 
 MARK = "FIGURES "
+LIMIT_S = 600.0  # of one measurement
 _READY_S = 90.0
 _WARM_UP = 200
 ALONE = {"R": "requests", "I": "up"}  # rows with a broker of their own: the module's `measure(bench)`
 
 
+class OutOfTime(BaseException):
+    """The measurement has taken `LIMIT_S`; no row may go on."""
+
+
 def main() -> None:
     name, rows = sys.argv[1], sys.argv[2:]
+    signal.signal(signal.SIGALRM, _give_up)
+    signal.alarm(int(LIMIT_S))
     bench = Bench.from_environ()
     if rows[0] in ALONE:
         _print(importlib.import_module(f"{__package__}.metrics.{ALONE[rows[0]]}").measure(bench))
@@ -31,21 +39,22 @@ def main() -> None:
     system = SYSTEMS[name].load()(bench)
     figures: dict[str, object] = {"load": os.getloadavg()[0]}
     try:
-        figures |= measure(system, rows)
-    finally:
-        _print(figures)
-        if "P" in rows:  # it has left a queue behind
-            system.kill_worker()
-        system.stop()
+        measure(system, rows, figures)
+    except (Exception, OutOfTime) as e:  # noqa: BLE001 - of any system; it has to be stopped all the same
+        figures["error"] = f"{type(e).__name__}: {str(e)[:200]}"
+    signal.alarm(0)
+    _print(figures)
+    if "P" in rows:  # it has left a queue behind
+        system.kill_worker()
+    system.stop()
     os._exit(0)  # some systems leave threads behind that would wait
 
 
-def measure(system: System, rows: Sequence[str]) -> dict[str, object]:
-    """The figures of all rows."""
+def measure(system: System, rows: Sequence[str], figures: dict[str, object]) -> None:
+    """Adds the figures of all rows, one row after another."""
     begun = time.monotonic()
     for step in (system.start_worker, system.open) if system.worker_first else (system.open, system.start_worker):
         step()
-    figures: dict[str, object] = {}
     if system.runs_tasks:
         system.wait_all([system.submit("noop", 0)], _READY_S)
         if not set(rows) & {"F1", "F2", "G", "S"}:
@@ -53,7 +62,10 @@ def measure(system: System, rows: Sequence[str]) -> dict[str, object]:
             system.wait_all(system.submit_many("noop", [(i,) for i in range(_WARM_UP)]), _READY_S)
     for row in rows:
         figures |= _row(system, row)
-    return figures
+
+
+def _give_up(*_signal: object) -> None:
+    raise OutOfTime(f"not measured in {LIMIT_S:.0f} s")
 
 
 def _print(figures: Mapping[str, object]) -> None:

@@ -44,6 +44,8 @@ ROWS: Sequence[Row] = (
     Row("F1_s", "F1 task kills its process: ended, s", True),
     Row("F2_s", "F2 worker killed: both tasks run again, s", True),
     Row("G_others_s", "G 10 tasks behind a poison one, s", True),
+    Row("G_attempts", "G attempts of the poison task in 20 s", True),
+    Row("G_poison", "G what it has come to by then", True),
     Row("I_start_s", "`make up`, warm, s", True),
     Row("I_idle_percent", "CPU of all of it, idle, % of a core", True),
     Row("I_idle_bare_percent", "the same without statistics, % of a core", True),

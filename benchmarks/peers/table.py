@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from .rounds import Measurement
 from .rows import ROWS, Row
 
+_TEXT = 80  # characters of a text in the table
+
 
 @dataclass(frozen=True, slots=True)
 class Cell:
@@ -56,7 +58,7 @@ def _show(cell: Cell | None, against: Cell | None) -> str:
         return "–"
     median = cell.median
     if median is None:
-        return cell.text
+        return " ".join(cell.text.replace("|", "/").split())[:_TEXT]
     text = number(median)
     if len(cell.values) > 1:
         text += f" ({number(min(cell.values))} to {number(max(cell.values))})"

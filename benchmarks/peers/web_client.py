@@ -14,6 +14,7 @@ from typing import Any
 from .completions import Completions
 
 _PATIENCE_S = 60.0
+_IDLE_S = 30.0  # half of the time after which the servers close an idle connection
 _NOT_YET = (422, 503)  # the kinds are not announced yet, or the server is starting
 
 
@@ -24,6 +25,7 @@ class WebClient:
         """`address`: host:port. Returns when the server streams events."""
         self._address = address
         self._posts = http.client.HTTPConnection(address, timeout=120)
+        self._used_at = time.monotonic()
         self._completions = Completions()
         stream = http.client.HTTPConnection(address)
         stream.request("GET", "/events")
@@ -56,9 +58,13 @@ class WebClient:
         self._posts.close()
 
     def _post(self, path: str, body: bytes, kind: str) -> tuple[int, bytes]:
+        if time.monotonic() - self._used_at > _IDLE_S:
+            self._posts.close()  # the next request opens it again; the server may have closed it
         self._posts.request("POST", path, body, {"content-type": kind})
         answer = self._posts.getresponse()
-        return answer.status, answer.read()
+        status, text = answer.status, answer.read()
+        self._used_at = time.monotonic()
+        return status, text
 
     def _read(self, events: http.client.HTTPResponse) -> None:
         """Notes the ends of tasks until the server closes the stream."""
