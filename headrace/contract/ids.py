@@ -16,6 +16,7 @@ _SPELLING = re.compile(
     r"(?(brace)\})",
     re.ASCII | re.IGNORECASE,
 )
+_CANONICAL = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}", re.ASCII)
 _MAX_LENGTH = len("urn:uuid:{}") + 36  # a key may have megabytes
 _NAMESPACE = uuid.UUID("6d0bd86f-2f2f-5c57-9d0c-3f5d3a2c9a11")  # never change it: ids are derived from it
 
@@ -30,6 +31,8 @@ def parse_id(text: str) -> str | None:
 
     Upper and lower case, with dashes and without, in braces or after `urn:uuid:`, are the same id.
     """
+    if _CANONICAL.fullmatch(text):  # nearly every id
+        return text
     found = _SPELLING.fullmatch(text)
     return "-".join(found.group(2, 4, 5, 6, 7)).lower() if found else None
 

@@ -83,28 +83,29 @@ class Event:
             raise Undecodable(f"the key of a record of {record.topic} must be a task id", record.value)
         if record.has_unreadable_name:
             raise Undecodable("the name of a header is not UTF-8", record.value)
-        timed = any(k == "duration-ms" for k, _ in record.headers)
+        found = record.by_name()
+        timed = "duration-ms" in found
         return cls(
             topic=record.topic,
             id=task_id,
             at_ms=record.timestamp_ms,
-            name=record.text("name", ""),
-            directory=record.text("directory", ""),
-            attempt=record.number("attempt", 0, MAX_ATTEMPTS),
-            node=record.text("node", ""),
-            via=record.text("via", ""),
-            source=record.text("source", ""),
-            submitted_ms=record.milliseconds("submitted-ms", record.timestamp_ms),
-            file=record.text("file", ""),
-            size=record.number("bytes", 0),
-            sha256=record.text("sha256", ""),
-            content_type=record.text("content-type", ""),
-            queued_ms=record.milliseconds("queued-ms", 0) if timed else None,
-            duration_ms=record.milliseconds("duration-ms") if timed else None,
-            outcome_offset=record.number("outcome-offset", 0),
+            name=found.text("name", ""),
+            directory=found.text("directory", ""),
+            attempt=found.number("attempt", 0, MAX_ATTEMPTS),
+            node=found.text("node", ""),
+            via=found.text("via", ""),
+            source=found.text("source", ""),
+            submitted_ms=found.milliseconds("submitted-ms", record.timestamp_ms),
+            file=found.text("file", ""),
+            size=found.number("bytes", 0),
+            sha256=found.text("sha256", ""),
+            content_type=found.text("content-type", ""),
+            queued_ms=found.milliseconds("queued-ms", 0) if timed else None,
+            duration_ms=found.milliseconds("duration-ms") if timed else None,
+            outcome_offset=found.number("outcome-offset", 0),
             reason=decode_reason(record, "failed") if record.topic == "tasks.dead" else None,
-            error=record.text("error", ""),
-            ledger=decode_ledger(record.raw("attempts", b"[]")),
+            error=found.text("error", ""),
+            ledger=decode_ledger(found.raw("attempts")) if "attempts" in found else (),
             partition=record.partition,
             offset=record.offset,
         )

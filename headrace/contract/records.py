@@ -65,6 +65,7 @@ DAMAGED_VALUE = b"\x1adamaged: "
 
 
 Headers = tuple[tuple[str, bytes], ...]
+_MISSING = b"\0no such header"  # the object itself, and not its bytes, stands for a header that is missing
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,8 +91,62 @@ class Source:
 Place = tuple[str, int]  # topic without prefix, partition
 
 
+class _Readable:
+    """How the headers of a record are read; `raw` is the subclass's."""
+
+    __slots__ = ()
+
+    value: bytes | None
+
+    def raw(self, name: str, default: bytes | None = None) -> bytes:
+        raise NotImplementedError
+
+    def text(self, name: str, default: str | None = None) -> str:
+        """The last header of that name, at most MAX_TEXT_BYTES of it; Undecodable when it is missing or not UTF-8."""
+        raw = self.raw(name, None if default is None else _MISSING)
+        if raw is _MISSING and default is not None:
+            return default
+        try:
+            return bounded_text(raw)
+        except UnicodeDecodeError:
+            raise Undecodable(f"header {name} is not UTF-8", raw) from None
+
+    def number(self, name: str, default: int | None = None, most: int = MAX_INT64) -> int:
+        """The header as a whole number from 0 to `most`; Undecodable for anything else."""
+        raw = self.raw(name, None if default is None else _MISSING)
+        if raw is _MISSING and default is not None:
+            return default
+        # int() would also accept signs, underscores and the digits of every script
+        if not (raw.isdigit() and len(raw) <= 19 and int(raw) <= most):
+            text = self.text(name)
+            raise Undecodable(f"header {name} is {text[:40]!r}, not a whole number from 0 to {most}", self.value)
+        return int(raw)
+
+    def milliseconds(self, name: str, default: int | None = None) -> int:
+        """The header as a time or a duration in ms."""
+        return self.number(name, default, MAX_TIME_MS)
+
+
+class HeadersByName(_Readable):
+    """The headers of one record, found without a search: of several with one name, the last."""
+
+    __slots__ = ("_found", "value")
+
+    def __init__(self, found: dict[str, bytes], value: bytes | None) -> None:
+        self._found, self.value = found, value
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._found
+
+    def raw(self, name: str, default: bytes | None = None) -> bytes:
+        found = self._found.get(name, default)
+        if found is None:
+            raise Undecodable(f"header {name} is missing", self.value)
+        return found
+
+
 @dataclass(frozen=True, slots=True)
-class Record:
+class Record(_Readable):
     """One record read from Kafka. `timestamp_ms` is the time at which the broker appended it."""
 
     topic: str
@@ -116,25 +171,9 @@ class Record:
             raise Undecodable(f"header {name} is missing", self.value)
         return default
 
-    def text(self, name: str, default: str | None = None) -> str:
-        """The last header of that name, at most MAX_TEXT_BYTES of it; Undecodable when it is missing or not UTF-8."""
-        raw = self.raw(name, None if default is None else default.encode())
-        try:
-            return bounded_text(raw)
-        except UnicodeDecodeError:
-            raise Undecodable(f"header {name} is not UTF-8", raw) from None
-
-    def number(self, name: str, default: int | None = None, most: int = MAX_INT64) -> int:
-        """The header as a whole number from 0 to `most`; Undecodable for anything else."""
-        text = self.text(name, None if default is None else str(default))
-        # int() would also accept signs, underscores and the digits of every script
-        if not (text.isascii() and text.isdigit() and len(text) <= 19 and int(text) <= most):
-            raise Undecodable(f"header {name} is {text[:40]!r}, not a whole number from 0 to {most}", self.value)
-        return int(text)
-
-    def milliseconds(self, name: str, default: int | None = None) -> int:
-        """The header as a time or a duration in ms."""
-        return self.number(name, default, MAX_TIME_MS)
+    def by_name(self) -> "HeadersByName":
+        """Its headers for a reader of many of them."""
+        return HeadersByName(dict(self.headers), self.value)
 
     def check_size(self) -> None:
         """Undecodable for a record too large to be from a role: what is made of it might fit into no other record."""
@@ -145,7 +184,8 @@ class Record:
     @property
     def has_unreadable_name(self) -> bool:
         """Whether a header's name is not UTF-8. Some headers may be missing then."""
-        return any(k.startswith(UNREADABLE_NAME) for k, _ in self.headers)
+        names = [k for k, _ in self.headers]
+        return UNREADABLE_NAME in "".join(names) and any(k.startswith(UNREADABLE_NAME) for k in names)
 
     @property
     def foreign_headers(self) -> Headers:
@@ -172,7 +212,7 @@ def headers_of(values: Mapping[str, object], foreign: Iterable[tuple[str, bytes]
 
 def size_of_headers(headers: Headers) -> int:
     """Bytes that the headers take in a record, with 16 for the framing of each."""
-    return sum(len(k) + len(v) + 16 for k, v in headers)
+    return sum([len(k) + len(v) + 16 for k, v in headers])  # a list: called for every record
 
 
 def shrink_to_fit(record: Outgoing) -> Outgoing:

@@ -3,7 +3,7 @@
 Intake and receiver decode it; the reaper and the retry code encode its next attempt. Undecodable for forged headers.
 """
 
-from dataclasses import KW_ONLY, dataclass, field, replace
+from dataclasses import KW_ONLY, dataclass, field
 
 from headrace.contract.bounds import MAX_ATTEMPTS, MAX_FOREIGN_BYTES
 from headrace.contract.ids import id_of_key, id_of_source
@@ -42,12 +42,13 @@ class Task:
 
         Undecodable for forged headers on `tasks.high`, and for more foreign headers than fit into a claim.
         """
-        bare = cls.without_headers(record)
-        attempt, submitted_ms, ledger = 1, record.timestamp_ms, bare.ledger
         if record.has_unreadable_name:
             raise Undecodable("the name of one of its headers is not UTF-8", record.value)
-        if (size := size_of_headers(record.foreign_headers)) > MAX_FOREIGN_BYTES:
+        foreign = record.foreign_headers
+        if (size := size_of_headers(foreign)) > MAX_FOREIGN_BYTES:
             raise Undecodable(f"its headers have {size} bytes: {MAX_FOREIGN_BYTES} at most", record.value)
+        attempt, submitted_ms = 1, record.timestamp_ms
+        ledger: tuple[Failure, ...] = ()
         # Only Headrace writes to tasks.high, where replays come. On tasks.normal such headers are a producer's own.
         if record.topic == "tasks.high":
             attempt = record.number("attempt", 1, MAX_ATTEMPTS)
@@ -55,20 +56,23 @@ class Task:
                 raise Undecodable(f"attempt {attempt} is out of range", record.value)
             ledger = decode_ledger(record.raw("ledger", b"[]"))
             submitted_ms = record.milliseconds("submitted-ms", record.timestamp_ms)
-        return replace(
-            bare,
+        return cls(
+            _id_of(record),
+            record.value or b"",
             attempt=attempt,
+            source=record.source,
             submitted_ms=submitted_ms,
             ledger=ledger,
-            foreign=record.foreign_headers,
+            foreign=foreign,
             keep_unknown=attempt > 1 or _is_later(record),
         )
 
     @classmethod
     def without_headers(cls, record: Record) -> "Task":
         """The task of a record whose headers cannot be trusted: a first attempt without headers. Never fails."""
-        task_id = id_of_key(record.key) or id_of_source(record.topic, record.partition, record.offset)
-        return cls(task_id, record.value or b"", attempt=1, source=record.source, submitted_ms=record.timestamp_ms)
+        return cls(
+            _id_of(record), record.value or b"", attempt=1, source=record.source, submitted_ms=record.timestamp_ms
+        )
 
     def submission(self) -> Submission:
         """The decoded submission; Undecodable or Invalid when it is not a valid one.
@@ -87,6 +91,10 @@ class Task:
         }
         outgoing = Outgoing("tasks.high", self.id.encode(), self.raw, headers_of(headers, self.foreign))
         return shrink_to_fit(outgoing)  # a forged claim may hold more
+
+
+def _id_of(record: Record) -> str:
+    return id_of_key(record.key) or id_of_source(record.topic, record.partition, record.offset)
 
 
 def _is_later(record: Record) -> bool:
