@@ -30,7 +30,8 @@ def main() -> int:
     try:
         if any("redis" in SYSTEMS[name].needs for name in asked.systems):
             redis_server()
-        table = collect(read(asked.read) if asked.read else _run(asked))
+        known = collect(read(asked.read) if asked.read else _run(asked))
+        table = {system: known[system] for system in asked.systems if system in known}
         print(f"\n{markdown(table, asked.baseline)}", *errors(table), sep="\n")
         if asked.picture is not None:
             write_picture(table, asked.picture)

@@ -20,7 +20,7 @@ class Row:
 
 ROWS: Sequence[Row] = (
     Row("A_tasks_per_s", "2,000 no-ops, tasks/s", False),
-    Row("A_nominal_per_s", "the same at nominal speed, tasks/s", False),
+    Row("A_nominal_per_s", "2,000 no-ops at nominal speed, tasks/s", False),
     Row("A_submitted_per_s", "submissions in one batch, per s", False),
     Row("S_posts_1_per_s", "POSTs of one connection, per s", False),
     Row("S_posts_16_per_s", "POSTs of 16 connections, per s", False),
