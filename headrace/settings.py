@@ -141,8 +141,8 @@ class Settings:
     )
     keep_s: float = _setting(
         "HEADRACE_KEEP_S",
-        "seconds that the task topics keep a record after it was taken, and `results` an outcome that is settled; at "
-        "least 3600, the window in which repeats are recognised",
+        "seconds that the task topics keep a record after it was taken, `tasks.control` a cancel whose task is "
+        "settled, and `results` an outcome that is; at least 3600, the window in which repeats are recognised",
         86_400.0,
     )
     remember_days: float = _setting(

@@ -1,8 +1,9 @@
 """The cancelled tasks as this node knows them, from the control log `tasks.control`.
 
 Their ids are in a SQLite file beside the node's lock, written in one transaction with the positions up to which the log
-has been read. So a restart reads only the tail, and memory does not grow with the cancels. A task starts only after the
-log has been read to where it ended at the pull (step 2 of the protocol, docs/protocol.md).
+has been read. So a restart reads only the tail, and memory does not grow with the cancels. What has been trimmed from
+the log is settled (docs/design/0024): it leaves the file too, within an hour, and need not have been read. A task
+starts only after the log has been read to where it ended at the pull (step 2 of the protocol, docs/protocol.md).
 
 A damaged file is made anew and filled from the log. Until then nobody knows what was cancelled: `is_cancelled` says
 False, `wait_until_read` waits, so no claimed task starts, and `on_cancel` is called again for each cancel, so that what
@@ -28,6 +29,7 @@ from headrace.errors import Retryable
 from headrace.kafka.client import Kafka
 from headrace.kafka.follower import Follower
 from headrace.kafka.metadata import installation_name
+from headrace.kafka.reading import first_offsets
 from headrace.process.throttled_log import log_throttled
 from headrace.storage.rebuilds import Rebuilds
 from headrace.storage.sqlite import adopt, connect, is_damage, make_tables, open_or_rebuild, remove, trouble
@@ -35,11 +37,13 @@ from headrace.storage.sqlite import adopt, connect, is_damage, make_tables, open
 log = logging.getLogger(__name__)
 
 _TABLES = """
-CREATE TABLE cancelled (id BLOB PRIMARY KEY) WITHOUT ROWID;
+CREATE TABLE cancelled (id BLOB PRIMARY KEY, partition INTEGER NOT NULL, at INTEGER NOT NULL) WITHOUT ROWID;
+CREATE INDEX cancelled_by_place ON cancelled (partition, at);
 CREATE TABLE position (partition INTEGER PRIMARY KEY, next INTEGER NOT NULL);
 CREATE TABLE cluster (name TEXT PRIMARY KEY) WITHOUT ROWID;
 """
 
+_FORGET_EVERY_S = 3600.0
 _HEAL_S = 0.1  # between looks whether the file can be asked again
 _ANSWER_S = 10.0  # then the end of the log is asked for again
 
@@ -56,7 +60,8 @@ class Cancellations(Follower):
         self._writer: sqlite3.Connection | None = None
         self._reader: sqlite3.Connection | None = None
         self._trouble: sqlite3.Error | None = None  # why the file cannot be asked; the follower's thread heals it
-        self._unflushed: list[str] = []
+        self._unflushed: list[tuple[str, int, int]] = []  # id, partition, offset
+        self._forgot_at = 0.0
         self.on_cancel = on_cancel
 
     def is_cancelled(self, task_id: str) -> bool:
@@ -104,6 +109,8 @@ class Cancellations(Follower):
             raise self._trouble  # a reader has met it: from `start_positions` on, again
         if self.rebuilds.why is not None and self.catching_up.whole():
             self.rebuilds.end()
+        if time.monotonic() - self._forgot_at > _FORGET_EVERY_S:
+            self._forget(first_offsets(self._kafka, self._kafka.admin(), self.places))
 
     def start_positions(self, ends: Mapping[Place, int]) -> Mapping[Place, int]:
         cluster = installation_name(self._kafka.admin(), self._kafka, "tasks.control", 10)
@@ -112,24 +119,27 @@ class Cancellations(Follower):
             writer = self._open_file()
             adopt(writer, cluster, ("cancelled", "position", "cluster"))
             found = {("tasks.control", p): at for p, at in writer.execute("SELECT partition, next FROM position")}
+        first = first_offsets(self._kafka, self._kafka.admin(), ends)
+        self._forget(first)
         self._trouble = None
-        return found
+        return {place: max(at, first.get(place, at)) for place, at in found.items()}
 
     def apply_record(self, record: Record) -> None:
         cancel = Cancel.decode(record)
         if cancel is not None:
-            self._unflushed.append(cancel.id)
+            self._unflushed.append((cancel.id, record.partition, record.offset))
 
     def save_positions(self, positions: Mapping[Place, int]) -> None:
         with self._noting_trouble(), self._opened() as db:
             db.executemany(
-                "INSERT OR IGNORE INTO cancelled VALUES (?)", [(uuid.UUID(i).bytes,) for i in self._unflushed]
+                "INSERT OR REPLACE INTO cancelled VALUES (?, ?, ?)",
+                [(uuid.UUID(i).bytes, partition, at) for i, partition, at in self._unflushed],
             )
             db.executemany(
                 "INSERT OR REPLACE INTO position VALUES (?, ?)", [(p, at) for (_, p), at in positions.items()]
             )
         flushed, self._unflushed = self._unflushed, []
-        for task_id in flushed:
+        for task_id, _, _ in flushed:
             self.on_cancel(task_id)
 
     def notes(self) -> list[str]:
@@ -141,6 +151,14 @@ class Cancellations(Follower):
     def position_lost(self, place: Place) -> None:
         with self._noting_trouble(), self._opened() as db:
             db.execute("DELETE FROM position WHERE partition = ?", (place[1],))
+
+    def _forget(self, first: Mapping[Place, int]) -> None:
+        """Removes the cancels before these offsets, where the log begins now."""
+        self._forgot_at = time.monotonic()
+        with self._noting_trouble(), self._opened() as db:
+            db.executemany(
+                "DELETE FROM cancelled WHERE partition = ? AND at < ?", [(p, at) for (_, p), at in first.items()]
+            )
 
     def _opened(self) -> sqlite3.Connection:
         assert self._writer is not None, "`start_positions` opens it"

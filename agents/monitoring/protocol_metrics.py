@@ -30,7 +30,9 @@ class ProtocolMetrics:
             registry=r,
         )
         self.trimmed_records = Counter(
-            "headrace_worker_trimmed_records", "Records of the task topics that the trimmer has deleted", registry=r
+            "headrace_worker_trimmed_records",
+            "Records of the task topics and of tasks.control that the trimmer has deleted",
+            registry=r,
         )
         self.received_tasks = Counter(
             "headrace_worker_received_tasks", "Tasks that the receiver has announced", registry=r

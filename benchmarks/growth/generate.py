@@ -36,6 +36,7 @@ TOPICS = (
     "tasks.normal",
     "tasks.running",
     "tasks.control",
+    "tasks.redriven",
     "results",
     "tasks.dead",
     "lifecycle.received",

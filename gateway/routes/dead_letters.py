@@ -1,6 +1,6 @@
 """GET /dead and POST /dead/redrive: lists the tasks that ended without a result, and submits them again.
 
-A redrive is a new task. Its id is derived from the old id and a count, and a note on `tasks.control`, where no
+A redrive is a new task. Its id is derived from the old id and a count, and a note on `tasks.redriven`, where no
 submitter may write, names both. A task that was redriven already is skipped unless `again` is set, so repeating a call
 makes no second task; nor does a call after a crash between task and note, as the id is the same. A call answers within
 seconds: when tasks are left, the answer has a cursor that the next call goes on from. Raises Problem.

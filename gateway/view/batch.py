@@ -64,7 +64,7 @@ class EventBatch:
         try:
             if record.topic in ("tasks.normal", "tasks.high"):
                 return Task.from_record(record)
-            if record.topic == "tasks.control":
+            if record.topic == "tasks.redriven":
                 return Redriven.decode(record)
             return Progress.decode(record) if record.topic == "progress" else Event.decode(record)
         except Undecodable as e:

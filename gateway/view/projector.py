@@ -39,7 +39,7 @@ log = logging.getLogger(__name__)
 
 # With the task topics, every gateway knows a submission as soon as Kafka has acknowledged it.
 TASK_TOPICS = ("tasks.normal", "tasks.high")
-TOPICS = (*TASK_TOPICS, *EVENT_TOPICS, "tasks.control")  # the last one for redrives
+TOPICS = (*TASK_TOPICS, *EVENT_TOPICS, "tasks.redriven")
 MAX_BATCH = 4000
 _LOOK_EVERY_S = 30.0  # whether this is still the same cluster
 # One request for all partitions costs the broker 2 ms, and without these options each record of a lone task makes one.
@@ -154,7 +154,7 @@ class Projector(Follower):
             f"the status view has a gap in {self._kafka.topic(topic)}, partition {p}: {why}. Tasks whose events were "
             "there are shown as they were before, or not at all"
             for (topic, p), why in self.gaps.items()
-            if topic in (*EVENT_TOPICS, "tasks.control") and topic != "progress"
+            if topic in (*EVENT_TOPICS, "tasks.redriven") and topic != "progress"
         ]
 
     def position_lost(self, place: Place) -> None:

@@ -29,7 +29,7 @@ LEAST_GAIN = 100_000  # records: they are read in about the time that a copy tak
 _LOOK_EVERY_S = 60.0
 # Topics from which no record may be missing between a copy and the log's beginning. The task topics are trimmed behind
 # what other topics tell as well, and progress is kept for a week.
-_WHOLE_TOPICS = (*(topic for topic in EVENT_TOPICS if topic != "progress"), "tasks.control")
+_WHOLE_TOPICS = (*(topic for topic in EVENT_TOPICS if topic != "progress"), "tasks.redriven")
 
 
 class Snapshots:

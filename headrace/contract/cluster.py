@@ -1,8 +1,8 @@
 """What nodes announce and what they are told: heartbeats, task kinds, commands.
 
-Workers send heartbeats and kinds, gateways send commands. Nodes and gateways decode all three; Undecodable for anything
-else. Topics `nodes` (key: boot id) and `kinds` (key: kind name) are compacted; `tasks.control` is kept as long
-as the task topics.
+Workers send heartbeats and kinds, gateways send commands and notes of redrives; Undecodable for anything else. Topics
+`nodes` (key: boot id) and `kinds` (key: kind name) are compacted; `tasks.control` is trimmed behind the tasks that its
+commands are for, and `tasks.redriven` is kept as long as the dead letters.
 """
 
 from dataclasses import KW_ONLY, asdict, dataclass
@@ -214,7 +214,7 @@ class Cancel:
 
 @dataclass(frozen=True, slots=True)
 class Redriven:
-    """A note on `tasks.control`: the dead task `redrive_of` was submitted again as the task `id`.
+    """A note on `tasks.redriven`: the dead task `redrive_of` was submitted again as the task `id`.
 
     The new submission has a header that says the same, for people. No reader believes it: on `tasks.normal` anybody may
     write it. Only gateways may write this note.
@@ -225,7 +225,7 @@ class Redriven:
 
     def encode(self) -> Outgoing:
         value = orjson.dumps({"command": "redriven", "as": self.id})
-        return Outgoing("tasks.control", self.redrive_of.encode(), value, headers_of({}))
+        return Outgoing("tasks.redriven", self.redrive_of.encode(), value, headers_of({}))
 
     @classmethod
     def decode(cls, record: Record) -> "Redriven | None":

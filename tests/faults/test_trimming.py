@@ -8,8 +8,10 @@ from dataclasses import replace
 import pytest
 from confluent_kafka import TopicPartition
 
+from agents.intake.cancellations import Cancellations
 from agents.recovery.journal_state import LiveClaim
-from agents.recovery.trimmer import trim_offsets
+from agents.recovery.trimmer import trim_age_s, trim_offsets
+from headrace.contract.cluster import Cancel
 from headrace.contract.outcome import Outcome
 from headrace.contract.ownership import Ownership
 from headrace.contract.records import Source
@@ -17,11 +19,15 @@ from headrace.kafka.client import Kafka
 from headrace.kafka.groups import RECEIVER_GROUP
 from headrace.kafka.reading import first_offsets
 from headrace.kafka.sender import Sender
+from headrace.kafka.trimming import delete_records
 from headrace.settings import Settings
 from tests.faults.processes.victim import Victim
 from tests.rigs.core import Core, Log, cores, record
+from tests.rigs.storekeeper import wait_for
+from tests.rigs.topics import PARTITIONS, grow
 
 NORMAL = ("tasks.normal", 0)
+KEPT = 2  # commands of each partition that stay, a thousand elsewhere
 
 
 @pytest.fixture
@@ -30,11 +36,11 @@ def settings(kafka_settings: Settings, topics: str) -> Settings:
     return replace(kafka_settings, keep_s=0.0)
 
 
-def commit_receiver(settings: Settings, offset: int) -> None:
-    """Commits for the receiver: it has announced everything before that offset of `NORMAL`."""
+def commit_receiver(settings: Settings, offset: int, partition: int = NORMAL[1]) -> None:
+    """Commits for the receiver: it has announced everything before that offset of the partition."""
     kafka = Kafka(settings, "test")
     consumer = kafka.consumer(RECEIVER_GROUP)
-    consumer.commit(offsets=[TopicPartition(kafka.topic(NORMAL[0]), NORMAL[1], offset)], asynchronous=False)
+    consumer.commit(offsets=[TopicPartition(kafka.topic(NORMAL[0]), partition, offset)], asynchronous=False)
     consumer.close()
 
 
@@ -82,6 +88,77 @@ def test_only_what_both_groups_have_committed_and_no_claim_holds_is_trimmed(sett
         passes.next()
         assert log_start(settings) == 2, "all are committed, and the third still runs"
     assert core.count("trimmed_records") == 2
+
+
+def control_start(settings: Settings, partition: int) -> int:
+    kafka = Kafka(settings, "test")
+    place = ("tasks.control", partition)
+    return first_offsets(kafka, kafka.admin(), [place])[place]
+
+
+@pytest.mark.parametrize("partition", [0, PARTITIONS], ids=["its partition", "a grown queue"])
+def test_a_cancel_stays_until_what_was_queued_before_it_is_settled_and_a_new_node_reads_no_more(
+    settings: Settings, sender: Sender, partition: int
+) -> None:
+    for topic in ("tasks.running", "tasks.high", "tasks.normal") if partition else ():
+        grow(Kafka(settings, "test"), topic, 2 * PARTITIONS)
+    passes, tasks = Passes(), [str(uuid.uuid4()) for _ in range(3)]
+    core = Core(settings, failpoint=passes)
+    core.trimmer._keep_commands = KEPT
+    sender.send_all([record(i, partition=partition) for i in tasks])
+    commands = [replace(Cancel(str(uuid.uuid4())).encode(), partition=0) for _ in range(20)]
+    sender.send_all(commands)
+    with cores(core):
+        commit_receiver(settings, 3, partition)
+        for job in core.wait_jobs(2, 60):
+            core.end(job)
+        core.wait_jobs(3, 60)
+        passes.next()
+        passes.next()
+        assert control_start(settings, 0) == 0, "a task still runs that one of them may be for"
+        core.end(core.jobs[2])
+        wait_for(lambda: control_start(settings, 0) == 20 - KEPT, "all is settled")
+        sender.send_all(commands[-1:])
+        wait_for(lambda: control_start(settings, 0) == 21 - KEPT, "commands that come later go too")
+    new = Cancellations(Kafka(settings, "test"), settings.data / "new-node.db")
+    new.start()
+    try:
+        assert new.wait_caught_up(60)
+        assert [new.is_cancelled((c.key or b"").decode()) for c in commands] == [False] * 19 + [True]
+        assert new.check() is None
+        assert not new.notes()
+    finally:
+        new.close()
+
+
+def test_a_node_that_was_away_while_the_control_log_was_trimmed_misses_nothing_and_forgets_what_is_settled(
+    settings: Settings, sender: Sender
+) -> None:
+    kafka, file = Kafka(settings, "test"), settings.data / "away.db"
+    first, second, third = (replace(Cancel(str(uuid.uuid4())).encode(), partition=0) for _ in range(3))
+
+    def known() -> list[bool]:
+        cancellations = Cancellations(kafka, file)
+        cancellations.start()
+        try:
+            assert cancellations.wait_caught_up(60)
+            assert not cancellations.notes(), "what is trimmed is settled"
+            return [cancellations.is_cancelled((c.key or b"").decode()) for c in (first, second, third)]
+        finally:
+            cancellations.close()
+
+    sender.send_all([first])
+    assert known() == [True, False, False]
+    sender.send_all([second])
+    sender.send_all([third])
+    delete_records(kafka, kafka.admin(), {("tasks.control", 0): 2})
+    assert known() == [False, False, True]
+
+
+def test_commands_stay_as_long_as_a_task_of_their_time_however_old() -> None:
+    """In units of `keep_s`. The oldest unsettled task has the age that is given."""
+    for oldest, age in [(0.0, 1), (0.4, 1), (0.9, 2), (1.5, 4), (3.0, 8), (60.0, 128), (64.0, None), (1000.0, None)]:
+        assert trim_age_s(1.0, lambda older_than, oldest=oldest: oldest < older_than) == age  # type: ignore[misc]
 
 
 # failpoint of the kill -> how many records may be gone by then

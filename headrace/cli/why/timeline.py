@@ -19,6 +19,7 @@ from headrace.errors import Invalid, Undecodable
 # The order in which a task's records are written; it sorts records of the same millisecond.
 _ORDER = (
     "tasks.control",
+    "tasks.redriven",
     "tasks.normal",
     "tasks.high",
     "lifecycle.received",
@@ -65,7 +66,7 @@ class _Narrator:
                 return self._claim(decode_journal(record))
             if record.topic == "results":
                 return self._outcome(record)
-            if record.topic == "tasks.control":
+            if record.topic in ("tasks.control", "tasks.redriven"):
                 return _command(record)
             if record.topic == "progress":
                 report = Progress.decode(record)

@@ -165,7 +165,7 @@ def test_a_call_after_a_crash_before_the_note_makes_the_same_task_again(
     send = sender.send
 
     def send_no_note(record: Outgoing) -> Future[Any]:
-        if record.topic != "tasks.control":
+        if record.topic != "tasks.redriven":
             return send(record)
         failed: Future[Any] = Future()
         failed.set_exception(Retryable("no answer"))

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from headrace.contract.cluster import Cancel, Heartbeat, KindInfo
+from headrace.contract.cluster import Cancel, Heartbeat, KindInfo, Redriven
 from headrace.contract.journal import Claim, decode_journal
 from headrace.contract.lifecycle import Event
 from headrace.contract.outcome import Outcome
@@ -27,6 +27,7 @@ DECODERS = {
     "lifecycle.completed": Event.decode,
     "progress": Progress.decode,
     "tasks.control": Cancel.decode,
+    "tasks.redriven": Redriven.decode,
     "nodes": Heartbeat.decode,
     "kinds": KindInfo.decode,
 }
@@ -63,7 +64,9 @@ def test_every_example_decodes(name: str) -> None:
     assert DECODERS[name](record_of(TOPICS[name])) is not None
 
 
-@pytest.mark.parametrize("name", ["tasks.running", "results", "progress", "tasks.control", "nodes", "kinds"])
+@pytest.mark.parametrize(
+    "name", ["tasks.running", "results", "progress", "tasks.control", "tasks.redriven", "nodes", "kinds"]
+)
 def test_what_a_decoder_makes_encodes_back_to_the_same(name: str) -> None:
     made = DECODERS[name](record_of(TOPICS[name]))
     again = DECODERS[name](read_back(made.encode()))
@@ -85,7 +88,7 @@ def test_every_topic_says_who_writes_and_reads_it_and_keeps_task_records_for_eve
         assert topic.producers
         assert topic.consumers
         assert topic.config["message.timestamp.type"] == "LogAppendTime"
-    for name in ("tasks.normal", "tasks.high", "tasks.control"):
+    for name in ("tasks.normal", "tasks.high", "tasks.control", "tasks.redriven"):
         assert TOPICS[name].config["retention.ms"] == "-1"
 
 
