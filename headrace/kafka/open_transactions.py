@@ -50,6 +50,7 @@ class OpenTransactions:
         self._places: list[Place] = []
         self._places_at = float("-inf")
         self._blocked: Mapping[Place, _Blocked] = {}  # never changed, only replaced
+        self._whole: dict[Place, int] = {}  # ends up to which partitions could be read
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._run, name="open-transactions", daemon=True)
 
@@ -86,11 +87,15 @@ class OpenTransactions:
             names = {self._kafka.topic(t): t for t in self._topics}
             found = partitions_of(self._kafka.admin(), names, _ANSWER_S)
             self._places, self._places_at = [(names[n], p) for n, ps in found.items() for p in ps], now
-        readable = end_offsets(self._kafka, self._kafka.admin(), self._places)
         written = high_watermarks(self._kafka, self._kafka.admin(), self._places)
+        # A partition that could be read to its end, and has the same end, still can: an idle role asks half as much.
+        changed = [place for place, end in written.items() if self._whole.get(place) != end]
+        readable = end_offsets(self._kafka, self._kafka.admin(), changed)
         blocked = {}
         for place, offset in readable.items():
-            if offset < written[place]:
+            if offset >= written[place]:
+                self._whole[place] = written[place]
+            else:
                 known = self._blocked.get(place)
                 blocked[place] = known if known and known.offset == offset else _Blocked(offset, now)
         for place, found_blocked in blocked.items():
