@@ -229,8 +229,9 @@ def test_a_task_that_waits_aside_can_be_cancelled(hasty: Settings, sender: Sende
         sender.send_all([Cancel((rare[2].key or b"").decode()).encode()])
         [outcome] = [Outcome.decode(r) for r in log.wait("results", 1)]
         assert (outcome.id, outcome.outcome) == ((rare[2].key or b"").decode(), "cancelled")
+        [first] = runner.wait_jobs(1)  # before each one ends by itself
         runner.end_each()
-        runner.end(runner.wait_jobs(1)[0])
+        runner.end(first)
         log.wait_no_claims()
 
 
@@ -257,8 +258,9 @@ def test_when_too_many_wait_aside_the_partition_waits_and_says_so_and_loses_noth
             assert time.monotonic() < deadline
         assert "partition 0 of tasks.normal waits" in lines[0].text
         sender.send_all([Cancel(wait.task).encode()])  # a head that waits in its place can be cancelled, too
+        [first] = runner.wait_jobs(1)  # before each one ends by itself
         runner.end_each()
-        runner.end(runner.wait_jobs(1)[0])
+        runner.end(first)
         owner.wait_jobs(1)
         log.wait("results", 7)
         log.wait_no_claims()
