@@ -23,6 +23,7 @@ from headrace.contract.cluster import KindInfo, RunningAttempt
 from headrace.contract.progress import Progress
 from headrace.contract.states import Cause
 from headrace.errors import UsageError
+from headrace.event_loop import call_in_loop
 from headrace.kind_imports import too_slow_import
 
 from .attempt import IMPORT_S, Attempt
@@ -232,10 +233,8 @@ class Pool:
 
     def kill_all(self) -> None:
         """Self-fencing, from any thread: kills every child. Returns when all are dead."""
-        if self._loop is not None:
-            detail = "the node was frozen for longer than its lease"
-            self._loop.call_soon_threadsafe(self.stop_running, Cause.NODE_LOSS, detail)
-        kill_trees({pid for slot in self._slots for pid in slot.own_pids()})
+        kill_trees({pid for slot in self._slots for pid in slot.own_pids()})  # first: nothing may keep it from that
+        call_in_loop(self._loop, self.stop_running, Cause.NODE_LOSS, "the node was frozen for longer than its lease")
 
     def held(self) -> set[Key]:
         """The jobs that wait for their turn or run."""

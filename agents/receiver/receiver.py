@@ -19,6 +19,7 @@ from headrace.contract.lifecycle import received_event
 from headrace.contract.records import Outgoing, Place, Record
 from headrace.contract.task import Task
 from headrace.errors import Permanent, Retryable, Undecodable
+from headrace.event_loop import call_in_loop
 from headrace.kafka.client import Kafka
 from headrace.kafka.sender import Sender, Sent
 from headrace.process.health import STALE_S
@@ -97,8 +98,8 @@ class Receiver:
 
     def _hand_over(self, batch: StepBatch) -> None:
         """Called in the consumer's thread."""
-        if self._channel is not None and self._loop is not None and not self._loop.is_closed():
-            self._loop.call_soon_threadsafe(self._channel.hand_over, batch)
+        if self._channel is not None:
+            call_in_loop(self._loop, self._channel.hand_over, batch)
 
     async def _receive(self, stream: Any) -> None:
         in_flight: _InFlight = asyncio.Queue(MOST_UNSETTLED)

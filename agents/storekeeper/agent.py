@@ -17,6 +17,7 @@ from typing import Any
 import faust
 
 from headrace.contract.records import Place
+from headrace.event_loop import call_in_loop
 from headrace.kafka.client import Kafka
 from headrace.process.failpoints import Failpoint, no_failpoint
 from headrace.process.health import STALE_S
@@ -101,7 +102,7 @@ class Storekeeper:
         try:
             self._arbiter.serve_idle()
         except IndexDamaged as e:
-            self._loop.call_soon_threadsafe(self._end, e)
+            call_in_loop(self._loop, self._end, e)
 
     def stop(self) -> None:
         """Begins no further batch. The current one is finished, unless it waits in a retry."""
@@ -142,13 +143,12 @@ class Storekeeper:
 
     def _wake_agent(self) -> None:
         """Called in the consumer's thread when the buffer has something new."""
-        if self._channel is not None and not self._loop.is_closed():
-            self._loop.call_soon_threadsafe(self._channel.hand_over, True)
+        if self._channel is not None:
+            call_in_loop(self._loop, self._channel.hand_over, True)
 
     def _on_thread_failure(self, error: Exception) -> None:
         """Called in the thread of the consumer or of the takeovers, which has ended."""
-        if not self._loop.is_closed():
-            self._loop.call_soon_threadsafe(self._end, error)
+        call_in_loop(self._loop, self._end, error)
 
     async def _handle_batches(self, stream: Any) -> None:
         async for _ in stream:

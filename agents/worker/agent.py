@@ -15,6 +15,7 @@ from typing import Any, Protocol
 import faust
 
 from headrace.contract.states import Cause
+from headrace.event_loop import call_in_loop
 
 from ..execution.job import AttemptEnd, Job, Jobs, Key
 from ..execution.pool import Pool
@@ -71,15 +72,19 @@ class Worker:
 
     def hand_over(self, jobs: Jobs) -> None:
         """Gives the agent jobs that may start, one after another. The caller has reserved one slot for them."""
-        assert self._loop is not None
         assert self._channel is not None
-        self._loop.call_soon_threadsafe(self._channel.hand_over, jobs)
+        self._in_loop_or_reaped(jobs, self._channel.hand_over, jobs)
 
     def hand_over_lost(self, jobs: Jobs, detail: str) -> None:
         """Reports claimed jobs that could not be handed over: they go to their next attempt. From any thread."""
-        assert self._loop is not None
         for job in jobs:
-            self._loop.call_soon_threadsafe(self._reports.add, job, AttemptEnd.now(Cause.NODE_LOSS, detail))
+            self._in_loop_or_reaped([job], self._reports.add, job, AttemptEnd.now(Cause.NODE_LOSS, detail))
+
+    def _in_loop_or_reaped(self, jobs: Jobs, call: Callable[..., object], *arguments: Any) -> None:
+        """The node may be over: its intake gets an answer from Kafka later than the drain waits for it."""
+        if not call_in_loop(self._loop, call, *arguments):
+            ids = ", ".join(job.task.id for job in jobs)
+            log.warning("Tasks %s are left to the reaper: this node has ended", ids)
 
     def check(self) -> str | None:
         """For `/readyz`: why no task can start, or why ends of attempts cannot be reported; or None."""
@@ -203,7 +208,7 @@ class Worker:
         self._moving.append(rest)
 
         def start() -> None:
-            loop.call_soon_threadsafe(self._start_moved, rest)
+            call_in_loop(loop, self._start_moved, rest)
 
         self._slots.reserve_next(start)
 

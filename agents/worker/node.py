@@ -17,6 +17,7 @@ import faust
 
 from headrace.contract.cluster import KindInfo
 from headrace.errors import UsageError
+from headrace.event_loop import call_in_loop
 from headrace.kafka.client import Kafka
 from headrace.kafka.groups import RECEIVER_GROUP
 from headrace.kafka.lag import LagWatch
@@ -202,8 +203,7 @@ class WorkerNode:
             await asyncio.sleep(_SAMPLE_S)
 
     def _in_loop(self, call: Callable[..., Any], *arguments: Any) -> None:
-        if self._loop is not None and not self._loop.is_closed():
-            self._loop.call_soon_threadsafe(call, *arguments)
+        call_in_loop(self._loop, call, *arguments)
 
 
 def _signals(loop: asyncio.AbstractEventLoop) -> tuple[asyncio.Event, asyncio.Event]:

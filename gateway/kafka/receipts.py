@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 from headrace.contract.records import Outgoing
 from headrace.errors import Retryable
+from headrace.event_loop import call_in_loop
 from headrace.kafka.sender import Sender, Written
 
 Fate = Written | BaseException  # its place and time, or why Kafka may not have the record
@@ -38,8 +39,7 @@ class Receipts:
         self._complete.append(batch)
         if not self._is_called:
             self._is_called = True
-            if not self._loop.is_closed():
-                self._loop.call_soon_threadsafe(self._tell)
+            call_in_loop(self._loop, self._tell)
 
     def _tell(self) -> None:
         self._is_called = False  # before looking: what comes from now on calls again

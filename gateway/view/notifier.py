@@ -8,6 +8,8 @@ import asyncio
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 
+from headrace.event_loop import call_in_loop
+
 
 class Notifier:
     """The listeners of one gateway: to one task each (by the id's 16 bytes), or to all tasks."""
@@ -38,12 +40,12 @@ class Notifier:
         """
         listened = [i for i in changed_ids if i in self._by_id]
         if listened or self._all:
-            self._call_on_loop(lambda: self._wake(listened))
+            call_in_loop(self._loop, self._wake, listened)
 
     def close(self) -> None:
         """Ends all listening; safe from any thread and from a signal handler."""
         self.closed = True
-        self._call_on_loop(lambda: self._wake(list(self._by_id)))
+        call_in_loop(self._loop, lambda: self._wake(list(self._by_id)))
 
     async def wait_until(self, reached: Callable[[], bool], timeout_s: float) -> bool:
         """Waits until `reached()` is true, and checks it after each batch of the view; False after `timeout_s`."""
@@ -61,10 +63,6 @@ class Notifier:
                 except TimeoutError:
                     return reached()
         return True
-
-    def _call_on_loop(self, call: Callable[[], None]) -> None:
-        if not self._loop.is_closed():
-            self._loop.call_soon_threadsafe(call)
 
     def _wake(self, task_ids: list[bytes]) -> None:
         for task_id in task_ids:

@@ -4,10 +4,10 @@ Used where records are sent in batches: each wrapped future would wake the loop 
 """
 
 import asyncio
-import contextlib
 import threading
 from collections.abc import Sequence
 
+from headrace.event_loop import call_in_loop
 from headrace.kafka.held_records import Sent
 
 
@@ -29,8 +29,7 @@ async def wait_answered(sent: Sequence[Sent]) -> None:
             left -= 1
             is_last = not left
         if is_last:
-            with contextlib.suppress(RuntimeError):  # the loop has ended, and nobody waits any more
-                loop.call_soon_threadsafe(set_done)
+            call_in_loop(loop, set_done)  # if it has ended, nobody waits any more
 
     for one in open_ones:
         one.add_done_callback(on_answer)

@@ -77,6 +77,7 @@ class LogConsumer(Consumer):
         super().__init__(config)
         self._config = {k: v for k, v in config.items() if k != "on_commit"}
         self._unprefixed, self._damaged, self._fetch = unprefixed, damaged, fetch
+        self._in_group = False
         self._made: deque[Any] = deque()  # damaged records to be delivered
         self._passed: dict[tuple[str, int], int] = {}  # partition -> offset at which reading went on, until it has
         self._paused: set[tuple[str, int]] = set()
@@ -121,6 +122,21 @@ class LogConsumer(Consumer):
     def unassign(self) -> None:
         self._forget()
         super().unassign()
+
+    def subscribe(self, *arguments: Any, **callbacks: Any) -> None:
+        self._in_group = True
+        super().subscribe(*arguments, **callbacks)
+
+    def close(self) -> None:
+        """Leaves the group. Call it in the thread that polls.
+
+        During a rebalance librdkafka 2.16 puts a subscription off, as after `unsubscribe` and `subscribe`. `close`
+        alone would leave it to be carried out, and abort the process over it; another `unsubscribe` takes it back.
+        """
+        if self._in_group:
+            self._in_group = False
+            super().unsubscribe()
+        super().close()
 
     def seek(self, partition: TopicPartition) -> None:
         place = partition.topic, partition.partition

@@ -468,6 +468,17 @@ async def test_self_fencing_kills_all_from_another_thread_and_waits_for_it(bench
     assert (await bench.run("echo", value="on")).value == b"on"
 
 
+async def test_self_fencing_kills_although_the_nodes_event_loop_has_ended(bench: Bench, tmp_path: Path) -> None:
+    flag, ended = tmp_path / "pid", asyncio.new_event_loop()
+    ended.close()
+    running = asyncio.create_task(bench.run("sleeps", seconds=60.0, flag=str(flag)))
+    await until(lambda: flag.exists() and flag.read_text() != "")
+    bench.pool._loop = ended
+    await asyncio.to_thread(bench.pool.kill_all)
+    assert not alive(int(flag.read_text()))
+    assert (await running).cause in (Cause.NODE_LOSS, Cause.PROCESS_DEATH)
+
+
 async def test_self_fencing_leaves_a_process_alone_that_has_a_dead_childs_pid_by_now(bench: Bench) -> None:
     bystander = await asyncio.create_subprocess_exec("sleep", "60")
     slot = bench.pool._slots[0]
