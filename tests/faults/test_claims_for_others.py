@@ -258,6 +258,7 @@ def test_when_too_many_wait_aside_the_partition_waits_and_says_so_and_loses_noth
             assert time.monotonic() < deadline
         assert "partition 0 of tasks.normal waits" in lines[0].text
         sender.send_all([Cancel(wait.task).encode()])  # a head that waits in its place can be cancelled, too
+        assert [Outcome.decode(r).id for r in log.wait("results", 1)] == [wait.task]
         [first] = runner.wait_jobs(1)  # before each one ends by itself
         runner.end_each()
         runner.end(first)
