@@ -21,6 +21,7 @@ from agents.execution.slot_health import SlotHealth
 from agents.execution.slots import Slots
 from agents.intake.micro_batching import RunTimes
 from agents.monitoring.stats import NodeStats
+from agents.worker import agent
 from agents.worker.agent import Worker
 from headrace.contract.states import Cause
 from tests.rigs.pool import HARD, SLOTS, Bench, alive, until
@@ -162,7 +163,10 @@ async def test_an_end_that_cannot_be_reported_is_reported_until_it_is_and_readin
     assert node.worker.check() is None
 
 
-async def test_a_job_whose_run_is_cancelled_is_sent_again_when_its_processes_are_dead(bench: Bench) -> None:
+async def test_a_job_whose_run_is_cancelled_is_sent_again_when_its_processes_are_dead(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(agent, "_SLOW_MEMBER_S", 3600.0)  # the second job stays where it is
     node = Node(bench)
     node.run(bench.job("sleeps", seconds=60.0), bench.job("echo", value="waits behind it"))
     await until(lambda: any(attempt.pids for attempt in bench.pool._in_flight.attempts()), 60.0)
