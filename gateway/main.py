@@ -153,6 +153,7 @@ def _make_dependencies(settings: Settings, kafka: Kafka, root: ResultsRoot, stor
     projector = Projector(kafka, store, metrics, notifier.notify, snapshots, settings.view_days)
     cluster = ClusterView(kafka)
     sender = Sender(kafka, SEND_TIMEOUT_S)
+    source_reader = SourceReader(kafka)
     stall_detector = StallDetector("the status view")
 
     def report_lag(end_offsets: Offsets) -> None:
@@ -169,10 +170,10 @@ def _make_dependencies(settings: Settings, kafka: Kafka, root: ResultsRoot, stor
         cluster=cluster,
         notifier=notifier,
         attention=Attention(),
-        broker_probe=BrokerProbe(kafka, lambda: projector.places, report_lag),
+        broker_probe=BrokerProbe(kafka, lambda: projector.places, report_lag, source_reader.drop_errors),
         sender=sender,
         receipts=Receipts(sender, asyncio.get_running_loop()),
-        source_reader=SourceReader(kafka),
+        source_reader=source_reader,
         submissions=Submissions(cluster, allow_high_priority=is_loopback(settings.http.rpartition(":")[0])),
         health=Health(),
         metrics=metrics,

@@ -44,7 +44,7 @@ Bounds = Mapping[Place, tuple[int, int]]  # the first offset that is remembered,
 
 
 class IndexCatchup:
-    """Keeps one consumer without a group for all its readings. `watchdog` says that `catch_up` comes forward."""
+    """Has one consumer without a group for each reading. `watchdog` says that `catch_up` comes forward."""
 
     def __init__(
         self,
@@ -86,6 +86,14 @@ class IndexCatchup:
         batch of events, and may raise to end the reading. Retryable when an open transaction hides events of a
         partition, after the others are whole: those events would be sent a second time.
         """
+        try:
+            return self._catch_up(partitions, on_whole, before_each)
+        finally:
+            self.close()  # idle until the next takeover, a consumer would gather errors through an outage
+
+    def _catch_up(
+        self, partitions: Iterable[int], on_whole: Callable[[int], None], before_each: Callable[[], None]
+    ) -> int:
         wanted = sorted(set(partitions))
         self._reading.begin_again()
         self.watchdog.beat()
@@ -112,8 +120,11 @@ class IndexCatchup:
         """Forgets ids that ended more than `remember_days` ago."""
         if not self._remember_days:
             return
-        for place, (low, _) in self._bounds(partitions).items():
-            self._in_index(partial(self._index.forget_before, place, low))
+        try:
+            for place, (low, _) in self._bounds(partitions).items():
+                self._in_index(partial(self._index.forget_before, place, low))
+        finally:
+            self.close()
 
     def close(self) -> None:
         if self._consumer is not None:

@@ -43,8 +43,11 @@ class BrokerProbe:
         kafka: Kafka,
         partitions: Callable[[], Iterable[tuple[str, int]]],
         on_end_offsets: Callable[[Offsets], None],
+        on_turn: Callable[[], None] = lambda: None,
     ) -> None:
+        """`on_turn` is called before each probe, in its thread."""
         self._kafka, self._partitions, self._on_end_offsets = kafka, partitions, on_end_offsets
+        self._on_turn = on_turn
         self.last_ends: Offsets = {}  # of the last probe
         self.unavailable: str | None = "Kafka has not answered yet"  # the reason; None while Kafka answers
         self._stop = threading.Event()
@@ -137,6 +140,7 @@ class BrokerProbe:
 
     def _run(self) -> None:
         while not self._stop.is_set():
+            self._on_turn()
             try:
                 try:
                     self._probe()

@@ -70,7 +70,6 @@ class Auditor:
     def stop(self) -> None:
         """Closes what it uses. No audit may be running."""
         self.ask_to_stop()
-        self._log.close()
         self._projection.close()
 
     def audit(self) -> Audit:

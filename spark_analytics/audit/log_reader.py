@@ -45,15 +45,14 @@ class Story:
 
 
 class AuditLog:
-    """Uses one consumer for all reading; used by one thread. A place is (topic, partition)."""
+    """Used by one thread. A place is (topic, partition).
+
+    Each reading has a consumer of its own: one that is idle between two audits gathers errors through an outage.
+    """
 
     def __init__(self, kafka: Kafka, on_chunk: Callable[[], None] = lambda: None) -> None:
         """`on_chunk` is called for each chunk of records that is read; what it raises ends the reading."""
         self._kafka, self._on_chunk = kafka, on_chunk
-        self._consumer: Consumer = kafka.consumer(None, **SHORT_FETCH)
-
-    def close(self) -> None:
-        self._consumer.close()
 
     def installation(self) -> str:
         """The cluster and the prefix; KafkaException."""
@@ -153,9 +152,13 @@ class AuditLog:
 
     def _chunks(self, begins: dict[Place, int], ends: dict[Place, int]) -> Iterator[list[Record]]:
         ranges = {place: (begin, ends[place]) for place, begin in begins.items()}
-        for batch in read_batches(self._kafka, self._consumer, ranges, most=_CHUNK, silent_s=_SILENT_S):
-            self._on_chunk()
-            yield [self._kafka.record(message) for message in batch]
+        consumer: Consumer = self._kafka.consumer(None, **SHORT_FETCH)
+        try:
+            for batch in read_batches(self._kafka, consumer, ranges, most=_CHUNK, silent_s=_SILENT_S):
+                self._on_chunk()
+                yield [self._kafka.record(message) for message in batch]
+        finally:
+            consumer.close()
 
 
 def _add_to_story(story: Story, record: Record) -> None:
