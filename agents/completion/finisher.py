@@ -22,7 +22,7 @@ from headrace.contract.printable import printable
 from headrace.contract.records import Outgoing
 from headrace.contract.states import Reason
 from headrace.errors import Retryable
-from headrace.kafka.answers import wait_answered
+from headrace.kafka.answers import is_taken, wait_answered
 from headrace.kafka.sender import Sender, Sent
 from headrace.process.failpoints import Failpoint, no_failpoint
 from headrace.process.throttled_log import log_throttled
@@ -39,6 +39,7 @@ log = logging.getLogger(__name__)
 _StartedKey = tuple[Key, str]  # the job's key, and the boot that runs it
 
 _MAX_TOMBSTONES_IN_FLIGHT = 256  # beyond it, attempts wait for their tombstones
+_TOGETHER_S = 1.0  # for Kafka's answers to many records; beyond it no attempt waits for another one's
 _AGAIN_S = 1.0  # after an error that is not Kafka's
 
 
@@ -61,6 +62,7 @@ class Finisher:
         """`members` is shared with the intake."""
         self._sender, self._node, self._is_cancelled, self._failpoint = sender, node, is_cancelled, failpoint
         self._started: dict[_StartedKey, Sent] = {}
+        self._outcomes: dict[_StartedKey, Sent] = {}  # sent by `finish_completed`, and not answered yet
         self._members = members or ClaimMembers()
         self._delayed_retries = DelayedRetries()
         self._tombstones: dict[asyncio.Future[None], Job] = {}  # that Kafka has not acknowledged yet
@@ -95,6 +97,7 @@ class Finisher:
             log.info("Attempt %d of task %s is dropped: its boot is over", job.task.attempt, job.task.id)
         finally:
             self._started.pop(_key(job), None)
+            self._outcomes.pop(_key(job), None)
             if not self._node.is_current(job.claim.for_):
                 self._told.discard(_key(job))
             if end.result_file is not None:
@@ -105,21 +108,24 @@ class Finisher:
         """Finishes many attempts together: waits for each of the protocol's steps once for all of them. Never raises.
 
         Returns those that `finish` has still to be called for: all but completed attempts with a small result, those of
-        earlier boots, and those whose outcome Kafka has not taken.
+        earlier boots, and those whose outcome Kafka has not taken, or not yet: `finish` waits for it then.
         """
         rest = dict(enumerate(ended))
         simple = {n: (job, end) for n, (job, end) in rest.items() if self._is_simple(job, end)}
         try:
             for job, _ in simple.values():
                 self.started(job)
-            await wait_answered([self._started[_key(job)] for job, _ in simple.values()])
-            outcomes = {n: self._send_outcome_now(job, end) for n, (job, end) in simple.items()}
-            sent = {n: answer for n, answer in outcomes.items() if answer is not None}
-            await wait_answered(list(sent.values()))
-            for n in [n for n, answer in sent.items() if not answer.cancelled() and answer.exception() is None]:
+            await wait_answered([self._started[_key(job)] for job, _ in simple.values()], _TOGETHER_S)
+            for job, end in simple.values():
+                if self._started[_key(job)].done():
+                    self._send_outcome_now(job, end)
+            sent = {n: self._outcomes[_key(job)] for n, (job, _) in simple.items() if _key(job) in self._outcomes}
+            await wait_answered(list(sent.values()), _TOGETHER_S)
+            for n in [n for n, answer in sent.items() if is_taken(answer)]:
                 job, _ = simple[n]
                 await self._end_claim(job, "done")
                 self._started.pop(_key(job), None)
+                self._outcomes.pop(_key(job), None)
                 del rest[n]
         except Exception:
             log.exception("%d attempts could not be finished together: the rest is finished one by one", len(simple))
@@ -142,12 +148,11 @@ class Finisher:
     def _is_simple(self, job: Job, end: AttemptEnd) -> bool:
         return end.begun and end.cause is None and end.result_file is None and _key(job) not in self._told
 
-    def _send_outcome_now(self, job: Job, end: AttemptEnd) -> Sent | None:
-        """Without waiting; None when the boot is over."""
-        if not self._node.is_current(job.claim.for_):
-            return None
-        self._failpoint("before outcome")
-        return self._sender.send(completed_outcome(job, end, self._node.name).encode())
+    def _send_outcome_now(self, job: Job, end: AttemptEnd) -> None:
+        """Without waiting; not when the boot is over."""
+        if self._node.is_current(job.claim.for_):
+            self._failpoint("before outcome")
+            self._outcomes[_key(job)] = self._sender.send(completed_outcome(job, end, self._node.name).encode())
 
     async def _finish_failed(self, job: Job, end: AttemptEnd) -> None:
         assert end.cause is not None
@@ -243,6 +248,11 @@ class Finisher:
         )
 
     async def _send_result(self, job: Job, end: AttemptEnd) -> None:
+        sent = self._outcomes.get(_key(job))
+        if sent is not None:
+            await wait_answered([sent])
+            if is_taken(sent):
+                return
         self._failpoint("before outcome")
         whole = completed_outcome(job, end, self._node.name)
         if end.result_file is None:

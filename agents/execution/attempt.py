@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from headrace.child.protocol import Begun, Ended, Request
+from headrace.child.protocol import INLINE_BYTES, Begun, Ended, Request
 from headrace.child.user import ChildUser
 from headrace.contract.cluster import RunningAttempt
 from headrace.contract.exact_json import encode_json
@@ -116,6 +116,8 @@ class Attempt:
             )
         if not is_valid_suffix(ended.suffix):  # only a forged answer has such a one; it would stop the storekeeper
             return AttemptEnd(self._started_ms, now, cause=Cause.ERROR, detail="the answer has an invalid suffix")
+        if ended.value is not None and len(ended.value) > INLINE_BYTES:  # forged too; no record would take it
+            return AttemptEnd(self._started_ms, now, cause=Cause.ERROR, detail="the answer's result is too large")
         file = self._result_file if ended.value is None else None
         if file is not None and not self._take_result_file():
             error = "the result file is missing, or is not a regular file that the task's user owns"

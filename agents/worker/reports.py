@@ -72,7 +72,10 @@ class Reports:
         self._begin(asyncio.create_task(self._finish(job, end)), [job])
 
     def gather(self, job: Job, end: AttemptEnd) -> None:
-        """Reports the end within some milliseconds, together with others."""
+        """Reports the end within some milliseconds, together with others; at once what cannot go with them."""
+        if end.cause is not None or end.result_file is not None:
+            self.add(job, end)
+            return
         self._gathered.append((job, end))
         if len(self._gathered) >= _MOST_GATHERED:
             self.flush()
@@ -98,8 +101,8 @@ class Reports:
             rest = await self._finisher.finish_completed(ended)
         except Exception:
             log.exception("%d attempts are finished one by one", len(ended))
-        if rest:
-            await asyncio.gather(*(self._finish(job, end) for job, end in rest))
+        for job, end in rest:  # each by itself: the others have ended
+            self.add(job, end)
 
     async def _finish(self, job: Job, end: AttemptEnd) -> None:
         """Returns when Kafka knows what follows."""

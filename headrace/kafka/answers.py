@@ -11,8 +11,8 @@ from headrace.event_loop import call_in_loop
 from headrace.kafka.held_records import Sent
 
 
-async def wait_answered(sent: Sequence[Sent]) -> None:
-    """Returns when all are done, whatever their results are. Cancelling the wait changes nothing about them."""
+async def wait_answered(sent: Sequence[Sent], at_most_s: float | None = None) -> None:
+    """Returns when all are done, whatever their results are, or after the time. It changes nothing about them."""
     open_ones = [s for s in sent if not s.done()]
     if not open_ones:
         return
@@ -33,4 +33,9 @@ async def wait_answered(sent: Sequence[Sent]) -> None:
 
     for one in open_ones:
         one.add_done_callback(on_answer)
-    await all_done
+    await asyncio.wait({all_done}, timeout=at_most_s)
+
+
+def is_taken(answer: Sent) -> bool:
+    """Whether Kafka has the record: False also while its answer is still to come."""
+    return answer.done() and not answer.cancelled() and answer.exception() is None

@@ -2,8 +2,10 @@
 
 import hashlib
 import os
+import time
 import uuid
 from collections.abc import Iterator
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +15,10 @@ from agents.execution.job import AttemptEnd
 from headrace.contract.cluster import Cancel
 from headrace.contract.ledger import Failure
 from headrace.contract.outcome import CHUNK_BYTES, Outcome
-from headrace.contract.records import Source
+from headrace.contract.records import Outgoing, Source
 from headrace.contract.states import Cause
 from headrace.contract.task import Task
-from headrace.kafka.sender import Sender
+from headrace.kafka.sender import Sender, Sent
 from headrace.settings import Settings
 from tests.rigs.core import Core, Log, cores, record, submission
 
@@ -205,3 +207,23 @@ def test_an_error_among_attempts_that_end_together_ends_no_claim_too_early_and_n
             core.end(job)
         assert {Outcome.decode(r).id for r in log.read("results")} == {job.task.id for job in jobs}
         log.wait_no_claims()
+
+
+def test_an_outcome_without_an_answer_holds_up_no_other_attempt_that_ends_with_it(
+    core: Core, log: Log, sender: Sender
+) -> None:
+    sender.send_all([record(), record()])
+    one, other = core.wait_jobs(2)
+    send, stuck = core.sender.send, Future[tuple[str, int, int]]()
+
+    def withhold(outgoing: Outgoing, **how: Any) -> Sent:
+        return stuck if outgoing.topic == "results" and outgoing.key == one.task.id.encode() else send(outgoing, **how)
+
+    core.sender.send = withhold  # type: ignore[method-assign]
+    assert core.end_together([(one, completed()), (other, completed())]) == [one]
+    while [c.tasks[0].id for c in log.live_claims()] != [one.task.id]:
+        time.sleep(0.05)  # the test's own time limit ends this
+    stuck.set_result(("results", 0, 0))
+    core.end(one)  # waits for the answer, and sends no second outcome
+    log.wait_no_claims()
+    assert [Outcome.decode(r).id for r in log.read("results")] == [other.task.id]
