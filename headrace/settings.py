@@ -94,9 +94,7 @@ class Settings:
         "HEADRACE_RESULTS", "results root, the directory for all results; empty = <data>/results", ""
     )
     view_days: int = _setting(
-        "HEADRACE_VIEW_DAYS",
-        "days that gateways remember a task after its end, the same for all of them; 0 = for ever",
-        0,
+        "HEADRACE_VIEW_DAYS", "days that gateways remember a task after its end, the same for all; 0 = for ever", 0
     )
     view_snapshots: str = _setting(
         "HEADRACE_VIEW_SNAPSHOTS",
@@ -105,6 +103,9 @@ class Settings:
         "",
     )
     view_snapshot_s: float = _setting("HEADRACE_VIEW_SNAPSHOT_S", "seconds between two such copies", 3600.0)
+    log_days: int = _setting(
+        "HEADRACE_LOG_DAYS", "days that workers keep what attempts printed, the same for all; 0 = for ever", 0
+    )
     database: str = _setting(
         "HEADRACE_DATABASE", "mysql://user:password@host:port/name; empty = the embedded MariaDB of `up`", ""
     )
@@ -250,8 +251,8 @@ class Settings:
             )
         if self.keep_s < 3600:
             raise UsageError("HEADRACE_KEEP_S must be at least 3600: repeats are recognised within an hour")
-        if self.view_days < 0:
-            raise UsageError("HEADRACE_VIEW_DAYS must be 0 (for ever) or a number of days")
+        if self.view_days < 0 or self.log_days < 0:
+            raise UsageError("HEADRACE_VIEW_DAYS and HEADRACE_LOG_DAYS must be 0 (for ever) or a number of days")
         if self.view_snapshot_s <= 0:
             raise UsageError("HEADRACE_VIEW_SNAPSHOT_S must be above 0 seconds")
         if self.remember_days and self.remember_days * 86_400 < self.keep_s:

@@ -125,7 +125,8 @@ class WorkerNode:
         self._pool.on_exclusive = parts.slots.hold
         self._pool.listen(ProgressRelay(self._resources.sender.send).report)
         first = (parts.registry, parts.cancellations, parts.delegation, parts.heartbeats, self._fence)
-        last = (parts.receiver, parts.reaper, parts.task_lag, self._receiver_lag, parts.log_notes)
+        watchers = (parts.task_lag, self._receiver_lag, parts.log_notes)
+        last = (parts.receiver, parts.reaper, *watchers, parts.log_upkeep)
         for part in first:
             part.start()
         await app.agents["worker"].start()

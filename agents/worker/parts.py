@@ -37,6 +37,7 @@ from ..recovery.reaper import Reaper
 from ..recovery.trimmer import Trimmer
 from .agent import Worker
 from .conservation import Conservation
+from .log_upkeep import LogUpkeep
 
 TOPICS = (
     "tasks.normal",
@@ -95,6 +96,7 @@ class WorkerParts:
         self.reaper = self._make_reaper()
         self.receiver = Receiver(r.kafka, r.sender, self._metrics, r.node.remember_member)
         self.task_lag = self._make_task_lag()
+        self.log_upkeep = LogUpkeep(r.settings.results_root, r.settings.log_days)
         self.log_notes = LogNotes(r.kafka, TOPICS, self.stats.registry)
         for reader in (self.registry, self.cancellations, self.delegation, self.reaper):
             reader.on_undecodable = self.stats.count_undecodable

@@ -1,8 +1,8 @@
 """GET /tasks/{id}/attempts/{n}/log: what an attempt printed, at most its last 256 KiB, as plain text.
 
 The node that ran the attempt stores the log below the results root (`headrace.storage.attempt_log`). A log is missing
-while the attempt runs, when it printed nothing, and when its node does not share the results root. The gateway cannot
-tell these apart: all are Problem no-log.
+while the attempt runs, when it printed nothing, when its node does not share the results root, and when workers have
+removed it after HEADRACE_LOG_DAYS. The gateway cannot tell these apart: all are Problem no-log.
 """
 
 import asyncio
@@ -39,7 +39,7 @@ async def attempt_log(task_id: str, attempt: str, request: Request) -> Response:
         raise Problem(
             "no-log",
             f"attempt {attempt} has no log: it has not ended, or it printed nothing, or its node does not share the "
-            "results root",
+            "results root, or the log is older than logs are kept (HEADRACE_LOG_DAYS)",
             task_status=task.status,
         )
     return Response(printed, headers=_HEADERS, media_type="text/plain")

@@ -1,10 +1,13 @@
 """The logs of attempts, as the gateway serves them."""
 
+import os
+import time
 import uuid
 
 import pytest
 
 from headrace.storage.attempt_log import LOG_BYTES, keep_log, log_file
+from headrace.storage.old_logs import remove_old_logs
 from tests.rigs.gateway import Stage
 
 
@@ -37,6 +40,16 @@ def test_a_missing_log_is_a_404_problem(stage: Stage, task_id: str, attempt: str
     answer = stage.gw.http.get(f"/tasks/{task_id}/attempts/{attempt}/log")
     assert answer.status_code == 404
     assert answer.headers["content-type"] == "application/problem+json"
+
+
+def test_a_log_that_was_removed_for_its_age_is_a_404_that_names_the_setting(stage: Stage, task_id: str) -> None:
+    keep_log(stage.settings.results_root, task_id, 1, b"printed")
+    assert stage.gw.http.get(f"/tasks/{task_id}/attempts/1/log").status_code == 200
+    os.utime(log_file(stage.settings.results_root, task_id, 1), (time.time() - 2 * 86_400,) * 2)
+    assert sum(remove_old_logs(stage.settings.results_root, time.time() - 86_400)) == 1
+    answer = stage.gw.http.get(f"/tasks/{task_id}/attempts/1/log")
+    assert (answer.status_code, answer.json()["type"]) == (404, "/problems/no-log")
+    assert "HEADRACE_LOG_DAYS" in answer.json()["detail"]
 
 
 def test_the_log_of_an_unknown_task_is_404(stage: Stage) -> None:

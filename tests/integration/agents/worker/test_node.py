@@ -30,7 +30,7 @@ from headrace.contract.task import Task
 from headrace.kafka.client import Kafka
 from headrace.kafka.sender import Sender
 from headrace.settings import Settings
-from headrace.storage.attempt_log import log_file
+from headrace.storage.attempt_log import keep_log, log_file
 from infra.local.process import free_port
 from tests.rigs.gateway import gateway
 from tests.rigs.http import get
@@ -147,7 +147,10 @@ def open_claims(kafka: Kafka) -> int:
 def test_a_task_in_kafka_becomes_an_outcome_and_the_node_ends_in_order(
     nodes: Nodes, kafka: Kafka, submit: Callable[..., str]
 ) -> None:
-    node = nodes.start()
+    nodes.settings.results_root.mkdir(parents=True)
+    keep_log(nodes.settings.results_root, former := str(uuid.uuid4()), 1, b"printed")
+    os.utime(old := log_file(nodes.settings.results_root, former, 1), (time.time() - 2 * 86_400,) * 2)
+    node = nodes.start(log_days=1)
     done, failing = submit("echo", value="hello"), submit("prints", lines=3)
     big, reporting = submit("many_bytes", size=1_200_000), submit("reports")
     found = {o.id: o for o in outcomes(kafka, 6)}
@@ -160,6 +163,7 @@ def test_a_task_in_kafka_becomes_an_outcome_and_the_node_ends_in_order(
     reported = [Progress.decode(r) for r in read_until(kafka, "progress", 2)]
     assert (reported[0].fraction, reported[-1].fraction) == (0.0, 1.0)
     assert b"the last words" in log_file(node.settings.results_root, failing, 1).read_bytes()
+    until(lambda: not old.exists())
     node.wait_ready()
     for path in ("/healthz", "/readyz", "/metrics", "/stats.json", "/"):
         head = httpx.head(node.url + path, verify=tls_context())
