@@ -17,7 +17,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Topic
 
 from headrace.contract.records import Place, Record
 from headrace.errors import Retryable, UsageError
-from headrace.kafka.client import UNHURRIED_FETCH, Kafka, member_of
+from headrace.kafka.client import Kafka, member_of
 from headrace.kafka.groups import RECEIVER_GROUP
 from headrace.kafka.lost_offsets import GroupWords, start_offsets
 from headrace.kafka.reading import place_of
@@ -42,8 +42,6 @@ _OPTIONS = {
     "enable.partition.eof": True,
     "queued.min.messages": 2000,
     "queued.max.messages.kbytes": 8192,
-    **UNHURRIED_FETCH,
-    "fetch.wait.max.ms": 1000,  # an idle node costs the broker little
 }
 _WORDS = GroupWords(
     RECEIVER_GROUP,

@@ -222,7 +222,7 @@ def member_of(consumer: Consumer) -> tuple[int, str]:
         raise Undecodable("librdkafka's group metadata has another format than CGMDv2", raw)
     (generation,) = struct.unpack_from("=i", raw, 7)
     _group, member = raw[11:].split(b"\0")[:2]
-    return generation, member.decode()
+    return (generation, member.decode()) if member else (-1, "")  # it has left, and keeps the generation's number
 
 
 def _check_options(options: dict[str, Any], path: str) -> None:

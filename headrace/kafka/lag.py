@@ -23,7 +23,7 @@ from headrace.process.throttled_log import log_throttled
 log = logging.getLogger(__name__)
 
 TOPICS = ("tasks.normal", "tasks.high")
-EVERY_S = 5.0
+EVERY_S = 2.0
 _ANSWER_S = 5.0
 
 

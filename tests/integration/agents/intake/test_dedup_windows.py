@@ -7,6 +7,7 @@ import pytest
 from agents.intake.dedup_windows import DedupWindows
 from headrace.contract.records import Outgoing
 from headrace.kafka.client import Kafka
+from headrace.kafka.partition_counts import read_partition_counts
 from headrace.settings import Settings
 from tests.rigs.core import submission
 from tests.rigs.wrong_clocks import HOUR_S, WrongClocks
@@ -32,7 +33,7 @@ def test_every_recent_record_is_known_again_whatever_its_timestamp(
     for task_id, ahead in zip(ids, ahead_s, strict=True):
         clocks.send(Outgoing(PLACE[0], task_id.encode(), submission(), partition=0), ahead)
     try:
-        windows.read_back(consumer, {PLACE: len(ids)}, {PLACE: 0})
+        windows.read_back(consumer, {PLACE: len(ids)}, {PLACE: 0}, read_partition_counts(kafka, 10.0))
     finally:
         consumer.close()
     assert [windows.window_of(PLACE).has_seen(i, 1) for i in ids] == [True] * len(ids)
