@@ -163,6 +163,10 @@ def _make_dependencies(settings: Settings, kafka: Kafka, root: ResultsRoot, stor
         projector.catching_up.probed(end_offsets)
         stall_detector.update(sum(positions.values()), lag)
 
+    def drop_errors() -> None:
+        source_reader.drop_errors()
+        kafka.drop_errors()
+
     deps = Dependencies(
         store=store,
         projector=projector,
@@ -170,7 +174,7 @@ def _make_dependencies(settings: Settings, kafka: Kafka, root: ResultsRoot, stor
         cluster=cluster,
         notifier=notifier,
         attention=Attention(),
-        broker_probe=BrokerProbe(kafka, lambda: projector.places, report_lag, source_reader.drop_errors),
+        broker_probe=BrokerProbe(kafka, lambda: projector.places, report_lag, drop_errors),
         sender=sender,
         receipts=Receipts(sender, asyncio.get_running_loop()),
         source_reader=source_reader,

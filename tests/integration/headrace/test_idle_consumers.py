@@ -34,6 +34,17 @@ def test_the_gateways_reader_keeps_no_errors_while_kafka_is_away(
     reader.drop_errors()  # without a consumer it does nothing
 
 
+def test_an_admin_client_keeps_no_errors_while_kafka_is_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    taken: list[object] = []
+    monkeypatch.setattr("headrace.kafka.client._on_error", taken.append)
+    kafka, deadline = Kafka(Settings(kafka=f"127.0.0.1:{free_port()}", data=tmp_path), "idle"), time.monotonic() + 60
+    kafka.admin()
+    while not taken:
+        assert time.monotonic() < deadline, "nothing is gathered, or nothing is taken"
+        time.sleep(0.5)
+        kafka.drop_errors()
+
+
 def test_the_storekeepers_index_has_a_consumer_only_while_it_reads(
     kafka_settings: Settings, topics: str, tmp_path: Path
 ) -> None:
