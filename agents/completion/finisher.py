@@ -276,9 +276,7 @@ class Finisher:
 
     async def _wait_started(self, job: Job) -> None:
         self.started(job)
-        sent = self._started[_key(job)]
-        if not sent.done():
-            await asyncio.wrap_future(sent)
+        await wait_answered([self._started[_key(job)]])
 
     async def _send(self, job: Job, record: Outgoing, *, unhurried: bool = False) -> None:
         """Returns when Kafka has the record; Fenced as soon as the boot is over."""

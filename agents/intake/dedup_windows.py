@@ -10,14 +10,14 @@ import re
 import time
 from collections.abc import Mapping, Sequence
 
-from confluent_kafka import Consumer, KafkaException, Message, TopicPartition
+from confluent_kafka import Consumer, KafkaException, Message
 
 from headrace.contract.records import Place
 from headrace.errors import Retryable
 from headrace.kafka.client import Kafka
 from headrace.kafka.log_time import newest_ms
 from headrace.kafka.partition_counts import PartitionCounts
-from headrace.kafka.reading import ANSWER_S, end_offsets, error_text, first_offsets, place_of, read_ranges
+from headrace.kafka.reading import end_offsets, error_text, first_offsets, offsets_at, place_of, read_ranges
 
 from .admission import decode_task
 from .deduplication import WINDOW_RECORDS, WINDOW_S, DedupWindow
@@ -103,12 +103,10 @@ class DedupWindows:
         """
         now_ms, newest = int(time.time() * 1000), newest_ms(self._kafka, places)
         since = {(t, p): min(now_ms, newest.get((t, p), now_ms)) - int(WINDOW_S * 1000) for t, p in places}
-        asked = [TopicPartition(self._kafka.topic(t), p, since_ms) for (t, p), since_ms in since.items()]
         try:
-            recent = consumer.offsets_for_times(asked, timeout=ANSWER_S) if asked else []
+            return offsets_at(self._kafka, consumer, since)
         except KafkaException as e:
             raise Retryable(f"the start of the window of repeats is not known: {error_text(e)}") from None
-        return {(self._kafka.unprefixed(r.topic), r.partition): r.offset for r in recent if r.offset >= 0}
 
     def _identity(self, place: Place, message: Message) -> tuple[str, int] | None:
         """The (id, attempt) of a record; None with forged headers.

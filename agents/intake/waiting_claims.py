@@ -84,10 +84,7 @@ class WaitingClaims:
     def heads(self) -> list[WaitingClaim]:
         """The first of each kind; none of a kind whose first one may not start yet."""
         with self._lock:
-            first: dict[str, WaitingClaim] = {}
-            for waiting in self._waiting.values():
-                first.setdefault(waiting.kind, waiting)
-            return [w for w in first.values() if w.is_effective]
+            return [w for w in self._first_of_each_kind() if w.is_effective]
 
     def claims(self) -> list[Claim]:
         with self._lock:
@@ -97,10 +94,15 @@ class WaitingClaims:
         """What waits, one for each kind, in words."""
         with self._lock:
             counts = Counter(w.kind for w in self._waiting.values())
-            first: dict[str, WaitingClaim] = {}
-            for waiting in self._waiting.values():
-                first.setdefault(waiting.kind, waiting)
-        return [_describe(waiting, counts[kind]) for kind, waiting in first.items()]
+            first = self._first_of_each_kind()
+        return [_describe(waiting, counts[waiting.kind]) for waiting in first]
+
+    def _first_of_each_kind(self) -> list[WaitingClaim]:
+        """Call it with the lock."""
+        first: dict[str, WaitingClaim] = {}
+        for waiting in self._waiting.values():
+            first.setdefault(waiting.kind, waiting)
+        return list(first.values())
 
 
 def _describe(first: WaitingClaim, count: int) -> Wait:

@@ -15,7 +15,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 from headrace.errors import Retryable, Undecodable
 from headrace.kafka.client import Kafka
 from headrace.kafka.groups import REAPER_GROUP
-from headrace.kafka.reading import ANSWER_S, end_offsets, error_text, first_offsets
+from headrace.kafka.reading import committed, end_offsets, first_offsets
 from headrace.process.throttled_log import log_throttled
 
 from ..monitoring.protocol_metrics import ProtocolMetrics
@@ -115,14 +115,9 @@ class Checkpoints:
 
     def _read(self, partitions: Iterable[int]) -> dict[int, Checkpoint]:
         """The saved ones, by partition; Retryable."""
-        asked = [TopicPartition(self._kafka.topic(TOPIC), p) for p in partitions]
-        try:
-            found = self._kafka.group_reader(REAPER_GROUP).committed(asked, timeout=ANSWER_S) if asked else []
-        except KafkaException as e:
-            raise Retryable(f"the checkpoints of the journal are not known: {error_text(e)}") from None
-        if broken := [f for f in found if f.error is not None]:
-            raise Retryable(f"the checkpoints of the journal are not known: {broken[0].error}")
-        return {f.partition: Checkpoint(f.offset, f.metadata or "") for f in found if f.offset >= 0}
+        places, reader = [(TOPIC, p) for p in partitions], self._kafka.group_reader(REAPER_GROUP)
+        found = committed(self._kafka, reader, places, what="the checkpoints of the journal")
+        return {p: Checkpoint(at.offset, at.metadata or "") for (_, p), at in found.items() if at.offset >= 0}
 
 
 def _state(partition: int, start: Checkpoint | None, passed_over: Callable[[], None]) -> JournalState:

@@ -14,7 +14,7 @@ from concurrent.futures import Executor
 from functools import partial
 from typing import TypeVar
 
-from confluent_kafka import Consumer, Message, TopicPartition
+from confluent_kafka import Consumer, Message
 
 from headrace.contract.ids import id_of_key
 from headrace.contract.records import Place
@@ -22,7 +22,7 @@ from headrace.errors import Retryable
 from headrace.kafka.client import SHORT_FETCH, Kafka
 from headrace.kafka.log_time import earlier_now_ms
 from headrace.kafka.metadata import installation_name
-from headrace.kafka.reading import ANSWER_S, end_offsets, first_offsets, hidden_ends, place_of, read_batches
+from headrace.kafka.reading import ANSWER_S, end_offsets, first_offsets, hidden_ends, offsets_at, place_of, read_batches
 from headrace.process.catching_up import CatchingUp
 from headrace.process.health import Watchdog
 from headrace.process.throttled_log import log_throttled
@@ -147,13 +147,11 @@ class IndexCatchup:
         if not self._remember_days or not bounds:
             return bounds
         since_ms = int(earlier_now_ms(self._kafka, bounds) - self._remember_days * _DAY_MS)
-        asked = [TopicPartition(self._kafka.topic(t), p, since_ms) for t, p in bounds]
-        found = {}
-        for at in self._own_consumer().offsets_for_times(asked, timeout=ANSWER_S):
-            place = self._kafka.unprefixed(at.topic), at.partition
-            low, high = bounds[place]
-            found[place] = (max(low, min(at.offset, high)) if at.offset >= 0 else high), high
-        return found
+        young = offsets_at(self._kafka, self._own_consumer(), dict.fromkeys(bounds, since_ms))
+        return {
+            place: (max(low, min(young[place], high)) if place in young else high, high)
+            for place, (low, high) in bounds.items()
+        }
 
     def _catch_up_some(
         self,

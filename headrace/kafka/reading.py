@@ -109,7 +109,18 @@ def _list_offsets(
 def committed_offsets(
     kafka: Kafka, consumer: Consumer, places: Iterable[Place], timeout_s: float = ANSWER_S
 ) -> dict[Place, int]:
-    """The committed offsets of the consumer's group, negative where it has committed none; Retryable.
+    """The committed offsets of the consumer's group, negative where it has committed none; Retryable."""
+    return {place: at.offset for place, at in committed(kafka, consumer, places, timeout_s).items()}
+
+
+def committed(
+    kafka: Kafka,
+    consumer: Consumer,
+    places: Iterable[Place],
+    timeout_s: float = ANSWER_S,
+    what: str = "the committed offsets",
+) -> dict[Place, TopicPartition]:
+    """What the consumer's group has committed, offsets and metadata; Retryable, which says that `what` is not known.
 
     The consumer need not be a member. The admin client is no substitute: librdkafka 2.16.1 aborts the whole process
     when a coordinator's connection breaks during its request (its issues 4605 and 5397).
@@ -118,10 +129,18 @@ def committed_offsets(
     try:
         found = consumer.committed(asked, timeout=timeout_s) if asked else []
     except KafkaException as e:
-        raise Retryable(f"the committed offsets are not known: {error_text(e)}") from None
+        raise Retryable(f"{what} are not known: {error_text(e)}") from None
     if broken := [f for f in found if f.error is not None]:
-        raise Retryable(f"the committed offsets are not known: {broken[0].error}")
-    return {(kafka.unprefixed(f.topic), f.partition): f.offset for f in found}
+        raise Retryable(f"{what} are not known: {broken[0].error}")
+    return {(kafka.unprefixed(f.topic), f.partition): f for f in found}
+
+
+def offsets_at(kafka: Kafka, consumer: Consumer, since_ms: Mapping[Place, int]) -> dict[Place, int]:
+    """Where the records of that time (Unix, by the log's clock) or later begin in each place; without the places that
+    have none. KafkaException."""
+    asked = [TopicPartition(kafka.topic(t), p, at) for (t, p), at in since_ms.items()]
+    found = consumer.offsets_for_times(asked, timeout=ANSWER_S) if asked else []
+    return {(kafka.unprefixed(at.topic), at.partition): at.offset for at in found if at.offset >= 0}
 
 
 def refresh_leaders(admin: AdminClient) -> None:

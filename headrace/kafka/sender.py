@@ -150,8 +150,11 @@ class Sender:
     def _send_unhurried(self, now: float) -> None:
         """Those that were due by `now`. From any thread: a record is taken before it is sent."""
         while self._unhurried and self._unhurried[0][0] <= now:
-            with contextlib.suppress(IndexError):  # another thread has taken it
-                self._produce_in_order(self._unhurried.popleft()[1])
+            try:
+                _, sending = self._unhurried.popleft()
+            except IndexError:  # another thread has taken it
+                return
+            self._produce_in_order(sending)
 
     def _send_waiting(self) -> None:
         """Taken from the queue only after it is sent: a caller that sends meanwhile must find it there, and wait."""

@@ -14,7 +14,7 @@ from confluent_kafka.admin import AdminClient
 from headrace.contract.records import Place
 from headrace.errors import Retryable
 from headrace.kafka.client import Kafka
-from headrace.kafka.reading import ANSWER_S
+from headrace.kafka.reading import ANSWER_S, offsets_at
 
 log = logging.getLogger(__name__)
 
@@ -22,9 +22,7 @@ log = logging.getLogger(__name__)
 def young_offsets(kafka: Kafka, consumer: Consumer, places: Iterable[Place], keep_s: float) -> dict[Place, int]:
     """Where the records younger than `keep_s` seconds begin, for each place that has some; KafkaException."""
     since_ms = int((time.time() - keep_s) * 1000)
-    asked = [TopicPartition(kafka.topic(t), p, since_ms) for t, p in places]
-    found = consumer.offsets_for_times(asked, timeout=ANSWER_S) if asked else []
-    return {(kafka.unprefixed(at.topic), at.partition): at.offset for at in found if at.offset >= 0}
+    return offsets_at(kafka, consumer, dict.fromkeys(places, since_ms))
 
 
 def delete_records(kafka: Kafka, admin: AdminClient, before: Mapping[Place, int]) -> None:

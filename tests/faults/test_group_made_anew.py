@@ -16,13 +16,13 @@ from headrace.settings import Settings
 from tests.faults.processes.victim import Victim
 from tests.faults.test_naive_variants import Gate, starts, throw_out, tombstones
 from tests.rigs.core import Core, Log, cores, other, record, submission
+from tests.rigs.groups import delete_group
 from tests.rigs.topics import PARTITIONS
 
 
 def make_group_anew(log: Log) -> None:
     """Deletes the group, which must have no members, and sets its offsets to the beginning."""
-    admin, group = log.kafka.admin(), log.kafka.group(INTAKE_GROUP)
-    admin.delete_consumer_groups([group])[group].result(30)
+    delete_group(log.kafka, INTAKE_GROUP)
     set_offsets_to_earliest(log)
 
 

@@ -12,7 +12,6 @@ import pytest
 from confluent_kafka import Message, TopicPartition
 
 from agents.faust_kit.app import make_app, running
-from agents.faust_kit.leave_groups import leave_groups
 from agents.monitoring.protocol_metrics import ProtocolMetrics
 from agents.receiver.consumer import ReceiverConsumer
 from agents.receiver.received_index import ReceivedIndex
@@ -23,12 +22,13 @@ from headrace.contract.lifecycle import Event
 from headrace.contract.records import Outgoing, Source
 from headrace.contract.states import Cause
 from headrace.contract.task import Task
-from headrace.kafka.client import Kafka, member_of
+from headrace.kafka.client import Kafka
 from headrace.kafka.groups import RECEIVER_GROUP
 from headrace.kafka.sender import Sender
 from headrace.kafka.trimming import delete_records
 from headrace.settings import Settings
 from infra.local.process import free_port
+from tests.rigs.groups import MadeAnew
 from tests.rigs.reading import read_until
 from tests.rigs.topics import PARTITIONS
 
@@ -208,23 +208,12 @@ def test_a_receiver_whose_next_tasks_are_gone_stops_and_says_which(kafka: Kafka,
 def test_an_assignment_by_a_group_made_anew_is_another_generation(kafka: Kafka) -> None:
     """Kafka's generations begin again: steps of an earlier one of that number must not settle anything in this one."""
     begun: list[int] = []
-    kafkas: list[int] = []
-    again = threading.Event()
-
-    def on_member(_: str, member: str) -> None:
-        kafkas.append(member_of(consumer._consumer)[0])
-        if len(kafkas) > 1:
-            again.set()
-            return
-        asyncio.run(leave_groups(kafka, {RECEIVER_GROUP: member}))  # the consumer's thread cannot join meanwhile
-        group = kafka.group(RECEIVER_GROUP)
-        kafka.admin().delete_consumer_groups([group])[group].result(30)
-
-    consumer = ReceiverConsumer(kafka, lambda batch: begun.append(batch.generation), on_member)
+    anew = MadeAnew(kafka, RECEIVER_GROUP, lambda: consumer._consumer)
+    consumer = ReceiverConsumer(kafka, lambda batch: begun.append(batch.generation), lambda _, m: anew.on_member(m))
     consumer.start()
     try:
-        assert again.wait(60)
-        assert kafkas == [1, 1]
+        assert anew.again.wait(60)
+        assert anew.generations == [1, 1]
         first, second = begun
         assert first != second
         assert consumer.is_current(second)

@@ -1,14 +1,12 @@
 """The storekeeper's consumer on a real broker: commits that the group refuses are sent again."""
 
 import asyncio
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from confluent_kafka import KafkaError, TopicPartition
 
-from agents.faust_kit.leave_groups import leave_groups
 from agents.storekeeper.agent import Storekeeper
 from agents.storekeeper.arbiter import Arbiter
 from agents.storekeeper.batch_buffer import MOST_RECORDS, BatchBuffer
@@ -19,12 +17,13 @@ from agents.storekeeper.result_store import ResultStore
 from agents.storekeeper.retry_until import RetryUntilStopped
 from agents.storekeeper.terminal_index import TerminalIndex
 from headrace.contract.records import Outgoing
-from headrace.kafka.client import Kafka, member_of
+from headrace.kafka.client import Kafka
 from headrace.kafka.groups import STOREKEEPER_GROUP
 from headrace.kafka.reading import committed_offsets
 from headrace.kafka.sender import Sender
 from headrace.settings import Settings
 from headrace.storage.results_root import open_directory
+from tests.rigs.groups import MadeAnew
 from tests.rigs.storekeeper import wait_for
 
 PLACE = ("results", 0)
@@ -140,30 +139,19 @@ def test_a_storekeeper_whose_consumer_ends_by_an_error_ends_with_it(kafka: Kafka
 def test_an_assignment_by_a_group_made_anew_is_another_generation(kafka: Kafka, buffer: BatchBuffer) -> None:
     """Kafka's generations begin again: what was done in an earlier one of that number must not count for this one."""
     begun: list[int] = []
-    kafkas: list[int] = []
-    again = threading.Event()
-
-    def on_member(member: str) -> None:
-        kafkas.append(member_of(found._consumer)[0])
-        if len(kafkas) > 1:
-            again.set()
-            return
-        asyncio.run(leave_groups(kafka, {STOREKEEPER_GROUP: member}))  # the consumer's thread cannot join meanwhile
-        group = kafka.group(STOREKEEPER_GROUP)
-        kafka.admin().delete_consumer_groups([group])[group].result(30)
-
+    anew = MadeAnew(kafka, STOREKEEPER_GROUP, lambda: found._consumer)
     found = OutcomeConsumer(
         kafka,
         buffer,
         on_records=lambda: None,
         safe_offsets=lambda: (-1, {}),
-        on_member=on_member,
+        on_member=anew.on_member,
         on_generation=lambda generation, _: begun.append(generation),
     )
     found.start()
     try:
-        assert again.wait(60)
-        assert kafkas == [1, 1]
+        assert anew.again.wait(60)
+        assert anew.generations == [1, 1]
         first, over, second = begun
         assert (over, first == second) == (-1, False)
     finally:

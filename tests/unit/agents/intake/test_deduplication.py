@@ -3,13 +3,7 @@
 import uuid
 
 from agents.intake.deduplication import DedupWindow, FingerprintSet, fingerprint
-
-
-class Clock:
-    now = 0.0
-
-    def __call__(self) -> float:
-        return self.now
+from tests.rigs.clock import Clock
 
 
 def test_the_same_id_at_another_attempt_is_no_repeat() -> None:
@@ -29,7 +23,7 @@ def test_the_window_holds_its_number_of_records_and_not_more_than_twice_that() -
 
 
 def test_the_window_ends_with_time() -> None:
-    clock, task_id = Clock(), str(uuid.uuid4())
+    clock, task_id = Clock(0.0), str(uuid.uuid4())
     window = DedupWindow(window_s=10, clock=clock)
     window.add_task(task_id, 1, 0)
     for offset, clock.now in ((1, 11), (2, 22), (3, 33)):

@@ -8,13 +8,7 @@ import pytest
 from agents.intake.admission import decode_task
 from agents.intake.ready_queue import AHEAD_MS, PAUSE_RECORDS, RESUME_RECORDS, Pulled, ReadyQueue
 from headrace.contract.records import Record
-
-
-class Clock:
-    now = 100.0
-
-    def __call__(self) -> float:
-        return self.now
+from tests.rigs.clock import Clock
 
 
 def pulled(
@@ -37,7 +31,7 @@ def leave_all(queue: ReadyQueue) -> list[int]:
 
 
 def queue_of(*records: Pulled, ends: int = 0, clock: Clock | None = None) -> ReadyQueue:
-    queue = ReadyQueue(clock or Clock())
+    queue = ReadyQueue(clock or Clock(100.0))
     queue.assign({r.place: (0, ends) for r in records})
     for r in records:
         queue.add_record(r, ends)
@@ -100,7 +94,7 @@ def test_a_replay_pulls_what_is_before_it_in_its_partition() -> None:
 
 
 def test_a_normal_task_waits_a_moment_for_records_that_may_be_older() -> None:
-    clock, late = Clock(), pulled(0, 1, partition=1)
+    clock, late = Clock(100.0), pulled(0, 1, partition=1)
     queue = ReadyQueue(clock)
     queue.assign({("tasks.normal", 0): (0, 1), ("tasks.normal", 1): (0, 1)})
     queue.add_record(pulled(0, 2), 1)
@@ -110,7 +104,7 @@ def test_a_normal_task_waits_a_moment_for_records_that_may_be_older() -> None:
 
 
 def test_a_partition_that_does_not_answer_holds_up_nobody_for_long() -> None:
-    clock = Clock()
+    clock = Clock(100.0)
     queue = ReadyQueue(clock)
     queue.assign({("tasks.normal", 0): (0, 1), ("tasks.normal", 1): (0, 1)})
     queue.add_record(pulled(0, 2), 1)
@@ -120,7 +114,7 @@ def test_a_partition_that_does_not_answer_holds_up_nobody_for_long() -> None:
 
 
 def test_a_partition_whose_records_do_not_arrive_is_reported_although_others_move() -> None:
-    clock = Clock()
+    clock = Clock(100.0)
     queue = ReadyQueue(clock)
     queue.assign({("tasks.normal", 0): (0, 5), ("tasks.normal", 1): (0, 1)})
     queue.add_record(pulled(0, 1, partition=1), 1)
@@ -136,7 +130,7 @@ def test_a_partition_whose_records_do_not_arrive_is_reported_although_others_mov
 
 
 def test_an_empty_partition_is_not_waited_for() -> None:
-    queue = ReadyQueue(Clock())
+    queue = ReadyQueue(Clock(100.0))
     queue.assign({("tasks.normal", 0): (0, 1), ("tasks.normal", 1): (0, 5)})
     queue.mark_end(("tasks.normal", 1), 5)
     queue.add_record(pulled(0, 2), 1)
@@ -144,7 +138,7 @@ def test_an_empty_partition_is_not_waited_for() -> None:
 
 
 def test_a_held_partition_lets_the_others_pass() -> None:
-    clock, first = Clock(), pulled(0, 1)
+    clock, first = Clock(100.0), pulled(0, 1)
     queue = queue_of(first, pulled(0, 2, partition=1), clock=clock)
     queue.hold_partition(first.place, 1.0)
     assert leave_all(queue) == [2]

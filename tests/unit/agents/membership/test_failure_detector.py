@@ -4,15 +4,9 @@ import pytest
 
 from agents.membership.failure_detector import FailureDetector
 from headrace.contract.cluster import Heartbeat
+from tests.rigs.clock import Clock
 
 LEASE_S = 9.0
-
-
-class Clock:
-    now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 def beat(boot: str, state: str = "alive") -> Heartbeat:
@@ -23,7 +17,7 @@ class World:
     """A second passes at a time: some nodes send a heartbeat, and the detector ticks."""
 
     def __init__(self) -> None:
-        self.clock = Clock()
+        self.clock = Clock(1000.0)
         self.failure_detector = FailureDetector(LEASE_S, self.clock)
 
     def pass_s(self, seconds: int, *beating: str) -> None:

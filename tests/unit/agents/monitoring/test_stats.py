@@ -14,18 +14,12 @@ from headrace.contract.records import Source
 from headrace.contract.states import Cause
 from headrace.contract.submission import Submission
 from headrace.contract.task import Task
-
-
-class Clock:
-    now = 1_000_000.0
-
-    def __call__(self) -> float:
-        return self.now
+from tests.rigs.clock import Clock
 
 
 @pytest.fixture
 def clock() -> Clock:
-    return Clock()
+    return Clock(1_000_000.0)
 
 
 @pytest.fixture

@@ -7,22 +7,16 @@ import pytest
 
 from gateway.view.attention import CLOSE_S, Attention
 from headrace.contract.records import Place
+from tests.rigs.clock import Clock
 
 A: Place = ("progress", 0)
 B: Place = ("progress", 1)
 EVER = float("inf")
 
 
-class Clock:
-    now = 100.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
 @pytest.fixture
 def clock() -> Clock:
-    return Clock()
+    return Clock(100.0)
 
 
 @pytest.fixture

@@ -16,6 +16,7 @@ from headrace.contract.records import Outgoing, Record
 from headrace.kafka.client import Kafka
 from headrace.settings import Settings
 from infra.local.process import free_port
+from tests.rigs.clock import Clock
 
 OLD = Heartbeat("old", "node-1", host="a", pid=1, slots=2, started_ms=1000, kinds=("prime",))
 NEW = replace(OLD, boot="new", pid=2, started_ms=2000)
@@ -23,18 +24,11 @@ NEW = replace(OLD, boot="new", pid=2, started_ms=2000)
 NOTICE = replace(OLD, pid=0, slots=0, started_ms=3000, kinds=(), state="dead")
 
 
-class Clock:
-    now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
 class View:
     """A cluster view that reads records without Kafka."""
 
     def __init__(self, folder: Path) -> None:
-        self.clock = Clock()
+        self.clock = Clock(1000.0)
         self.view = ClusterView(Kafka(Settings(kafka=f"127.0.0.1:{free_port()}", data=folder), "view"), self.clock)
         self._offset = 0
 

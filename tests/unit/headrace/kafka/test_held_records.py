@@ -2,13 +2,7 @@
 
 from headrace.contract.records import Outgoing
 from headrace.kafka.held_records import HeldRecords, Sending
-
-
-class Clock:
-    now = 100.0
-
-    def __call__(self) -> float:
-        return self.now
+from tests.rigs.clock import Clock
 
 
 def sending(key: bytes, value: bytes = b"", wanted: bool = True) -> Sending:
@@ -16,7 +10,7 @@ def sending(key: bytes, value: bytes = b"", wanted: bool = True) -> Sending:
 
 
 def test_later_records_of_a_key_wait_behind_the_first_and_other_keys_do_not() -> None:
-    clock = Clock()
+    clock = Clock(100.0)
     held = HeldRecords(clock)
     first, second, other = sending(b"a"), sending(b"a"), sending(b"b")
     for one in (first, second, other):
@@ -38,7 +32,7 @@ def test_later_records_of_a_key_wait_behind_the_first_and_other_keys_do_not() ->
 
 
 def test_pauses_grow_up_to_five_seconds() -> None:
-    clock = Clock()
+    clock = Clock(100.0)
     held, one = HeldRecords(clock), sending(b"a")
     pauses = []
     for _ in range(6):
@@ -51,7 +45,7 @@ def test_pauses_grow_up_to_five_seconds() -> None:
 
 
 def test_a_record_that_nobody_wants_any_more_is_dropped_and_its_future_cancelled() -> None:
-    clock = Clock()
+    clock = Clock(100.0)
     held = HeldRecords(clock)
     unwanted, cancelled, behind = sending(b"a", wanted=False), sending(b"a"), sending(b"a")
     for one in (unwanted, cancelled, behind):
@@ -63,7 +57,7 @@ def test_a_record_that_nobody_wants_any_more_is_dropped_and_its_future_cancelled
 
 
 def test_a_cancelled_futures_callback_may_deliver_another_record_of_the_key() -> None:
-    clock = Clock()
+    clock = Clock(100.0)
     held = HeldRecords(clock)
     unwanted, next_one = sending(b"a", wanted=False), sending(b"a")
     unwanted.done.add_done_callback(lambda _: held.hold(next_one))
